@@ -1,0 +1,2 @@
+//! Apache Kafka and Varve side by side.
+fn main() {}

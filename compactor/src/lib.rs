@@ -1,0 +1,1 @@
+//! Rewrites the archive: raw segments to Parquet, key compaction, merge, expiry, sweep.

@@ -1,0 +1,8 @@
+//! The vocabulary of Varve and the agreement on cluster state.
+//!
+//! Owns: the types that every room speaks ([`model`]), the definition of every configuration name ([`config`]), and
+//! the store in which brokers agree on topics, partitions and ids ([`store`]).
+//! Promises: a value of a model type is valid; the protocol's sentinels (`-1`, `-2`) never travel inside.
+//! Leaves to others: records, client sockets, object storage.
+
+pub mod model;

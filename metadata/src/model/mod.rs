@@ -1,0 +1,11 @@
+//! Pure vocabulary: ids, offsets, epochs, time. No IO, no clock.
+
+mod ids;
+mod offset;
+mod producer;
+mod time;
+
+pub use ids::{BrokerId, PartitionId, PartitionIndex, TopicId, TopicName, TopicNameError};
+pub use offset::{HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
+pub use producer::{ProducerEpoch, ProducerId, Sequence};
+pub use time::Timestamp;

@@ -1,0 +1,1 @@
+//! Black-box tests of the varve binary with real clients.

@@ -1,0 +1,1 @@
+//! The bucket: object layout, manifest, upload, cold reads and their cache.
