@@ -5,4 +5,5 @@
 //! Promises: a value of a model type is valid; the protocol's sentinels (`-1`, `-2`) never travel inside.
 //! Leaves to others: records, client sockets, object storage.
 
+pub mod config;
 pub mod model;
