@@ -1,2 +1,52 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands. `cargo xtask help` lists them; CI runs these and nothing else.
+
+mod check;
+mod floors;
+mod fuzz;
+mod run;
+mod test;
+mod tools;
+
+use clap::{Parser, Subcommand};
+
+/// Varve's own commands.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs everything that the tests need besides Rust, pinned, into one folder, and prints it
+    Tools,
+    /// Installs the tools, then runs every test: unit, property, black-box clients, crash loops, README, fuzz (short)
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        filters: Vec<String>,
+    },
+    /// Formatting, lints, floors, licences and generated documents
+    Check,
+    /// An import that points up the house fails (docs: style, floors)
+    Floors,
+    /// Fuzzes one target, or each in turn, for a bounded time from the corpus in fuzz/corpus
+    Fuzz {
+        /// Name of a target; all when absent
+        target: Option<String>,
+        /// Seconds for each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Tools => tools::install().map(|place| println!("{}", place.display())),
+        Command::Test { filters } => test::run(&filters),
+        Command::Check => check::run(),
+        Command::Floors => floors::run(),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+    }
+}

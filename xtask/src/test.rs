@@ -1,0 +1,21 @@
+//! Every test there is, in one command.
+
+use anyhow::Result;
+
+use crate::{
+    fuzz,
+    run::{cargo, run_command},
+    tools,
+};
+
+/// Seconds for each fuzz target in an ordinary test run.
+const FUZZ_SECONDS: u32 = 15;
+
+/// Installs the tools and runs all tests of the workspace, then each fuzz target for a short time.
+pub(crate) fn run(filters: &[String]) -> Result<()> {
+    let tools = tools::install()?;
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--locked"]).args(filters).env("VARVE_TEST_TOOLS", &tools);
+    run_command(tests)?;
+    if filters.is_empty() { fuzz::run(None, FUZZ_SECONDS) } else { Ok(()) }
+}

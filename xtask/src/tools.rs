@@ -1,0 +1,214 @@
+//! Installs what the tests need besides Rust: Python, Go, Java and Node clients, Kafka's own tools, kcat, an S3 emulator.
+//!
+//! Everything is pinned by a file in `tests/tools` or `tests/clients`, comes from a package registry, and goes into
+//! one folder. A step runs again only when its pins change.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{cache, cargo, command, root, run, run_command};
+
+/// Kafka's shell tools by the name that users know, and the class each one starts.
+const KAFKA_TOOLS: &[(&str, &str)] = &[
+    ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
+    ("kafka-configs.sh", "kafka.admin.ConfigCommand"),
+    ("kafka-console-producer.sh", "org.apache.kafka.tools.ConsoleProducer"),
+    ("kafka-console-consumer.sh", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+    ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
+    ("kafka-groups.sh", "org.apache.kafka.tools.GroupsCommand"),
+    ("kafka-get-offsets.sh", "org.apache.kafka.tools.GetOffsetShell"),
+    ("kafka-log-dirs.sh", "org.apache.kafka.tools.LogDirsCommand"),
+    ("kafka-delete-records.sh", "org.apache.kafka.tools.DeleteRecordsCommand"),
+    ("kafka-broker-api-versions.sh", "org.apache.kafka.tools.BrokerApiVersionsCommand"),
+    ("kafka-cluster.sh", "org.apache.kafka.tools.ClusterTool"),
+    ("kafka-dump-log.sh", "org.apache.kafka.tools.DumpLogSegments"),
+    ("kafka-producer-perf-test.sh", "org.apache.kafka.tools.ProducerPerformance"),
+    ("kafka-storage.sh", "kafka.tools.StorageTool"),
+    ("kafka-server-start.sh", "kafka.Kafka"),
+];
+
+/// Version of cargo-deny, which checks licences and sources.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Installs what is missing and returns the folder, which tests find as `VARVE_TEST_TOOLS`.
+///
+/// # Errors
+/// Names the step and the program that failed; nothing is skipped.
+pub(crate) fn install() -> Result<PathBuf> {
+    let place = match std::env::var_os("VARVE_TEST_TOOLS") {
+        Some(place) => PathBuf::from(place),
+        None => cache()?.join("tools"),
+    };
+    fs::create_dir_all(place.join("bin"))?;
+    for step in [debian, python, kafka, java, go, node, deny] {
+        step(&place)?;
+    }
+    Ok(place)
+}
+
+fn debian(_place: &Path) -> Result<()> {
+    let missing: Vec<&str> = [("kcat", "kcat"), ("cc", "build-essential")]
+        .iter()
+        .filter(|(program, _)| !on_path(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    run("apt-get", ["update", "-qq"])?;
+    run("apt-get", ["install", "-y", "-qq", "--no-install-recommends"].iter().chain(&missing))
+        .with_context(|| format!("the tests need Debian's packages {missing:?}; install them as root"))
+}
+
+fn python(place: &Path) -> Result<()> {
+    let pins = root().join("tests/tools/requirements.txt");
+    once(place, "python", &[&pins], || {
+        let venv = place.join("venv");
+        let mut make = command("python3");
+        make.args(["-m", "venv", "--clear"]).arg(&venv);
+        run_command(make)?;
+        let mut install = command(&venv.join("bin/pip").to_string_lossy());
+        install.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&pins);
+        run_command(install)
+    })
+}
+
+fn kafka(place: &Path) -> Result<()> {
+    let pom = root().join("tests/tools/kafka/pom.xml");
+    let own_list = root().join("xtask/src/tools.rs");
+    once(place, "kafka", &[&pom, &own_list], || {
+        let libs = place.join("kafka/libs");
+        let _ = fs::remove_dir_all(&libs);
+        let mut copy = command("mvn");
+        copy.args(["-q", "-B", "-f"]).arg(&pom).arg("dependency:copy-dependencies");
+        copy.arg(format!("-DoutputDirectory={}", libs.display()));
+        run_command(copy)?;
+        for (name, class) in KAFKA_TOOLS {
+            let script = format!(
+                "#!/bin/sh\nexec java $KAFKA_OPTS -Xmx${{KAFKA_HEAP:-512m}} -XX:TieredStopAtLevel=${{KAFKA_JIT:-1}} \
+                 -Dorg.slf4j.simpleLogger.defaultLogLevel=${{KAFKA_LOG:-warn}} -cp '{}/*' {class} \"$@\"\n",
+                libs.display()
+            );
+            executable(&place.join("bin").join(name), &script)?;
+        }
+        Ok(())
+    })
+}
+
+fn java(place: &Path) -> Result<()> {
+    let sources = root().join("tests/clients/java");
+    let files = files_under(&sources)?;
+    once(place, "java", &files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), || {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let classes = place.join("java");
+        let _ = fs::remove_dir_all(&classes);
+        fs::create_dir_all(&classes)?;
+        let mut compile = command("javac");
+        compile.arg("-d").arg(&classes).arg("-cp").arg(format!("{}/kafka/libs/*", place.display()));
+        compile.args(files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "java")));
+        run_command(compile)?;
+        for file in &files {
+            let Some(class) = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
+            let script = format!(
+                "#!/bin/sh\nexec java -Xmx512m -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+                 -cp '{0}/java:{0}/kafka/libs/*' {class} \"$@\"\n",
+                place.display()
+            );
+            executable(&place.join("bin").join(format!("java-{class}")), &script)?;
+        }
+        Ok(())
+    })
+}
+
+fn go(place: &Path) -> Result<()> {
+    let sources = root().join("tests/clients/go");
+    let files = files_under(&sources)?;
+    once(place, "go", &files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), || {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut build = command("go");
+        build.current_dir(&sources).args(["build", "-o"]).arg(place.join("bin/go-client")).arg(".");
+        run_command(build)
+    })
+}
+
+fn node(place: &Path) -> Result<()> {
+    let sources = root().join("tests/clients/node");
+    let pins: Vec<PathBuf> = ["package.json", "package-lock.json"].iter().map(|name| sources.join(name)).collect();
+    once(place, "node", &pins.iter().map(PathBuf::as_path).collect::<Vec<_>>(), || {
+        if !pins[0].exists() {
+            return Ok(());
+        }
+        let target = place.join("node");
+        fs::create_dir_all(&target)?;
+        for pin in &pins {
+            fs::copy(pin, target.join(pin.file_name().expect("the names above")))?;
+        }
+        let mut install = command("npm");
+        install.current_dir(&target).args(["ci", "--silent", "--no-audit", "--no-fund"]);
+        run_command(install)
+    })
+}
+
+fn deny(place: &Path) -> Result<()> {
+    let own_list = root().join("xtask/src/tools.rs");
+    once(place, "deny", &[&own_list], || {
+        let mut install = cargo();
+        install.args(["install", "--quiet", "--locked", "--force", "cargo-deny", "--version", CARGO_DENY]);
+        install.arg("--no-default-features").arg("--root").arg(place);
+        // Built once and run for a second: compile time counts, speed does not.
+        install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("CARGO_PROFILE_RELEASE_LTO", "off");
+        install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "64").env_remove("CARGO_TARGET_DIR");
+        run_command(install)
+    })
+}
+
+/// Runs `work` unless it has succeeded before with the same contents of `pins`.
+fn once(place: &Path, name: &str, pins: &[&Path], work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut hasher = DefaultHasher::new();
+    for pin in pins {
+        pin.file_name().hash(&mut hasher);
+        fs::read(pin).unwrap_or_default().hash(&mut hasher);
+    }
+    let stamp = place.join(format!(".{name}"));
+    let wanted = format!("{:016x}", hasher.finish());
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    eprintln!("installing {name} for the tests, once");
+    work().with_context(|| format!("installing {name} for the tests"))?;
+    fs::write(stamp, wanted)?;
+    Ok(())
+}
+
+fn executable(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn files_under(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    if !folder.exists() {
+        bail!("{} is missing from the checkout", folder.display());
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { files.extend(files_under(&path)?) } else { files.push(path) }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
