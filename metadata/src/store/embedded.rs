@@ -1,0 +1,308 @@
+//! The store of one node: a redb file, fsynced by every transaction.
+//!
+//! Two tables: `entries` (key → revision that wrote it, value) and `store` (`format`, `revision`). A write whose commit
+//! failed leaves the file in an unknown state, so it is opened again, and what it then says decides the outcome.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::task::spawn_blocking;
+
+use super::{
+    Cause, Expect, MetadataStore, Revision, Snapshot, StoreError, StoreFuture, Transaction, Versioned, Watch, Write,
+    feed::Feed,
+};
+
+const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
+const STORE: TableDefinition<'_, &str, u64> = TableDefinition::new("store");
+const FORMAT: u64 = 1;
+
+/// Requests never read the store, so redb's default cache (1 GiB) would be lent for nothing.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// Why a store file does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the metadata store is in use by another process")]
+    InUse,
+    /// A later version of Varve wrote it.
+    #[error("the metadata store has format {0}, this version knows only {FORMAT}")]
+    Format(u64),
+    /// The file cannot be read, or is damaged.
+    #[error("the metadata store cannot be opened")]
+    Storage(#[source] Cause),
+}
+
+type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+
+/// A durable store in one file, for one process.
+pub struct EmbeddedStore(Arc<Inner>);
+
+struct Inner {
+    open: Opener,
+    /// `None` after a failed commit, until it could be opened again.
+    database: RwLock<Option<Database>>,
+    /// Orders transactions; holds the newest revision that was published.
+    published: Mutex<Revision>,
+    feed: Feed,
+}
+
+impl EmbeddedStore {
+    /// Opens the file at `path`, or makes it. Blocks on the disk; after an unclean end redb repairs the file first.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(path: &Path) -> Result<EmbeddedStore, OpenError> {
+        let path = path.to_owned();
+        EmbeddedStore::open_with(Box::new(move || Database::builder().set_cache_size(CACHE_BYTES).create(&path)))
+    }
+
+    fn open_with(open: Opener) -> Result<EmbeddedStore, OpenError> {
+        let (database, revision) = open_checked(&open)?;
+        Ok(EmbeddedStore(Arc::new(Inner {
+            open,
+            database: RwLock::new(Some(database)),
+            published: Mutex::new(revision),
+            feed: Feed::new(revision),
+        })))
+    }
+
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<'static, T> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            match spawn_blocking(move || work(&inner)).await {
+                Ok(answer) => answer,
+                // The runtime is shutting down, or redb panicked: either way nobody saw the end of it.
+                Err(failed) => Err(StoreError::Unknown(Box::new(failed))),
+            }
+        })
+    }
+}
+
+impl MetadataStore for EmbeddedStore {
+    fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
+        let key = key.to_owned();
+        self.blocking(move |inner| inner.read(|database| read_one(database, &key)))
+    }
+
+    fn range<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Snapshot> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |inner| inner.read(|database| read_range(database, &prefix)))
+    }
+
+    fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
+        self.blocking(move |inner| inner.transact(transaction))
+    }
+
+    fn watch(&self, prefix: &str, after: Revision) -> Watch {
+        self.0.feed.watch(prefix, after)
+    }
+}
+
+impl Inner {
+    fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        if self.database.read().is_none() {
+            self.reopen(&mut self.published.lock())?;
+        }
+        let database = self.database.read();
+        let database = database.as_ref().ok_or_else(closed)?;
+        read(database).map_err(|error| StoreError::Unavailable(Box::new(error)))
+    }
+
+    fn transact(&self, transaction: Transaction) -> Result<Revision, StoreError> {
+        let mut published = self.published.lock();
+        if self.database.read().is_none() {
+            self.reopen(&mut published)?;
+        }
+        let next = Revision(published.0 + 1);
+        let outcome = {
+            let database = self.database.read();
+            commit(database.as_ref().ok_or_else(closed)?, &transaction, next)
+        };
+        if let Err(CommitError::Torn(error)) = outcome {
+            self.resolve(&mut published, next, error)?;
+        } else {
+            outcome.map_err(StoreError::from)?;
+        }
+        *published = next;
+        self.feed.publish(next, transaction.writes);
+        Ok(next)
+    }
+
+    /// Opens the file again after a commit that failed half-way: its revision tells whether `attempted` happened.
+    fn resolve(&self, published: &mut Revision, attempted: Revision, error: redb::Error) -> Result<(), StoreError> {
+        *self.database.write() = None;
+        match open_checked(&self.open) {
+            Ok((database, found)) => {
+                *self.database.write() = Some(database);
+                if found == attempted { Ok(()) } else { Err(StoreError::Unavailable(Box::new(error))) }
+            }
+            Err(still_closed) => {
+                tracing::error!(error = %still_closed, revision = published.0, "metadata store lost after a failed write");
+                Err(StoreError::Unknown(Box::new(error)))
+            }
+        }
+    }
+
+    fn reopen(&self, published: &mut Revision) -> Result<(), StoreError> {
+        let (database, found) = open_checked(&self.open).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        *self.database.write() = Some(database);
+        if found != *published {
+            *published = found;
+            self.feed.reset(found);
+        }
+        Ok(())
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the metadata store could not be opened again".into())
+}
+
+enum CommitError {
+    Conflict,
+    /// Failed before the commit: nothing was written.
+    Nothing(redb::Error),
+    /// Failed within the commit: unknown.
+    Torn(redb::Error),
+}
+
+impl<E: Into<redb::Error>> From<E> for CommitError {
+    fn from(error: E) -> CommitError {
+        CommitError::Nothing(error.into())
+    }
+}
+
+impl From<CommitError> for StoreError {
+    fn from(error: CommitError) -> StoreError {
+        match error {
+            CommitError::Conflict => StoreError::Conflict,
+            CommitError::Nothing(error) => StoreError::Unavailable(Box::new(error)),
+            CommitError::Torn(error) => StoreError::Unknown(Box::new(error)),
+        }
+    }
+}
+
+fn commit(database: &Database, transaction: &Transaction, revision: Revision) -> Result<(), CommitError> {
+    let write = database.begin_write()?;
+    {
+        let mut entries = write.open_table(ENTRIES)?;
+        for (key, expect) in &transaction.expect {
+            let found = match entries.get(key.as_str())? {
+                Some(entry) => Expect::At(Revision(entry.value().0)),
+                None => Expect::Absent,
+            };
+            if found != *expect {
+                return Err(CommitError::Conflict);
+            }
+        }
+        for change in &transaction.writes {
+            match change {
+                Write::Put(key, value) => drop(entries.insert(key.as_str(), (revision.0, value.as_ref()))?),
+                Write::Delete(key) => drop(entries.remove(key.as_str())?),
+            }
+        }
+        write.open_table(STORE)?.insert("revision", revision.0)?;
+    }
+    write.commit().map_err(|error| CommitError::Torn(error.into()))
+}
+
+fn read_one(database: &Database, key: &str) -> Result<Option<Versioned>, redb::Error> {
+    let entries = database.begin_read()?.open_table(ENTRIES)?;
+    Ok(entries.get(key)?.map(|entry| versioned(entry.value())))
+}
+
+fn read_range(database: &Database, prefix: &str) -> Result<Snapshot, redb::Error> {
+    let read = database.begin_read()?;
+    let revision = read.open_table(STORE)?.get("revision")?.map_or(0, |revision| revision.value());
+    let mut found = Vec::new();
+    for entry in read.open_table(ENTRIES)?.range(prefix..)? {
+        let (key, value) = entry?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        found.push((key.value().to_owned(), versioned(value.value())));
+    }
+    Ok(Snapshot { revision: Revision(revision), entries: found })
+}
+
+fn versioned((modified, value): (u64, &[u8])) -> Versioned {
+    Versioned { value: Bytes::copy_from_slice(value), modified: Revision(modified) }
+}
+
+/// Opens, makes the tables of a new file, and checks the format of an old one.
+fn open_checked(open: &Opener) -> Result<(Database, Revision), OpenError> {
+    let database = open().map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse,
+        other => OpenError::Storage(Box::new(other)),
+    })?;
+    let storage = |error: redb::Error| OpenError::Storage(Box::new(error));
+    let (format, revision) = read_header(&database).map_err(storage)?;
+    match format {
+        Some(FORMAT) => Ok((database, Revision(revision))),
+        Some(other) => Err(OpenError::Format(other)),
+        None => {
+            create_tables(&database).map_err(storage)?;
+            Ok((database, Revision(0)))
+        }
+    }
+}
+
+fn read_header(database: &Database) -> Result<(Option<u64>, u64), redb::Error> {
+    let read = database.begin_read()?;
+    let store = match read.open_table(STORE) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok((None, 0)),
+        other => other?,
+    };
+    let number = |name: &str| Ok::<_, redb::Error>(store.get(name)?.map(|value| value.value()));
+    Ok((number("format")?, number("revision")?.unwrap_or(0)))
+}
+
+fn create_tables(database: &Database) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    write.open_table(ENTRIES)?;
+    write.open_table(STORE)?.insert("format", FORMAT)?;
+    write.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_taken_is_there_after_reopening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.redb");
+        let store = EmbeddedStore::open(&path).unwrap();
+        let revision = store.transact(Transaction::default().put("a", "1")).await.unwrap();
+        drop(store);
+        let store = EmbeddedStore::open(&path).unwrap();
+        let found = store.get("a").await.unwrap().unwrap();
+        assert_eq!((found.value.as_ref(), found.modified), (b"1".as_slice(), revision));
+        let later = store.transact(Transaction::default().put("b", "2")).await.unwrap();
+        assert!(later > revision);
+    }
+
+    #[test]
+    fn a_file_has_one_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.redb");
+        let _store = EmbeddedStore::open(&path).unwrap();
+        assert!(matches!(EmbeddedStore::open(&path), Err(OpenError::InUse)));
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.redb");
+        std::fs::write(&path, b"not a database at all, but long enough to look at".repeat(100)).unwrap();
+        assert!(matches!(EmbeddedStore::open(&path), Err(OpenError::Storage(_))));
+    }
+}
