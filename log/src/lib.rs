@@ -4,3 +4,5 @@
 //! cleaner; synchronous file IO in Kafka's own layout).
 //! Promises: bytes from outside are checked before use; what was appended comes back unchanged.
 //! Leaves to others: leadership, the bucket, anything `async`.
+
+pub mod format;

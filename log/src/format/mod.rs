@@ -1,0 +1,3 @@
+//! Record batches as bytes. Pure: no IO, no clock.
+
+pub mod compression;
