@@ -6,3 +6,4 @@
 //! Leaves to others: leadership, the bucket, anything `async`.
 
 pub mod format;
+pub mod local;
