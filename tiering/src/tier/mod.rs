@@ -1,0 +1,1 @@
+//! IO: the bucket, the manifests in it, uploads, the archiver, cold reads.
