@@ -154,18 +154,28 @@ impl BatchBuilder {
     /// Appends `record` at `offset_delta` from the base offset; deltas must ascend.
     pub fn push_at(&mut self, offset_delta: i32, record: RecordContent<'_>) {
         let timestamp = record.timestamp.map_or(-1, Timestamp::to_wire);
-        let nullable_len = |bytes: Option<&[u8]>| bytes.map_or(1, |bytes| varlong_len(bytes.len() as i64) + bytes.len());
+        let nullable_len =
+            |bytes: Option<&[u8]>| bytes.map_or(1, |bytes| varlong_len(bytes.len() as i64) + bytes.len());
         let headers_len: usize = record
             .headers
             .iter()
             .map(|(key, value)| varlong_len(key.len() as i64) + key.len() + nullable_len(*value))
             .sum();
-        self.push_parts(offset_delta, timestamp, 0, record.key, record.value, record.headers.len(), headers_len, |out| {
-            for (key, value) in record.headers {
-                put_nullable(out, Some(key));
-                put_nullable(out, *value);
-            }
-        });
+        self.push_parts(
+            offset_delta,
+            timestamp,
+            0,
+            record.key,
+            record.value,
+            record.headers.len(),
+            headers_len,
+            |out| {
+                for (key, value) in record.headers {
+                    put_nullable(out, Some(key));
+                    put_nullable(out, *value);
+                }
+            },
+        );
     }
 
     /// Appends a record of another batch whose base timestamp is `base_timestamp_ms`, at `offset_delta` here. Key, value,
@@ -195,7 +205,8 @@ impl BatchBuilder {
             self.header.base_timestamp_ms = timestamp;
         }
         let timestamp_delta = timestamp.wrapping_sub(self.header.base_timestamp_ms);
-        let nullable_len = |bytes: Option<&[u8]>| bytes.map_or(1, |bytes| varlong_len(bytes.len() as i64) + bytes.len());
+        let nullable_len =
+            |bytes: Option<&[u8]>| bytes.map_or(1, |bytes| varlong_len(bytes.len() as i64) + bytes.len());
         let length = 1
             + varlong_len(timestamp_delta)
             + varlong_len(offset_delta.into())

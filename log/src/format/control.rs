@@ -56,8 +56,7 @@ impl ControlRecord {
 
     /// The control batch that ends the transaction of `producer`, to be appended at the next offset.
     pub fn batch(self, producer: ProducerId, epoch: ProducerEpoch, now: Timestamp) -> Vec<u8> {
-        let mut builder =
-            BatchBuilder::new(Offset::ZERO).producer(producer, epoch, None).transactional().control();
+        let mut builder = BatchBuilder::new(Offset::ZERO).producer(producer, epoch, None).transactional().control();
         let (key, value) = self.encode();
         builder.push(RecordContent { timestamp: Some(now), key: Some(&key), value: Some(&value), headers: &[] });
         builder.build().expect("a marker is small and not compressed")

@@ -16,8 +16,11 @@ mod control;
 mod header;
 mod record;
 
-pub use batch::{Batches, BatchError, RecordBatchView, batches, records_crc};
+pub use batch::{BatchError, Batches, RecordBatchView, batches, records_crc};
 pub use builder::{BatchBuilder, BuildError, RecordContent};
 pub use control::ControlRecord;
 pub use header::{Attributes, BatchHeader, HEADER_BYTES};
 pub use record::{Headers, RecordError, RecordView, Records, records};
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,9 @@ pub enum RecordFault {
     #[error("Compacted topic cannot accept message without key")]
     MissingKey,
     /// The CreateTime is too far from the broker's clock.
-    #[error("Timestamp {timestamp_ms} of message is out of range. The timestamp should be within [{earliest_ms}, {latest_ms}]")]
+    #[error(
+        "Timestamp {timestamp_ms} of message is out of range. The timestamp should be within [{earliest_ms}, {latest_ms}]"
+    )]
     TimestampOutOfRange {
         /// The record's timestamp in milliseconds.
         timestamp_ms: i64,
@@ -209,8 +211,7 @@ pub struct RecoveryStart {
 
 impl RecoveryStart {
     /// For a partition that never had a log here.
-    pub const NEW: RecoveryStart =
-        RecoveryStart { clean: true, recovery_point: Offset::ZERO, log_start: Offset::ZERO };
+    pub const NEW: RecoveryStart = RecoveryStart { clean: true, recovery_point: Offset::ZERO, log_start: Offset::ZERO };
 }
 
 /// What opening a log found and repaired.
