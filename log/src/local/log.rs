@@ -10,7 +10,7 @@ use std::{
 
 use varve_metadata::model::{LeaderEpoch, LogEndOffset, LogStartOffset, Offset, Timestamp};
 
-use super::{config::LogConfig, sealed::SealedSegment};
+use super::{config::LogConfig, sealed::SealedSegment, txn_index::AbortedTxn};
 use crate::format::BatchError;
 
 /// Who appends.
@@ -373,6 +373,14 @@ impl LocalLog {
 
     /// Epoch of the record at `offset`, if known.
     pub fn epoch_at(&self, _offset: Offset) -> Option<LeaderEpoch> {
+        todo!()
+    }
+
+    /// The aborted transactions that a reader of `from..to` meets.
+    ///
+    /// # Errors
+    /// [`ReadError`] of the file system.
+    pub fn aborted(&self, _from: Offset, _to: Offset) -> Result<Vec<AbortedTxn>, ReadError> {
         todo!()
     }
 
