@@ -1,1 +1,11 @@
 //! Kafka's protocol and promises, served from the local log and the archive.
+//!
+//! Owns: the wire ([`wire`]), the partitions a node leads ([`partition`]), groups, and the server that ties them to
+//! sockets, disk and bucket ([`server`]).
+//! Promises: no byte from a socket panics the node or makes it reserve memory beyond its limits; requests of one
+//! connection are answered in order.
+//! Leaves to others: what a batch, a segment and an object are.
+
+pub mod partition;
+pub mod server;
+pub(crate) mod wire;

@@ -1,0 +1,136 @@
+//! One client: frames in, answers out, in order.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{
+    ListenerName, RequestContext,
+    budget::Reservation,
+    dispatch::{self, DispatchError, Reply},
+    listener::Shared,
+};
+use crate::wire::frame::{self, FrameError, LENGTH_BYTES};
+
+/// First read of a frame. Large frames are then read to their end and no further, so that at most this much of the
+/// next one has to be moved to the front of the buffer.
+const FIRST_READ_BYTES: usize = 16 * 1024;
+/// Up to here a frame's memory is reserved at once; beyond, it doubles as bytes arrive, so that a claim costs nothing.
+const GROW_FROM_BYTES: usize = 1024 * 1024;
+/// A buffer that grew above this is given back when the client pauses.
+const KEEP_BYTES: usize = 64 * 1024;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Closed {
+    #[error("no request for the time that connections.max.idle.ms allows")]
+    Idle,
+    #[error(transparent)]
+    Refused(#[from] DispatchError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<FrameError> for Closed {
+    fn from(error: FrameError) -> Closed {
+        Closed::Refused(error.into())
+    }
+}
+
+/// Serves `stream` until the client leaves, breaks a rule, or the node stops.
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: ListenerName,
+) -> Result<(), Closed> {
+    stream.set_nodelay(true)?;
+    let shutdown = shared.broker.shutdown.clone();
+    let mut connection = Connection { shared, stream, buffer: BytesMut::new() };
+    loop {
+        let read = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            read = timeout(shared.limits.idle, connection.read_frame()) => read,
+        };
+        let Some((mut frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
+        let header = frame::parse_header(&mut frame)?;
+        let context = RequestContext {
+            api_version: header.version,
+            correlation_id: header.correlation_id,
+            client_id: header.client_id,
+            peer,
+            listener: listener.clone(),
+            received: Instant::now(),
+        };
+        let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
+        // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
+        drop((context, reservation));
+        connection.write(reply).await?;
+    }
+}
+
+struct Connection<'a> {
+    shared: &'a Shared,
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Connection<'_> {
+    /// The next frame, without its length, and its part of the budget; `None` when the client has left.
+    async fn read_frame(&mut self) -> Result<Option<(Bytes, Reservation)>, Closed> {
+        if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BYTES {
+            self.read_ready_or_shrink()?;
+        }
+        while self.buffer.len() < LENGTH_BYTES {
+            if self.read_up_to(FIRST_READ_BYTES).await? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(unexpected_end().into()) };
+            }
+        }
+        let bytes = frame::check_length(self.buffer.get_i32(), self.shared.limits.frame_bytes)?;
+        let reservation = self.shared.budget.reserve(bytes).await;
+        while self.buffer.len() < bytes {
+            let missing = bytes - self.buffer.len();
+            let step = missing.min(GROW_FROM_BYTES.max(self.buffer.len()));
+            if self.read_up_to(step).await? == 0 {
+                return Err(unexpected_end().into());
+            }
+        }
+        Ok(Some((self.buffer.split_to(bytes).freeze(), reservation)))
+    }
+
+    /// Reads what is there already; if nothing is, gives a large buffer back before the wait.
+    fn read_ready_or_shrink(&mut self) -> io::Result<()> {
+        match self.stream.try_read_buf(&mut (&mut self.buffer).limit(FIRST_READ_BYTES)) {
+            // The end is met again by the read that follows.
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.buffer = BytesMut::new();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One read of at most `limit` bytes; reserves memory for them. 0 is the end.
+    async fn read_up_to(&mut self, limit: usize) -> io::Result<usize> {
+        self.buffer.reserve(limit);
+        (&mut self.stream).take(limit as u64).read_buf(&mut self.buffer).await
+    }
+
+    async fn write(&mut self, reply: Reply) -> Result<(), Closed> {
+        match reply {
+            Reply::Frame(frame) => self.stream.write_all(&frame).await?,
+        }
+        Ok(())
+    }
+}
+
+fn unexpected_end() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the client left in the middle of a request")
+}

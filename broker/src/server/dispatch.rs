@@ -1,0 +1,107 @@
+//! From a frame to its answer: one `match` over everything that [`api`](crate::wire::api) lists.
+
+use std::panic::AssertUnwindSafe;
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{ApiKey, ApiVersionsRequest},
+    protocol::{Decodable, Encodable},
+};
+use tracing::error;
+
+use super::{Broker, RequestContext, handlers};
+use crate::wire::{
+    api::Api,
+    frame::{self, EncodeError, FrameError},
+    later,
+    shape::ShapeError,
+};
+
+/// What goes back for one request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// A whole frame, length first.
+    Frame(BytesMut),
+}
+
+/// Why a connection is closed instead of answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DispatchError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{key:?} version {version}: {reason}")]
+    Shape { key: ApiKey, version: i16, reason: ShapeError },
+    #[error("{key:?} version {version} cannot be decoded: {reason}")]
+    Decode { key: ApiKey, version: i16, reason: String },
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error("the handler of {key:?} panicked")]
+    Panic { key: ApiKey },
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// [`DispatchError`]: nothing can be answered; the connection is closed, as Kafka does.
+pub(super) async fn answer(
+    broker: &Broker,
+    api: &'static Api,
+    context: &RequestContext,
+    body: Bytes,
+) -> Result<Reply, DispatchError> {
+    let key = api.key;
+    if !api.serves(context.api_version) {
+        return match key {
+            ApiKey::ApiVersions => {
+                let refused = handlers::api_versions::refusal(ResponseError::UnsupportedVersion);
+                encode(key, 0, context.correlation_id, &refused)
+            }
+            _ => Err(FrameError::Version { key, version: context.api_version }.into()),
+        };
+    }
+    api.shape.check(context.api_version, &body).map_err(|reason| DispatchError::Shape {
+        key,
+        version: context.api_version,
+        reason,
+    })?;
+    // A bug in one handler costs its connection, not the node. What a handler may leave behind is guarded by locks
+    // that do not poison and is only ever changed in whole steps.
+    match AssertUnwindSafe(route(broker, key, context, body)).catch_unwind().await {
+        Ok(reply) => reply,
+        Err(_) => Err(DispatchError::Panic { key }),
+    }
+}
+
+/// Decodes, handles and encodes one request. The future is boxed so that the largest handler does not decide what
+/// every idle connection weighs.
+macro_rules! serve {
+    ($broker:ident, $key:ident, $context:ident, $body:ident, $request:ty, $handler:ident) => {{
+        let version = later::codec_version($key, $context.api_version);
+        let request: $request = decode($key, version, $body)?;
+        let response = Box::pin(handlers::$handler::handle($broker, $context, request)).await;
+        encode($key, version, $context.correlation_id, &response)
+    }};
+}
+
+async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
+    match key {
+        ApiKey::ApiVersions => serve!(broker, key, context, body, ApiVersionsRequest, api_versions),
+        // `find_api` lets nothing else in; a line missing here is a mistake that closes the connection.
+        other => {
+            error!(key = ?other, "a request is listed as served and has no handler");
+            Err(FrameError::Key { key: other as i16 }.into())
+        }
+    }
+}
+
+fn decode<R: Decodable>(key: ApiKey, version: i16, mut body: Bytes) -> Result<R, DispatchError> {
+    R::decode(&mut body, version).map_err(|error| DispatchError::Decode { key, version, reason: error.to_string() })
+}
+
+fn encode<R: Encodable>(key: ApiKey, version: i16, correlation_id: i32, body: &R) -> Result<Reply, DispatchError> {
+    let mut out = BytesMut::with_capacity(256);
+    frame::encode_response(&mut out, key, version, correlation_id, body)?;
+    Ok(Reply::Frame(out))
+}

@@ -1,0 +1,5 @@
+//! One file per request. Each has
+//! `pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: XRequest) -> XResponse`,
+//! a line in [`crate::wire::api::SERVED`] and an arm in [`super::dispatch`].
+
+pub(super) mod api_versions;

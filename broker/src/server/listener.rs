@@ -1,0 +1,176 @@
+//! Accepts connections and bounds how many there are.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::{Broker, budget::RequestBudget, connection};
+
+/// Name of a listener, as in `listeners` (`PLAINTEXT`, `INTERNAL`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ListenerName(pub Arc<str>);
+
+/// What connections may take, all listeners together unless said.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest frame, in bytes (`socket.request.max.bytes`).
+    pub frame_bytes: usize,
+    /// Bytes of all requests being read or answered (`queued.max.request.bytes`).
+    pub request_bytes: usize,
+    /// Connections (`max.connections`).
+    pub connections: usize,
+    /// Connections from one address (`max.connections.per.ip`).
+    pub connections_per_ip: usize,
+    /// A connection without a request for so long is closed (`connections.max.idle.ms`).
+    pub idle: Duration,
+    /// Kernel buffers in bytes; `None` leaves them to the system (`socket.send.buffer.bytes`).
+    pub send_buffer_bytes: Option<usize>,
+    /// As above (`socket.receive.buffer.bytes`).
+    pub receive_buffer_bytes: Option<usize>,
+    /// Connections that wait to be accepted, per listener (`socket.listen.backlog.size`).
+    pub backlog: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            frame_bytes: 100 * 1024 * 1024,
+            request_bytes: 64 * 1024 * 1024,
+            connections: i32::MAX as usize,
+            connections_per_ip: i32::MAX as usize,
+            idle: Duration::from_secs(600),
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+            backlog: 50,
+        }
+    }
+}
+
+/// The listeners and connections of one node.
+#[derive(Debug, Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) broker: Arc<Broker>,
+    pub(super) limits: Limits,
+    pub(super) budget: RequestBudget,
+    tasks: TaskTracker,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Server {
+    /// A server without listeners yet.
+    pub fn new(broker: Arc<Broker>, limits: Limits) -> Server {
+        let budget = RequestBudget::new(limits.request_bytes);
+        let shared = Shared { broker, limits, budget, tasks: TaskTracker::new(), open: Mutex::new(HashMap::new()) };
+        Server { shared: Arc::new(shared) }
+    }
+
+    /// Opens a listener and accepts in the background until the broker's shutdown token is cancelled. Port 0 takes a
+    /// free one; the address that was bound is returned.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn listen(&self, name: ListenerName, address: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM.nonblocking(),
+            Some(socket2::Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        // Set before listening: accepted sockets inherit it, and a receive window cannot grow later.
+        if let Some(bytes) = self.shared.limits.receive_buffer_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.shared.limits.send_buffer_bytes {
+            socket.set_send_buffer_size(bytes)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(i32::try_from(self.shared.limits.backlog).unwrap_or(i32::MAX))?;
+        let listener = TcpListener::from_std(socket.into())?;
+        let bound = listener.local_addr()?;
+        self.shared.tasks.spawn(accept(self.shared.clone(), name, listener));
+        Ok(bound)
+    }
+
+    /// Waits until every listener and connection has ended. Cancel the broker's shutdown token first.
+    pub async fn stopped(&self) {
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+async fn accept(shared: Arc<Shared>, name: ListenerName, listener: TcpListener) {
+    let shutdown = shared.broker.shutdown.clone();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            // Out of file descriptors, or the client was gone already: pause, so that a lasting fault does not spin.
+            Err(error) => {
+                warn!(listener = %name.0, %error, "cannot accept a connection");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_millis(50)) => continue,
+                }
+            }
+        };
+        let Some(place) = Place::take(&shared, peer.ip()) else {
+            warn!(listener = %name.0, %peer, "connection refused: too many are open");
+            continue;
+        };
+        let (shared, name) = (shared.clone(), name.clone());
+        shared.tasks.clone().spawn(async move {
+            if let Err(reason) = connection::serve(&shared, stream, peer, name).await {
+                debug!(%peer, %reason, "connection closed");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// One connection's place among those allowed, given back on drop.
+struct Place {
+    shared: Arc<Shared>,
+    ip: IpAddr,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, ip: IpAddr) -> Option<Place> {
+        let mut open = shared.open.lock();
+        let total: usize = open.values().sum();
+        let from_ip = open.get(&ip).copied().unwrap_or(0);
+        if total >= shared.limits.connections || from_ip >= shared.limits.connections_per_ip {
+            return None;
+        }
+        open.insert(ip, from_ip + 1);
+        Some(Place { shared: shared.clone(), ip })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.shared.open.lock();
+        if let Some(count) = open.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.ip);
+            }
+        }
+    }
+}

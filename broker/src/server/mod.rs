@@ -1,0 +1,49 @@
+//! The binary's runtime: listeners, connections, and one handler per request.
+//!
+//! ```text
+//! listener ─► connection (one task; answers in order) ─► dispatch (one match) ─► handlers::<request> ─► Reply
+//! ```
+//!
+//! A connection reads one frame, has it answered, writes the answer, and only then looks at the next one, as Kafka
+//! does: a client may send several requests ahead, they wait in the socket. Memory for requests being read or
+//! answered comes out of one [`budget`]; a reader that is slow to take its answer holds nobody but itself up.
+
+mod broker;
+mod budget;
+mod connection;
+mod dispatch;
+mod handlers;
+mod listener;
+#[cfg(test)]
+mod socket_test;
+
+pub use broker::Broker;
+pub use listener::{Limits, ListenerName, Server};
+
+use std::{net::SocketAddr, time::Instant};
+
+use kafka_protocol::protocol::StrBytes;
+
+/// What a handler may know about the request besides its body.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    /// Version the client asked for; the answer is written in it.
+    pub(crate) api_version: i16,
+    /// The client's number for this request.
+    pub(crate) correlation_id: i32,
+    /// `client.id`. A slice of the request's frame: copy it if it is kept longer than the request.
+    pub(crate) client_id: Option<StrBytes>,
+    /// Address of the client.
+    pub(crate) peer: SocketAddr,
+    /// Name of the listener the request came in by: Metadata answers with that listener's addresses.
+    pub(crate) listener: ListenerName,
+    /// When the last byte of the request was read.
+    pub(crate) received: Instant,
+}
+
+impl RequestContext {
+    /// `client.id`, empty if the client has none.
+    pub(crate) fn client_id(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+}

@@ -1,0 +1,63 @@
+//! Which requests are served, and in which versions.
+
+use kafka_protocol::messages::ApiKey;
+
+use super::{shape::Shape, shapes};
+
+/// One served request.
+pub(crate) struct Api {
+    /// Kafka's number and name for it.
+    pub(crate) key: ApiKey,
+    /// Smallest version that ApiVersions lists.
+    pub(crate) advertised_min: i16,
+    /// Smallest version that is answered.
+    pub(crate) min: i16,
+    /// Largest version, listed and answered.
+    pub(crate) max: i16,
+    /// Layout of its body.
+    pub(crate) shape: &'static Shape,
+}
+
+const fn api(key: ApiKey, min: i16, max: i16, shape: &'static Shape) -> Api {
+    Api { key, advertised_min: min, min, max, shape }
+}
+
+/// Everything this broker answers, in the order of the keys. What is not here is not advertised, and a connection that
+/// sends it is closed, as Kafka does. The versions are those of Kafka 4.3.
+pub(crate) static SERVED: &[Api] = &[
+    // librdkafka and its bindings look for version 0 before they trust a broker with anything (KAFKA-18659).
+    Api { key: ApiKey::Produce, advertised_min: 0, min: 3, max: 13, shape: &shapes::PRODUCE },
+    api(ApiKey::ApiVersions, 0, 4, &shapes::API_VERSIONS),
+];
+
+/// The served request with that number.
+pub(crate) fn find_api(key: i16) -> Option<&'static Api> {
+    SERVED.iter().find(|api| api.key as i16 == key)
+}
+
+impl Api {
+    /// Whether a request of that version is answered.
+    pub(crate) fn serves(&self, version: i16) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_range_is_one_that_kafka_serves() {
+        for api in SERVED {
+            let known = api.key.valid_versions();
+            let newest = match api.key {
+                ApiKey::ListOffsets => 11,
+                ApiKey::DescribeLogDirs => 5,
+                // Version 6 (KIP-939) is unstable in Kafka 4.3 and not offered.
+                ApiKey::InitProducerId => 5,
+                _ => known.max,
+            };
+            assert_eq!((api.min, api.max), (known.min, newest), "{:?}", api.key);
+        }
+    }
+}

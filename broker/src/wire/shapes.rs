@@ -1,0 +1,432 @@
+//! The layout of each served request, field by field, as Kafka's message definitions give it. Tests hold every line to
+//! the encoder of `kafka-protocol` for every version.
+#![allow(dead_code, reason = "a layout comes before the handler that uses it")]
+
+use super::shape::{
+    Kind::{Array, Blob, Fixed, NullableStruct, Struct, Text},
+    Shape, always, between, since, tagged,
+};
+
+pub(super) static PRODUCE: Shape = Shape {
+    flexible_since: 9,
+    fields: &[
+        since(3, Text),   // transactional_id
+        always(Fixed(2)), // acks
+        always(Fixed(4)), // timeout_ms
+        always(Array(&Struct(&[
+            between(0, 12, Text), // name
+            since(13, Fixed(16)), // topic_id
+            always(Array(&Struct(&[
+                always(Fixed(4)), // index
+                always(Blob),     // records
+            ]))), // partition_data
+        ]))), // topic_data
+    ],
+};
+pub(super) static FETCH: Shape = Shape {
+    flexible_since: 12,
+    fields: &[
+        tagged(0, 12, Text),      // cluster_id
+        between(0, 14, Fixed(4)), // replica_id
+        tagged(
+            1,
+            15,
+            Struct(&[
+                since(15, Fixed(4)), // replica_id
+                since(15, Fixed(8)), // replica_epoch
+            ]),
+        ), // replica_state
+        always(Fixed(4)),         // max_wait_ms
+        always(Fixed(4)),         // min_bytes
+        since(3, Fixed(4)),       // max_bytes
+        since(4, Fixed(1)),       // isolation_level
+        since(7, Fixed(4)),       // session_id
+        since(7, Fixed(4)),       // session_epoch
+        always(Array(&Struct(&[
+            between(0, 12, Text), // topic
+            since(13, Fixed(16)), // topic_id
+            always(Array(&Struct(&[
+                always(Fixed(4)),         // partition
+                since(9, Fixed(4)),       // current_leader_epoch
+                always(Fixed(8)),         // fetch_offset
+                since(12, Fixed(4)),      // last_fetched_epoch
+                since(5, Fixed(8)),       // log_start_offset
+                always(Fixed(4)),         // partition_max_bytes
+                tagged(0, 17, Fixed(16)), // replica_directory_id
+                tagged(1, 18, Fixed(8)),  // high_watermark
+            ]))), // partitions
+        ]))), // topics
+        since(
+            7,
+            Array(&Struct(&[
+                between(7, 12, Text),       // topic
+                since(13, Fixed(16)),       // topic_id
+                since(7, Array(&Fixed(4))), // partitions
+            ])),
+        ), // forgotten_topics_data
+        since(11, Text),          // rack_id
+    ],
+};
+pub(super) static LIST_OFFSETS: Shape = Shape {
+    flexible_since: 6,
+    fields: &[
+        always(Fixed(4)),   // replica_id
+        since(2, Fixed(1)), // isolation_level
+        always(Array(&Struct(&[
+            always(Text), // name
+            always(Array(&Struct(&[
+                always(Fixed(4)),   // partition_index
+                since(4, Fixed(4)), // current_leader_epoch
+                always(Fixed(8)),   // timestamp
+            ]))), // partitions
+        ]))), // topics
+        since(10, Fixed(4)), // timeout_ms
+    ],
+};
+pub(super) static METADATA: Shape = Shape {
+    flexible_since: 9,
+    fields: &[
+        always(Array(&Struct(&[
+            since(10, Fixed(16)), // topic_id
+            always(Text),         // name
+        ]))), // topics
+        since(4, Fixed(1)),       // allow_auto_topic_creation
+        between(8, 10, Fixed(1)), // include_cluster_authorized_operations
+        since(8, Fixed(1)),       // include_topic_authorized_operations
+    ],
+};
+pub(super) static OFFSET_COMMIT: Shape = Shape {
+    flexible_since: 8,
+    fields: &[
+        always(Text),            // group_id
+        since(1, Fixed(4)),      // generation_id_or_member_epoch
+        since(1, Text),          // member_id
+        since(7, Text),          // group_instance_id
+        between(2, 4, Fixed(8)), // retention_time_ms
+        always(Array(&Struct(&[
+            between(0, 9, Text),  // name
+            since(10, Fixed(16)), // topic_id
+            always(Array(&Struct(&[
+                always(Fixed(4)),   // partition_index
+                always(Fixed(8)),   // committed_offset
+                since(6, Fixed(4)), // committed_leader_epoch
+                always(Text),       // committed_metadata
+            ]))), // partitions
+        ]))), // topics
+    ],
+};
+pub(super) static OFFSET_FETCH: Shape = Shape {
+    flexible_since: 6,
+    fields: &[
+        between(0, 7, Text), // group_id
+        between(
+            0,
+            7,
+            Array(&Struct(&[
+                between(0, 7, Text),             // name
+                between(0, 7, Array(&Fixed(4))), // partition_indexes
+            ])),
+        ), // topics
+        since(
+            8,
+            Array(&Struct(&[
+                since(8, Text),     // group_id
+                since(9, Text),     // member_id
+                since(9, Fixed(4)), // member_epoch
+                since(
+                    8,
+                    Array(&Struct(&[
+                        between(8, 9, Text),        // name
+                        since(10, Fixed(16)),       // topic_id
+                        since(8, Array(&Fixed(4))), // partition_indexes
+                    ])),
+                ), // topics
+            ])),
+        ), // groups
+        since(7, Fixed(1)),  // require_stable
+    ],
+};
+pub(super) static FIND_COORDINATOR: Shape = Shape {
+    flexible_since: 3,
+    fields: &[
+        between(0, 3, Text),    // key
+        since(1, Fixed(1)),     // key_type
+        since(4, Array(&Text)), // coordinator_keys
+    ],
+};
+pub(super) static JOIN_GROUP: Shape = Shape {
+    flexible_since: 6,
+    fields: &[
+        always(Text),       // group_id
+        always(Fixed(4)),   // session_timeout_ms
+        since(1, Fixed(4)), // rebalance_timeout_ms
+        always(Text),       // member_id
+        since(5, Text),     // group_instance_id
+        always(Text),       // protocol_type
+        always(Array(&Struct(&[
+            always(Text), // name
+            always(Blob), // metadata
+        ]))), // protocols
+        since(8, Text),     // reason
+    ],
+};
+pub(super) static HEARTBEAT: Shape = Shape {
+    flexible_since: 4,
+    fields: &[
+        always(Text),     // group_id
+        always(Fixed(4)), // generation_id
+        always(Text),     // member_id
+        since(3, Text),   // group_instance_id
+    ],
+};
+pub(super) static LEAVE_GROUP: Shape = Shape {
+    flexible_since: 4,
+    fields: &[
+        always(Text),        // group_id
+        between(0, 2, Text), // member_id
+        since(
+            3,
+            Array(&Struct(&[
+                since(3, Text), // member_id
+                since(3, Text), // group_instance_id
+                since(5, Text), // reason
+            ])),
+        ), // members
+    ],
+};
+pub(super) static SYNC_GROUP: Shape = Shape {
+    flexible_since: 4,
+    fields: &[
+        always(Text),     // group_id
+        always(Fixed(4)), // generation_id
+        always(Text),     // member_id
+        since(3, Text),   // group_instance_id
+        since(5, Text),   // protocol_type
+        since(5, Text),   // protocol_name
+        always(Array(&Struct(&[
+            always(Text), // member_id
+            always(Blob), // assignment
+        ]))), // assignments
+    ],
+};
+pub(super) static DESCRIBE_GROUPS: Shape = Shape {
+    flexible_since: 5,
+    fields: &[
+        always(Array(&Text)), // groups
+        since(3, Fixed(1)),   // include_authorized_operations
+    ],
+};
+pub(super) static LIST_GROUPS: Shape = Shape {
+    flexible_since: 3,
+    fields: &[
+        since(4, Array(&Text)), // states_filter
+        since(5, Array(&Text)), // types_filter
+    ],
+};
+pub(super) static API_VERSIONS: Shape = Shape {
+    flexible_since: 3,
+    fields: &[
+        since(3, Text), // client_software_name
+        since(3, Text), // client_software_version
+    ],
+};
+pub(super) static CREATE_TOPICS: Shape = Shape {
+    flexible_since: 5,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text),     // name
+            always(Fixed(4)), // num_partitions
+            always(Fixed(2)), // replication_factor
+            always(Array(&Struct(&[
+                always(Fixed(4)),         // partition_index
+                always(Array(&Fixed(4))), // broker_ids
+            ]))), // assignments
+            always(Array(&Struct(&[
+                always(Text), // name
+                always(Text), // value
+            ]))), // configs
+        ]))), // topics
+        always(Fixed(4)),   // timeout_ms
+        since(1, Fixed(1)), // validate_only
+    ],
+};
+pub(super) static DELETE_TOPICS: Shape = Shape {
+    flexible_since: 4,
+    fields: &[
+        since(
+            6,
+            Array(&Struct(&[
+                since(6, Text),      // name
+                since(6, Fixed(16)), // topic_id
+            ])),
+        ), // topics
+        between(0, 5, Array(&Text)), // topic_names
+        always(Fixed(4)),            // timeout_ms
+    ],
+};
+pub(super) static DELETE_RECORDS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text), // name
+            always(Array(&Struct(&[
+                always(Fixed(4)), // partition_index
+                always(Fixed(8)), // offset
+            ]))), // partitions
+        ]))), // topics
+        always(Fixed(4)), // timeout_ms
+    ],
+};
+pub(super) static INIT_PRODUCER_ID: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Text),       // transactional_id
+        always(Fixed(4)),   // transaction_timeout_ms
+        since(3, Fixed(8)), // producer_id
+        since(3, Fixed(2)), // producer_epoch
+        since(6, Fixed(1)), // enable2_pc
+        since(6, Fixed(1)), // keep_prepared_txn
+    ],
+};
+pub(super) static OFFSET_FOR_LEADER_EPOCH: Shape = Shape {
+    flexible_since: 4,
+    fields: &[
+        since(3, Fixed(4)), // replica_id
+        always(Array(&Struct(&[
+            always(Text), // topic
+            always(Array(&Struct(&[
+                always(Fixed(4)),   // partition
+                since(2, Fixed(4)), // current_leader_epoch
+                always(Fixed(4)),   // leader_epoch
+            ]))), // partitions
+        ]))), // topics
+    ],
+};
+pub(super) static DESCRIBE_CONFIGS: Shape = Shape {
+    flexible_since: 4,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Fixed(1)),     // resource_type
+            always(Text),         // resource_name
+            always(Array(&Text)), // configuration_keys
+        ]))), // resources
+        since(1, Fixed(1)), // include_synonyms
+        since(3, Fixed(1)), // include_documentation
+    ],
+};
+pub(super) static ALTER_CONFIGS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Fixed(1)), // resource_type
+            always(Text),     // resource_name
+            always(Array(&Struct(&[
+                always(Text), // name
+                always(Text), // value
+            ]))), // configs
+        ]))), // resources
+        always(Fixed(1)), // validate_only
+    ],
+};
+pub(super) static DESCRIBE_LOG_DIRS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text),             // topic
+            always(Array(&Fixed(4))), // partitions
+        ]))), // topics
+    ],
+};
+pub(super) static CREATE_PARTITIONS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text),     // name
+            always(Fixed(4)), // count
+            always(Array(&Struct(&[
+                always(Array(&Fixed(4))), // broker_ids
+            ]))), // assignments
+        ]))), // topics
+        always(Fixed(4)), // timeout_ms
+        always(Fixed(1)), // validate_only
+    ],
+};
+pub(super) static DELETE_GROUPS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Text)), // groups_names
+    ],
+};
+pub(super) static INCREMENTAL_ALTER_CONFIGS: Shape = Shape {
+    flexible_since: 1,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Fixed(1)), // resource_type
+            always(Text),     // resource_name
+            always(Array(&Struct(&[
+                always(Text),     // name
+                always(Fixed(1)), // config_operation
+                always(Text),     // value
+            ]))), // configs
+        ]))), // resources
+        always(Fixed(1)), // validate_only
+    ],
+};
+pub(super) static OFFSET_DELETE: Shape = Shape {
+    flexible_since: i16::MAX,
+    fields: &[
+        always(Text), // group_id
+        always(Array(&Struct(&[
+            always(Text), // name
+            always(Array(&Struct(&[
+                always(Fixed(4)), // partition_index
+            ]))), // partitions
+        ]))), // topics
+    ],
+};
+pub(super) static DESCRIBE_CLUSTER: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Fixed(1)),   // include_cluster_authorized_operations
+        since(1, Fixed(1)), // endpoint_type
+        since(2, Fixed(1)), // include_fenced_brokers
+    ],
+};
+pub(super) static DESCRIBE_TOPIC_PARTITIONS: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text), // name
+        ]))), // topics
+        always(Fixed(4)), // response_partition_limit
+        always(NullableStruct(&[
+            always(Text),     // topic_name
+            always(Fixed(4)), // partition_index
+        ])), // cursor
+    ],
+};
+pub(super) static CONSUMER_GROUP_HEARTBEAT: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Text),         // group_id
+        always(Text),         // member_id
+        always(Fixed(4)),     // member_epoch
+        always(Text),         // instance_id
+        always(Text),         // rack_id
+        always(Fixed(4)),     // rebalance_timeout_ms
+        always(Array(&Text)), // subscribed_topic_names
+        since(1, Text),       // subscribed_topic_regex
+        always(Text),         // server_assignor
+        always(Array(&Struct(&[
+            always(Fixed(16)),        // topic_id
+            always(Array(&Fixed(4))), // partitions
+        ]))), // topic_partitions
+    ],
+};
+pub(super) static CONSUMER_GROUP_DESCRIBE: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Array(&Text)), // group_ids
+        always(Fixed(1)),     // include_authorized_operations
+    ],
+};
