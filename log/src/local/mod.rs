@@ -11,6 +11,8 @@ pub mod checkpoint;
 mod config;
 mod leader_epochs;
 mod log;
+mod producer_snapshot;
+mod producer_state;
 mod sealed;
 mod txn_index;
 
@@ -19,6 +21,11 @@ pub use leader_epochs::{EpochCache, LEADER_EPOCH_CHECKPOINT};
 pub use log::{
     AppendContext, AppendError, AppendOrigin, Appended, LocalLog, LogSlice, OffsetAndTimestamp, OpenError, ReadError,
     RecordFault, RecordProblem, Recovered, RecoveryStart, RemovedFiles, RollError,
+};
+pub use producer_snapshot::{LoadedSnapshot, ProducerSnapshots, SnapshotError, decode_snapshot, encode_snapshot};
+pub use producer_state::{
+    BATCHES_REMEMBERED, BatchMetadata, CompletedTxn, EndMarker, LastRecord, ProducerBatch, ProducerEntry,
+    ProducerError, ProducerState, ProducerUpdate, Verdict,
 };
 pub use sealed::SealedSegment;
 pub use txn_index::{AbortedTxn, TXN_INDEX_ENTRY_BYTES, TxnIndex, TxnIndexError};
