@@ -1,0 +1,135 @@
+//! Starting each broker on an empty folder, on free loopback ports.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use varve_tests::client::Client;
+
+use crate::{Settings, process::Process};
+
+/// Which broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub(crate) enum Kind {
+    Kafka,
+    Varve,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Kafka => "Apache Kafka",
+            Kind::Varve => "Varve",
+        }
+    }
+}
+
+/// A running broker with its data folder.
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    /// From the start of the process to the first answered request.
+    pub(crate) time_to_first_answer: Duration,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+/// Longest wait for a broker to answer its first request.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+impl Server {
+    /// Starts a broker with its own defaults; `overrides` are Kafka configuration lines for Varve only.
+    pub(crate) fn start(settings: &Settings, kind: Kind, overrides: &[&str]) -> Result<Server> {
+        let folder = match &settings.scratch {
+            Some(scratch) => tempfile::tempdir_in(scratch)?,
+            None => tempfile::tempdir()?,
+        };
+        let address = free_port()?;
+        let command = match kind {
+            Kind::Varve => varve_command(settings, folder.path(), address, overrides)?,
+            Kind::Kafka => kafka_command(settings, folder.path(), address)?,
+        };
+        let started = Instant::now();
+        let process = Process::start(command, &folder.path().join("broker.out"))?;
+        let time_to_first_answer = loop {
+            if Client::connect(address).and_then(|mut client| client.api_versions()).is_ok() {
+                break started.elapsed();
+            }
+            if started.elapsed() > START_LIMIT {
+                let output = fs::read_to_string(folder.path().join("broker.out")).unwrap_or_default();
+                bail!("{} does not answer on {address}:\n{output}", kind.name());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        Ok(Server { process, address, time_to_first_answer, folder })
+    }
+}
+
+fn varve_command(settings: &Settings, folder: &Path, address: SocketAddr, overrides: &[&str]) -> Result<Command> {
+    let program = match &settings.varve {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("varve"),
+    };
+    if !program.exists() {
+        bail!("{} does not exist: cargo build --release first, or --varve PATH", program.display());
+    }
+    let mut command = Command::new(program);
+    command.current_dir(folder);
+    let listener = format!("listeners=PLAINTEXT://{address}");
+    for line in [listener.as_str(), "varve.http.listener=127.0.0.1:0"].iter().chain(overrides) {
+        command.args(["--override", line]);
+    }
+    Ok(command)
+}
+
+/// KRaft, broker and controller in one process, Kafka's own start script's JVM settings.
+fn kafka_command(settings: &Settings, folder: &Path, address: SocketAddr) -> Result<Command> {
+    let libs = tools(settings)?.join("kafka/libs");
+    let controller = free_port()?;
+    let properties = folder.join("server.properties");
+    fs::write(
+        &properties,
+        format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
+             listeners=PLAINTEXT://{address},CONTROLLER://{controller}\nadvertised.listeners=PLAINTEXT://{address}\n\
+             controller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+             log.dirs={}\noffsets.topic.replication.factor=1\n",
+            folder.join("data").display()
+        ),
+    )?;
+    let class_path = format!("{}/*", libs.display());
+    let format = Command::new("java")
+        .args(["-cp", &class_path, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"])
+        .arg(&properties)
+        .output()
+        .context("starting java")?;
+    if !format.status.success() {
+        bail!("formatting Kafka's storage: {}", String::from_utf8_lossy(&format.stdout));
+    }
+    let mut command = Command::new("java");
+    command.args(["-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"]);
+    command.args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent"]);
+    command.args(["-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
+    command.args(["-cp", &class_path, "kafka.Kafka"]).arg(&properties);
+    Ok(command)
+}
+
+fn tools(settings: &Settings) -> Result<PathBuf> {
+    match &settings.tools {
+        Some(tools) => Ok(tools.clone()),
+        None => {
+            let home = std::env::var_os("HOME").context("HOME is not set; pass --tools")?;
+            Ok(Path::new(&home).join(".cache/varve/tools"))
+        }
+    }
+}
+
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

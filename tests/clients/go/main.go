@@ -1,0 +1,193 @@
+// Test client on franz-go; see ../README.md.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+type record struct {
+	Key       *[]byte           `json:"key"`
+	Value     *[]byte           `json:"value"`
+	RawHeads  []json.RawMessage `json:"headers"`
+	Timestamp int64             `json:"timestamp"`
+	Partition *int32            `json:"partition,omitempty"`
+	Offset    *int64            `json:"offset,omitempty"`
+}
+
+type header struct {
+	name  string
+	value *[]byte
+}
+
+func (h *header) UnmarshalJSON(data []byte) error {
+	return json.Unmarshal(data, &[]any{&h.name, &h.value})
+}
+
+func (h header) MarshalJSON() ([]byte, error) {
+	return json.Marshal([]any{h.name, h.value})
+}
+
+func fail(format string, arguments ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", arguments...)
+	os.Exit(1)
+}
+
+func bytesOf(field *[]byte) []byte {
+	if field == nil {
+		return nil
+	}
+	if *field == nil {
+		return []byte{}
+	}
+	return *field
+}
+
+func fieldOf(data []byte) *[]byte {
+	if data == nil {
+		return nil
+	}
+	return &data
+}
+
+func main() {
+	if len(os.Args) < 2 {
+		fail("usage: go-client produce|consume …")
+	}
+	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
+	bootstrap := flags.String("bootstrap", "", "broker")
+	topic := flags.String("topic", "", "topic")
+	codec := flags.String("codec", "none", "compression")
+	input := flags.String("input", "", "records to produce")
+	output := flags.String("output", "", "records consumed")
+	count := flags.Int("count", 0, "records to consume")
+	isolation := flags.String("isolation", "read_uncommitted", "isolation level")
+	flags.Parse(os.Args[2:])
+	switch os.Args[1] {
+	case "produce":
+		produce(*bootstrap, *topic, *codec, *input)
+	case "consume":
+		consume(*bootstrap, *topic, *isolation, *output, *count)
+	default:
+		fail("unknown verb %s", os.Args[1])
+	}
+}
+
+func produce(bootstrap, topic, codec, input string) {
+	codecs := map[string]kgo.CompressionCodec{
+		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	}
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(bootstrap), kgo.ProducerBatchCompression(codecs[codec]),
+		kgo.AllowAutoTopicCreation(), kgo.RecordDeliveryTimeout(time.Minute),
+	)
+	if err != nil {
+		fail("%v", err)
+	}
+	defer client.Close()
+	file, err := os.Open(input)
+	if err != nil {
+		fail("%v", err)
+	}
+	scanner := bufio.NewScanner(file)
+	scanner.Buffer(nil, 64<<20)
+	var lock sync.Mutex
+	var errors []error
+	sent := 0
+	for scanner.Scan() {
+		var line record
+		if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
+			fail("%v", err)
+		}
+		message := &kgo.Record{
+			Topic: topic, Key: bytesOf(line.Key), Value: bytesOf(line.Value),
+			Timestamp: time.UnixMilli(line.Timestamp),
+		}
+		for _, raw := range line.RawHeads {
+			var one header
+			if err := one.UnmarshalJSON(raw); err != nil {
+				fail("%v", err)
+			}
+			message.Headers = append(message.Headers, kgo.RecordHeader{Key: one.name, Value: bytesOf(one.value)})
+		}
+		sent++
+		client.Produce(context.Background(), message, func(_ *kgo.Record, err error) {
+			if err != nil {
+				lock.Lock()
+				errors = append(errors, err)
+				lock.Unlock()
+			}
+		})
+	}
+	if err := client.Flush(context.Background()); err != nil {
+		fail("%v", err)
+	}
+	if len(errors) > 0 {
+		fail("produce: %d of %d failed, first %v", len(errors), sent, errors[0])
+	}
+}
+
+func consume(bootstrap, topic, isolation, output string, count int) {
+	level := kgo.ReadUncommitted()
+	if isolation == "read_committed" {
+		level = kgo.ReadCommitted()
+	}
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(bootstrap), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(level),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	)
+	if err != nil {
+		fail("%v", err)
+	}
+	defer client.Close()
+	file, err := os.Create(output)
+	if err != nil {
+		fail("%v", err)
+	}
+	writer := bufio.NewWriter(file)
+	encoder := json.NewEncoder(writer)
+	limit, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	found := 0
+	for found < count {
+		fetches := client.PollFetches(limit)
+		if limit.Err() != nil {
+			fail("consume: %d of %d records came in time", found, count)
+		}
+		fetches.EachError(func(topic string, partition int32, err error) {
+			fail("consume %s-%d: %v", topic, partition, err)
+		})
+		fetches.EachRecord(func(message *kgo.Record) {
+			line := record{
+				Key: fieldOf(message.Key), Value: fieldOf(message.Value), Timestamp: message.Timestamp.UnixMilli(),
+				Partition: &message.Partition, Offset: &message.Offset, RawHeads: []json.RawMessage{},
+			}
+			for _, one := range message.Headers {
+				raw, err := header{one.Key, fieldOf(one.Value)}.MarshalJSON()
+				if err != nil {
+					fail("%v", err)
+				}
+				line.RawHeads = append(line.RawHeads, raw)
+			}
+			if err := encoder.Encode(line); err != nil {
+				fail("%v", err)
+			}
+			found++
+		})
+	}
+	if err := writer.Flush(); err != nil {
+		fail("%v", err)
+	}
+	if found != count {
+		fail("consume: %d records came, %d expected", found, count)
+	}
+}

@@ -1,0 +1,179 @@
+"""Test client on librdkafka (confluent-kafka) or kafka-python; see ../README.md. First argument: the library."""
+
+import argparse
+import base64
+import json
+import sys
+import time
+
+IDLE_SECONDS = 60
+
+
+def decode(text):
+    return None if text is None else base64.b64decode(text)
+
+
+def encode(data):
+    return None if data is None else base64.b64encode(data).decode()
+
+
+def lines(path):
+    with open(path) as file:
+        for line in file:
+            record = json.loads(line)
+            headers = [(name, decode(value)) for name, value in record["headers"]]
+            yield decode(record["key"]), decode(record["value"]), headers, record["timestamp"]
+
+
+def produce_librdkafka(options):
+    from confluent_kafka import Producer
+
+    errors = []
+    acknowledged = 0
+
+    def delivered(error, _message):
+        nonlocal acknowledged
+        if error is not None:
+            errors.append(error)
+        else:
+            acknowledged += 1
+
+    producer = Producer(
+        {
+            "bootstrap.servers": options.bootstrap,
+            "enable.idempotence": True,
+            "compression.type": options.codec,
+            "linger.ms": 5,
+        }
+    )
+    sent = 0
+    for key, value, headers, timestamp in lines(options.input):
+        while True:
+            try:
+                producer.produce(
+                    options.topic, value=value, key=key, headers=headers, timestamp=timestamp, on_delivery=delivered
+                )
+                break
+            except BufferError:
+                producer.poll(0.1)
+        sent += 1
+        producer.poll(0)
+    producer.flush(IDLE_SECONDS)
+    return sent, acknowledged, errors
+
+
+def produce_kafka_python(options):
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(
+        bootstrap_servers=options.bootstrap,
+        acks="all",
+        compression_type=None if options.codec == "none" else options.codec,
+        linger_ms=5,
+    )
+    futures = [
+        producer.send(options.topic, key=key, value=value, headers=headers, timestamp_ms=timestamp)
+        for key, value, headers, timestamp in lines(options.input)
+    ]
+    producer.flush(IDLE_SECONDS)
+    errors = [future.exception for future in futures if future.failed()]
+    acknowledged = sum(1 for future in futures if future.succeeded())
+    producer.close()
+    return len(futures), acknowledged, errors
+
+
+def consume_librdkafka(options, write):
+    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": options.bootstrap,
+            "group.id": "test-client",
+            "enable.auto.commit": False,
+            "isolation.level": options.isolation,
+            "check.crcs": True,
+            "auto.offset.reset": "error",
+        }
+    )
+    partitions = consumer.list_topics(options.topic, timeout=30).topics[options.topic].partitions
+    consumer.assign([TopicPartition(options.topic, index, OFFSET_BEGINNING) for index in partitions])
+    found = 0
+    idle_since = time.monotonic()
+    while found < options.count and time.monotonic() - idle_since < IDLE_SECONDS:
+        message = consumer.poll(1.0)
+        if message is None:
+            continue
+        if message.error():
+            raise SystemExit(f"consume: {message.error()}")
+        idle_since = time.monotonic()
+        write(
+            message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value(),
+            message.headers() or [],
+        )
+        found += 1
+    consumer.close()
+    return found
+
+
+def consume_kafka_python(options, write):
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(
+        bootstrap_servers=options.bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level=options.isolation,
+        consumer_timeout_ms=IDLE_SECONDS * 1000,
+    )
+    partitions = [TopicPartition(options.topic, index) for index in consumer.partitions_for_topic(options.topic)]
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    found = 0
+    for message in consumer:
+        write(message.partition, message.offset, message.timestamp, message.key, message.value, message.headers)
+        found += 1
+        if found >= options.count:
+            break
+    consumer.close()
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("library", choices=["librdkafka", "kafka-python"])
+    parser.add_argument("verb", choices=["produce", "consume"])
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--codec", default="none")
+    parser.add_argument("--input")
+    parser.add_argument("--output")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--isolation", default="read_uncommitted")
+    options = parser.parse_args()
+    if options.verb == "produce":
+        run = produce_librdkafka if options.library == "librdkafka" else produce_kafka_python
+        sent, acknowledged, errors = run(options)
+        if errors or sent != acknowledged:
+            sys.exit(f"produce: {acknowledged} of {sent} acknowledged, errors {errors[:3]}")
+        return
+    with open(options.output, "w") as output:
+
+        def write(partition, offset, timestamp, key, value, headers):
+            record = {
+                "partition": partition,
+                "offset": offset,
+                "timestamp": timestamp,
+                "key": encode(key),
+                "value": encode(value),
+                "headers": [[name, encode(content)] for name, content in headers],
+            }
+            output.write(json.dumps(record) + "\n")
+
+        run = consume_librdkafka if options.library == "librdkafka" else consume_kafka_python
+        found = run(options, write)
+    if found != options.count:
+        sys.exit(f"consume: {found} of {options.count} records came")
+
+
+if __name__ == "__main__":
+    main()

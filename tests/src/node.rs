@@ -1,0 +1,158 @@
+//! Starting and killing `varve` processes on free loopback ports.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::client::Client;
+
+/// Longest wait for a node to come up or go down.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running `varve`; killed when dropped.
+pub struct Node {
+    child: Child,
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where `/metrics` is.
+    pub http: SocketAddr,
+    log: PathBuf,
+}
+
+/// The binary under test, built by Cargo beside the test.
+///
+/// # Errors
+/// It is not there: `cargo test --workspace` builds it, `cargo test -p varve-tests` alone does not.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(given) = std::env::var_os("VARVE_BINARY") {
+        return Ok(given.into());
+    }
+    let test = std::env::current_exe()?;
+    let beside = test.ancestors().find(|folder| folder.join("varve").is_file());
+    Ok(beside.context("the varve binary is not built: cargo build, then test again")?.join("varve"))
+}
+
+impl Node {
+    /// Starts a node in `folder` (its `./varve-data` lies there) with configuration lines `overrides`, and waits until
+    /// it answers.
+    ///
+    /// # Errors
+    /// It ends or stays silent; with its log.
+    pub fn start(folder: &Path, overrides: &[&str]) -> Result<Node> {
+        let log = folder.join("varve.log");
+        let output = fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let from = output.metadata()?.len();
+        let mut command = Command::new(binary()?);
+        command.current_dir(folder).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let ports = ["listeners=PLAINTEXT://127.0.0.1:0", "varve.http.listener=127.0.0.1:0"];
+        for line in ports.iter().chain(overrides) {
+            command.args(["--override", line]);
+        }
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        let started = Instant::now();
+        loop {
+            let printed = fs::read(&log)?.split_off(from as usize);
+            let printed = String::from_utf8_lossy(&printed).into_owned();
+            if let (Some(address), Some(http)) = (announced(&printed, "kafka"), announced(&printed, "http"))
+                && Client::connect(address).and_then(|mut client| client.api_versions()).is_ok()
+            {
+                return Ok(Node { child, address, http, log });
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("varve ended with {status}:\n{printed}");
+            }
+            if started.elapsed() > LIMIT {
+                let _ = child.kill();
+                bail!("varve does not answer:\n{printed}");
+            }
+            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends the process as a power switch would end it, without a chance to say good-bye.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks the process to end (SIGTERM) and waits until it has.
+    ///
+    /// # Errors
+    /// It does not end, or not with success.
+    pub fn stop(mut self) -> Result<()> {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        anyhow::ensure!(asked.success(), "cannot signal varve");
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::ensure!(status.success(), "varve ended with {status}:\n{}", self.printed());
+                return Ok(());
+            }
+            anyhow::ensure!(started.elapsed() < LIMIT, "varve does not stop:\n{}", self.printed());
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Everything that nodes in this folder have printed.
+    pub fn printed(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A page of its HTTP listener, such as `/metrics`.
+    ///
+    /// # Errors
+    /// No answer, or none with status 200.
+    pub fn http_get(&self, path: &str) -> Result<String> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(self.http)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: varve\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a head")?;
+        anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+        Ok(body.to_owned())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address in the line `listening protocol=<protocol> address=<address>` that a node logs for each socket.
+fn announced(printed: &str, protocol: &str) -> Option<SocketAddr> {
+    let wanted = format!("protocol={protocol}");
+    let line = printed.lines().find(|line| line.contains("listening") && line.contains(&wanted))?;
+    line.split_whitespace().find_map(|word| word.strip_prefix("address="))?.parse().ok()
+}
+
+/// Waits until `condition` gives a value, looking again and again.
+///
+/// # Errors
+/// `what` has not come true within a minute, or `condition` fails.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition()? {
+            return Ok(value);
+        }
+        if started.elapsed() > LIMIT {
+            bail!("not within {LIMIT:?}: {what}");
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,65 @@
+//! The outside tools and clients that `cargo xtask tools` installs. A missing one fails the test that wants it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Folder of the tools.
+///
+/// # Errors
+/// `VARVE_TEST_TOOLS` is not set: run the tests by `cargo xtask test`, which installs the tools.
+pub fn folder() -> Result<PathBuf> {
+    let place = std::env::var_os("VARVE_TEST_TOOLS")
+        .context("VARVE_TEST_TOOLS is not set: run `cargo xtask test`, which installs what this test needs")?;
+    Ok(PathBuf::from(place))
+}
+
+/// The program `bin/<name>` of the tools: Kafka's shell tools under their usual names, `go-client`, …
+///
+/// # Errors
+/// The program is not there.
+pub fn program(name: &str) -> Result<Command> {
+    existing(folder()?.join("bin").join(name))
+}
+
+/// The tools' Python with `script` (a path in the checkout) as its first argument.
+///
+/// # Errors
+/// The interpreter or the script is not there.
+pub fn python(script: &str) -> Result<Command> {
+    let script = checkout().join(script);
+    if !script.exists() {
+        bail!("{} does not exist", script.display());
+    }
+    let mut command = existing(folder()?.join("venv/bin/python"))?;
+    command.arg(script);
+    Ok(command)
+}
+
+/// The checkout's root.
+pub fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the workspace's root")
+}
+
+/// Runs `command` to its end; its standard output as text.
+///
+/// # Errors
+/// It cannot start, or fails: then with everything it printed.
+pub fn output_of(command: &mut Command) -> Result<String> {
+    let Output { status, stdout, stderr } = command.output().with_context(|| format!("starting {command:?}"))?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    if !status.success() {
+        bail!("{command:?} ended with {status}\n{stdout}\n{stderr}");
+    }
+    Ok(stdout.into_owned())
+}
+
+fn existing(program: PathBuf) -> Result<Command> {
+    if !program.exists() {
+        bail!("{} does not exist: run `cargo xtask tools`", program.display());
+    }
+    Ok(Command::new(program))
+}
