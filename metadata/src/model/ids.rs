@@ -1,6 +1,6 @@
 //! Names and ids of brokers, topics and partitions.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -147,6 +147,13 @@ impl TopicName {
                 let fold = |byte| if byte == b'.' { b'_' } else { byte };
                 fold(a) == fold(b)
             })
+    }
+}
+
+/// So that maps by name can be asked with plain text; `Ord` and `Hash` of the two agree.
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -1,0 +1,441 @@
+//! The service that a broker talks to: the newest image, and changes that become part of it.
+//!
+//! ```text
+//! request ─► decide (controller, pure) ─► transact (store) ─► watch ─► image ─► subscribers
+//!                 ▲                          │ conflict                 │
+//!                 └──────── newer image ◄────┘                          └─► the request's answer
+//! ```
+//! A change is answered once the image shows it, so that whoever asked finds what it made.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Mutex as TurnMutex, watch},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    controller::{
+        self, AlterError, AlterRequest, BrokerRules, CreateTopicError, CreationDefaults, Decision, GrowError,
+        GrowTopic, NewTopic, TooManyPartitions,
+    },
+    image::{
+        BrokerImage, ClusterImage, ImageBuilder, ImageError, TopicImage,
+        record::{self, BrokerRecord, ClusterRecord, Key, ProducerIdsRecord},
+    },
+    model::{BrokerId, ProducerId, TopicId},
+    store::{Expect, MetadataStore, Revision, StoreError, Transaction, WatchError},
+};
+
+/// Times that a change is decided anew because another writer was first.
+const ATTEMPTS: usize = 8;
+/// How long a change waits for the image to follow the store.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between attempts to read a store that does not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Producer ids that a broker takes at a time (Kafka's `PRODUCER_ID_BLOCK_SIZE`).
+const PRODUCER_ID_BLOCK: u32 = 1000;
+
+/// Why a change was not made, or not seen to be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// The deadline passed while other changes were being made; this one was not begun.
+    #[error("the change was not begun in time")]
+    TimedOut,
+    /// The request as a whole is refused.
+    #[error(transparent)]
+    TooManyPartitions(#[from] TooManyPartitions),
+    /// The store gave no answer; [`StoreError::Unknown`] means that the change may have happened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the store holds cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// Producer ids that nobody else will ever hand out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerIdBlock {
+    /// The first of them.
+    pub first: ProducerId,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// Cluster state as this broker sees it, and the way to change it.
+pub struct ClusterMetadata {
+    store: Arc<dyn MetadataStore>,
+    newest: ArcSwap<ClusterImage>,
+    published: watch::Sender<Arc<ClusterImage>>,
+    builder: Mutex<ImageBuilder>,
+    /// Changes of this process are made one after the other: they would only conflict.
+    turn: TurnMutex<()>,
+}
+
+impl ClusterMetadata {
+    /// Reads the store, gives a new cluster its id, and follows the store from then on, in a task of the current runtime that
+    /// ends when the last handle is dropped. `static_settings` are the broker's own, for the defaults of topics.
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`] and [`MetadataError::Image`].
+    pub async fn start(
+        store: Arc<dyn MetadataStore>,
+        node: BrokerId,
+        static_settings: BTreeMap<String, String>,
+    ) -> Result<Arc<ClusterMetadata>, MetadataError> {
+        let mut builder = ImageBuilder::new(node, static_settings);
+        builder.load(&store.range("").await?)?;
+        if builder.image().cluster_id().is_empty() {
+            let id = TopicId::random().to_string();
+            let create = Transaction::default()
+                .put(Key::Cluster.text(), record::encode(ClusterRecord { id }))
+                .expecting(Key::Cluster.text(), Expect::Absent);
+            match store.transact(create).await {
+                // Lost to another broker of the same new cluster: its id is as good.
+                Ok(_) | Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+            builder.load(&store.range("").await?)?;
+        }
+        let image = Arc::new(builder.image().clone());
+        let metadata = Arc::new(ClusterMetadata {
+            store,
+            newest: ArcSwap::new(Arc::clone(&image)),
+            published: watch::Sender::new(image),
+            builder: Mutex::new(builder),
+            turn: TurnMutex::new(()),
+        });
+        tokio::spawn(follow(Arc::downgrade(&metadata)));
+        Ok(metadata)
+    }
+
+    /// The newest image. Costs nothing: ask anew for every request.
+    pub fn image(&self) -> Arc<ClusterImage> {
+        self.newest.load_full()
+    }
+
+    /// Wakes with every new image; images in between may be skipped.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterImage>> {
+        self.published.subscribe()
+    }
+
+    /// Makes this broker known, or known anew.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn register(&self, broker: BrokerImage) -> Result<(), MetadataError> {
+        let mut decision = Decision::default();
+        decision.put(&Key::Broker(broker.id), record::encode(BrokerRecord::of(&broker)));
+        self.change(None, false, |_| ((), decision.clone())).await
+    }
+
+    /// Creates topics: one result for each, in order. With `validate_only` nothing is written. `deadline` bounds the wait for
+    /// other changes; a change that was begun is finished.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn create_topics(
+        &self,
+        topics: &[NewTopic],
+        defaults: CreationDefaults,
+        validate_only: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Result<Arc<TopicImage>, CreateTopicError>>, MetadataError> {
+        let start = TopicId::random().to_wire().as_u128() as usize;
+        let decide = |image: &ClusterImage| match controller::create_topics(
+            image,
+            topics,
+            defaults,
+            &mut TopicId::random,
+            start,
+        ) {
+            Ok((results, decision)) => (Ok(results), decision),
+            Err(too_many) => (Err(too_many), Decision::default()),
+        };
+        Ok(self.change(deadline, validate_only, decide).await??)
+    }
+
+    /// Deletes topics, each named once; `false` for one that does not exist.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn delete_topics(&self, ids: &[TopicId], deadline: Option<Instant>) -> Result<Vec<bool>, MetadataError> {
+        self.change(deadline, false, |image| controller::delete_topics(image, ids)).await
+    }
+
+    /// Adds partitions to topics, each named once: one result for each, in order.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn create_partitions(
+        &self,
+        topics: &[GrowTopic],
+        validate_only: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Result<(), GrowError>>, MetadataError> {
+        let start = TopicId::random().to_wire().as_u128() as usize;
+        self.change(deadline, validate_only, |image| controller::create_partitions(image, topics, start)).await
+    }
+
+    /// Changes settings of resources, each named once: one result for each, in order.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn alter_configs(
+        &self,
+        requests: &[AlterRequest],
+        rules: &dyn BrokerRules,
+        validate_only: bool,
+    ) -> Result<Vec<Result<(), AlterError>>, MetadataError> {
+        self.change(None, validate_only, |image| controller::alter_configs(image, requests, rules)).await
+    }
+
+    /// Takes producer ids out of circulation, durably, and lends them to the caller. What a crash leaves unused is
+    /// never used.
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`] and [`MetadataError::Image`].
+    pub async fn next_producer_id_block(&self) -> Result<ProducerIdBlock, MetadataError> {
+        let key = Key::ProducerIds.text();
+        for _ in 0..ATTEMPTS {
+            let (next, expect) = match self.store.get(&key).await? {
+                None => (0, Expect::Absent),
+                Some(found) => {
+                    let record = record::decode::<ProducerIdsRecord>(&found.value)
+                        .map_err(|error| ImageError::Record { key: key.clone(), error })?;
+                    (record.next, Expect::At(found.modified))
+                }
+            };
+            let after = ProducerIdsRecord { next: next + u64::from(PRODUCER_ID_BLOCK) };
+            let take = Transaction::default().put(key.clone(), record::encode(after)).expecting(key.clone(), expect);
+            match self.store.transact(take).await {
+                Ok(_) => {
+                    let first = ProducerId::from_wire(next as i64)
+                        .ok_or_else(|| StoreError::Unavailable("all producer ids are used up".into()))?;
+                    return Ok(ProducerIdBlock { first, count: PRODUCER_ID_BLOCK });
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// Decides on the newest image, writes, and waits until the image shows it; anew if another writer was first.
+    async fn change<T>(
+        &self,
+        deadline: Option<Instant>,
+        validate_only: bool,
+        mut decide: impl FnMut(&ClusterImage) -> (T, Decision),
+    ) -> Result<T, MetadataError> {
+        let _turn = match deadline {
+            Some(deadline) => timeout_at(deadline, self.turn.lock()).await.map_err(|_| MetadataError::TimedOut)?,
+            None => self.turn.lock().await,
+        };
+        for _ in 0..ATTEMPTS {
+            let image = self.image();
+            let (result, decision) = decide(&image);
+            if validate_only || decision.is_empty() {
+                return Ok(result);
+            }
+            if let Some(transaction) = self.guarded(decision, image.revision()).await? {
+                match self.store.transact(transaction).await {
+                    Ok(revision) => {
+                        self.follow_to(revision).await?;
+                        return Ok(result);
+                    }
+                    Err(StoreError::Conflict) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            // Somebody wrote after the image that we decided on.
+            self.follow_to(Revision(image.revision().0 + 1)).await?;
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// The decision's writes, bound to the state that it was decided on; `None` if that is the past already.
+    async fn guarded(&self, decision: Decision, decided_at: Revision) -> Result<Option<Transaction>, StoreError> {
+        let mut transaction = decision.transaction;
+        for key in decision.rewrites {
+            let key = key.text();
+            let expect = match self.store.get(&key).await? {
+                Some(found) if found.modified > decided_at => return Ok(None),
+                Some(found) => Expect::At(found.modified),
+                None => Expect::Absent,
+            };
+            transaction.expect.push((key, expect));
+        }
+        Ok(Some(transaction))
+    }
+
+    async fn follow_to(&self, revision: Revision) -> Result<(), StoreError> {
+        let mut images = self.published.subscribe();
+        let seen = images.wait_for(|image| image.revision() >= revision);
+        match timeout(FOLLOW_TIMEOUT, seen).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(StoreError::Unknown("the image does not follow the store".into())),
+        }
+    }
+
+    fn advance(&self, next: impl FnOnce(&mut ImageBuilder) -> Result<(), ImageError>) {
+        let mut builder = self.builder.lock();
+        if let Err(error) = next(&mut builder) {
+            // Only a later version of Varve writes what we cannot read; what we could read stays as it was.
+            tracing::error!(%error, "a change of cluster state was not understood");
+        }
+        let image = Arc::new(builder.image().clone());
+        self.newest.store(Arc::clone(&image));
+        self.published.send_replace(image);
+    }
+}
+
+/// Keeps the image abreast of the store until nobody needs it.
+async fn follow(metadata: std::sync::Weak<ClusterMetadata>) {
+    let Some(first) = metadata.upgrade() else { return };
+    let mut changes = first.store.watch("", first.image().revision());
+    drop(first);
+    loop {
+        let next = changes.next().await;
+        let Some(metadata) = metadata.upgrade() else { return };
+        match next {
+            Ok(batch) => metadata.advance(|builder| builder.apply(&batch)),
+            Err(WatchError::Closed) => return,
+            Err(WatchError::Compacted) => match metadata.store.range("").await {
+                Ok(snapshot) => {
+                    changes = metadata.store.watch("", snapshot.revision);
+                    metadata.advance(|builder| builder.load(&snapshot));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cluster state cannot be read, trying again");
+                    drop(metadata);
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        controller::Placement,
+        store::{EmbeddedStore, MemoryStore},
+    };
+
+    async fn cluster(store: Arc<dyn MetadataStore>) -> Arc<ClusterMetadata> {
+        let metadata = ClusterMetadata::start(store, BrokerId(1), BTreeMap::new()).await.unwrap();
+        let broker = BrokerImage {
+            id: BrokerId(1),
+            incarnation: uuid::Uuid::nil(),
+            endpoints: BTreeMap::new(),
+            rack: None,
+            fenced: false,
+        };
+        metadata.register(broker).await.unwrap();
+        metadata
+    }
+
+    fn topic(name: &str, partitions: u32) -> NewTopic {
+        let placement = Ok(Placement::Spread { partitions: Some(partitions), replication_factor: None });
+        NewTopic { name: name.to_owned(), placement, overrides: BTreeMap::new() }
+    }
+
+    async fn create(metadata: &ClusterMetadata, name: &str, partitions: u32) -> Result<TopicId, CreateTopicError> {
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        let mut results = metadata.create_topics(&[topic(name, partitions)], defaults, false, None).await.unwrap();
+        results.remove(0).map(|topic| topic.id)
+    }
+
+    #[tokio::test]
+    async fn a_change_is_in_the_image_when_it_is_answered() {
+        let metadata = cluster(Arc::new(MemoryStore::new())).await;
+        let id = create(&metadata, "t", 3).await.unwrap();
+        assert_eq!(metadata.image().topic("t").unwrap().id, id);
+        assert!(matches!(create(&metadata, "t", 3).await, Err(CreateTopicError::Exists(_))));
+        assert_eq!(metadata.delete_topics(&[id], None).await.unwrap(), [true]);
+        assert!(metadata.image().topics().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_is_only_validated_is_not_made() {
+        let metadata = cluster(Arc::new(MemoryStore::new())).await;
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        let results = metadata.create_topics(&[topic("t", 1)], defaults, true, None).await.unwrap();
+        assert!(results[0].is_ok() && metadata.image().topics().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_made_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.redb");
+        let before = {
+            let metadata = cluster(Arc::new(EmbeddedStore::open(&path).unwrap())).await;
+            create(&metadata, "t", 3).await.unwrap();
+            metadata.image()
+        };
+        let metadata = loop {
+            // The follower lets go of the file a moment after its last user.
+            match EmbeddedStore::open(&path) {
+                Ok(store) => break cluster(Arc::new(store)).await,
+                Err(crate::store::OpenError::InUse) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let after = metadata.image();
+        assert_eq!(after.cluster_id(), before.cluster_id());
+        assert_eq!(after.topic("t"), before.topic("t"));
+    }
+
+    #[tokio::test]
+    async fn two_writers_of_one_store_see_each_other() {
+        let store: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new());
+        let (one, other) = (cluster(Arc::clone(&store)).await, cluster(store).await);
+        let racing = (0..20).map(|round| {
+            let (one, other) = (Arc::clone(&one), Arc::clone(&other));
+            async move {
+                let name = format!("t{round}");
+                let (a, b) = tokio::join!(create(&one, &name, 1), create(&other, &name, 1));
+                assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
+            }
+        });
+        for race in racing {
+            race.await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_producer_id_is_handed_out_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.redb");
+        let store = Arc::new(EmbeddedStore::open(&path).unwrap());
+        let metadata = cluster(Arc::clone(&store) as Arc<dyn MetadataStore>).await;
+        let first = metadata.next_producer_id_block().await.unwrap();
+        let second = metadata.next_producer_id_block().await.unwrap();
+        assert_eq!(first.first.to_wire(), 0);
+        assert_eq!(second.first.to_wire(), i64::from(first.count));
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_fell_behind_catches_up() {
+        let store = Arc::new(MemoryStore::new());
+        let metadata = cluster(Arc::clone(&store) as Arc<dyn MetadataStore>).await;
+        // More batches than the store keeps, while the follower has no chance to run.
+        let other = Transaction::default().put("later/kind-of-key", "{}");
+        for _ in 0..1500 {
+            store.transact(other.clone()).await.unwrap();
+        }
+        create(&metadata, "t", 1).await.unwrap();
+        assert!(metadata.image().topic("t").is_some());
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_partitions_are_one_change() {
+        let metadata = cluster(Arc::new(MemoryStore::new())).await;
+        create(&metadata, "wide", 10_000).await.unwrap();
+        assert_eq!(metadata.image().partition_count(), 10_000);
+    }
+}

@@ -1,0 +1,67 @@
+//! What should change, decided from an image and a request alone: no store, no clock, no chance.
+//!
+//! Each function gives one result per thing asked, in the order asked, and one [`Decision`] that makes all of them happen
+//! together. The rules and their texts are those of Kafka's `ReplicationControlManager` and
+//! `ConfigurationControlManager`.
+
+mod alter;
+mod create;
+mod grow;
+mod placement;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    image::{ClusterImage, record::Key},
+    model::{PartitionId, PartitionIndex, TopicId},
+    store::Transaction,
+};
+
+pub use alter::{AlterError, AlterRequest, AlterResource, Alteration, BrokerRules, ConfigOp, alter_configs};
+pub use create::{CreateTopicError, CreationDefaults, NewTopic, TooManyPartitions, create_topics};
+pub use grow::{GrowError, GrowTopic, create_partitions};
+pub use placement::{AssignmentError, ManualPartition, Placement, PlacementError};
+
+/// Changes for the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    pub(crate) transaction: Transaction,
+    /// Keys that were decided on as the image shows them: the change counts only if none was written since.
+    pub(crate) rewrites: Vec<Key>,
+}
+
+impl Decision {
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.transaction.writes.is_empty()
+    }
+
+    pub(crate) fn put(&mut self, key: &Key, value: bytes::Bytes) {
+        self.transaction.writes.push(crate::store::Write::Put(key.text(), value));
+    }
+
+    pub(crate) fn delete(&mut self, key: &Key) {
+        self.transaction.writes.push(crate::store::Write::Delete(key.text()));
+    }
+}
+
+/// Deletes topics; `false` for one that does not exist. Each id is given once.
+pub fn delete_topics(image: &ClusterImage, ids: &[TopicId]) -> (Vec<bool>, Decision) {
+    let mut decision = Decision::default();
+    let results = ids
+        .iter()
+        .map(|id| {
+            let Some(topic) = image.topic_by_id(*id) else { return false };
+            decision.rewrites.push(Key::Topic(*id));
+            decision.delete(&Key::Topic(*id));
+            decision.delete(&Key::TopicName(topic.name.clone()));
+            for index in 0..topic.partitions.len() as u32 {
+                let partition = PartitionId { topic: *id, index: PartitionIndex(index) };
+                decision.delete(&Key::Partition(partition));
+            }
+            true
+        })
+        .collect();
+    (results, decision)
+}

@@ -1,0 +1,291 @@
+//! The controller's rules, with the texts that Kafka's users know.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    config::{ConfigDef, ConfigTable, Kind},
+    image::{BrokerImage, ConfigResource, ImageBuilder, TopicChange, record::BrokerRecord},
+    model::BrokerId,
+    store::{Change, ChangeBatch, Revision, Write},
+};
+
+/// A cluster that takes every decision at once.
+struct Cluster {
+    builder: ImageBuilder,
+    next_id: u128,
+}
+
+impl Cluster {
+    fn of(brokers: &[(u32, bool)]) -> Cluster {
+        let mut cluster = Cluster { builder: ImageBuilder::new(BrokerId(1), BTreeMap::new()), next_id: 100 };
+        let mut decision = Decision::default();
+        for &(id, fenced) in brokers {
+            let broker = BrokerImage {
+                id: BrokerId(id),
+                incarnation: uuid::Uuid::nil(),
+                endpoints: BTreeMap::new(),
+                rack: None,
+                fenced,
+            };
+            decision.put(&Key::Broker(broker.id), crate::image::record::encode(BrokerRecord::of(&broker)));
+        }
+        cluster.take(decision);
+        cluster
+    }
+
+    fn image(&self) -> &ClusterImage {
+        self.builder.image()
+    }
+
+    fn take(&mut self, decision: Decision) {
+        let changes = decision.transaction.writes.into_iter().map(|write| match write {
+            Write::Put(key, value) => Change { key, value: Some(value) },
+            Write::Delete(key) => Change { key, value: None },
+        });
+        let revision = Revision(self.image().revision().0 + 1);
+        self.builder.apply(&ChangeBatch { revision, changes: changes.collect() }).unwrap();
+    }
+
+    fn create(&mut self, topics: &[NewTopic]) -> Vec<Result<(), CreateTopicError>> {
+        let defaults = CreationDefaults { partitions: 2, replication_factor: 1 };
+        let mut new_id = || {
+            self.next_id += 1;
+            TopicId::from_wire(uuid::Uuid::from_u128(self.next_id)).unwrap()
+        };
+        let (results, decision) = create_topics(self.builder.image(), topics, defaults, &mut new_id, 0).unwrap();
+        self.take(decision);
+        results.into_iter().map(|result| result.map(drop)).collect()
+    }
+
+    fn with_topic(mut self, name: &str, partitions: u32, replication_factor: u16) -> Cluster {
+        assert_eq!(self.create(&[spread(name, Some(partitions), Some(replication_factor))]), [Ok(())]);
+        self
+    }
+
+    fn alter(&mut self, resource: AlterResource, ops: &[(&str, ConfigOp)]) -> Result<(), AlterError> {
+        let ops = ops.iter().map(|(name, op)| ((*name).to_owned(), op.clone())).collect();
+        let request = AlterRequest { resource, alteration: Alteration::Incremental(ops) };
+        let (mut results, decision) = alter_configs(self.image(), &[request], &Rules(rules_table()));
+        self.take(decision);
+        results.remove(0)
+    }
+}
+
+struct Rules(ConfigTable);
+
+fn rules_table() -> ConfigTable {
+    ConfigTable::new([ConfigDef::broker("listener.list", Kind::List(&[]), Some("a"), "")])
+}
+
+impl BrokerRules for Rules {
+    fn table(&self, _: &ConfigResource) -> &ConfigTable {
+        &self.0
+    }
+
+    fn check(&self, _: &ConfigResource, _: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), AlterError> {
+        if changed.contains(&"node.id") { Err(AlterError::NotDynamic("no".into())) } else { Ok(()) }
+    }
+}
+
+fn spread(name: &str, partitions: Option<u32>, replication_factor: Option<u16>) -> NewTopic {
+    let placement = Ok(Placement::Spread { partitions, replication_factor });
+    NewTopic { name: name.to_owned(), placement, overrides: BTreeMap::new() }
+}
+
+fn assigned(name: &str, assignment: &[(i32, &[i32])]) -> NewTopic {
+    let partition = |(index, replicas): &(i32, &[i32])| ManualPartition { index: *index, replicas: replicas.to_vec() };
+    let placement = Ok(Placement::Manual(assignment.iter().map(partition).collect()));
+    NewTopic { name: name.to_owned(), placement, overrides: BTreeMap::new() }
+}
+
+fn text(results: &[Result<(), CreateTopicError>]) -> String {
+    results[0].as_ref().map_or_else(ToString::to_string, |()| "created".to_owned())
+}
+
+#[test]
+fn a_topic_gets_the_defaults_where_its_request_does_not_say() {
+    let mut cluster = Cluster::of(&[(1, false)]);
+    assert_eq!(cluster.create(&[spread("a", None, None), spread("b", Some(5), Some(1))]), [Ok(()), Ok(())]);
+    let image = cluster.image();
+    assert_eq!(image.topic("a").unwrap().partitions.len(), 2);
+    assert_eq!(image.topic("b").unwrap().partitions.len(), 5);
+    assert_eq!(image.partition_count(), 7);
+    let topic = image.topic("a").unwrap();
+    assert_eq!(topic.partitions[1].leader, Some(BrokerId(1)));
+    assert_eq!(image.topic_by_id(topic.id).unwrap().name, topic.name);
+}
+
+#[test]
+fn topics_that_cannot_be_are_refused_in_kafkas_words() {
+    let mut cluster = Cluster::of(&[(1, false)]).with_topic("a.b", 1, 1);
+    let config = |name: &str, value: Option<&str>| NewTopic {
+        overrides: [(name.to_owned(), value.map(str::to_owned))].into(),
+        ..spread("new", None, None)
+    };
+    let unplaced = |error| NewTopic { placement: Err(error), ..spread("a.b", None, None) };
+    let cases = [
+        (spread("a b", None, None), "Topic name is invalid: 'a b' contains one or more characters other than"),
+        (spread("a.b", None, None), "Topic 'a.b' already exists."),
+        (unplaced(PlacementError::ReplicationFactor), "Topic 'a.b' already exists."),
+        (spread("a_b", None, None), "Topic 'a_b' collides with existing topic: a.b"),
+        (config("retention.ms", None), "Null value not supported for topic configs: retention.ms"),
+        (config("retention.ms", Some("x")), "retention.ms"),
+        (config("no.such", Some("x")), "no.such"),
+        (
+            spread("new", None, Some(3)),
+            "Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because \
+             only 1 broker(s) are registered or some brokers have all their log directories cordoned.",
+        ),
+        (assigned("new", &[(0, &[1]), (0, &[1])]), "Found multiple manual partition assignments for partition 0"),
+        (assigned("new", &[(0, &[1]), (2, &[1])]), "partitions should be a consecutive 0-based integer sequence"),
+        (assigned("new", &[(0, &[])]), "The manual partition assignment includes an empty replica list."),
+        (
+            assigned("new", &[(0, &[7])]),
+            "The manual partition assignment includes broker 7, but no such broker is registered.",
+        ),
+        (assigned("new", &[(0, &[1, 1])]), "The manual partition assignment includes the broker 1 more than once."),
+    ];
+    for (topic, expected) in cases {
+        let found = text(&cluster.create(&[topic]));
+        assert!(found.contains(expected), "{found} instead of {expected}");
+    }
+    assert_eq!(cluster.image().topics().len(), 1);
+}
+
+#[test]
+fn one_request_makes_at_most_ten_thousand_partitions() {
+    let cluster = Cluster::of(&[(1, false)]);
+    let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+    let create = |topics: &[NewTopic]| create_topics(cluster.image(), topics, defaults, &mut TopicId::random, 0);
+    assert!(create(&[spread("a", Some(10_000), None)]).is_ok());
+    assert_eq!(create(&[spread("a", Some(10_000), None), spread("b", None, None)]), Err(TooManyPartitions));
+}
+
+#[test]
+fn leaders_are_spread_and_a_fenced_broker_never_leads() {
+    let cluster = Cluster::of(&[(1, false), (2, false), (3, true)]).with_topic("t", 4, 3);
+    let topic = cluster.image().topic("t").unwrap();
+    let leaders: Vec<_> = topic.partitions.iter().map(|partition| partition.leader.unwrap().0).collect();
+    assert_eq!(leaders.iter().filter(|&&id| id == 1).count(), 2);
+    assert_eq!(leaders.iter().filter(|&&id| id == 2).count(), 2);
+    for partition in &topic.partitions {
+        assert_eq!((partition.replicas.len(), partition.isr.len()), (3, 2));
+    }
+}
+
+#[test]
+fn partitions_are_added_and_never_taken_away() {
+    let mut cluster = Cluster::of(&[(1, false)]).with_topic("t", 2, 1);
+    let grow = |count, assignments: Option<Vec<Vec<i32>>>| [GrowTopic { name: "t".into(), count, assignments }];
+    let cases = [
+        (2, None, "Topic already has 2 partition(s)."),
+        (1, None, "The topic t currently has 2 partition(s); 1 would not be an increase."),
+        (-1, None, "The topic t currently has 2 partition(s); -1 would not be an increase."),
+        (
+            4,
+            Some(vec![vec![1]]),
+            "Attempted to add 2 additional partition(s), but only 1 assignment(s) were specified.",
+        ),
+        (
+            3,
+            Some(vec![vec![9]]),
+            "The manual partition assignment includes broker 9, but no such broker is registered.",
+        ),
+    ];
+    for (count, assignments, expected) in cases {
+        let (results, decision) = create_partitions(cluster.image(), &grow(count, assignments), 0);
+        assert_eq!(results[0].as_ref().unwrap_err().to_string(), expected);
+        assert!(decision.is_empty());
+    }
+    let before = cluster.image().topic("t").unwrap().clone();
+    let (results, decision) = create_partitions(cluster.image(), &grow(5, None), 0);
+    assert_eq!(results, [Ok(())]);
+    cluster.take(decision);
+    let topic = cluster.image().topic("t").unwrap();
+    assert_eq!((topic.partitions.len(), cluster.image().partition_count()), (5, 5));
+    assert_eq!(topic.partitions[..2], before.partitions);
+}
+
+#[test]
+fn a_deleted_topic_leaves_nothing_and_its_name_is_free() {
+    let mut cluster = Cluster::of(&[(1, false)]).with_topic("t", 3, 1);
+    let old = cluster.image().topic("t").unwrap().id;
+    let unknown = TopicId::random();
+    let (results, decision) = delete_topics(cluster.image(), &[unknown, old]);
+    assert_eq!(results, [false, true]);
+    let keys: Vec<_> = decision.transaction.writes.iter().map(Write::key).collect();
+    assert_eq!(keys.len(), 5, "{keys:?}");
+    cluster.take(decision);
+    assert!(cluster.image().topics().is_empty() && cluster.image().partition_count() == 0);
+    let cluster = cluster.with_topic("t", 1, 1);
+    assert_ne!(cluster.image().topic("t").unwrap().id, old);
+}
+
+#[test]
+fn settings_of_a_topic_change_one_by_one() {
+    let topic = || AlterResource::Topic("t".into());
+    let set = |value: &str| ConfigOp::Set(value.into());
+    let mut cluster = Cluster::of(&[(1, false)]).with_topic("t", 1, 1);
+    cluster.alter(topic(), &[("retention.ms", set("5")), ("segment.ms", set("7"))]).unwrap();
+    cluster.alter(topic(), &[("segment.ms", ConfigOp::Delete)]).unwrap();
+    cluster.alter(topic(), &[("cleanup.policy", ConfigOp::Append("compact".into()))]).unwrap();
+    let found = cluster.image().topic("t").unwrap();
+    let overrides: Vec<_> = found.overrides.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(overrides, [("cleanup.policy", "delete,compact"), ("retention.ms", "5")]);
+    assert!(found.config.cleanup.compact && found.config.cleanup.delete);
+    cluster.alter(topic(), &[("cleanup.policy", ConfigOp::Subtract("delete".into()))]).unwrap();
+    assert!(!cluster.image().topic("t").unwrap().config.cleanup.delete);
+
+    let refused = |error: AlterError| error.to_string();
+    let cases = [
+        (topic(), "retention.ms", ConfigOp::Append("1".into()), "Can't APPEND to key retention.ms because"),
+        (topic(), "retention.ms", set("never"), "retention.ms"),
+        (topic(), "no.such", set("1"), "no.such"),
+        (AlterResource::Topic("u".into()), "retention.ms", set("1"), "The topic 'u' does not exist."),
+        (AlterResource::Topic(String::new()), "retention.ms", set("1"), "Default topic resources are not allowed."),
+    ];
+    for (resource, name, op, expected) in cases {
+        let found = refused(cluster.alter(resource, &[(name, op)]).unwrap_err());
+        assert!(found.contains(expected), "{found}");
+    }
+}
+
+#[test]
+fn a_dynamic_default_of_the_broker_reaches_every_topic_that_does_not_say_otherwise() {
+    let mut cluster = Cluster::of(&[(1, false)]).with_topic("plain", 1, 1).with_topic("own", 1, 1);
+    let set = |value: &str| ConfigOp::Set(value.into());
+    cluster.alter(AlterResource::Topic("own".into()), &[("retention.ms", set("5"))]).unwrap();
+    let before = cluster.image().clone();
+    let all = || AlterResource::Other(ConfigResource::BrokerDefaults);
+    cluster.alter(all(), &[("log.retention.hours", set("1"))]).unwrap();
+    let retention = |name: &str| cluster.image().topic(name).unwrap().config.retention_time.unwrap().as_millis();
+    assert_eq!((retention("plain"), retention("own")), (3_600_000, 5));
+    let changes = cluster.image().changes_since(&before);
+    assert!(matches!(&changes[..], [TopicChange::Altered { now, .. }] if now.name.as_str() == "plain"), "{changes:?}");
+
+    cluster.alter(all(), &[("log.retention.hours", ConfigOp::Delete)]).unwrap();
+    assert_eq!(cluster.image().configs().get(&ConfigResource::BrokerDefaults), None);
+    assert_eq!(cluster.image().topic("plain").unwrap().config, before.topic("plain").unwrap().config);
+}
+
+#[test]
+fn a_list_setting_of_the_broker_is_edited_from_its_default() {
+    let mut cluster = Cluster::of(&[(1, false)]);
+    let broker = || AlterResource::Other(ConfigResource::Broker(BrokerId(1)));
+    cluster.alter(broker(), &[("listener.list", ConfigOp::Append("b,a".into()))]).unwrap();
+    let settings = cluster.image().configs().get(&ConfigResource::Broker(BrokerId(1))).unwrap();
+    assert_eq!(settings["listener.list"], "a,b");
+    let refused = cluster.alter(broker(), &[("node.id", ConfigOp::Set("2".into()))]);
+    assert_eq!(refused, Err(AlterError::NotDynamic("no".into())));
+}
+
+#[test]
+fn a_reloaded_image_shows_no_change_where_nothing_changed() {
+    let cluster = Cluster::of(&[(1, false)]).with_topic("t", 3, 1);
+    let before = cluster.image().clone();
+    let mut builder = cluster.builder;
+    let batch = ChangeBatch { revision: Revision(99), changes: Vec::new() };
+    builder.apply(&batch).unwrap();
+    assert!(builder.image().changes_since(&before).is_empty());
+}

@@ -1,0 +1,317 @@
+//! From store to image: a snapshot first, then one batch of changes after the other.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, TopicImage, is_internal,
+    record::{self, BrokerRecord, ClusterRecord, ConfigRecord, Key, PartitionRecord, RecordError, TopicRecord},
+};
+use crate::{
+    config::{TopicConfig, TopicDefaults},
+    model::{BrokerId, PartitionId, PartitionIndex, TopicId},
+    store::{ChangeBatch, Revision, Snapshot},
+};
+
+/// Why the state in the store cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A value cannot be read.
+    #[error("the metadata store's value of {key} cannot be read")]
+    Record {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        error: RecordError,
+    },
+}
+
+/// The newest image and what it takes to make the next one.
+#[derive(Debug)]
+pub struct ImageBuilder {
+    image: ClusterImage,
+    node: BrokerId,
+    /// The node's own settings, below the dynamic ones.
+    static_settings: BTreeMap<String, String>,
+    /// What every topic without overrides shares.
+    default_config: Arc<TopicConfig>,
+    /// Partitions that no topic counts yet.
+    uncounted: HashMap<PartitionId, PartitionImage>,
+}
+
+impl ImageBuilder {
+    /// An image of nothing, for the broker `node`, whose own settings are `static_settings`.
+    pub fn new(node: BrokerId, static_settings: BTreeMap<String, String>) -> ImageBuilder {
+        let mut builder = ImageBuilder {
+            image: ClusterImage {
+                revision: Revision(0),
+                cluster_id: "".into(),
+                brokers: Arc::default(),
+                by_name: Arc::default(),
+                by_id: Arc::default(),
+                partitions: 0,
+                configs: Arc::default(),
+                topic_defaults: Arc::default(),
+            },
+            node,
+            static_settings,
+            default_config: Arc::default(),
+            uncounted: HashMap::new(),
+        };
+        builder.refresh_defaults();
+        builder
+    }
+
+    /// The image so far.
+    pub fn image(&self) -> &ClusterImage {
+        &self.image
+    }
+
+    /// Starts over from everything that is in the store.
+    ///
+    /// # Errors
+    /// [`ImageError`]: a value that this version cannot read.
+    pub fn load(&mut self, snapshot: &Snapshot) -> Result<(), ImageError> {
+        let mut next = ImageBuilder::new(self.node, self.static_settings.clone());
+        let changes = snapshot.entries.iter().map(|(key, entry)| (key.as_str(), Some(&entry.value)));
+        next.take(snapshot.revision, changes)?;
+        next.keep_unchanged_topics(&self.image);
+        *self = next;
+        Ok(())
+    }
+
+    /// Moves on by one transaction.
+    ///
+    /// # Errors
+    /// [`ImageError`]: a value that this version cannot read; the image shows the transaction's revision, but none of
+    /// its changes.
+    pub fn apply(&mut self, batch: &ChangeBatch) -> Result<(), ImageError> {
+        let changes = batch.changes.iter().map(|change| (change.key.as_str(), change.value.as_ref()));
+        let taken = self.take(batch.revision, changes);
+        self.image.revision = batch.revision;
+        taken
+    }
+
+    fn take<'a>(
+        &mut self,
+        revision: Revision,
+        changes: impl Iterator<Item = (&'a str, Option<&'a Bytes>)>,
+    ) -> Result<(), ImageError> {
+        let staged = Staged::parse(changes)?;
+        if let Some(id) = staged.cluster_id {
+            self.image.cluster_id = id.into();
+        }
+        for (id, broker) in staged.brokers {
+            set(Arc::make_mut(&mut self.image.brokers), id, broker);
+        }
+        if !staged.configs.is_empty() {
+            let ConfigImage(configs) = Arc::make_mut(&mut self.image.configs);
+            for (resource, settings) in staged.configs {
+                set(configs, resource, settings.map(Arc::new));
+            }
+            self.refresh_defaults();
+        }
+        self.take_topics(staged.topics, staged.partitions);
+        self.image.revision = revision;
+        Ok(())
+    }
+
+    fn take_topics(
+        &mut self,
+        topics: Vec<(TopicId, Option<TopicRecord>)>,
+        partitions: Vec<(PartitionId, Option<PartitionImage>)>,
+    ) {
+        let mut touched: HashMap<TopicId, TopicImage> = HashMap::new();
+        for (id, partition) in partitions {
+            let known = self.image.by_id.get(&id.topic);
+            let place = usize::try_from(id.index.0).unwrap_or(usize::MAX);
+            match (partition, known) {
+                (Some(partition), Some(topic)) if place < topic.partitions.len() => {
+                    let topic = touched.entry(id.topic).or_insert_with(|| topic.as_ref().clone());
+                    topic.partitions[place] = partition;
+                }
+                (partition, _) => set_hashed(&mut self.uncounted, id, partition),
+            }
+        }
+        for (id, record) in topics {
+            match record {
+                Some(record) => {
+                    let before = touched.remove(&id).or_else(|| Some(self.image.by_id.get(&id)?.as_ref().clone()));
+                    touched.insert(id, self.topic(id, record, before));
+                }
+                None => {
+                    touched.remove(&id);
+                    self.remove_topic(id);
+                }
+            }
+        }
+        if touched.is_empty() {
+            return;
+        }
+        let by_name = Arc::make_mut(&mut self.image.by_name);
+        let by_id = Arc::make_mut(&mut self.image.by_id);
+        for (id, topic) in touched {
+            let topic = Arc::new(topic);
+            self.image.partitions += topic.partitions.len();
+            by_name.insert(topic.name.clone(), Arc::clone(&topic));
+            if let Some(before) = by_id.insert(id, topic) {
+                self.image.partitions -= before.partitions.len();
+            }
+        }
+    }
+
+    fn topic(&mut self, id: TopicId, record: TopicRecord, before: Option<TopicImage>) -> TopicImage {
+        let mut partitions = before.map(|topic| topic.partitions).unwrap_or_default();
+        for index in partitions.len() as u32..record.partitions {
+            match self.uncounted.remove(&PartitionId { topic: id, index: PartitionIndex(index) }) {
+                Some(partition) => partitions.push(partition),
+                None => {
+                    // Written before the topic counts them, so only a damaged store lacks one.
+                    tracing::error!(topic = %record.name, partition = index, "the metadata store lacks a partition");
+                    break;
+                }
+            }
+        }
+        TopicImage {
+            id,
+            config: self.resolve(&record.name, &record.overrides),
+            internal: is_internal(record.name.as_str()),
+            name: record.name,
+            overrides: Arc::new(record.overrides),
+            partitions,
+        }
+    }
+
+    fn remove_topic(&mut self, id: TopicId) {
+        self.uncounted.retain(|partition, _| partition.topic != id);
+        if let Some(topic) = Arc::make_mut(&mut self.image.by_id).remove(&id) {
+            self.image.partitions -= topic.partitions.len();
+            let by_name = Arc::make_mut(&mut self.image.by_name);
+            // The name may have been given to another topic since.
+            if by_name.get(&topic.name).is_some_and(|named| named.id == id) {
+                by_name.remove(&topic.name);
+            }
+        }
+    }
+
+    /// Reads the defaults for topics anew; if they changed, so do the settings of every topic.
+    fn refresh_defaults(&mut self) {
+        let settings = self.image.configs.of_broker(self.node, &self.static_settings);
+        let defaults = TopicDefaults::from_broker(&settings).unwrap_or_else(|errors| {
+            // Checked before it was stored: by an older version, with another opinion.
+            for error in errors {
+                tracing::error!(%error, "dynamic broker settings ignored");
+            }
+            TopicDefaults::from_broker(&self.static_settings).unwrap_or_default()
+        });
+        if defaults == *self.image.topic_defaults && self.image.revision != Revision(0) {
+            return;
+        }
+        self.image.topic_defaults = Arc::new(defaults);
+        self.default_config =
+            TopicConfig::resolve(&self.image.topic_defaults, &BTreeMap::new()).map(Arc::new).unwrap_or_default();
+        let topics: Vec<Arc<TopicImage>> = self.image.by_name.values().cloned().collect();
+        for topic in topics {
+            let config = self.resolve(&topic.name, &topic.overrides);
+            if *config != *topic.config {
+                let topic = Arc::new(TopicImage { config, ..topic.as_ref().clone() });
+                Arc::make_mut(&mut self.image.by_id).insert(topic.id, Arc::clone(&topic));
+                Arc::make_mut(&mut self.image.by_name).insert(topic.name.clone(), topic);
+            }
+        }
+    }
+
+    fn resolve(&self, name: &crate::model::TopicName, overrides: &BTreeMap<String, String>) -> Arc<TopicConfig> {
+        if overrides.is_empty() {
+            return Arc::clone(&self.default_config);
+        }
+        match TopicConfig::resolve(&self.image.topic_defaults, overrides) {
+            Ok(config) => Arc::new(config),
+            Err(error) => {
+                // As above; a topic that stays readable is worth more than one that is refused.
+                tracing::error!(topic = %name, %error, "topic settings ignored");
+                Arc::clone(&self.default_config)
+            }
+        }
+    }
+
+    /// After a reload: topics that are the same stay the same `Arc`, so that followers see no change.
+    fn keep_unchanged_topics(&mut self, before: &ClusterImage) {
+        let same: Vec<Arc<TopicImage>> = before
+            .by_id
+            .values()
+            .filter(|old| self.image.by_id.get(&old.id).is_some_and(|new| new == *old))
+            .cloned()
+            .collect();
+        let (by_id, by_name) = (Arc::make_mut(&mut self.image.by_id), Arc::make_mut(&mut self.image.by_name));
+        for topic in same {
+            by_id.insert(topic.id, Arc::clone(&topic));
+            by_name.insert(topic.name.clone(), topic);
+        }
+    }
+}
+
+fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+}
+
+fn set_hashed<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+}
+
+/// The changes of one batch, read, by what they are about.
+#[derive(Default)]
+struct Staged {
+    cluster_id: Option<String>,
+    brokers: Vec<(BrokerId, Option<BrokerImage>)>,
+    configs: Vec<(ConfigResource, Option<BTreeMap<String, String>>)>,
+    topics: Vec<(TopicId, Option<TopicRecord>)>,
+    partitions: Vec<(PartitionId, Option<PartitionImage>)>,
+}
+
+impl Staged {
+    fn parse<'a>(changes: impl Iterator<Item = (&'a str, Option<&'a Bytes>)>) -> Result<Staged, ImageError> {
+        let mut staged = Staged::default();
+        for (key, value) in changes {
+            staged.add(key, value).map_err(|error| ImageError::Record { key: key.to_owned(), error })?;
+        }
+        Ok(staged)
+    }
+
+    fn add(&mut self, key: &str, value: Option<&Bytes>) -> Result<(), RecordError> {
+        let value = value.map(Bytes::as_ref);
+        match Key::parse(key) {
+            Some(Key::Cluster) => {
+                let record = value.map(record::decode::<ClusterRecord>).transpose()?;
+                self.cluster_id = record.map(|record| record.id);
+            }
+            Some(Key::Broker(id)) => {
+                let record = value.map(record::decode::<BrokerRecord>).transpose()?;
+                self.brokers.push((id, record.map(|record| record.into_image(id))));
+            }
+            Some(Key::Topic(id)) => self.topics.push((id, value.map(record::decode).transpose()?)),
+            Some(Key::Partition(id)) => {
+                let record = value.map(record::decode::<PartitionRecord>).transpose()?;
+                self.partitions.push((id, record.map(PartitionRecord::into_image)));
+            }
+            Some(Key::Config(resource)) => {
+                let record = value.map(record::decode::<ConfigRecord>).transpose()?;
+                self.configs.push((resource, record.map(|record| record.settings)));
+            }
+            // Names are in the topics themselves; producer ids are read when a block is taken.
+            Some(Key::TopicName(_) | Key::ProducerIds) | None => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! The cluster as requests see it: an immutable picture that follows the store.
+//!
+//! An image is a value. Who holds one sees topics, partitions and settings of one moment, for as long as it wants, without a
+//! lock. The next image shares everything that did not change: a topic that is the same is the same `Arc`, so finding
+//! what changed is a comparison of pointers ([`ClusterImage::changes_since`]).
+
+mod build;
+mod configs;
+pub(crate) mod record;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    config::{TopicConfig, TopicDefaults},
+    model::{BrokerId, LeaderEpoch, PartitionId, PartitionIndex, TopicId, TopicName},
+    store::Revision,
+};
+
+pub use build::{ImageBuilder, ImageError};
+pub use configs::{ConfigImage, ConfigResource, overlay};
+pub use record::RecordError;
+
+/// The cluster at one revision of the store.
+#[derive(Clone, Debug)]
+pub struct ClusterImage {
+    revision: Revision,
+    cluster_id: Arc<str>,
+    brokers: Arc<BTreeMap<BrokerId, BrokerImage>>,
+    by_name: Arc<BTreeMap<TopicName, Arc<TopicImage>>>,
+    by_id: Arc<HashMap<TopicId, Arc<TopicImage>>>,
+    partitions: usize,
+    configs: Arc<ConfigImage>,
+    topic_defaults: Arc<TopicDefaults>,
+}
+
+/// One broker as it registered itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerImage {
+    /// Its `node.id`.
+    pub id: BrokerId,
+    /// New with every start of the broker.
+    pub incarnation: Uuid,
+    /// Where clients reach it, by listener name.
+    pub endpoints: BTreeMap<String, Endpoint>,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// A fenced broker is registered, but leads and receives nothing.
+    pub fenced: bool,
+}
+
+/// Where one listener is reached from outside (`advertised.listeners`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host name or address, as given to clients.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// One topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicImage {
+    /// Its identity.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// The settings given to this topic, as text.
+    pub overrides: Arc<BTreeMap<String, String>>,
+    /// All settings of this topic, with the broker's defaults applied. Topics without overrides share one.
+    pub config: Arc<TopicConfig>,
+    /// By partition index.
+    pub partitions: Vec<PartitionImage>,
+    /// Made by the cluster for itself (`__consumer_offsets`, …).
+    pub internal: bool,
+}
+
+/// Who holds one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionImage {
+    /// Brokers that should hold it; the first is the preferred leader.
+    pub replicas: Vec<BrokerId>,
+    /// Replicas that are in sync.
+    pub isr: Vec<BrokerId>,
+    /// The broker that takes its writes, if one does.
+    pub leader: Option<BrokerId>,
+    /// Raised with every change of leader.
+    pub leader_epoch: LeaderEpoch,
+    /// Raised with every change of this state.
+    pub partition_epoch: u32,
+}
+
+impl TopicImage {
+    /// A partition's identity, if the topic has it.
+    pub fn partition(&self, index: PartitionIndex) -> Option<(PartitionId, &PartitionImage)> {
+        let partition = self.partitions.get(usize::try_from(index.0).ok()?)?;
+        Some((PartitionId { topic: self.id, index }, partition))
+    }
+
+    /// Replicas of the first partition: what Kafka calls the topic's replication factor.
+    pub fn replication_factor(&self) -> usize {
+        self.partitions.first().map_or(0, |partition| partition.replicas.len())
+    }
+}
+
+/// What happened to a topic between two images.
+#[derive(Clone, Debug)]
+pub enum TopicChange {
+    /// It is new.
+    Created(Arc<TopicImage>),
+    /// Its settings or partitions changed.
+    Altered {
+        /// As it was.
+        before: Arc<TopicImage>,
+        /// As it is.
+        now: Arc<TopicImage>,
+    },
+    /// It is gone.
+    Deleted(Arc<TopicImage>),
+}
+
+impl ClusterImage {
+    /// The store's revision that this image shows.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The cluster's name for itself, made once.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// Brokers by id.
+    pub fn brokers(&self) -> &BTreeMap<BrokerId, BrokerImage> {
+        &self.brokers
+    }
+
+    /// Topics in the order of their names.
+    pub fn topics(&self) -> &BTreeMap<TopicName, Arc<TopicImage>> {
+        &self.by_name
+    }
+
+    /// The topic called `name`.
+    pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.by_name.get(name)
+    }
+
+    /// The topic with this id.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<TopicImage>> {
+        self.by_id.get(&id)
+    }
+
+    /// A partition of a topic.
+    pub fn partition(&self, id: PartitionId) -> Option<&PartitionImage> {
+        self.topic_by_id(id.topic)?.partitions.get(usize::try_from(id.index.0).ok()?)
+    }
+
+    /// How many partitions all topics have together.
+    pub fn partition_count(&self) -> usize {
+        self.partitions
+    }
+
+    /// Settings given while running, other than those of topics.
+    pub fn configs(&self) -> &ConfigImage {
+        &self.configs
+    }
+
+    /// What a topic without overrides gets, dynamic broker settings included.
+    pub fn topic_defaults(&self) -> &Arc<TopicDefaults> {
+        &self.topic_defaults
+    }
+
+    /// Every topic that differs from `before`: deletions first, so that a topic made anew under an old name comes after its
+    /// predecessor's end.
+    pub fn changes_since(&self, before: &ClusterImage) -> Vec<TopicChange> {
+        if Arc::ptr_eq(&self.by_id, &before.by_id) {
+            return Vec::new();
+        }
+        let gone = before.by_id.iter().filter(|(id, _)| !self.by_id.contains_key(id));
+        let mut changes: Vec<TopicChange> = gone.map(|(_, topic)| TopicChange::Deleted(Arc::clone(topic))).collect();
+        changes.extend(self.by_name.values().filter_map(|now| match before.by_id.get(&now.id) {
+            None => Some(TopicChange::Created(Arc::clone(now))),
+            Some(old) if Arc::ptr_eq(old, now) => None,
+            Some(old) => Some(TopicChange::Altered { before: Arc::clone(old), now: Arc::clone(now) }),
+        }));
+        changes
+    }
+}
+
+/// Names that the cluster keeps for itself; clients may not create or write them by accident (Kafka's `isInternal`).
+pub const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
+/// Whether `name` is one of [`INTERNAL_TOPICS`].
+pub fn is_internal(name: &str) -> bool {
+    INTERNAL_TOPICS.contains(&name)
+}

@@ -1,0 +1,246 @@
+//! Keys and values of cluster state in the store. Values are JSON with a format version `v`.
+//!
+//! ```text
+//! cluster                              {v, id}
+//! brokers/<id>                         {v, incarnation, endpoints, rack, fenced}
+//! topics/<topic id>                    {v, name, overrides, partitions: how many}
+//! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
+//! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch}
+//! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
+//! producer-ids                         {v, next}          first id that no block holds
+//! ```
+//! A partition exists once its topic counts it: a topic that is made in several transactions becomes visible with the last.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage};
+use crate::model::{BrokerId, LeaderEpoch, PartitionId, PartitionIndex, TopicId, TopicName};
+
+/// Version of every value written today.
+const FORMAT: u32 = 1;
+
+/// One key of cluster state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    Cluster,
+    Broker(BrokerId),
+    Topic(TopicId),
+    TopicName(TopicName),
+    Partition(PartitionId),
+    Config(ConfigResource),
+    ProducerIds,
+}
+
+impl Key {
+    /// The key's text in the store.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Key::Cluster => "cluster".to_owned(),
+            Key::Broker(id) => format!("brokers/{id}"),
+            Key::Topic(id) => format!("topics/{id}"),
+            Key::TopicName(name) => format!("topic-names/{name}"),
+            Key::Partition(id) => format!("partitions/{}/{}", id.topic, id.index),
+            Key::Config(ConfigResource::Broker(id)) => format!("configs/broker/{id}"),
+            Key::Config(ConfigResource::BrokerDefaults) => "configs/broker-defaults/".to_owned(),
+            Key::Config(ConfigResource::Group(name)) => format!("configs/group/{name}"),
+            Key::Config(ConfigResource::ClientMetrics(name)) => format!("configs/client-metrics/{name}"),
+            Key::ProducerIds => "producer-ids".to_owned(),
+        }
+    }
+
+    /// `None` for a key that this version does not know.
+    pub(crate) fn parse(text: &str) -> Option<Key> {
+        match text {
+            "cluster" => return Some(Key::Cluster),
+            "producer-ids" => return Some(Key::ProducerIds),
+            _ => {}
+        }
+        let (kind, rest) = text.split_once('/')?;
+        match kind {
+            "brokers" => Some(Key::Broker(BrokerId(rest.parse().ok()?))),
+            "topics" => Some(Key::Topic(rest.parse().ok()?)),
+            "topic-names" => Some(Key::TopicName(TopicName::parse(rest).ok()?)),
+            "partitions" => {
+                let (topic, index) = rest.split_once('/')?;
+                let (topic, index) = (topic.parse().ok()?, PartitionIndex(index.parse().ok()?));
+                Some(Key::Partition(PartitionId { topic, index }))
+            }
+            "configs" => {
+                let (kind, name) = rest.split_once('/')?;
+                Some(Key::Config(match kind {
+                    "broker" => ConfigResource::Broker(BrokerId(name.parse().ok()?)),
+                    "broker-defaults" => ConfigResource::BrokerDefaults,
+                    "group" => ConfigResource::Group(name.to_owned()),
+                    "client-metrics" => ConfigResource::ClientMetrics(name.to_owned()),
+                    _ => return None,
+                }))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A value with its format version.
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    v: u32,
+    #[serde(flatten)]
+    value: T,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+/// Why a stored value cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A later version of Varve wrote it.
+    #[error("format {0} is newer than this version knows ({FORMAT})")]
+    Newer(u32),
+    /// Not the JSON that the format says.
+    #[error("malformed value")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// The bytes of a value.
+pub(crate) fn encode<T: Serialize>(value: T) -> Bytes {
+    serde_json::to_vec(&Envelope { v: FORMAT, value }).expect("plain structs with string keys always encode").into()
+}
+
+/// Reads a value back.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    match serde_json::from_slice::<Version>(bytes)?.v {
+        FORMAT => Ok(serde_json::from_slice::<Envelope<T>>(bytes)?.value),
+        newer => Err(RecordError::Newer(newer)),
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClusterRecord {
+    pub(crate) id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BrokerRecord {
+    incarnation: Uuid,
+    endpoints: BTreeMap<String, EndpointRecord>,
+    rack: Option<String>,
+    fenced: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct EndpointRecord {
+    host: String,
+    port: u16,
+}
+
+impl BrokerRecord {
+    pub(crate) fn of(broker: &BrokerImage) -> BrokerRecord {
+        let endpoint = |endpoint: &Endpoint| EndpointRecord { host: endpoint.host.clone(), port: endpoint.port };
+        let endpoints = broker.endpoints.iter().map(|(name, at)| (name.clone(), endpoint(at))).collect();
+        BrokerRecord { incarnation: broker.incarnation, endpoints, rack: broker.rack.clone(), fenced: broker.fenced }
+    }
+
+    pub(crate) fn into_image(self, id: BrokerId) -> BrokerImage {
+        let endpoint = |at: EndpointRecord| Endpoint { host: at.host, port: at.port };
+        let endpoints = self.endpoints.into_iter().map(|(name, at)| (name, endpoint(at))).collect();
+        BrokerImage { id, incarnation: self.incarnation, endpoints, rack: self.rack, fenced: self.fenced }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TopicRecord {
+    pub(crate) name: TopicName,
+    pub(crate) overrides: BTreeMap<String, String>,
+    pub(crate) partitions: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TopicNameRecord {
+    pub(crate) id: TopicId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartitionRecord {
+    replicas: Vec<BrokerId>,
+    isr: Vec<BrokerId>,
+    leader: Option<BrokerId>,
+    leader_epoch: LeaderEpoch,
+    partition_epoch: u32,
+}
+
+impl PartitionRecord {
+    pub(crate) fn of(partition: &PartitionImage) -> PartitionRecord {
+        let PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch } = partition.clone();
+        PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch }
+    }
+
+    pub(crate) fn into_image(self) -> PartitionImage {
+        let PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch } = self;
+        PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConfigRecord {
+    pub(crate) settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProducerIdsRecord {
+    pub(crate) next: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_reads_back_from_its_text() {
+        let topic = TopicId::random();
+        let keys = [
+            Key::Cluster,
+            Key::ProducerIds,
+            Key::Broker(BrokerId(7)),
+            Key::Topic(topic),
+            Key::TopicName(TopicName::parse("a.b").unwrap()),
+            Key::Partition(PartitionId { topic, index: PartitionIndex(12) }),
+            Key::Config(ConfigResource::BrokerDefaults),
+            Key::Config(ConfigResource::Broker(BrokerId(1))),
+            Key::Config(ConfigResource::Group("a/b".into())),
+            Key::Config(ConfigResource::ClientMetrics("m".into())),
+        ];
+        for key in keys {
+            assert_eq!(Key::parse(&key.text()), Some(key));
+        }
+        assert_eq!(Key::parse("later/thing"), None);
+    }
+
+    #[test]
+    fn a_value_of_a_later_format_is_refused_by_its_number() {
+        let value = encode(ProducerIdsRecord { next: 5 });
+        assert_eq!(decode::<ProducerIdsRecord>(&value).unwrap().next, 5);
+        assert!(matches!(decode::<ProducerIdsRecord>(br#"{"v":2,"somewhere":"else"}"#), Err(RecordError::Newer(2))));
+        assert!(matches!(decode::<ProducerIdsRecord>(b"{"), Err(RecordError::Malformed(_))));
+    }
+
+    #[test]
+    fn the_format_of_a_partition_is_what_the_drawing_says() {
+        let partition = PartitionImage {
+            replicas: vec![BrokerId(1), BrokerId(2)],
+            isr: vec![BrokerId(1)],
+            leader: Some(BrokerId(1)),
+            leader_epoch: LeaderEpoch(3),
+            partition_epoch: 4,
+        };
+        let text = encode(PartitionRecord::of(&partition));
+        assert_eq!(text, r#"{"v":1,"replicas":[1,2],"isr":[1],"leader":1,"leader_epoch":3,"partition_epoch":4}"#);
+        assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), partition);
+    }
+}
