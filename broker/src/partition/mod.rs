@@ -1,1 +1,27 @@
 //! The partitions that this broker leads.
+//!
+//! ```text
+//!            produce                         fetch, list offsets
+//!               │                                   │
+//!         Partition::append                  Partition::read ─── below local start ──► RemoteReader (the archive)
+//!               │                                   │
+//!            LocalLog ── Appended ──► Waiters ──► who polls this partition, and nobody else
+//! ```
+//!
+//! A [`Partition`] is its local log, the epoch in which this broker leads it, how far records are committed, a handle
+//! into the archive, and whoever waits for more. On one node a record is committed once it is in the log, or, where
+//! `flush.messages` asks for it, once it was forced to disk.
+
+mod flush;
+mod leadership;
+mod read;
+mod remote;
+mod table;
+mod waiters;
+
+pub use flush::FlushError;
+pub use leadership::{LogDirHealth, Partition, PartitionAppendError, StaleEpoch};
+pub use read::{Isolation, PartitionRead, PartitionReadError, ReadBounds, ReadRequest};
+pub use remote::{RemoteBatches, RemoteError, RemoteReader};
+pub use table::{LocalTopic, LookupError, Partitions};
+pub use waiters::{Waiter, Watch};

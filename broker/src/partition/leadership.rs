@@ -1,0 +1,234 @@
+//! One partition that this broker leads.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+use tracing::error;
+use varve_log::local::{AppendContext, AppendError, AppendOrigin, Appended, LocalLog};
+use varve_metadata::model::{
+    HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, Timestamp,
+    TopicName,
+};
+
+use super::{RemoteReader, Waiter, Watch, flush::FlushQueue, waiters::Waiters};
+
+/// One of `log.dirs`. When it fails, only the partitions in it go offline.
+#[derive(Debug)]
+pub struct LogDirHealth {
+    /// Where it is.
+    pub path: PathBuf,
+    failed: AtomicBool,
+}
+
+impl LogDirHealth {
+    /// A directory that works.
+    pub fn new(path: PathBuf) -> Arc<LogDirHealth> {
+        Arc::new(LogDirHealth { path, failed: AtomicBool::new(false) })
+    }
+
+    /// Whether it failed; what lies in it is answered with KAFKA_STORAGE_ERROR until a restart.
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Takes the directory offline. Logged once.
+    pub fn fail(&self, reason: &dyn std::error::Error) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            error!(dir = %self.path.display(), %reason, "log directory failed; its partitions are offline");
+        }
+    }
+}
+
+/// Why an append was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionAppendError {
+    /// The log directory failed (KAFKA_STORAGE_ERROR).
+    #[error("the partition's log directory is offline")]
+    Offline,
+    /// The log refused the batches; nothing was written.
+    #[error(transparent)]
+    Refused(#[from] AppendError),
+}
+
+/// The caller's leader epoch is not ours (KIP-320).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StaleEpoch {
+    /// The caller's is older (FENCED_LEADER_EPOCH).
+    #[error("the leader epoch is older than {0}")]
+    Fenced(LeaderEpoch),
+    /// The caller's is newer than what this broker knows (UNKNOWN_LEADER_EPOCH).
+    #[error("the leader epoch is newer than {0}")]
+    Unknown(LeaderEpoch),
+}
+
+/// A partition's local log, this broker's leadership of it, its archive, and those who wait for it to grow.
+#[derive(Debug)]
+pub struct Partition {
+    id: PartitionId,
+    topic: TopicName,
+    log: LocalLog,
+    log_dir: Arc<LogDirHealth>,
+    leader_epoch: AtomicU32,
+    high_watermark: AtomicU64,
+    appended_bytes: AtomicU64,
+    remote: RwLock<Option<Arc<dyn RemoteReader>>>,
+    waiters: Arc<Waiters>,
+    flush_queue: FlushQueue,
+}
+
+impl Partition {
+    /// Leads the partition whose `log` was just opened: all it holds is committed.
+    pub fn new(
+        id: PartitionId,
+        topic: TopicName,
+        log: LocalLog,
+        log_dir: Arc<LogDirHealth>,
+        leader_epoch: LeaderEpoch,
+    ) -> Arc<Partition> {
+        let LogEndOffset(end) = log.end();
+        Arc::new(Partition {
+            id,
+            topic,
+            log,
+            log_dir,
+            leader_epoch: AtomicU32::new(leader_epoch.0),
+            high_watermark: AtomicU64::new(end.get()),
+            appended_bytes: AtomicU64::new(0),
+            remote: RwLock::new(None),
+            waiters: Arc::default(),
+            flush_queue: FlushQueue::default(),
+        })
+    }
+
+    /// The partition's id.
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    /// The local log. Appends go through [`append`](Self::append), which wakes those who wait.
+    pub fn log(&self) -> &LocalLog {
+        &self.log
+    }
+
+    /// The log directory that holds it.
+    pub fn log_dir(&self) -> &Arc<LogDirHealth> {
+        &self.log_dir
+    }
+
+    pub(super) fn flush_queue(&self) -> &FlushQueue {
+        &self.flush_queue
+    }
+
+    /// The epoch in which this broker leads.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(self.leader_epoch.load(Ordering::Acquire))
+    }
+
+    /// Leads in `epoch` from now on, unless it is older.
+    pub fn lead_in(&self, epoch: LeaderEpoch) {
+        self.leader_epoch.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
+    /// Compares the epoch that a client believes in with ours; `None` skips the comparison, as the protocol's -1 does.
+    ///
+    /// # Errors
+    /// [`StaleEpoch`] if they differ.
+    pub fn check_epoch(&self, theirs: Option<LeaderEpoch>) -> Result<(), StaleEpoch> {
+        let ours = self.leader_epoch();
+        match theirs {
+            Some(theirs) if theirs < ours => Err(StaleEpoch::Fenced(ours)),
+            Some(theirs) if theirs > ours => Err(StaleEpoch::Unknown(ours)),
+            _ => Ok(()),
+        }
+    }
+
+    /// First offset not yet committed; consumers stop before it.
+    pub fn high_watermark(&self) -> HighWatermark {
+        HighWatermark(Offset::new(self.high_watermark.load(Ordering::SeqCst)).unwrap_or(Offset::MAX))
+    }
+
+    /// Where read_committed stops (KIP-98).
+    pub fn last_stable_offset(&self) -> LastStableOffset {
+        let HighWatermark(high_watermark) = self.high_watermark();
+        LastStableOffset(self.log.first_unstable().map_or(high_watermark, |first| first.min(high_watermark)))
+    }
+
+    /// First offset readable in any tier.
+    pub fn log_start(&self) -> LogStartOffset {
+        self.log.start()
+    }
+
+    /// The archive of this partition, if it has one.
+    pub fn remote(&self) -> Option<Arc<dyn RemoteReader>> {
+        self.remote.read().clone()
+    }
+
+    /// Puts the reader of the archive in place.
+    pub fn set_remote(&self, reader: Arc<dyn RemoteReader>) {
+        *self.remote.write() = Some(reader);
+    }
+
+    /// Bytes appended since the partition was opened: tells a waiter how much came without looking into the log.
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Wakes `waiter` whenever records become visible, until the watch is dropped.
+    pub fn watch(&self, waiter: &Waiter) -> Watch {
+        self.waiters.watch(waiter)
+    }
+
+    /// Appends whole batches. They are visible at once, unless `flush.messages` is set: then
+    /// [`committed`](Self::committed) makes them so, and every append is followed by it.
+    ///
+    /// # Errors
+    /// [`PartitionAppendError`]: nothing was written.
+    pub fn append(
+        &self,
+        batches: &[u8],
+        origin: AppendOrigin,
+        now: Timestamp,
+    ) -> Result<Appended, PartitionAppendError> {
+        if self.log_dir.is_failed() {
+            return Err(PartitionAppendError::Offline);
+        }
+        let context = AppendContext { leader_epoch: self.leader_epoch(), now, origin };
+        let appended = self.log.append(batches, context).inspect_err(|refused| self.note_failure(refused))?;
+        if !appended.duplicate {
+            self.appended_bytes.fetch_add(batches.len() as u64, Ordering::Relaxed);
+            if self.log.config().flush_messages.is_none() {
+                self.advance_high_watermark(appended.end.0);
+            }
+        }
+        Ok(appended)
+    }
+
+    /// A full disk is weather: later appends succeed. Anything else means that the directory cannot be trusted.
+    fn note_failure(&self, refused: &AppendError) {
+        if let AppendError::Storage { no_space, source } = refused {
+            if *no_space {
+                error!(topic = %self.topic, partition = %self.id.index, %source, "disk full; append refused");
+            } else {
+                self.log_dir.fail(source);
+            }
+        }
+    }
+
+    /// Everything below `offset` is committed; wakes those who wait for it. Never moves back.
+    pub(super) fn advance_high_watermark(&self, offset: Offset) {
+        if self.high_watermark.fetch_max(offset.get(), Ordering::SeqCst) < offset.get() {
+            self.waiters.wake();
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a reader of a partition may see, and where it lies.
+
+use std::sync::Arc;
+
+use varve_log::local::{AbortedTxn, LogSlice, ReadError};
+use varve_metadata::model::{HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
+
+use super::{Partition, RemoteReader, StaleEpoch};
+
+/// Which records a reader asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// All below the high watermark.
+    Uncommitted,
+    /// All below the last stable offset, with the aborted transactions among them (KIP-98).
+    Committed,
+}
+
+/// One partition of one fetch.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadRequest {
+    /// First offset wanted.
+    pub from: Offset,
+    /// The leader epoch that the reader believes in.
+    pub current_epoch: Option<LeaderEpoch>,
+    /// Epoch of the last record the reader has: if the log disagrees, it learns where (KIP-595).
+    pub last_fetched_epoch: Option<LeaderEpoch>,
+    /// Which records.
+    pub isolation: Isolation,
+    /// Most bytes.
+    pub max_bytes: u32,
+    /// The first batch is given even if it is larger than `max_bytes`.
+    pub at_least_one: bool,
+}
+
+/// The offsets that a reader learns with every answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadBounds {
+    /// First readable offset in any tier.
+    pub log_start: LogStartOffset,
+    /// First uncommitted offset.
+    pub high_watermark: HighWatermark,
+    /// First offset that read_committed does not see.
+    pub last_stable: LastStableOffset,
+}
+
+/// Where the records are.
+#[derive(Debug)]
+pub enum PartitionRead {
+    /// In a local segment (`len` 0: nothing yet), with the aborted transactions met there if
+    /// [`Isolation::Committed`].
+    Local { slice: LogSlice, aborted: Vec<AbortedTxn> },
+    /// In the archive: ask `reader` for at most `max_bytes` from `from`, below `bound`.
+    Remote { reader: Arc<dyn RemoteReader>, from: Offset, bound: Offset, max_bytes: u32 },
+    /// The reader's log parted from ours: epoch and end offset of what both have.
+    Diverged { epoch: LeaderEpoch, end: Offset },
+}
+
+/// Why nothing can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionReadError {
+    /// The log directory failed.
+    #[error("the partition's log directory is offline")]
+    Offline,
+    /// The reader's leader epoch is not ours.
+    #[error(transparent)]
+    Epoch(#[from] StaleEpoch),
+    /// The offset lies outside of the log, or no epoch is known where the reader's should end.
+    #[error("offset {from} is outside of the log")]
+    OutOfRange { from: Offset },
+    /// The local log could not be read.
+    #[error("local log cannot be read")]
+    Failed(#[source] ReadError),
+}
+
+impl Partition {
+    /// The offsets that every answer carries.
+    pub fn bounds(&self) -> ReadBounds {
+        ReadBounds {
+            log_start: self.log_start(),
+            high_watermark: self.high_watermark(),
+            last_stable: self.last_stable_offset(),
+        }
+    }
+
+    /// Finds what `request` asks for, without waiting for it.
+    ///
+    /// # Errors
+    /// [`PartitionReadError`].
+    pub fn read(&self, request: &ReadRequest) -> Result<(ReadBounds, PartitionRead), PartitionReadError> {
+        if self.log_dir().is_failed() {
+            return Err(PartitionReadError::Offline);
+        }
+        self.check_epoch(request.current_epoch)?;
+        let out_of_range = || PartitionReadError::OutOfRange { from: request.from };
+        let LogEndOffset(end) = self.log().end();
+        let bounds = self.bounds();
+        if request.from < bounds.log_start.0 || request.from > end {
+            return Err(out_of_range());
+        }
+        if let Some(epoch) = request.last_fetched_epoch {
+            let (known, known_end) = self.end_of_epoch(epoch).ok_or_else(out_of_range)?;
+            if known < epoch || known_end < request.from {
+                return Ok((bounds, PartitionRead::Diverged { epoch: known, end: known_end }));
+            }
+        }
+        let bound = match request.isolation {
+            Isolation::Uncommitted => bounds.high_watermark.0,
+            Isolation::Committed => bounds.last_stable.0,
+        };
+        match self.read_local(request, bound) {
+            Ok(read) => Ok((bounds, read)),
+            Err(ReadError::OutOfRange { local_start, .. }) if request.from < local_start => {
+                let reader = self.remote().ok_or_else(out_of_range)?;
+                let read = PartitionRead::Remote { reader, from: request.from, bound, max_bytes: request.max_bytes };
+                Ok((bounds, read))
+            }
+            Err(ReadError::OutOfRange { .. }) => Err(out_of_range()),
+            Err(failed) => Err(PartitionReadError::Failed(failed)),
+        }
+    }
+
+    fn read_local(&self, request: &ReadRequest, bound: Offset) -> Result<PartitionRead, ReadError> {
+        let slice = self.log().read(request.from, bound, request.max_bytes, request.at_least_one)?;
+        let aborted = match request.isolation {
+            Isolation::Committed if slice.len > 0 => self.log().aborted(request.from, bound)?,
+            _ => Vec::new(),
+        };
+        Ok(PartitionRead::Local { slice, aborted })
+    }
+
+    /// The largest epoch not above `epoch` in any tier, and the offset behind its last record (KIP-279). `None` if all
+    /// known epochs are newer.
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let LogEndOffset(end) = self.log().end();
+        if epoch == self.leader_epoch() {
+            // Ours ends where the log ends, whether or not it has a record yet.
+            return Some((epoch, end));
+        }
+        let local = self.log().end_of_epoch(epoch);
+        local.or_else(|| self.remote().and_then(|remote| remote.end_of_epoch(epoch)))
+    }
+}

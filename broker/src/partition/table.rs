@@ -1,0 +1,136 @@
+//! All partitions of this broker, by every name a request may use.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::RwLock;
+use varve_metadata::model::{PartitionId, PartitionIndex, TopicId, TopicName};
+
+use super::Partition;
+
+/// A topic with at least one partition here.
+#[derive(Debug)]
+pub struct LocalTopic {
+    /// The topic's id.
+    pub id: TopicId,
+    /// The topic's name.
+    pub name: TopicName,
+    /// Whether only coordinators may write it.
+    pub internal: bool,
+    partitions: RwLock<Vec<Option<Arc<Partition>>>>,
+}
+
+/// Why a partition cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// No topic of that name or id.
+    #[error("no such topic")]
+    UnknownTopic,
+    /// The topic has no such partition here.
+    #[error("no such partition")]
+    UnknownPartition,
+}
+
+impl LocalTopic {
+    /// The topic's partition of that number.
+    ///
+    /// # Errors
+    /// [`LookupError::UnknownPartition`].
+    pub fn partition(&self, index: PartitionIndex) -> Result<Arc<Partition>, LookupError> {
+        let partitions = self.partitions.read();
+        partitions.get(index.0 as usize).cloned().flatten().ok_or(LookupError::UnknownPartition)
+    }
+
+    /// Its partitions in the order of their numbers.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().iter().flatten().cloned().collect()
+    }
+}
+
+/// The table of local partitions. Lookups hold a lock for the time of a hash lookup.
+#[derive(Debug, Default)]
+pub struct Partitions {
+    topics: RwLock<Topics>,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    by_name: HashMap<TopicName, Arc<LocalTopic>>,
+    by_id: HashMap<TopicId, Arc<LocalTopic>>,
+}
+
+impl Partitions {
+    /// The topic of that name.
+    ///
+    /// # Errors
+    /// [`LookupError::UnknownTopic`].
+    pub fn topic_named(&self, name: &str) -> Result<Arc<LocalTopic>, LookupError> {
+        self.topics.read().by_name.get(name).cloned().ok_or(LookupError::UnknownTopic)
+    }
+
+    /// The topic of that id.
+    ///
+    /// # Errors
+    /// [`LookupError::UnknownTopic`].
+    pub fn topic(&self, id: TopicId) -> Result<Arc<LocalTopic>, LookupError> {
+        self.topics.read().by_id.get(&id).cloned().ok_or(LookupError::UnknownTopic)
+    }
+
+    /// The partition of that id.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub fn get(&self, id: PartitionId) -> Result<Arc<Partition>, LookupError> {
+        self.topic(id.topic)?.partition(id.index)
+    }
+
+    /// The partition of that topic name and number.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub fn find(&self, topic: &str, index: PartitionIndex) -> Result<Arc<Partition>, LookupError> {
+        self.topic_named(topic)?.partition(index)
+    }
+
+    /// All partitions, in no order.
+    pub fn all(&self) -> Vec<Arc<Partition>> {
+        let topics: Vec<_> = self.topics.read().by_id.values().cloned().collect();
+        topics.iter().flat_map(|topic| topic.partitions()).collect()
+    }
+
+    /// All topics, in no order.
+    pub fn topics(&self) -> Vec<Arc<LocalTopic>> {
+        self.topics.read().by_id.values().cloned().collect()
+    }
+
+    /// Puts an opened partition in the table.
+    pub fn insert(&self, partition: Arc<Partition>, internal: bool) {
+        let (id, name) = (partition.id(), partition.topic().clone());
+        let mut topics = self.topics.write();
+        let topic = topics
+            .by_id
+            .entry(id.topic)
+            .or_insert_with(|| {
+                Arc::new(LocalTopic { id: id.topic, name: name.clone(), internal, partitions: RwLock::default() })
+            })
+            .clone();
+        topics.by_name.insert(name, topic.clone());
+        let mut partitions = topic.partitions.write();
+        let place = id.index.0 as usize;
+        if partitions.len() <= place {
+            partitions.resize(place + 1, None);
+        }
+        partitions[place] = Some(partition);
+    }
+
+    /// Takes a topic and its partitions out of the table: requests do not find them any more.
+    pub fn remove(&self, id: TopicId) -> Vec<Arc<Partition>> {
+        let mut topics = self.topics.write();
+        let Some(topic) = topics.by_id.remove(&id) else { return Vec::new() };
+        // The name may belong to a younger topic by now.
+        if topics.by_name.get(&topic.name).is_some_and(|named| named.id == id) {
+            topics.by_name.remove(&topic.name);
+        }
+        drop(topics);
+        topic.partitions()
+    }
+}
