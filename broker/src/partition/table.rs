@@ -3,7 +3,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
-use varve_metadata::model::{PartitionId, PartitionIndex, TopicId, TopicName};
+use tokio::sync::watch;
+use varve_metadata::{
+    model::{PartitionId, PartitionIndex, TopicId, TopicName},
+    store::Revision,
+};
 
 use super::Partition;
 
@@ -47,15 +51,22 @@ impl LocalTopic {
 }
 
 /// The table of local partitions. Lookups hold a lock for the time of a hash lookup.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Partitions {
     topics: RwLock<Topics>,
+    shows: watch::Sender<Revision>,
 }
 
 #[derive(Debug, Default)]
 struct Topics {
     by_name: HashMap<TopicName, Arc<LocalTopic>>,
     by_id: HashMap<TopicId, Arc<LocalTopic>>,
+}
+
+impl Default for Partitions {
+    fn default() -> Partitions {
+        Partitions { topics: RwLock::default(), shows: watch::Sender::new(Revision(0)) }
+    }
 }
 
 impl Partitions {
@@ -89,6 +100,22 @@ impl Partitions {
     /// [`LookupError`].
     pub fn find(&self, topic: &str, index: PartitionIndex) -> Result<Arc<Partition>, LookupError> {
         self.topic_named(topic)?.partition(index)
+    }
+
+    /// Waits until the table shows the cluster as it was at `revision` or later: partitions of a topic that was created
+    /// then are open, or known not to open. For whoever answers a creation, so that the client's next request finds them.
+    pub async fn caught_up(&self, revision: Revision) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.shows.subscribe().wait_for(|shown| *shown >= revision).await;
+    }
+
+    /// The table shows the cluster as of `revision`.
+    pub(super) fn shows(&self, revision: Revision) {
+        self.shows.send_if_modified(|shown| {
+            let newer = revision > *shown;
+            *shown = revision.max(*shown);
+            newer
+        });
     }
 
     /// All partitions, in no order.

@@ -16,6 +16,8 @@ mod handlers;
 mod listener;
 #[cfg(test)]
 mod socket_test;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use broker::Broker;
 pub use listener::{Limits, ListenerName, Server};
