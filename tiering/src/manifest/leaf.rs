@@ -6,6 +6,7 @@ use varve_metadata::model::{Offset, Timestamp};
 
 use super::{
     edit::ManifestError,
+    encode::FormatError,
     entry::RemoteObject,
     version::{Chunk, Manifest},
 };
@@ -20,6 +21,15 @@ impl Leaf {
     /// Its entries in offset order; never empty.
     pub fn objects(&self) -> &[RemoteObject] {
         &self.objects
+    }
+
+    /// This leaf, if it is what `reference` says.
+    ///
+    /// # Errors
+    /// [`FormatError::Corrupt`] if it is another one.
+    pub fn matching(self, reference: &LeafRef) -> Result<Leaf, FormatError> {
+        let same = LeafRef::to(reference.id, &self) == *reference;
+        if same { Ok(self) } else { Err(FormatError::Corrupt("not the leaf that the manifest refers to")) }
     }
 }
 

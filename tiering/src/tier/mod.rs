@@ -1,1 +1,19 @@
 //! IO: the bucket, the manifests in it, uploads, the archiver, cold reads.
+//!
+//! [`bucket`] is the one door to the object store; [`cluster`] says whose bucket it is; [`manifests`] loads and publishes;
+//! [`partition`] is the handle through which everyone reads and changes one partition's manifest.
+
+pub mod bucket;
+pub mod cluster;
+pub mod manifests;
+pub mod partition;
+
+use std::time::SystemTime;
+
+use varve_metadata::model::Timestamp;
+
+/// The wall clock, as manifests carry it.
+fn wall_clock() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).ok().and_then(Timestamp::from_wire).unwrap_or_default()
+}
