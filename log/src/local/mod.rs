@@ -8,6 +8,7 @@
 //! ```
 
 pub mod checkpoint;
+pub mod cleaner;
 mod config;
 mod leader_epochs;
 mod log;
