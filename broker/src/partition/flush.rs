@@ -16,6 +16,11 @@ pub struct FlushError(pub(super) String);
 pub(super) struct FlushQueue(tokio::sync::Mutex<()>);
 
 impl Partition {
+    /// Whether an append has to be followed by [`committed`](Self::committed): `flush.messages` is set.
+    pub fn must_flush(&self) -> bool {
+        self.log().config().flush_messages.is_some()
+    }
+
     /// Returns once everything below `end` is committed: at once, unless `flush.messages` asks for a flush.
     ///
     /// Whoever comes while a flush runs waits for the next one, which covers all of them. Cancel-safe: a flush that

@@ -20,7 +20,15 @@ pub struct LocalTopic {
     pub name: TopicName,
     /// Whether only coordinators may write it.
     pub internal: bool,
-    partitions: RwLock<Vec<Option<Arc<Partition>>>>,
+    partitions: RwLock<Vec<Place>>,
+}
+
+/// What a topic has at one partition number.
+#[derive(Debug, Clone)]
+enum Place {
+    Nothing,
+    Offline,
+    Open(Arc<Partition>),
 }
 
 /// Why a partition cannot be had.
@@ -29,6 +37,9 @@ pub enum LookupError {
     /// No topic of that name or id.
     #[error("no such topic")]
     UnknownTopic,
+    /// The partition's log directory failed when it was to be opened (KAFKA_STORAGE_ERROR).
+    #[error("the partition's log directory is offline")]
+    Offline,
     /// The topic has no such partition here.
     #[error("no such partition")]
     UnknownPartition,
@@ -38,15 +49,23 @@ impl LocalTopic {
     /// The topic's partition of that number.
     ///
     /// # Errors
-    /// [`LookupError::UnknownPartition`].
+    /// [`LookupError::UnknownPartition`] and [`LookupError::Offline`].
     pub fn partition(&self, index: PartitionIndex) -> Result<Arc<Partition>, LookupError> {
         let partitions = self.partitions.read();
-        partitions.get(index.0 as usize).cloned().flatten().ok_or(LookupError::UnknownPartition)
+        match partitions.get(index.0 as usize) {
+            Some(Place::Open(partition)) => Ok(partition.clone()),
+            Some(Place::Offline) => Err(LookupError::Offline),
+            Some(Place::Nothing) | None => Err(LookupError::UnknownPartition),
+        }
     }
 
     /// Its partitions in the order of their numbers.
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
-        self.partitions.read().iter().flatten().cloned().collect()
+        let open = |place: &Place| match place {
+            Place::Open(partition) => Some(partition.clone()),
+            Place::Nothing | Place::Offline => None,
+        };
+        self.partitions.read().iter().filter_map(open).collect()
     }
 }
 
@@ -132,21 +151,25 @@ impl Partitions {
     /// Puts an opened partition in the table.
     pub fn insert(&self, partition: Arc<Partition>, internal: bool) {
         let (id, name) = (partition.id(), partition.topic().clone());
+        self.put(id, &name, internal, Place::Open(partition));
+    }
+
+    /// Notes that a partition is here and cannot be opened.
+    pub fn insert_offline(&self, id: PartitionId, name: &TopicName, internal: bool) {
+        self.put(id, name, internal, Place::Offline);
+    }
+
+    fn put(&self, id: PartitionId, name: &TopicName, internal: bool, place: Place) {
         let mut topics = self.topics.write();
-        let topic = topics
-            .by_id
-            .entry(id.topic)
-            .or_insert_with(|| {
-                Arc::new(LocalTopic { id: id.topic, name: name.clone(), internal, partitions: RwLock::default() })
-            })
-            .clone();
-        topics.by_name.insert(name, topic.clone());
+        let new = || Arc::new(LocalTopic { id: id.topic, name: name.clone(), internal, partitions: RwLock::default() });
+        let topic = topics.by_id.entry(id.topic).or_insert_with(new).clone();
+        topics.by_name.insert(name.clone(), topic.clone());
         let mut partitions = topic.partitions.write();
-        let place = id.index.0 as usize;
-        if partitions.len() <= place {
-            partitions.resize(place + 1, None);
+        let number = id.index.0 as usize;
+        if partitions.len() <= number {
+            partitions.resize(number + 1, Place::Nothing);
         }
-        partitions[place] = Some(partition);
+        partitions[number] = place;
     }
 
     /// Takes a topic and its partitions out of the table: requests do not find them any more.

@@ -14,6 +14,7 @@ use super::{
     budget::Reservation,
     dispatch::{self, DispatchError, Reply},
     listener::Shared,
+    transfer,
 };
 use crate::wire::frame::{self, FrameError, LENGTH_BYTES};
 
@@ -22,8 +23,6 @@ use crate::wire::frame::{self, FrameError, LENGTH_BYTES};
 const FIRST_READ_BYTES: usize = 16 * 1024;
 /// Up to here a frame's memory is reserved at once; beyond, it doubles as bytes arrive, so that a claim costs nothing.
 const GROW_FROM_BYTES: usize = 1024 * 1024;
-/// A buffer that grew above this is given back when the client pauses.
-const KEEP_BYTES: usize = 64 * 1024;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -83,17 +82,18 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     /// The next frame, without its length, and its part of the budget; `None` when the client has left.
-    async fn read_frame(&mut self) -> Result<Option<(Bytes, Reservation)>, Closed> {
-        if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BYTES {
-            self.read_ready_or_shrink()?;
-        }
+    async fn read_frame(&mut self) -> Result<Option<(Bytes, Option<Reservation>)>, Closed> {
         while self.buffer.len() < LENGTH_BYTES {
-            if self.read_up_to(FIRST_READ_BYTES).await? == 0 {
+            if self.read_first().await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(unexpected_end().into()) };
             }
         }
         let bytes = frame::check_length(self.buffer.get_i32(), self.shared.limits.frame_bytes)?;
-        let reservation = self.shared.budget.reserve(bytes).await;
+        // Small frames are bounded by the number of connections.
+        let reservation = match bytes {
+            ..=FIRST_READ_BYTES => None,
+            _ => Some(self.shared.budget.reserve(bytes).await),
+        };
         while self.buffer.len() < bytes {
             let missing = bytes - self.buffer.len();
             let step = missing.min(GROW_FROM_BYTES.max(self.buffer.len()));
@@ -104,16 +104,20 @@ impl Connection<'_> {
         Ok(Some((self.buffer.split_to(bytes).freeze(), reservation)))
     }
 
-    /// Reads what is there already; if nothing is, gives a large buffer back before the wait.
-    fn read_ready_or_shrink(&mut self) -> io::Result<()> {
-        match self.stream.try_read_buf(&mut (&mut self.buffer).limit(FIRST_READ_BYTES)) {
-            // The end is met again by the read that follows.
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.buffer = BytesMut::new();
-                Ok(())
+    /// Reads the start of a frame. While nothing comes the connection holds no memory: ten thousand idle ones weigh
+    /// little.
+    async fn read_first(&mut self) -> io::Result<usize> {
+        loop {
+            self.buffer.reserve(FIRST_READ_BYTES);
+            match self.stream.try_read_buf(&mut (&mut self.buffer).limit(FIRST_READ_BYTES)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.buffer.is_empty() {
+                        self.buffer = BytesMut::new();
+                    }
+                    self.stream.readable().await?;
+                }
+                read => return read,
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -126,6 +130,8 @@ impl Connection<'_> {
     async fn write(&mut self, reply: Reply) -> Result<(), Closed> {
         match reply {
             Reply::Frame(frame) => self.stream.write_all(&frame).await?,
+            Reply::Fetch(frame) => transfer::send(&mut self.stream, frame).await?,
+            Reply::Nothing => {}
         }
         Ok(())
     }

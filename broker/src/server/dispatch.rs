@@ -6,14 +6,18 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use kafka_protocol::{
     error::ResponseError,
-    messages::{ApiKey, ApiVersionsRequest},
+    messages::{ApiKey, ApiVersionsRequest, FetchRequest, ProduceRequest},
     protocol::{Decodable, Encodable},
 };
 use tracing::error;
 
-use super::{Broker, RequestContext, handlers};
+use super::{
+    Broker, RequestContext,
+    handlers::{self, produce::Produced},
+};
 use crate::wire::{
     api::Api,
+    fetch_response::{self, FetchFrame},
     frame::{self, EncodeError, FrameError},
     later,
     shape::ShapeError,
@@ -24,6 +28,10 @@ use crate::wire::{
 pub(super) enum Reply {
     /// A whole frame, length first.
     Frame(BytesMut),
+    /// A frame whose records are elsewhere.
+    Fetch(FetchFrame),
+    /// Nothing: a producer with acks=0.
+    Nothing,
 }
 
 /// Why a connection is closed instead of answered.
@@ -37,6 +45,10 @@ pub(super) enum DispatchError {
     Decode { key: ApiKey, version: i16, reason: String },
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    #[error("records cannot be read: {0}")]
+    Records(#[from] std::io::Error),
+    #[error("produce with acks=0 failed")]
+    Unanswerable,
     #[error("the handler of {key:?} panicked")]
     Panic { key: ApiKey },
 }
@@ -87,6 +99,8 @@ macro_rules! serve {
 
 async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
     match key {
+        ApiKey::Produce => produce(broker, context, body).await,
+        ApiKey::Fetch => fetch(broker, context, body).await,
         ApiKey::ApiVersions => serve!(broker, key, context, body, ApiVersionsRequest, api_versions),
         // `find_api` lets nothing else in; a line missing here is a mistake that closes the connection.
         other => {
@@ -94,6 +108,23 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
             Err(FrameError::Key { key: other as i16 }.into())
         }
     }
+}
+
+async fn produce(broker: &Broker, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
+    let (key, version) = (ApiKey::Produce, context.api_version);
+    let request: ProduceRequest = decode(key, version, body)?;
+    match handlers::produce::handle(broker, context, request).await {
+        Produced::Answer(response) => encode(key, version, context.correlation_id, &response),
+        Produced::Nothing => Ok(Reply::Nothing),
+        Produced::Close => Err(DispatchError::Unanswerable),
+    }
+}
+
+async fn fetch(broker: &Broker, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
+    let (key, version) = (ApiKey::Fetch, context.api_version);
+    let request: FetchRequest = decode(key, version, body)?;
+    let answer = handlers::fetch::handle(broker, context, request).await;
+    Ok(Reply::Fetch(fetch_response::encode(version, context.correlation_id, answer)?))
 }
 
 fn decode<R: Decodable>(key: ApiKey, version: i16, mut body: Bytes) -> Result<R, DispatchError> {

@@ -12,19 +12,26 @@ mod broker;
 mod budget;
 mod connection;
 mod dispatch;
+mod fetch_session;
 mod handlers;
 mod listener;
+pub(crate) mod lookup;
 #[cfg(test)]
 mod socket_test;
 #[cfg(test)]
 pub(crate) mod testing;
+mod transfer;
 
 pub use broker::Broker;
 pub use listener::{Limits, ListenerName, Server};
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use kafka_protocol::protocol::StrBytes;
+use varve_metadata::model::Timestamp;
 
 /// What a handler may know about the request besides its body.
 #[derive(Debug, Clone)]
@@ -48,4 +55,10 @@ impl RequestContext {
     pub(crate) fn client_id(&self) -> &str {
         self.client_id.as_deref().unwrap_or_default()
     }
+}
+
+/// The wall clock, as records carry it.
+pub(crate) fn wall_clock() -> Timestamp {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    Timestamp::from_wire(millis).unwrap_or_default()
 }

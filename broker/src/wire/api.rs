@@ -27,6 +27,7 @@ const fn api(key: ApiKey, min: i16, max: i16, shape: &'static Shape) -> Api {
 pub(crate) static SERVED: &[Api] = &[
     // librdkafka and its bindings look for version 0 before they trust a broker with anything (KAFKA-18659).
     Api { key: ApiKey::Produce, advertised_min: 0, min: 3, max: 13, shape: &shapes::PRODUCE },
+    api(ApiKey::Fetch, 4, 18, &shapes::FETCH),
     api(ApiKey::ApiVersions, 0, 4, &shapes::API_VERSIONS),
 ];
 

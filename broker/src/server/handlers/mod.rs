@@ -3,3 +3,7 @@
 //! a line in [`crate::wire::api::SERVED`] and an arm in [`super::dispatch`].
 
 pub(super) mod api_versions;
+pub(super) mod fetch;
+mod fetch_read;
+pub(super) mod produce;
+mod produce_errors;

@@ -1,0 +1,224 @@
+//! Fetch: from what a consumer wants to where its records lie, waiting until there are enough.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{FetchRequest, fetch_request::FetchTopic},
+    protocol::StrBytes,
+};
+use tokio::time::timeout_at;
+use uuid::Uuid;
+
+use super::fetch_read::{FetchLimits, Fetched, Round};
+use crate::{
+    partition::{Isolation, Partition, Waiter, Watch},
+    server::{
+        Broker, RequestContext,
+        fetch_session::{Named, PartitionKey, Wanted},
+        lookup::{self, TopicRef},
+    },
+    wire::fetch_response::{FetchAnswer, NodeEndpoint, PartitionAnswer, TopicAnswer, TopicKey},
+};
+
+/// First version that names topics by id (KIP-516).
+const TOPIC_IDS_SINCE: i16 = 13;
+/// First version that answers with the leader's address (KIP-951).
+const LEADERS_SINCE: i16 = 16;
+/// Last version whose clients may not know KAFKA_STORAGE_ERROR.
+const BEFORE_STORAGE_ERROR: i16 = 5;
+
+pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext, request: FetchRequest) -> FetchAnswer {
+    let uses_topic_ids = context.api_version >= TOPIC_IDS_SINCE;
+    let deadline = context.received + Duration::from_millis(request.max_wait_ms.max(0) as u64);
+    let max_bytes = (request.max_bytes.max(0) as u32).min(broker.fetch_max_bytes);
+    let limits = FetchLimits {
+        min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
+        max_bytes,
+        isolation: if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted },
+        is_replica: replica_id(&request) >= 0,
+        deadline,
+    };
+    let session = (request.session_id, request.session_epoch);
+    let (named, forgotten) = names(request, uses_topic_ids);
+    let begun = broker.fetch_sessions.begin(session, uses_topic_ids, named, &forgotten, Instant::now());
+    let (turn, wanted) = match begun {
+        Ok(begun) => begun,
+        Err(error) => return FetchAnswer { error: error.code(), ..FetchAnswer::default() },
+    };
+    let fetched = collect(broker, &wanted, &limits).await;
+    let mut leaders = Vec::new();
+    let mut answers: Vec<_> = wanted
+        .iter()
+        .zip(fetched)
+        .map(|((key, _), fetched)| {
+            let mut answer = fetched.answer(key.index);
+            adapt(broker, context, key, &mut answer, &mut leaders);
+            (key.clone(), answer)
+        })
+        .collect();
+    match broker.fetch_sessions.end(turn, uses_topic_ids, &wanted, &mut answers, Instant::now()) {
+        Ok(session_id) => FetchAnswer { error: 0, session_id, topics: by_topic(answers), leaders },
+        Err((session_id, error)) => FetchAnswer { error: error.code(), session_id, ..FetchAnswer::default() },
+    }
+}
+
+fn replica_id(request: &FetchRequest) -> i32 {
+    // Version 15 moved it into a tagged field.
+    request.replica_id.0.max(request.replica_state.replica_id.0)
+}
+
+/// The partitions that the request names, and those it takes out of its session. Names are copied: the request's frame
+/// is not kept while it waits.
+fn names(request: FetchRequest, uses_topic_ids: bool) -> (Named, Vec<PartitionKey>) {
+    let key_of = |name: &StrBytes, id: Uuid| {
+        if uses_topic_ids { TopicKey::Id(id) } else { TopicKey::Named(Arc::from(name.as_str())) }
+    };
+    let mut named = Named::with_capacity(request.topics.iter().map(|topic: &FetchTopic| topic.partitions.len()).sum());
+    for topic in request.topics {
+        let key = key_of(&topic.topic, topic.topic_id);
+        named.extend(topic.partitions.into_iter().map(|partition| {
+            let wanted = Wanted {
+                offset: partition.fetch_offset,
+                max_bytes: partition.partition_max_bytes,
+                current_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+            };
+            (PartitionKey { topic: key.clone(), index: partition.partition }, wanted)
+        }));
+    }
+    let forgotten = request.forgotten_topics_data.into_iter().flat_map(|topic| {
+        let key = key_of(&topic.topic, topic.topic_id);
+        topic.partitions.into_iter().map(move |index| PartitionKey { topic: key.clone(), index })
+    });
+    (named, forgotten.collect())
+}
+
+impl TopicKey {
+    fn as_ref(&self) -> TopicRef<'_> {
+        match self {
+            TopicKey::Named(name) => TopicRef::Named(name),
+            TopicKey::Id(id) => TopicRef::Id(*id),
+        }
+    }
+}
+
+/// Reads until there are enough bytes, something cannot wait, or time is up.
+async fn collect(broker: &Broker, wanted: &Named, limits: &FetchLimits) -> Vec<Fetched> {
+    let partitions = find_all(broker, wanted);
+    let round = Round { wanted, partitions: &partitions, limits };
+    let first = round.read();
+    if first.is_enough(limits) || limits.deadline <= Instant::now() && first.remote == 0 {
+        return first.fetched;
+    }
+    if first.remote > 0 {
+        return round.finish_remote(first.fetched).await;
+    }
+    // Nothing may fall between a look at a partition and the wait for it: watch first, then look.
+    let waiter = Waiter::default();
+    let watches: Vec<Watch> = partitions.iter().flatten().map(|partition| partition.watch(&waiter)).collect();
+    let fetched = loop {
+        let appended = total_appended(&partitions);
+        let read = round.read();
+        if read.remote > 0 {
+            break round.finish_remote(read.fetched).await;
+        }
+        if read.is_enough(limits) || limits.deadline <= Instant::now() || broker.shutdown.is_cancelled() {
+            break read.fetched;
+        }
+        let missing = u64::from(limits.min_bytes).saturating_sub(read.bytes);
+        let grown = async {
+            loop {
+                waiter.woken().await;
+                // A reader of committed records may gain much by a marker of a few bytes: it always looks.
+                if limits.isolation == Isolation::Committed || total_appended(&partitions) - appended >= missing {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            _ = timeout_at(limits.deadline.into(), grown) => {}
+            () = broker.shutdown.cancelled() => {}
+        }
+    };
+    drop(watches);
+    fetched
+}
+
+/// Bytes that all of them got since they were opened; only differences mean anything.
+fn total_appended(partitions: &[Result<Arc<Partition>, ResponseError>]) -> u64 {
+    partitions.iter().flatten().map(|partition| partition.appended_bytes()).fold(0, u64::wrapping_add)
+}
+
+fn find_all(broker: &Broker, wanted: &Named) -> Vec<Result<Arc<Partition>, ResponseError>> {
+    let mut found: Option<(&TopicKey, lookup::FoundTopic<'_>)> = None;
+    wanted
+        .iter()
+        .map(|(key, _)| {
+            let topic = match found.take() {
+                Some((of, topic)) if *of == key.topic => topic,
+                _ => lookup::topic(broker, key.topic.as_ref()),
+            };
+            let partition = topic.partition(key.index);
+            found = Some((&key.topic, topic));
+            partition
+        })
+        .collect()
+}
+
+/// Says errors in the words that this client knows, and who leads instead.
+fn adapt(
+    broker: &Broker,
+    context: &RequestContext,
+    key: &PartitionKey,
+    answer: &mut PartitionAnswer,
+    leaders: &mut Vec<NodeEndpoint>,
+) {
+    let not_leader = ResponseError::NotLeaderOrFollower.code();
+    if answer.error == ResponseError::KafkaStorageError.code() && context.api_version <= BEFORE_STORAGE_ERROR {
+        answer.error = not_leader;
+    }
+    let moved = answer.error == not_leader || answer.error == ResponseError::FencedLeaderEpoch.code();
+    if !moved || context.api_version < LEADERS_SINCE {
+        return;
+    }
+    let Some(leader) = lookup::topic(broker, key.topic.as_ref()).leader(context, key.index) else { return };
+    answer.leader = Some((leader.id.to_wire(), leader.epoch.to_wire()));
+    if let Some(endpoint) = leader.endpoint {
+        let node =
+            NodeEndpoint { id: leader.id.to_wire(), host: endpoint.host, port: endpoint.port, rack: leader.rack };
+        if !leaders.contains(&node) {
+            leaders.push(node);
+        }
+    }
+}
+
+/// Groups neighbours of one topic, keeping the order.
+fn by_topic(answers: Vec<(PartitionKey, PartitionAnswer)>) -> Vec<TopicAnswer> {
+    let mut topics: Vec<TopicAnswer> = Vec::new();
+    for (key, answer) in answers {
+        match topics.last_mut() {
+            Some(last) if last.topic == key.topic => last.partitions.push(answer),
+            _ => topics.push(TopicAnswer { topic: key.topic, partitions: vec![answer] }),
+        }
+    }
+    topics
+}
+
+impl Round<'_> {
+    /// Reads the archived partitions side by side, and looks at the others again when that is done.
+    async fn finish_remote(&self, fetched: Vec<Fetched>) -> Vec<Fetched> {
+        let limits = self.limits;
+        let finished = fetched.into_iter().zip(self.partitions).map(|(fetched, partition)| async move {
+            match (fetched, partition) {
+                (Fetched::Remote(remote), Ok(partition)) => remote.finish(partition, limits).await,
+                (other, _) => other,
+            }
+        });
+        join_all(finished).await
+    }
+}

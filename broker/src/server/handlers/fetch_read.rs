@@ -1,0 +1,240 @@
+//! One look at every partition of a fetch: errors, bounds, and where the records lie.
+
+use std::{sync::Arc, time::Instant};
+
+use futures::FutureExt;
+use kafka_protocol::error::ResponseError;
+use tokio::time::timeout_at;
+use tracing::{debug, warn};
+use varve_log::local::{AbortedTxn, ReadError};
+use varve_metadata::model::{LeaderEpoch, Offset};
+
+use crate::{
+    partition::{
+        Isolation, Partition, PartitionRead, PartitionReadError, ReadBounds, ReadRequest, RemoteError, RemoteReader,
+        StaleEpoch,
+    },
+    server::fetch_session::{Named, Wanted},
+    wire::fetch_response::{PartitionAnswer, Records},
+};
+
+/// What holds for all partitions of one fetch.
+#[derive(Debug)]
+pub(super) struct FetchLimits {
+    pub(super) min_bytes: u32,
+    pub(super) max_bytes: u32,
+    pub(super) isolation: Isolation,
+    /// The asker calls itself a follower; this broker has none.
+    pub(super) is_replica: bool,
+    pub(super) deadline: Instant,
+}
+
+/// What was found for one partition.
+#[derive(Debug)]
+pub(super) enum Fetched {
+    Failed(ResponseError),
+    Local { bounds: ReadBounds, records: Records, aborted: Option<Vec<AbortedTxn>> },
+    Remote(RemoteRead),
+    Diverged { bounds: ReadBounds, epoch: LeaderEpoch, end: Offset },
+}
+
+/// Records that the archive is to be asked for.
+#[derive(Debug)]
+pub(super) struct RemoteRead {
+    bounds: ReadBounds,
+    reader: Arc<dyn RemoteReader>,
+    from: Offset,
+    bound: Offset,
+    max_bytes: u32,
+}
+
+/// The partitions of one fetch.
+pub(super) struct Round<'a> {
+    pub(super) wanted: &'a Named,
+    pub(super) partitions: &'a [Result<Arc<Partition>, ResponseError>],
+    pub(super) limits: &'a FetchLimits,
+}
+
+/// What one look at all of them found.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    pub(super) fetched: Vec<Fetched>,
+    /// Bytes of local records.
+    pub(super) bytes: u64,
+    /// Partitions that lie in the archive.
+    pub(super) remote: usize,
+    /// Something that a client is to know at once: an error, or that its log diverged.
+    urgent: bool,
+}
+
+impl Look {
+    /// Whether the answer can go out now.
+    pub(super) fn is_enough(&self, limits: &FetchLimits) -> bool {
+        let enough = self.urgent || self.fetched.is_empty() || self.bytes >= u64::from(limits.min_bytes);
+        enough && self.remote == 0
+    }
+}
+
+impl Round<'_> {
+    /// Looks at each partition in turn, while the fetch's bytes last. Until one has records, size limits give way to the
+    /// rule that a client always gets on: at least one batch.
+    pub(super) fn read(&self) -> Look {
+        let mut look = Look { fetched: Vec::with_capacity(self.wanted.len()), ..Look::default() };
+        let mut budget = self.limits.max_bytes;
+        let mut at_least_one = true;
+        for ((_, wanted), partition) in self.wanted.iter().zip(self.partitions) {
+            let max_bytes = (wanted.max_bytes.max(0) as u32).min(budget);
+            let fetched = match partition {
+                Err(error) => Fetched::Failed(*error),
+                Ok(_) if self.limits.is_replica => Fetched::Failed(ResponseError::NotLeaderOrFollower),
+                Ok(partition) => read_one(partition, wanted, max_bytes, at_least_one, self.limits.isolation),
+            };
+            let taken = match &fetched {
+                Fetched::Local { records, .. } => {
+                    look.bytes += records.len() as u64;
+                    records.len() as u32
+                }
+                // How much the archive will give is not known yet: room is kept for all that it may.
+                Fetched::Remote(remote) => {
+                    look.remote += 1;
+                    remote.max_bytes.max(1)
+                }
+                Fetched::Failed(_) | Fetched::Diverged { .. } => {
+                    look.urgent = true;
+                    0
+                }
+            };
+            at_least_one &= taken == 0;
+            budget = budget.saturating_sub(taken);
+            look.fetched.push(fetched);
+        }
+        look
+    }
+}
+
+fn read_one(
+    partition: &Partition,
+    wanted: &Wanted,
+    max_bytes: u32,
+    at_least_one: bool,
+    isolation: Isolation,
+) -> Fetched {
+    let Some(from) = Offset::from_wire(wanted.offset) else { return Fetched::Failed(ResponseError::OffsetOutOfRange) };
+    let request = ReadRequest {
+        from,
+        current_epoch: LeaderEpoch::from_wire(wanted.current_epoch),
+        last_fetched_epoch: LeaderEpoch::from_wire(wanted.last_fetched_epoch),
+        isolation,
+        max_bytes,
+        at_least_one,
+    };
+    match partition.read(&request) {
+        Ok((bounds, PartitionRead::Local { slice, aborted })) => {
+            let records = if slice.len == 0 { Records::None } else { Records::Local(slice) };
+            Fetched::Local { bounds, records, aborted: told(isolation, aborted) }
+        }
+        // No room left: it has its turn in a later fetch.
+        Ok((bounds, PartitionRead::Remote { .. })) if max_bytes == 0 && !at_least_one => nothing(bounds, isolation),
+        Ok((bounds, PartitionRead::Remote { reader, from, bound, max_bytes })) => {
+            Fetched::Remote(RemoteRead { bounds, reader, from, bound, max_bytes })
+        }
+        Ok((bounds, PartitionRead::Diverged { epoch, end })) => Fetched::Diverged { bounds, epoch, end },
+        Err(error) => Fetched::Failed(error_code(partition, &error)),
+    }
+}
+
+fn nothing(bounds: ReadBounds, isolation: Isolation) -> Fetched {
+    Fetched::Local { bounds, records: Records::None, aborted: told(isolation, Vec::new()) }
+}
+
+/// Readers of everything get null instead of a list.
+fn told(isolation: Isolation, aborted: Vec<AbortedTxn>) -> Option<Vec<AbortedTxn>> {
+    (isolation == Isolation::Committed).then_some(aborted)
+}
+
+/// The only place where a [`PartitionReadError`] becomes Kafka's.
+fn error_code(partition: &Partition, error: &PartitionReadError) -> ResponseError {
+    match error {
+        PartitionReadError::Offline => ResponseError::KafkaStorageError,
+        PartitionReadError::Epoch(StaleEpoch::Fenced(_)) => ResponseError::FencedLeaderEpoch,
+        PartitionReadError::Epoch(StaleEpoch::Unknown(_)) => ResponseError::UnknownLeaderEpoch,
+        PartitionReadError::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+        PartitionReadError::Failed(ReadError::OutOfRange { .. }) => ResponseError::OffsetOutOfRange,
+        PartitionReadError::Failed(ReadError::Corrupt(reason)) => {
+            warn!(topic = %partition.topic(), partition = %partition.id().index, %reason, "local log is damaged");
+            ResponseError::CorruptMessage
+        }
+        PartitionReadError::Failed(ReadError::Storage(reason)) => {
+            partition.log_dir().fail(reason);
+            ResponseError::KafkaStorageError
+        }
+    }
+}
+
+impl RemoteRead {
+    /// Asks the archive, until the deadline. The read itself goes on after it, so that the next fetch finds the records
+    /// in the cache: slow is late, never lost work.
+    pub(super) async fn finish(self, partition: &Partition, limits: &FetchLimits) -> Fetched {
+        let RemoteRead { bounds, reader, from, bound, max_bytes } = self;
+        let read = tokio::spawn(reader.read(from, bound, max_bytes)).map(|joined| match joined {
+            Ok(read) => read,
+            Err(panic) => Err(RemoteError::Unavailable(panic.to_string())),
+        });
+        let batches = match timeout_at(limits.deadline.into(), read).await {
+            Err(_late) => return nothing(bounds, limits.isolation),
+            Ok(Ok(batches)) => batches,
+            Ok(Err(error)) => {
+                debug!(topic = %partition.topic(), partition = %partition.id().index, %from, %error, "archive read failed");
+                return Fetched::Failed(match error {
+                    RemoteError::OutOfRange => ResponseError::OffsetOutOfRange,
+                    RemoteError::Unavailable(_) => ResponseError::KafkaStorageError,
+                    RemoteError::Corrupt(_) => ResponseError::CorruptMessage,
+                });
+            }
+        };
+        if batches.is_empty() {
+            return read_behind_gap(partition, bounds, max_bytes, limits.isolation);
+        }
+        Fetched::Local {
+            bounds,
+            records: Records::Remote(batches.pieces),
+            aborted: told(limits.isolation, batches.aborted),
+        }
+    }
+}
+
+/// Compaction may leave nothing between the offset asked for and the local log: the reader goes on there.
+fn read_behind_gap(partition: &Partition, bounds: ReadBounds, max_bytes: u32, isolation: Isolation) -> Fetched {
+    let wanted = Wanted {
+        offset: partition.log().local_start().to_wire(),
+        max_bytes: max_bytes as i32,
+        current_epoch: -1,
+        last_fetched_epoch: -1,
+    };
+    match read_one(partition, &wanted, max_bytes, true, isolation) {
+        // The archive moved on meanwhile: next time.
+        Fetched::Remote(_) => nothing(bounds, isolation),
+        read => read,
+    }
+}
+
+impl Fetched {
+    /// As it is told to the client.
+    pub(super) fn answer(self, index: i32) -> PartitionAnswer {
+        let with = |bounds: ReadBounds| PartitionAnswer {
+            high_watermark: bounds.high_watermark.0.to_wire(),
+            last_stable: bounds.last_stable.0.to_wire(),
+            log_start: bounds.log_start.0.to_wire(),
+            ..PartitionAnswer::failed(index, 0)
+        };
+        match self {
+            Fetched::Failed(error) => PartitionAnswer::failed(index, error.code()),
+            Fetched::Local { bounds, records, aborted } => PartitionAnswer { records, aborted, ..with(bounds) },
+            Fetched::Diverged { bounds, epoch, end } => {
+                PartitionAnswer { diverging: Some((epoch.to_wire(), end.to_wire())), ..with(bounds) }
+            }
+            // Nobody asked the archive: the client asks again.
+            Fetched::Remote(remote) => with(remote.bounds),
+        }
+    }
+}

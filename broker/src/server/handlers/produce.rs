@@ -1,0 +1,229 @@
+//! Produce: record batches, one per partition, from the frame to the log without a copy.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::future;
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        ProduceRequest, ProduceResponse,
+        produce_request::{PartitionProduceData, TopicProduceData},
+        produce_response::{
+            BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+        },
+    },
+    protocol::StrBytes,
+};
+use tokio::time::timeout;
+use tracing::{debug, info};
+use varve_log::local::{AppendOrigin, Appended};
+use varve_metadata::model::{LogEndOffset, LogStartOffset, Timestamp};
+
+use super::produce_errors::{Refusal, check_one_batch};
+use crate::{
+    partition::{FlushError, Partition},
+    server::{
+        Broker, RequestContext,
+        lookup::{self, FoundTopic, TopicRef},
+        wall_clock,
+    },
+};
+
+/// What goes back to the producer.
+#[derive(Debug)]
+pub(in crate::server) enum Produced {
+    /// Results per partition.
+    Answer(ProduceResponse),
+    /// acks=0, and all went well: the producer expects no answer.
+    Nothing,
+    /// acks=0, and something failed: closing the connection is the only way to tell.
+    Close,
+}
+
+/// Client id of Kafka's own tools, which may write internal topics.
+const ADMIN_CLIENT: &str = "__admin_client";
+/// First version that names topics by id (KIP-516).
+const TOPIC_IDS_SINCE: i16 = 13;
+/// First version that answers with the leader's address (KIP-951).
+const LEADERS_SINCE: i16 = 10;
+
+pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext, request: ProduceRequest) -> Produced {
+    let terms = Terms { acks: request.acks, version: context.api_version, now: wall_clock() };
+    let mut response = ProduceResponse::default();
+    let mut pending = Vec::new();
+    for topic in request.topic_data {
+        let place = response.responses.len();
+        let answer = append_topic(broker, context, topic, terms, |partition, waiting| {
+            pending.push(Pending { place: (place, partition), waiting });
+        });
+        response.responses.push(answer);
+    }
+    if !pending.is_empty() {
+        let limit = (terms.acks == -1).then(|| Duration::from_millis(request.timeout_ms.max(0) as u64));
+        settle(pending, limit, &mut response).await;
+    }
+    let is_failed = |answer: &PartitionProduceResponse| answer.error_code != 0;
+    let failed = response.responses.iter().any(|topic| topic.partition_responses.iter().any(is_failed));
+    match (terms.acks, failed) {
+        (0, false) => Produced::Nothing,
+        (0, true) => {
+            info!(client = context.client_id(), peer = %context.peer, "produce with acks=0 failed: closing its connection");
+            Produced::Close
+        }
+        (_, true) if context.api_version >= LEADERS_SINCE => {
+            add_leaders(broker, context, &mut response);
+            Produced::Answer(response)
+        }
+        _ => Produced::Answer(response),
+    }
+}
+
+/// What holds for every partition of one request.
+#[derive(Clone, Copy)]
+struct Terms {
+    acks: i16,
+    version: i16,
+    now: Timestamp,
+}
+
+/// Records that are in the log and not committed yet.
+struct Waiting {
+    partition: Arc<Partition>,
+    end: LogEndOffset,
+}
+
+struct Pending {
+    /// Topic and partition in the response.
+    place: (usize, usize),
+    waiting: Waiting,
+}
+
+fn append_topic(
+    broker: &Broker,
+    context: &RequestContext,
+    topic: TopicProduceData,
+    terms: Terms,
+    mut wait_for: impl FnMut(usize, Waiting),
+) -> TopicProduceResponse {
+    let found = lookup::topic(broker, topic_ref(terms.version, &topic.name, topic.topic_id));
+    let is_closed = found.local().is_some_and(|topic| topic.internal) && context.client_id() != ADMIN_CLIENT;
+    let mut answers = Vec::with_capacity(topic.partition_data.len());
+    for data in topic.partition_data {
+        let index = data.index;
+        let outcome = if is_closed {
+            Err(ResponseError::InvalidTopicException.into())
+        } else {
+            append_partition(&found, data, terms)
+        };
+        let answer = PartitionProduceResponse::default().with_index(index).with_base_offset(-1);
+        answers.push(match outcome {
+            Ok((appended, waiting)) => {
+                if let Some(waiting) = waiting {
+                    wait_for(answers.len(), waiting);
+                }
+                let LogStartOffset(log_start) = appended.log_start;
+                answer
+                    .with_base_offset(appended.base.to_wire())
+                    .with_log_append_time_ms(appended.log_append_time.map_or(-1, Timestamp::to_wire))
+                    .with_log_start_offset(log_start.to_wire())
+            }
+            Err(refusal) => {
+                debug!(topic = %topic.name.0, partition = index, %refusal, "produce refused");
+                refuse(answer, refusal)
+            }
+        });
+    }
+    TopicProduceResponse::default()
+        .with_name(topic.name)
+        .with_topic_id(topic.topic_id)
+        .with_partition_responses(answers)
+}
+
+fn topic_ref(version: i16, name: &StrBytes, id: uuid::Uuid) -> TopicRef<'_> {
+    if version >= TOPIC_IDS_SINCE { TopicRef::Id(id) } else { TopicRef::Named(name) }
+}
+
+fn append_partition(
+    found: &FoundTopic<'_>,
+    data: PartitionProduceData,
+    terms: Terms,
+) -> Result<(Appended, Option<Waiting>), Refusal> {
+    let partition = found.partition(data.index)?;
+    if !(-1..=1).contains(&terms.acks) {
+        return Err(ResponseError::InvalidRequiredAcks.into());
+    }
+    let records: Bytes = data.records.unwrap_or_default();
+    let batch = check_one_batch(&records, terms.version)?;
+    let appended = partition.append(batch, AppendOrigin::Client, terms.now).map_err(|error| {
+        let LogStartOffset(log_start) = partition.log_start();
+        Refusal::of_append(&error, log_start)
+    })?;
+    let must_wait = partition.must_flush();
+    Ok((appended, must_wait.then(|| Waiting { partition, end: appended.end })))
+}
+
+fn refuse(answer: PartitionProduceResponse, refusal: Refusal) -> PartitionProduceResponse {
+    let record_errors = refusal.records.into_iter().map(|(index, message)| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(index)
+            .with_batch_index_error_message(Some(StrBytes::from_string(message)))
+    });
+    answer
+        .with_error_code(refusal.error.code())
+        .with_log_start_offset(refusal.log_start.map_or(-1, |offset| offset.to_wire()))
+        .with_record_errors(record_errors.collect())
+        .with_error_message(refusal.message.map(StrBytes::from_string))
+}
+
+/// Waits until everything is committed, all partitions side by side, and turns what is not into its error.
+async fn settle(pending: Vec<Pending>, limit: Option<Duration>, response: &mut ProduceResponse) {
+    let waits = pending.into_iter().map(|Pending { place, waiting }| async move {
+        (place, within(limit, waiting.partition.committed(waiting.end)).await)
+    });
+    for ((topic, partition), outcome) in future::join_all(waits).await {
+        if let Err(error) = outcome {
+            let answer = &mut response.responses[topic].partition_responses[partition];
+            // The records may be kept none the less: a retry of an idempotent producer finds out.
+            answer.error_code = error.code();
+            answer.base_offset = -1;
+        }
+    }
+}
+
+async fn within(
+    limit: Option<Duration>,
+    committed: impl Future<Output = Result<(), FlushError>>,
+) -> Result<(), ResponseError> {
+    let outcome = match limit {
+        Some(limit) => timeout(limit, committed).await.map_err(|_| ResponseError::RequestTimedOut)?,
+        None => committed.await,
+    };
+    outcome.map_err(|_| ResponseError::KafkaStorageError)
+}
+
+/// Tells the client who leads the partitions that are not led here (KIP-951).
+fn add_leaders(broker: &Broker, context: &RequestContext, response: &mut ProduceResponse) {
+    for topic in &mut response.responses {
+        let found = lookup::topic(broker, topic_ref(context.api_version, &topic.name, topic.topic_id));
+        for answer in &mut topic.partition_responses {
+            if answer.error_code != ResponseError::NotLeaderOrFollower.code() {
+                continue;
+            }
+            let Some(leader) = found.leader(context, answer.index) else { continue };
+            answer.current_leader = LeaderIdAndEpoch::default()
+                .with_leader_id(leader.id.to_wire().into())
+                .with_leader_epoch(leader.epoch.to_wire());
+            let is_new = response.node_endpoints.iter().all(|node| node.node_id.0 != leader.id.to_wire());
+            if let Some(endpoint) = leader.endpoint.filter(|_| is_new) {
+                response.node_endpoints.push(
+                    NodeEndpoint::default()
+                        .with_node_id(leader.id.to_wire().into())
+                        .with_host(StrBytes::from_string(endpoint.host))
+                        .with_port(i32::from(endpoint.port))
+                        .with_rack(leader.rack.map(StrBytes::from_string)),
+                );
+            }
+        }
+    }
+}
