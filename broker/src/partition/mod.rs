@@ -14,6 +14,7 @@
 
 mod flush;
 mod leadership;
+mod offsets;
 mod read;
 mod remote;
 mod table;
@@ -21,6 +22,7 @@ mod waiters;
 
 pub use flush::FlushError;
 pub use leadership::{LogDirHealth, Partition, PartitionAppendError, StaleEpoch};
+pub use offsets::{OffsetAnswer, OffsetError, OffsetQuestion};
 pub use read::{Isolation, PartitionRead, PartitionReadError, ReadBounds, ReadRequest};
 pub use remote::{RemoteBatches, RemoteError, RemoteReader};
 pub use table::{LocalTopic, LookupError, Partitions};

@@ -49,11 +49,30 @@ pub struct ReadBounds {
 pub enum PartitionRead {
     /// In a local segment (`len` 0: nothing yet), with the aborted transactions met there if
     /// [`Isolation::Committed`].
-    Local { slice: LogSlice, aborted: Vec<AbortedTxn> },
+    Local {
+        /// The records, as they lie in the segment.
+        slice: LogSlice,
+        /// For [`Isolation::Committed`]; else empty.
+        aborted: Vec<AbortedTxn>,
+    },
     /// In the archive: ask `reader` for at most `max_bytes` from `from`, below `bound`.
-    Remote { reader: Arc<dyn RemoteReader>, from: Offset, bound: Offset, max_bytes: u32 },
+    Remote {
+        /// Reads this partition's archive.
+        reader: Arc<dyn RemoteReader>,
+        /// First offset wanted.
+        from: Offset,
+        /// First offset that may not be given.
+        bound: Offset,
+        /// Most bytes, unless one batch is larger.
+        max_bytes: u32,
+    },
     /// The reader's log parted from ours: epoch and end offset of what both have.
-    Diverged { epoch: LeaderEpoch, end: Offset },
+    Diverged {
+        /// The largest epoch of ours that is not newer than the reader's.
+        epoch: LeaderEpoch,
+        /// The offset behind that epoch's last record.
+        end: Offset,
+    },
 }
 
 /// Why nothing can be read.
@@ -67,7 +86,10 @@ pub enum PartitionReadError {
     Epoch(#[from] StaleEpoch),
     /// The offset lies outside of the log, or no epoch is known where the reader's should end.
     #[error("offset {from} is outside of the log")]
-    OutOfRange { from: Offset },
+    OutOfRange {
+        /// The offset asked for.
+        from: Offset,
+    },
     /// The local log could not be read.
     #[error("local log cannot be read")]
     Failed(#[source] ReadError),

@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use kafka_protocol::{
     error::ResponseError,
-    messages::{ApiKey, ApiVersionsRequest, FetchRequest, ProduceRequest},
+    messages::{
+        ApiKey, ApiVersionsRequest, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    },
     protocol::{Decodable, Encodable},
 };
 use tracing::error;
@@ -101,6 +103,10 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
     match key {
         ApiKey::Produce => produce(broker, context, body).await,
         ApiKey::Fetch => fetch(broker, context, body).await,
+        ApiKey::ListOffsets => serve!(broker, key, context, body, ListOffsetsRequest, list_offsets),
+        ApiKey::OffsetForLeaderEpoch => {
+            serve!(broker, key, context, body, OffsetForLeaderEpochRequest, offset_for_leader_epoch)
+        }
         ApiKey::ApiVersions => serve!(broker, key, context, body, ApiVersionsRequest, api_versions),
         // `find_api` lets nothing else in; a line missing here is a mistake that closes the connection.
         other => {

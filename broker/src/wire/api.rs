@@ -28,7 +28,9 @@ pub(crate) static SERVED: &[Api] = &[
     // librdkafka and its bindings look for version 0 before they trust a broker with anything (KAFKA-18659).
     Api { key: ApiKey::Produce, advertised_min: 0, min: 3, max: 13, shape: &shapes::PRODUCE },
     api(ApiKey::Fetch, 4, 18, &shapes::FETCH),
+    api(ApiKey::ListOffsets, 1, 11, &shapes::LIST_OFFSETS),
     api(ApiKey::ApiVersions, 0, 4, &shapes::API_VERSIONS),
+    api(ApiKey::OffsetForLeaderEpoch, 2, 4, &shapes::OFFSET_FOR_LEADER_EPOCH),
 ];
 
 /// The served request with that number.

@@ -5,5 +5,7 @@
 pub(super) mod api_versions;
 pub(super) mod fetch;
 mod fetch_read;
+pub(super) mod list_offsets;
+pub(super) mod offset_for_leader_epoch;
 pub(super) mod produce;
 mod produce_errors;

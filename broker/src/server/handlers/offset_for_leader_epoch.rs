@@ -1,0 +1,54 @@
+//! OffsetForLeaderEpoch (KIP-101, KIP-279, KIP-320): where an epoch ended, so that a reader finds out what it lost.
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+        offset_for_leader_epoch_request::OffsetForLeaderPartition,
+        offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult},
+    },
+};
+use varve_metadata::model::LeaderEpoch;
+
+use crate::{
+    partition::StaleEpoch,
+    server::{
+        Broker, RequestContext,
+        lookup::{self, FoundTopic, TopicRef},
+    },
+};
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    _context: &RequestContext,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let found = lookup::topic(broker, TopicRef::Named(&topic.topic.0));
+        let partitions = topic.partitions.iter().map(|asked| {
+            let none =
+                EpochEndOffset::default().with_partition(asked.partition).with_leader_epoch(-1).with_end_offset(-1);
+            match end_of_epoch(&found, asked) {
+                Ok(Some((epoch, end))) => none.with_leader_epoch(epoch).with_end_offset(end),
+                Ok(None) => none,
+                Err(error) => none.with_error_code(error.code()),
+            }
+        });
+        let partitions = partitions.collect();
+        OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions)
+    });
+    OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
+}
+
+fn end_of_epoch(found: &FoundTopic<'_>, asked: &OffsetForLeaderPartition) -> Result<Option<(i32, i64)>, ResponseError> {
+    let partition = found.partition(asked.partition)?;
+    if partition.log_dir().is_failed() {
+        return Err(ResponseError::KafkaStorageError);
+    }
+    partition.check_epoch(LeaderEpoch::from_wire(asked.current_leader_epoch)).map_err(|stale| match stale {
+        StaleEpoch::Fenced(_) => ResponseError::FencedLeaderEpoch,
+        StaleEpoch::Unknown(_) => ResponseError::UnknownLeaderEpoch,
+    })?;
+    let end = LeaderEpoch::from_wire(asked.leader_epoch).and_then(|epoch| partition.end_of_epoch(epoch));
+    Ok(end.map(|(epoch, end)| (epoch.to_wire(), end.to_wire())))
+}
