@@ -7,6 +7,9 @@
 
 use bytes::Buf;
 
+#[cfg(test)]
+mod proof;
+
 /// Most array elements, all levels counted together, of one request. Each costs a decoder some 150 bytes at most, so
 /// that a hostile request is held to about 40 MB; Kafka's clients stay far below (a fetch of 100,000 partitions).
 pub(crate) const MAX_ELEMENTS: usize = 1 << 18;
