@@ -47,7 +47,10 @@ message varve {
 }
 ";
 
-/// Place of the key among the leaf columns of a row group.
+/// Leaf columns of a row group.
+pub(crate) const COLUMNS: usize = 6;
+/// Places among the leaf columns of a row group.
+pub(crate) const OFFSET_LEAF: usize = 0;
 pub(crate) const KEY_LEAF: usize = 2;
 
 /// The Parquet schema, parsed once.
@@ -149,7 +152,8 @@ mod tests {
             ("value", 8),
         ];
         assert_eq!(leaves, expected.map(|(path, id)| (path.to_owned(), id)));
-        assert_eq!(expected[KEY_LEAF].0, "key");
+        assert_eq!(expected.len(), COLUMNS);
+        assert_eq!((expected[OFFSET_LEAF].0, expected[KEY_LEAF].0), ("offset", "key"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Writing an object: batches in, one Parquet file out, each row group read back before it counts.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use parquet::file::{
@@ -20,6 +23,7 @@ use crate::{
     fetched::Fetched,
     footer::{TableFooter, reader_metadata, write_blobs},
     options::{EncodeOptions, TableMeta},
+    pages::checksums,
     raw_section,
     rebuild::RowWalk,
     schema::{Dictionaries, parquet_schema, writer_properties},
@@ -88,6 +92,7 @@ pub struct TableWriter<W: Write + Send> {
     options: EncodeOptions,
     group: Group,
     groups: Vec<EncodedGroup>,
+    checksums: Vec<u8>,
     tags: Option<TagFilter>,
     summary: TableSummary,
 }
@@ -125,6 +130,7 @@ impl<W: Write + Send> TableWriter<W> {
             options,
             group: Group::default(),
             groups: Vec::new(),
+            checksums: Vec::new(),
             summary: TableSummary::default(),
         })
     }
@@ -180,7 +186,14 @@ impl<W: Write + Send> TableWriter<W> {
         }
         let filter = self.tags.take().map(|tags| tags.finish(self.options.tag_filter_false_positives));
         let table = encode_table(&self.groups);
-        write_blobs(&mut self.file, &self.meta, &self.summary, filter.as_deref().unwrap_or_default(), &table)?;
+        write_blobs(
+            &mut self.file,
+            &self.meta,
+            &self.summary,
+            filter.as_deref().unwrap_or_default(),
+            &self.checksums,
+            &table,
+        )?;
         let tee = self.file.into_inner()?;
         (self.summary.bytes, self.summary.crc32c) = (tee.position, tee.crc);
         let footer = TableFooter::parse(tee.position, tee.captured.into()).map_err(EncodeError::Unreadable)?;
@@ -218,9 +231,10 @@ impl<W: Write + Send> TableWriter<W> {
         group.encode_rows(&self.options)?;
         if let Some(columns) = group.columns.take() {
             let mut row_group = self.file.next_row_group()?;
-            columns.finish(&mut row_group)?;
+            let page_starts = columns.finish(&mut row_group)?;
             let metadata = row_group.close()?;
             self.file.flush()?;
+            self.checksums.extend(checksums(&metadata, &page_starts, |range| self.file.inner().crc_of(range)));
             self.carry_what_does_not_rebuild(&mut group.batches, metadata)?;
         }
         let raw_position = self.file.bytes_written() as u64;
@@ -346,6 +360,12 @@ struct Tee<W> {
 impl<W> Tee<W> {
     fn captured_from(&self) -> u64 {
         self.position - self.captured.len() as u64
+    }
+
+    /// CRC-32C of captured bytes.
+    fn crc_of(&self, range: Range<u64>) -> u32 {
+        let from = self.captured_from();
+        crc32c::crc32c(&self.captured[(range.start - from) as usize..(range.end - from) as usize])
     }
 
     fn forget(&mut self) {

@@ -149,6 +149,32 @@ proptest! {
     }
 
     #[test]
+    fn keys_are_read_without_anything_else(stretch in any_stretch()) {
+        let table = encoded(&stretch, small_groups());
+        let footer = open(&table.bytes);
+        let mut expected = Vec::new();
+        for batch in stretch.batches() {
+            let (header, payload) = meaning(&batch);
+            let hidden = header.attributes.is_control() || is_aborted(&stretch.meta.aborted, &header);
+            if !hidden && CheckedRecords::walk(&header, payload.clone().into()).is_some() {
+                let keys = records(&payload, header.record_count).flatten();
+                expected.extend(keys.map(|record| {
+                    (header.base_offset.plus(record.offset_delta as u64), record.key.map(<[u8]>::to_vec))
+                }));
+            }
+        }
+        let mut found = Vec::new();
+        for group in 0..footer.groups().len() {
+            let Some(plan) = footer.plan_keys(group) else { continue };
+            let fetched = fetch(&table.bytes, plan.ranges());
+            footer
+                .decode_keys(&plan, &fetched, |offset, key| found.push((offset, key.map(<[u8]>::to_vec))))
+                .expect("sound");
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
     fn a_damaged_object_is_refused_or_right_but_never_panics(
         stretch in any_stretch(), at: prop::sample::Index, flip in 1u8..,
     ) {
