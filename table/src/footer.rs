@@ -251,7 +251,7 @@ fn check_groups(
     }
     let counted: Vec<u64> = table.groups.iter().map(|group| group.rows).filter(|rows| *rows > 0).collect();
     let found: Vec<u64> = metadata.row_groups().iter().map(|group| group.num_rows() as u64).collect();
-    let within = table.groups.iter().all(|group| base <= group.base && group.end <= end);
+    let within = table.groups.iter().all(|group| base < group.end && group.end <= end);
     if counted != found || counted.iter().sum::<u64>() != rows {
         return Err(FooterError::Foreign("its row groups are not those that were written"));
     }

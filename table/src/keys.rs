@@ -13,7 +13,7 @@ use crate::{
     error::{DecodeError, without_panic},
     fetched::Fetched,
     footer::TableFooter,
-    schema::{KEY_LEAF, OFFSET_LEAF, parquet_schema},
+    schema::{KEY_LEAF, OFFSET_LEAF, VALUE_LEAF, parquet_schema},
 };
 
 /// Rows decoded at a time.
@@ -34,6 +34,13 @@ impl KeyPlan {
 }
 
 impl TableFooter {
+    /// Whether a record of group `group` may have a null value, as tombstones do: the column's statistics say so.
+    pub fn may_have_tombstones(&self, group: usize) -> bool {
+        let Some(row_group) = self.groups().get(group).and_then(|group| group.row_group) else { return false };
+        let value = self.metadata().metadata().row_group(row_group).column(VALUE_LEAF);
+        value.statistics().and_then(|statistics| statistics.null_count_opt()) != Some(0)
+    }
+
     /// What to fetch for the keys of group `group`; `None` if the group has no rows or does not exist.
     pub fn plan_keys(&self, group: usize) -> Option<KeyPlan> {
         let row_group = self.groups().get(group)?.row_group?;

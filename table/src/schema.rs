@@ -52,6 +52,7 @@ pub(crate) const COLUMNS: usize = 6;
 /// Places among the leaf columns of a row group.
 pub(crate) const OFFSET_LEAF: usize = 0;
 pub(crate) const KEY_LEAF: usize = 2;
+pub(crate) const VALUE_LEAF: usize = 5;
 
 /// The Parquet schema, parsed once.
 pub(crate) fn parquet_schema() -> SchemaDescPtr {
@@ -153,7 +154,8 @@ mod tests {
         ];
         assert_eq!(leaves, expected.map(|(path, id)| (path.to_owned(), id)));
         assert_eq!(expected.len(), COLUMNS);
-        assert_eq!((expected[OFFSET_LEAF].0, expected[KEY_LEAF].0), ("offset", "key"));
+        let places = [OFFSET_LEAF, KEY_LEAF, VALUE_LEAF].map(|leaf| expected[leaf].0);
+        assert_eq!(places, ["offset", "key", "value"]);
     }
 
     #[test]

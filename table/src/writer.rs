@@ -135,7 +135,7 @@ impl<W: Write + Send> TableWriter<W> {
         })
     }
 
-    /// Adds the next batch.
+    /// Adds the next batch. The first one may begin before the object's range, if it reaches into it.
     ///
     /// # Errors
     /// [`EncodeError::Order`] if it does not follow the previous one within the object's range; the others if the sink or
@@ -143,8 +143,13 @@ impl<W: Write + Send> TableWriter<W> {
     pub fn push(&mut self, batch: &RecordBatchView<'_>) -> Result<(), EncodeError> {
         let header = *batch.header();
         let pending = self.group.batches.last().map(|last| last.entry.header.next_offset());
-        let expected = pending.or(self.groups.last().map(EncodedGroup::end)).unwrap_or(self.meta.base);
-        if header.base_offset < expected || header.next_offset() > self.meta.end {
+        let previous = pending.or(self.groups.last().map(EncodedGroup::end));
+        let expected = previous.unwrap_or(self.meta.base);
+        let follows = match previous {
+            Some(end) => header.base_offset >= end,
+            None => header.next_offset() > self.meta.base,
+        };
+        if !follows || header.next_offset() > self.meta.end {
             return Err(EncodeError::Order { expected, found: header.base_offset, end: self.meta.end });
         }
         let source = Bytes::copy_from_slice(batch.as_bytes());
@@ -173,16 +178,14 @@ impl<W: Write + Send> TableWriter<W> {
         Ok(())
     }
 
-    /// Writes what is left and the footer, checks that the footer reads back, and returns the sink.
+    /// Writes what is left and the footer, checks that the footer reads back, and returns the sink. An object without
+    /// batches is one too: compaction may leave nothing of a range that still has to be answered for.
     ///
     /// # Errors
-    /// [`EncodeError::Empty`] if nothing was pushed; [`EncodeError::Unreadable`] if the footer does not read back.
+    /// [`EncodeError::Unreadable`] if the footer does not read back; the others if the sink or the encoding fails.
     pub fn finish(mut self) -> Result<(W, TableSummary), EncodeError> {
         if !self.group.batches.is_empty() {
             self.finish_group()?;
-        }
-        if self.groups.is_empty() {
-            return Err(EncodeError::Empty);
         }
         let filter = self.tags.take().map(|tags| tags.finish(self.options.tag_filter_false_positives));
         let table = encode_table(&self.groups);

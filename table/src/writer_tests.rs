@@ -214,8 +214,7 @@ proptest! {
 
 #[test]
 fn batches_out_of_order_or_outside_the_range_are_refused() {
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let stretch = proptest::strategy::ValueTree::current(&any_stretch().new_tree(&mut runner).expect("a stretch"));
+    let stretch = one_stretch();
     let batches = stretch.batches();
     let mut writer = TableWriter::new(Vec::new(), stretch.meta.clone(), small_groups()).expect("starts");
     writer.push(&batches[0]).expect("in order");
@@ -223,8 +222,33 @@ fn batches_out_of_order_or_outside_the_range_are_refused() {
     let meta = TableMeta { end: batches[0].header().base_offset, ..stretch.meta.clone() };
     let mut writer = TableWriter::new(Vec::new(), meta, small_groups()).expect("starts");
     assert!(matches!(writer.push(&batches[0]), Err(EncodeError::Order { .. })));
-    let writer = TableWriter::new(Vec::new(), stretch.meta.clone(), small_groups()).expect("starts");
-    assert!(matches!(writer.finish(), Err(EncodeError::Empty)));
+}
+
+#[test]
+fn an_object_without_batches_answers_for_its_range_with_nothing() {
+    let stretch = one_stretch();
+    let table = encode([], stretch.meta.clone(), small_groups()).expect("encodes");
+    let footer = open(&table.bytes);
+    assert_eq!((footer.base(), footer.end(), footer.rows()), (stretch.meta.base, stretch.meta.end, 0));
+    assert!(footer.plan(stretch.meta.base, 1 << 20).expect("sound").is_none());
+}
+
+#[test]
+fn a_null_value_shows_without_reading_the_column() {
+    use varve_log::format::{BatchBuilder, RecordContent};
+    for value in [Some(&b"value"[..]), None] {
+        let mut batch = BatchBuilder::new(varve_metadata::model::Offset::ZERO);
+        batch.push(RecordContent { key: Some(b"key"), value, ..RecordContent::default() });
+        let meta = TableMeta { base: varve_metadata::model::Offset::ZERO, aborted: Vec::new(), ..one_stretch().meta };
+        let log = batch.build().expect("no codec");
+        let table = encode(batches(&log).flatten(), meta, small_groups()).expect("encodes");
+        assert_eq!(open(&table.bytes).may_have_tombstones(0), value.is_none());
+    }
+}
+
+fn one_stretch() -> Stretch {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    proptest::strategy::ValueTree::current(&any_stretch().new_tree(&mut runner).expect("a stretch"))
 }
 
 #[test]
