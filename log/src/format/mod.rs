@@ -19,6 +19,7 @@ mod record;
 pub use batch::{BatchError, Batches, RecordBatchView, batches, records_crc};
 pub use builder::{BatchBuilder, BuildError, RecordContent};
 pub use control::ControlRecord;
+pub(crate) use header::CRC_START;
 pub use header::{Attributes, BatchHeader, HEADER_BYTES};
 pub use record::{Headers, RecordError, RecordView, Records, records};
 

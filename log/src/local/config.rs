@@ -29,7 +29,8 @@ pub struct LogConfig {
     pub timestamp_after_max: Option<Duration>,
     /// Whether every record must have a key (`cleanup.policy` includes compact).
     pub compacted: bool,
-    /// Records after which an append forces the log to disk; `None`: never.
+    /// Records after which the log must be forced to disk (`flush.messages`); `None`: never. Left to the caller, who can
+    /// wait for the disk without holding a lock.
     pub flush_messages: Option<u64>,
     /// How long the state of a silent producer is kept (`producer.id.expiration.ms`).
     pub producer_expiry: Duration,

@@ -1,24 +1,34 @@
 //! The log of one partition.
 
 use std::{
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    collections::BTreeSet,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use parking_lot::{Mutex, RwLock};
 use varve_metadata::model::{LeaderEpoch, LogEndOffset, LogStartOffset, Offset, Timestamp};
 
-use super::{config::LogConfig, sealed::SealedSegment, txn_index::AbortedTxn};
-use crate::format::BatchError;
+use super::{
+    active::ActiveSegment,
+    config::LogConfig,
+    leader_epochs::EpochCache,
+    producer_snapshot::ProducerSnapshots,
+    producer_state::{CompletedTxn, ProducerState},
+    sealed::Sealed,
+    txn_index::TxnIndex,
+    write::Quota,
+};
 
 /// Who appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOrigin {
     /// A producer: everything is checked, offsets are assigned.
     Client,
-    /// A coordinator of this broker: offsets are assigned, control batches are allowed, batch size is not limited.
+    /// A coordinator of this broker: offsets are assigned, control batches are allowed, records are trusted.
     Coordinator,
     /// A leader elsewhere: the batches come with their offsets and epochs, and are kept so.
     Replication,
@@ -50,152 +60,8 @@ pub struct Appended {
     pub log_start: LogStartOffset,
     /// The log's end offset after this append.
     pub end: LogEndOffset,
-}
-
-/// What is wrong with one record of a refused batch (KIP-467).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordFault {
-    /// A compacted topic keeps the last record per key, so a record needs one.
-    #[error("Compacted topic cannot accept message without key")]
-    MissingKey,
-    /// The CreateTime is too far from the broker's clock.
-    #[error(
-        "Timestamp {timestamp_ms} of message is out of range. The timestamp should be within [{earliest_ms}, {latest_ms}]"
-    )]
-    TimestampOutOfRange {
-        /// The record's timestamp in milliseconds.
-        timestamp_ms: i64,
-        /// Earliest accepted, in milliseconds.
-        earliest_ms: i64,
-        /// Latest accepted, in milliseconds.
-        latest_ms: i64,
-    },
-    /// The producer claims that its timestamps are the broker's.
-    #[error("Producer should not set timestamp type to LogAppendTime")]
-    TimestampType,
-}
-
-/// A refused record: its place within the batch, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordProblem {
-    /// Index within the batch, from 0.
-    pub index: u32,
-    /// What is wrong with it.
-    pub fault: RecordFault,
-}
-
-/// Why an append was refused. Nothing was written.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// The bytes are no record batches (CORRUPT_MESSAGE, or UNSUPPORTED_FOR_MESSAGE_FORMAT for old magic).
-    #[error("record batch refused")]
-    Batch(#[from] BatchError),
-    /// A batch is larger than `max.message.bytes` (MESSAGE_TOO_LARGE).
-    #[error("record batch of {bytes} bytes, where {limit} are allowed")]
-    TooLarge {
-        /// Size of the batch.
-        bytes: u32,
-        /// `max.message.bytes`.
-        limit: u32,
-    },
-    /// All batches of one append together do not fit a segment (RECORD_LIST_TOO_LARGE).
-    #[error("append of {bytes} bytes, where a segment holds {limit}")]
-    LargerThanSegment {
-        /// Size of the append.
-        bytes: u64,
-        /// `segment.bytes`.
-        limit: u32,
-    },
-    /// The batch contradicts itself or may not come from a client (INVALID_RECORD).
-    #[error("invalid record batch: {reason}")]
-    InvalidBatch {
-        /// What does not hold.
-        reason: &'static str,
-    },
-    /// Single records are refused: INVALID_TIMESTAMP if any has a [timestamp fault](RecordFault), else INVALID_RECORD.
-    #[error("{} records refused", problems.len())]
-    InvalidRecords {
-        /// The refused records in order.
-        problems: Vec<RecordProblem>,
-    },
-    /// Replicated batches do not ascend, or start before the log's end.
-    #[error("batch at offset {found}, where the log ends at {expected}")]
-    OutOfOrderOffsets {
-        /// The log's end, or the offset behind the batch before.
-        expected: Offset,
-        /// The offset that came.
-        found: Offset,
-    },
-    /// The file system failed (KAFKA_STORAGE_ERROR). The log is as it was before.
-    #[error("storage failed")]
-    Storage {
-        /// The disk or quota is full: later appends succeed once there is space again.
-        no_space: bool,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Why a read found nothing to give.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The offset is not in the local log: below `local_start` it may be in the archive.
-    #[error("offset is outside of {local_start} to {end}")]
-    OutOfRange {
-        /// First offset on the local disk.
-        local_start: Offset,
-        /// The log's end.
-        end: Offset,
-    },
-    /// The file system failed.
-    #[error("storage failed")]
-    Storage(#[from] io::Error),
-    /// Bytes on the disk are not what was written.
-    #[error("local log is damaged")]
-    Corrupt(#[from] BatchError),
-}
-
-/// Why a log could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file system failed.
-    #[error("storage failed")]
-    Storage(#[from] io::Error),
-}
-
-/// Why a segment could not be rolled, flushed or deleted.
-#[derive(Debug, thiserror::Error)]
-pub enum RollError {
-    /// The file system failed.
-    #[error("storage failed")]
-    Storage(#[from] io::Error),
-}
-
-/// A run of whole batches within one segment file, readable as long as the value lives, even if the log deletes it.
-#[derive(Clone, Debug)]
-pub struct LogSlice {
-    /// The segment's `.log` file.
-    pub file: Arc<File>,
-    /// Where the run starts, in bytes.
-    pub position: u64,
-    /// Its length in bytes; 0 if there is nothing to read yet.
-    pub len: u32,
-    /// Base offset of its first batch, which may lie below the offset asked for; the offset asked for if empty.
-    pub first: Offset,
-}
-
-impl LogSlice {
-    /// The bytes of the run.
-    ///
-    /// # Errors
-    /// If the file system fails.
-    pub fn read(&self) -> io::Result<Vec<u8>> {
-        use std::os::unix::fs::FileExt;
-        let mut bytes = vec![0; self.len as usize];
-        self.file.read_exact_at(&mut bytes, self.position)?;
-        Ok(bytes)
-    }
+    /// The append sealed a segment: time to [flush](LocalLog::flush) up to this offset, and to look for uploads.
+    pub sealed_below: Option<Offset>,
 }
 
 /// What was known about a log when it was last open.
@@ -234,250 +100,167 @@ pub struct OffsetAndTimestamp {
     pub leader_epoch: Option<LeaderEpoch>,
 }
 
-/// Files that a log no longer uses, renamed to `.deleted`. They stay until [`purge`](Self::purge) so that a slow reader
-/// that knows only their path can finish (`file.delete.delay.ms`); what a crash leaves goes at the next open.
-#[derive(Debug, Default)]
-#[must_use = "files stay until purged"]
-pub struct RemovedFiles {
-    /// The renamed files.
-    pub paths: Vec<PathBuf>,
-    /// Sum of the `.log` files' sizes.
-    pub bytes: u64,
-    /// Number of segments.
-    pub segments: u32,
-}
-
-impl RemovedFiles {
-    /// Deletes the files. Those that are gone already are no error.
-    ///
-    /// # Errors
-    /// The first failure of the file system, after trying all.
-    pub fn purge(self) -> io::Result<()> {
-        todo!()
-    }
-}
-
 /// The local log of one partition. One writer at a time holds its lock; readers do not wait for writes.
+///
+/// ```text
+/// writer lock:  producer state, transaction index of the active segment, snapshots; held over an append's write
+/// view lock:    what readers see: segments, end, epochs; taken for writing only to publish what is done
+/// ```
 #[derive(Debug)]
 pub struct LocalLog {
-    _dir: PathBuf,
+    pub(super) dir: Arc<Path>,
+    pub(super) config: RwLock<Arc<LogConfig>>,
+    pub(super) writer: Mutex<Writer>,
+    pub(super) view: RwLock<View>,
+    /// One flush at a time; who waits for it usually finds its own work done.
+    pub(super) flushing: Mutex<()>,
+    pub(super) recovery_point: AtomicU64,
+}
+
+/// What only appends and upkeep touch.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) producers: ProducerState,
+    pub(super) snapshots: ProducerSnapshots,
+    /// Of the active segment.
+    pub(super) txn_index: TxnIndex,
+    /// Ended transactions that the transaction index had no room for yet: readers are held back before them.
+    pub(super) unindexed: Vec<CompletedTxn>,
+    /// A failed write may have left bytes behind the last batch.
+    pub(super) torn: bool,
+    pub(super) quota: Quota,
+}
+
+/// What readers see.
+#[derive(Debug)]
+pub(super) struct View {
+    /// Ordered by base offset.
+    pub(super) sealed: Vec<Arc<Sealed>>,
+    pub(super) active: ActiveSegment,
+    pub(super) log_start: Offset,
+    pub(super) end: Offset,
+    pub(super) epochs: EpochCache,
+    /// Base offsets of the segments that have a transaction index.
+    pub(super) txn_bases: BTreeSet<Offset>,
+    pub(super) first_unstable: Option<Offset>,
+}
+
+impl View {
+    pub(super) fn first_base(&self) -> Offset {
+        self.sealed.first().map_or(self.active.base(), |first| first.base())
+    }
+
+    pub(super) fn local_start(&self) -> Offset {
+        self.first_base().max(self.log_start)
+    }
+
+    /// Place among the sealed segments of the one that holds `offset`; their number for the active one.
+    pub(super) fn floor(&self, offset: Offset) -> usize {
+        if offset >= self.active.base() {
+            return self.sealed.len();
+        }
+        self.sealed.partition_point(|segment| segment.base() <= offset).saturating_sub(1)
+    }
+
+    /// Base offset of the segment behind the sealed one at `place`.
+    pub(super) fn end_of(&self, place: usize) -> Offset {
+        self.sealed.get(place + 1).map_or(self.active.base(), |next| next.base())
+    }
 }
 
 impl LocalLog {
-    /// Opens the log in directory `dir`, which is made if missing. After an unclean shutdown the segments above the
-    /// recovery point are checked and a torn tail is cut.
-    ///
-    /// # Errors
-    /// [`OpenError::Storage`] if the file system fails.
-    pub fn open(
-        _dir: &Path,
-        _config: Arc<LogConfig>,
-        _start: RecoveryStart,
-        _now: Timestamp,
-    ) -> Result<(LocalLog, Recovered), OpenError> {
-        todo!()
-    }
-
-    /// Appends whole batches: checked, offsets and leader epoch assigned, all or nothing. Copies no batch.
-    ///
-    /// # Errors
-    /// [`AppendError`]: nothing was written.
-    pub fn append(&self, _batches: &[u8], _context: AppendContext) -> Result<Appended, AppendError> {
-        todo!()
-    }
-
-    /// Finds whole batches from the one that holds `from`, within one segment, of at most `max_bytes`, all of whose
-    /// offsets lie below `bound`. With `at_least_one` the first batch comes even if it exceeds `max_bytes`.
-    ///
-    /// # Errors
-    /// [`ReadError::OutOfRange`] if `from` is below [`local_start`](Self::local_start) or beyond [`end`](Self::end).
-    pub fn read(
-        &self,
-        _from: Offset,
-        _bound: Offset,
-        _max_bytes: u32,
-        _at_least_one: bool,
-    ) -> Result<LogSlice, ReadError> {
-        todo!()
-    }
-
     /// First offset readable in any tier.
     pub fn start(&self) -> LogStartOffset {
-        todo!()
+        LogStartOffset(self.view.read().log_start)
     }
 
     /// First offset on the local disk, or the log start if that is larger.
     pub fn local_start(&self) -> Offset {
-        todo!()
+        self.view.read().local_start()
     }
 
     /// The offset the next record will get.
     pub fn end(&self) -> LogEndOffset {
-        todo!()
+        LogEndOffset(self.view.read().end)
     }
 
-    /// First offset of the oldest transaction that is open, or whose end is not yet below `high_watermark`'s reach.
+    /// First offset of the oldest transaction that is open, or whose marker is not yet below the high watermark that
+    /// [`advance_high_watermark`](Self::advance_high_watermark) was told of. read_committed must not pass it.
     pub fn first_unstable(&self) -> Option<Offset> {
-        todo!()
+        self.view.read().first_unstable
+    }
+
+    /// Lets readers pass the transactions whose marker lies below `high_watermark`.
+    pub fn advance_high_watermark(&self, high_watermark: Offset) {
+        if self.first_unstable().is_none_or(|first| first >= high_watermark) {
+            return;
+        }
+        let mut writer = self.writer.lock();
+        writer.producers.advance_high_watermark(high_watermark);
+        self.view.write().first_unstable = writer.producers.first_unstable();
     }
 
     /// Bytes of all local segments.
     pub fn size(&self) -> u64 {
-        todo!()
+        let view = self.view.read();
+        view.sealed.iter().map(|segment| u64::from(segment.bytes)).sum::<u64>() + u64::from(view.active.bytes)
     }
 
     /// The settings in force.
     pub fn config(&self) -> Arc<LogConfig> {
-        todo!()
+        self.config.read().clone()
     }
 
     /// Puts new settings in force.
-    pub fn update_config(&self, _config: Arc<LogConfig>) {
-        todo!()
+    pub fn update_config(&self, config: Arc<LogConfig>) {
+        *self.config.write() = config;
     }
 
     /// The partition's directory.
     pub fn dir(&self) -> &Path {
-        todo!()
-    }
-
-    /// First record at or after `from` with a timestamp of `target` or later, among local segments.
-    ///
-    /// # Errors
-    /// [`ReadError`] of the file system.
-    pub fn offset_for_timestamp(
-        &self,
-        _target: Timestamp,
-        _from: Offset,
-    ) -> Result<Option<OffsetAndTimestamp>, ReadError> {
-        todo!()
-    }
-
-    /// The first record that has the largest timestamp among local segments (KIP-734).
-    ///
-    /// # Errors
-    /// [`ReadError`] of the file system.
-    pub fn max_timestamp_offset(&self) -> Result<Option<OffsetAndTimestamp>, ReadError> {
-        todo!()
+        &self.dir
     }
 
     /// The largest known epoch not above `epoch`, and the offset behind its last record (KIP-279).
-    pub fn end_of_epoch(&self, _epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        todo!()
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let view = self.view.read();
+        view.epochs.end_offset_for(epoch, view.end)
     }
 
     /// Epoch of the last record, if any epoch is known.
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
-        todo!()
+        self.view.read().epochs.latest().map(|(epoch, _)| epoch)
     }
 
     /// Epoch of the record at `offset`, if known.
-    pub fn epoch_at(&self, _offset: Offset) -> Option<LeaderEpoch> {
-        todo!()
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.view.read().epochs.epoch_for(offset)
     }
 
-    /// The aborted transactions that a reader of `from..to` meets.
-    ///
-    /// # Errors
-    /// [`ReadError`] of the file system.
-    pub fn aborted(&self, _from: Offset, _to: Offset) -> Result<Vec<AbortedTxn>, ReadError> {
-        todo!()
+    /// The known epochs with their first offsets, oldest first.
+    pub fn leader_epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
+        self.view.read().epochs.entries().to_vec()
     }
 
-    /// Seals the active segment if `segment.ms` (against the wall clock) or `lag` has passed since its first record, and
-    /// starts a new one. Returns the new base offset if it did.
-    ///
-    /// # Errors
-    /// [`RollError::Storage`]; the log stays as it was.
-    pub fn roll_if_due(&self, _now: Timestamp, _lag: Option<Duration>) -> Result<Option<Offset>, RollError> {
-        todo!()
-    }
-
-    /// Seals the active segment and starts a new one, unless it is empty. Returns the base of the active segment.
-    ///
-    /// # Errors
-    /// [`RollError::Storage`]; the log stays as it was.
-    pub fn roll(&self, _now: Timestamp) -> Result<Offset, RollError> {
-        todo!()
-    }
-
-    /// Forces everything below `upto` to disk and moves the recovery point there.
-    ///
-    /// # Errors
-    /// [`RollError::Storage`]: nothing is known about what reached the disk.
-    pub fn flush(&self, _upto: Offset) -> Result<(), RollError> {
-        todo!()
+    /// Base offset and size in bytes of the active segment, and when its first record was appended.
+    pub fn active(&self) -> (Offset, u64, Option<Timestamp>) {
+        let view = self.view.read();
+        (view.active.base(), view.active.bytes.into(), view.active.first_append)
     }
 
     /// All below was forced to disk.
     pub fn recovery_point(&self) -> Offset {
-        todo!()
+        Offset::new(self.recovery_point.load(Ordering::Acquire)).expect("was an offset when stored")
     }
 
-    /// Moves the log start forward; files stay (see [`delete_local_below`](Self::delete_local_below)). Returns whether
-    /// it moved. The caller persists it through the log directory's checkpoint.
-    ///
-    /// # Errors
-    /// [`ReadError::OutOfRange`] if `offset` is beyond the end.
-    pub fn advance_log_start(&self, _offset: Offset) -> Result<bool, ReadError> {
-        todo!()
+    /// Number of producers whose sequences are remembered.
+    pub fn producer_count(&self) -> usize {
+        self.writer.lock().producers.len()
     }
 
-    /// Removes the sealed segments that end at or below `offset`. If that is the log's end, the active segment is sealed
-    /// first and goes too.
-    ///
-    /// # Errors
-    /// [`RollError::Storage`].
-    pub fn delete_local_below(&self, _offset: Offset) -> Result<RemovedFiles, RollError> {
-        todo!()
-    }
-
-    /// The offset below which local segments have outlived `time` or lie in front of the newest `bytes`; the local start
-    /// if none has. Never beyond `limit` (what is committed, or archived).
-    pub fn expired_below(
-        &self,
-        _now: Timestamp,
-        _time: Option<Duration>,
-        _bytes: Option<u64>,
-        _limit: Offset,
-    ) -> Offset {
-        todo!()
-    }
-
-    /// Cuts the log so that it ends at `offset` (or at the start of the batch that holds it).
-    ///
-    /// # Errors
-    /// [`RollError::Storage`].
-    pub fn truncate_to(&self, _offset: Offset) -> Result<RemovedFiles, RollError> {
-        todo!()
-    }
-
-    /// Empties the log; the next record gets `offset`, which becomes the local start. The log start becomes `log_start`.
-    ///
-    /// # Errors
-    /// [`RollError::Storage`].
-    pub fn truncate_fully(&self, _offset: Offset, _log_start: Offset) -> Result<RemovedFiles, RollError> {
-        todo!()
-    }
-
-    /// The sealed segments that end above `from`, in order.
-    ///
-    /// # Errors
-    /// [`RollError::Storage`].
-    pub fn sealed_segments(&self, _from: Offset) -> Result<Vec<SealedSegment>, RollError> {
-        todo!()
-    }
-
-    /// Base offset, size in bytes and first record's timestamp of the active segment.
-    pub fn active(&self) -> (Offset, u64, Option<Timestamp>) {
-        todo!()
-    }
-
-    /// Flushes everything and writes the producer snapshot: after this and a clean-shutdown mark nothing needs recovery.
-    ///
-    /// # Errors
-    /// [`RollError::Storage`].
-    pub fn close(&self) -> Result<(), RollError> {
-        todo!()
+    /// Forgets producers that were silent for `producer.id.expiration.ms`. To be called now and then.
+    pub fn expire_producers(&self, now: Timestamp) -> usize {
+        let expiry = self.config().producer_expiry;
+        self.writer.lock().producers.expire(now.to_wire(), expiry)
     }
 }

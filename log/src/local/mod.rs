@@ -7,26 +7,46 @@
 //!                               <base>.log  <base>.index  <base>.timeindex  <base>.txnindex  <base>.snapshot
 //! ```
 
+mod active;
+mod append;
 pub mod checkpoint;
 pub mod cleaner;
 mod config;
+mod epochs_file;
+mod error;
+mod files;
+mod index;
 mod leader_epochs;
 mod log;
+mod lookup;
+mod open;
+mod prepare;
 mod producer_snapshot;
 mod producer_state;
+mod read;
+mod recovery;
+mod removed;
+mod scan;
 mod sealed;
+mod slice;
+mod truncate;
 mod txn_index;
+mod upkeep;
+mod write;
 
 pub use config::LogConfig;
+pub use error::{AppendError, OpenError, ReadError, RecordFault, RecordProblem, RollError};
 pub use leader_epochs::{EpochCache, LEADER_EPOCH_CHECKPOINT};
-pub use log::{
-    AppendContext, AppendError, AppendOrigin, Appended, LocalLog, LogSlice, OffsetAndTimestamp, OpenError, ReadError,
-    RecordFault, RecordProblem, Recovered, RecoveryStart, RemovedFiles, RollError,
-};
+pub use log::{AppendContext, AppendOrigin, Appended, LocalLog, OffsetAndTimestamp, Recovered, RecoveryStart};
 pub use producer_snapshot::{LoadedSnapshot, ProducerSnapshots, SnapshotError, decode_snapshot, encode_snapshot};
 pub use producer_state::{
     BATCHES_REMEMBERED, BatchMetadata, CompletedTxn, EndMarker, LastRecord, ProducerBatch, ProducerEntry,
     ProducerError, ProducerState, ProducerUpdate, Verdict,
 };
+pub use removed::RemovedFiles;
 pub use sealed::SealedSegment;
+pub use slice::LogSlice;
 pub use txn_index::{AbortedTxn, TXN_INDEX_ENTRY_BYTES, TxnIndex, TxnIndexError};
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::fmt;
 use kafka_protocol::error::ResponseError;
 use varve_log::{
     format::{Attributes, BatchError, HEADER_BYTES},
-    local::{AppendError, RecordFault, RecordProblem},
+    local::{AppendError, ProducerError, RecordFault, RecordProblem},
 };
 use varve_metadata::{config::Codec, model::Offset};
 
@@ -106,6 +106,12 @@ impl Refusal {
                 told(ResponseError::InvalidRecord)
             }
             AppendError::InvalidRecords { problems } => of_records(problems, log_start),
+            AppendError::Producer(error) => told(match error {
+                ProducerError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+                ProducerError::InvalidEpoch { .. } => ResponseError::InvalidProducerEpoch,
+                ProducerError::NotTransactional { .. } => ResponseError::InvalidTxnState,
+                ProducerError::CoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
+            }),
             AppendError::Storage { .. } => plain(ResponseError::KafkaStorageError),
         }
     }

@@ -1,0 +1,146 @@
+//! Finding records by timestamp.
+
+use std::os::unix::fs::FileExt;
+
+use varve_metadata::{
+    config::TimestampType,
+    model::{Offset, Timestamp},
+};
+
+use super::{
+    error::ReadError,
+    files::TIME_INDEX,
+    index::{IndexFile, Search, TimeEntry},
+    log::{LocalLog, OffsetAndTimestamp},
+    read::SegmentReader,
+    scan::Located,
+};
+use crate::format::{BatchError, RecordBatchView, compression, records};
+
+/// Most bytes that the records of one batch may have when they are searched.
+const MAX_UNCOMPRESSED_BYTES: usize = 1 << 30;
+
+impl LocalLog {
+    /// First record at or after `from` with a timestamp of `target` or later, among local segments.
+    ///
+    /// # Errors
+    /// [`ReadError`] of the file system, or of damaged batches.
+    pub fn offset_for_timestamp(
+        &self,
+        target: Timestamp,
+        from: Offset,
+    ) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let mut at = from.max(self.local_start());
+        while let Some(segment) = self.segment_at(at)? {
+            if self.newest_of(at)? >= target.to_wire()
+                && let Some(found) = segment.find_timestamp(target, at)?
+            {
+                return Ok(Some(found));
+            }
+            if segment.end >= self.end().0 {
+                break;
+            }
+            at = segment.end;
+        }
+        Ok(None)
+    }
+
+    /// The first record that has the largest timestamp among local segments (KIP-734).
+    ///
+    /// # Errors
+    /// [`ReadError`] of the file system, or of damaged batches.
+    pub fn max_timestamp_offset(&self) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let newest = {
+            let view = self.view.read();
+            let mut newest = None;
+            for segment in &view.sealed {
+                newest =
+                    newest.max(segment.newest()?.map(|newest| (newest.timestamp_ms, std::cmp::Reverse(newest.offset))));
+            }
+            newest.max(view.active.newest.map(|newest| (newest.timestamp_ms, std::cmp::Reverse(newest.offset))))
+        };
+        let Some((timestamp_ms, std::cmp::Reverse(offset))) = newest else { return Ok(None) };
+        let Some(segment) = self.segment_at(offset)? else { return Ok(None) };
+        let Some(batch) = segment.find(offset)? else { return Ok(None) };
+        let Some(batch) = segment.headers(batch.position).next().transpose()? else { return Ok(None) };
+        segment.search_batch(batch, timestamp_ms, Offset::ZERO)
+    }
+
+    /// Largest timestamp in the segment that holds `offset`, in milliseconds; -1 for none.
+    fn newest_of(&self, offset: Offset) -> Result<i64, ReadError> {
+        let view = self.view.read();
+        let newest = match view.sealed.get(view.floor(offset)) {
+            Some(sealed) => sealed.newest()?,
+            None => view.active.newest,
+        };
+        Ok(newest.map_or(-1, |newest| newest.timestamp_ms))
+    }
+
+    /// The last time entry before `target` in the segment at `offset`: nothing up to its offset is old enough to matter.
+    fn time_entry(&self, segment: &SegmentReader<'_>, target: Timestamp) -> Result<Option<TimeEntry>, ReadError> {
+        let before = |entry: &TimeEntry| entry.timestamp_ms < target.to_wire();
+        let entries = {
+            let view = self.view.read();
+            if view.active.base() == segment.files.base() {
+                match view.active.time_index.search(before) {
+                    Search::Found(entry) => return Ok(Some(entry)),
+                    Search::InFile { entries } => entries,
+                }
+            } else {
+                u32::MAX
+            }
+        };
+        let file = IndexFile::open(&segment.files.path(TIME_INDEX))?;
+        Ok(file.map(|file| file.find_last(entries, before)).transpose()?.flatten())
+    }
+}
+
+impl SegmentReader<'_> {
+    /// First record at or after `from` that is not older than `target`.
+    fn find_timestamp(&self, target: Timestamp, from: Offset) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let older = self.log.time_entry(self, target)?;
+        let start = older.map_or(from, |entry| from.max(self.files.base().plus(entry.relative_offset.into())));
+        let Some(first) = self.find(start)? else { return Ok(None) };
+        for batch in self.headers(first.position) {
+            let batch = batch?;
+            if batch.header.max_timestamp_ms >= target.to_wire()
+                && let Some(found) = self.search_batch(batch, target.to_wire(), from)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// First record of `batch` at or after `from` that is not older than `target_ms`.
+    fn search_batch(
+        &self,
+        batch: Located,
+        target_ms: i64,
+        from: Offset,
+    ) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let mut bytes = vec![0; batch.header.bytes as usize];
+        self.file.read_exact_at(&mut bytes, batch.position.into())?;
+        let (view, _) = RecordBatchView::parse(&bytes)?;
+        let header = view.header();
+        let corrupt = |field| ReadError::Corrupt(BatchError::Corrupt { field });
+        let codec = header.attributes.compression();
+        let payload = compression::decompress(codec, view.payload(), MAX_UNCOMPRESSED_BYTES)
+            .map_err(|_| corrupt("compressed records"))?;
+        for record in records(&payload, header.record_count) {
+            let record = record.map_err(|_| corrupt("record"))?;
+            let offset = header.base_offset.plus(record.offset_delta.max(0) as u64);
+            let timestamp_ms = match header.attributes.timestamp_type() {
+                TimestampType::LogAppendTime => header.max_timestamp_ms,
+                TimestampType::CreateTime => header.base_timestamp_ms.wrapping_add(record.timestamp_delta),
+            };
+            if let Some(timestamp) = Timestamp::from_wire(timestamp_ms)
+                && timestamp_ms >= target_ms
+                && offset >= from
+            {
+                return Ok(Some(OffsetAndTimestamp { offset, timestamp, leader_epoch: header.leader_epoch }));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,125 @@
+//! Cutting the end of a log, as a follower does that has records its leader lacks.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use varve_metadata::model::{Offset, Timestamp};
+
+use super::{
+    active::ActiveSegment,
+    epochs_file,
+    error::{ReadError, RollError},
+    files::{SegmentFiles, TXN_INDEX},
+    log::{LocalLog, Writer},
+    open::load_producers,
+    producer_state::ProducerState,
+    recovery,
+    removed::RemovedFiles,
+    txn_index::TxnIndex,
+};
+
+impl LocalLog {
+    /// Cuts the log so that it ends at `offset`, or at the start of the batch that holds it.
+    ///
+    /// # Errors
+    /// [`RollError::Storage`]: the log must be opened anew.
+    pub fn truncate_to(&self, offset: Offset, now: Timestamp) -> Result<RemovedFiles, RollError> {
+        if offset >= self.end().0 {
+            return Ok(RemovedFiles::default());
+        }
+        if offset < self.view.read().first_base() {
+            return self.truncate_fully(offset, self.start().0.min(offset));
+        }
+        let mut writer = self.writer.lock();
+        self.mend(&mut writer)?;
+        let segment = self.segment_at(offset).map_err(storage)?;
+        let found = segment.map(|segment| Ok((segment.files.clone(), segment.find(offset)?))).transpose();
+        let Some((files, cut)) = found.map_err(storage)? else { return Ok(RemovedFiles::default()) };
+        let cut_at = cut.map(|batch| (batch.position, batch.base.min(offset)));
+        let removed = self.drop_from(&files, cut_at.map(|(position, _)| position), now)?;
+        let end = self.view.read().end;
+        self.forget_from(&mut writer, end, now)?;
+        Ok(removed)
+    }
+
+    /// Removes the segments behind that of `files`, which becomes the active one, cut at `position`.
+    fn drop_from(
+        &self,
+        files: &SegmentFiles,
+        position: Option<u32>,
+        now: Timestamp,
+    ) -> Result<RemovedFiles, RollError> {
+        let config = self.config();
+        let mut removed = RemovedFiles::default();
+        let mut view = self.view.write();
+        if view.active.base() > files.base() {
+            removed.add_files(&view.active.files, view.active.bytes.into())?;
+        }
+        let kept = view.sealed.partition_point(|segment| segment.base() < files.base());
+        for segment in view.sealed.drain(kept..).filter(|segment| segment.base() != files.base()) {
+            removed.add(&segment)?;
+        }
+        if let Some(position) = position {
+            let active = ActiveSegment::open(files.clone())?;
+            active.file.set_len(position.into())?;
+        }
+        let segment = recovery::walk(files.clone(), &config, now)?;
+        (view.active, view.end) = (segment.active, segment.end);
+        view.active.write_indexes()?;
+        let base = view.active.base();
+        view.txn_bases.split_off(&base.plus(1));
+        Ok(removed)
+    }
+
+    /// Makes epochs, transaction index and producer state forget what lay at `end` and behind.
+    fn forget_from(&self, writer: &mut Writer, end: Offset, now: Timestamp) -> Result<(), RollError> {
+        let mut view = self.view.write();
+        if view.epochs.truncate_from_end(end) {
+            epochs_file::write(&self.dir, &view.epochs)?;
+        }
+        let (path, base) = (view.active.files.path(TXN_INDEX), view.active.base());
+        TxnIndex::open(path.clone(), base)?.truncate_to(end)?;
+        writer.unindexed.clear();
+        let config = self.config();
+        let loaded = load_producers(&view, &mut writer.snapshots, false, &config, now);
+        writer.producers = loaded.map_err(|super::OpenError::Storage(error)| error)?;
+        writer.txn_index = TxnIndex::open(path, base)?;
+        view.first_unstable = writer.producers.first_unstable();
+        self.recovery_point.fetch_min(end.get(), Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Empties the log; the next record gets `offset`, which becomes the local start. The log start becomes `log_start`:
+    /// below `offset` if the archive holds what lies between.
+    ///
+    /// # Errors
+    /// [`RollError::Storage`]: the log must be opened anew.
+    pub fn truncate_fully(&self, offset: Offset, log_start: Offset) -> Result<RemovedFiles, RollError> {
+        let mut writer = self.writer.lock();
+        let mut view = self.view.write();
+        let mut removed = RemovedFiles::default();
+        for segment in view.sealed.drain(..) {
+            removed.add(&segment)?;
+        }
+        removed.add_files(&view.active.files, view.active.bytes.into())?;
+        view.active = ActiveSegment::create(SegmentFiles::new(Arc::clone(&self.dir), offset))?;
+        (view.end, view.log_start) = (offset, log_start.min(offset));
+        view.epochs.clear();
+        epochs_file::write(&self.dir, &view.epochs)?;
+        view.txn_bases.clear();
+        view.first_unstable = None;
+        writer.snapshots.clear()?;
+        writer.producers = ProducerState::starting_at(offset);
+        writer.txn_index = TxnIndex::open(view.active.files.path(TXN_INDEX), offset)?;
+        writer.unindexed.clear();
+        writer.torn = false;
+        self.recovery_point.store(offset.get(), Ordering::Release);
+        Ok(removed)
+    }
+}
+
+fn storage(error: ReadError) -> RollError {
+    RollError::Storage(match error {
+        ReadError::Storage(error) => error,
+        error => std::io::Error::new(std::io::ErrorKind::InvalidData, error),
+    })
+}
