@@ -211,11 +211,21 @@ impl GroupColumns {
         Ok(())
     }
 
-    /// Puts the finished columns into `group`.
+    /// Puts the finished columns into `group`; returns where in its column each page begins.
     pub(crate) fn finish<W: io::Write + Send>(
         self,
         group: &mut SerializedRowGroupWriter<'_, W>,
-    ) -> Result<(), ParquetError> {
-        self.0.into_iter().try_for_each(|column| column.close()?.append_to_row_group(group))
+    ) -> Result<Vec<Vec<u64>>, ParquetError> {
+        let finish = |column: ArrowColumnWriter| {
+            let chunk = column.close()?;
+            let metadata = &chunk.close().metadata;
+            let start = metadata.dictionary_page_offset().unwrap_or(metadata.data_page_offset());
+            let index = chunk.close().offset_index.as_ref();
+            let pages = index.iter().flat_map(|index| &index.page_locations);
+            let starts = pages.map(|page| (page.offset - start) as u64).collect();
+            chunk.append_to_row_group(group)?;
+            Ok(starts)
+        };
+        self.0.into_iter().map(finish).collect()
     }
 }

@@ -18,9 +18,6 @@ pub enum EncodeError {
         /// The offset behind the object's range.
         end: Offset,
     },
-    /// Nothing was pushed: a range without batches has no object.
-    #[error("no batches for this object")]
-    Empty,
     /// The sink failed.
     #[error("writing the object failed")]
     Sink(#[from] io::Error),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PAR1 │ row group, its Bloom filter, its raw section │ … │ tag filter │ producer state │ aborted transactions
-//!      │ leader epochs │ batch table │ column and offset indexes │ footer │ length │ PAR1
+//!      │ leader epochs │ page checksums │ batch table │ column and offset indexes │ footer │ length │ PAR1
 //! ```
 //! From the aborted transactions on it is one run of bytes, so that one read of the tail opens an object.
 //!
@@ -13,7 +13,7 @@
 //! | `varve.base_offset`, `varve.last_offset` | first and last offset that the object answers for |
 //! | `varve.records` | rows |
 //! | `varve.max_timestamp` | largest timestamp of any batch, ms; absent if none has one |
-//! | `varve.tags`, `varve.producers`, `varve.aborted`, `varve.leader_epochs`, `varve.batches` | a blob: `position:bytes:crc32c` in decimal |
+//! | `varve.tags`, `varve.producers`, `varve.aborted`, `varve.leader_epochs`, `varve.checksums`, `varve.batches` | a blob: `position:bytes:crc32c` in decimal |
 //!
 //! Aborted transactions are four numbers each (producer id, first, last, last stable offset), leader epochs two (epoch,
 //! first offset), all varints. Producer state is Kafka's `.snapshot` file.
@@ -39,6 +39,7 @@ use crate::{
     error::{DecodeError, EncodeError, FooterError, without_panic},
     fetched::Fetched,
     options::TableMeta,
+    pages::PageChecksums,
     schema::{arrow_schema, parquet_schema},
     varint::{put_signed, put_unsigned, take_signed, take_unsigned},
     writer::TableSummary,
@@ -61,6 +62,7 @@ pub struct TableFooter {
     object_bytes: u64,
     metadata: ArrowReaderMetadata,
     table: Arc<BatchTable>,
+    pages: Arc<PageChecksums>,
     aborted: Arc<[AbortedTxn]>,
     leader_epochs: Arc<[(LeaderEpoch, Offset)]>,
     producers: Option<Blob>,
@@ -98,6 +100,8 @@ impl TableFooter {
             Some(text) => text.parse().ok().and_then(Timestamp::from_wire),
             None => None,
         };
+        let pages = PageChecksums::new(&metadata, blob_bytes("varve.checksums")?)
+            .ok_or(FooterError::Corrupt("page checksums"))?;
         let (producers, tags) = (keys.blob("varve.producers")?, keys.blob("varve.tags")?);
         Ok(TableFooter {
             partition,
@@ -108,6 +112,7 @@ impl TableFooter {
             object_bytes,
             metadata: reader_metadata(metadata).map_err(|_| FooterError::Foreign("its columns are not ours"))?,
             table: Arc::new(table),
+            pages: Arc::new(pages),
             aborted: aborted.into(),
             leader_epochs: epochs.into(),
             producers,
@@ -180,7 +185,12 @@ impl TableFooter {
 
     /// Memory that the footer takes, in bytes: for caches that weigh.
     pub fn memory_bytes(&self) -> usize {
-        self.metadata.metadata().memory_size() + self.table.memory_bytes() + size_of::<TableFooter>()
+        let parts = self.table.memory_bytes() + self.pages.memory_bytes();
+        self.metadata.metadata().memory_size() + parts + size_of::<TableFooter>()
+    }
+
+    pub(crate) fn pages(&self) -> &PageChecksums {
+        &self.pages
     }
 
     pub(crate) fn metadata(&self) -> &ArrowReaderMetadata {
@@ -241,7 +251,7 @@ fn check_groups(
     }
     let counted: Vec<u64> = table.groups.iter().map(|group| group.rows).filter(|rows| *rows > 0).collect();
     let found: Vec<u64> = metadata.row_groups().iter().map(|group| group.num_rows() as u64).collect();
-    let within = table.groups.iter().all(|group| base <= group.base && group.end <= end);
+    let within = table.groups.iter().all(|group| base < group.end && group.end <= end);
     if counted != found || counted.iter().sum::<u64>() != rows {
         return Err(FooterError::Foreign("its row groups are not those that were written"));
     }
@@ -275,6 +285,7 @@ pub(crate) fn write_blobs<W: Write + Send>(
     meta: &TableMeta,
     summary: &TableSummary,
     tags: &[u8],
+    checksums: &[u8],
     table: &[u8],
 ) -> Result<(), EncodeError> {
     let mut aborted = Vec::new();
@@ -305,6 +316,7 @@ pub(crate) fn write_blobs<W: Write + Send>(
         ("varve.producers", producers, true),
         ("varve.aborted", &aborted, false),
         ("varve.leader_epochs", &epochs, false),
+        ("varve.checksums", checksums, false),
         ("varve.batches", table, false),
     ] {
         if bytes.is_empty() && optional {

@@ -11,8 +11,10 @@ use crate::{
     error::DecodeError,
     fetched::Fetched,
     footer::TableFooter,
+    pages::PageRun,
     raw_section,
     rebuild::RowWalk,
+    schema::COLUMNS,
 };
 
 /// Two ranges nearer than this are fetched as one: a request costs more than the bytes between them.
@@ -172,26 +174,15 @@ impl TableFooter {
         let mut ranges = vec![part.raw_position..part.raw_position.saturating_add(raw_bytes)];
         // Rows of batches that are carried whole need no pages, unless rows to be rebuilt lie around them.
         let (skip, take) = part.rows();
-        if let (Some(row_group), true) = (part.row_group, take > 0) {
-            let metadata = self.metadata().metadata();
-            let group = metadata.row_group(row_group);
-            let index = metadata.offset_index().expect("checked when the footer was parsed");
-            for (column, locations) in group.columns().iter().zip(&index[row_group]) {
-                let (start, _) = column.byte_range();
-                let pages = &locations.page_locations;
-                if let Some(first) = pages.first() {
-                    // What lies before the first data page is the dictionary, which every page needs.
-                    ranges.push(start..first.offset as u64);
-                }
-                let from = pages.partition_point(|page| page.first_row_index as u64 <= skip).saturating_sub(1);
-                let to = pages.partition_point(|page| (page.first_row_index as u64) < skip + take);
-                let page_range = |page: &parquet::file::page_index::offset_index::PageLocation| {
-                    page.offset as u64..(page.offset as u64).saturating_add(page.compressed_page_size as u64)
-                };
-                ranges.extend(pages.get(from..to).unwrap_or_default().iter().map(page_range));
-            }
-        }
+        ranges.extend(self.page_runs(part.row_group, skip..skip + take, 0..COLUMNS).into_iter().map(|run| run.range));
         ranges
+    }
+
+    /// The pages that hold `rows` of some columns of a row group; none without a row group or rows.
+    pub(crate) fn page_runs(&self, row_group: Option<usize>, rows: Range<u64>, columns: Range<usize>) -> Vec<PageRun> {
+        let Some(row_group) = row_group.filter(|_| !rows.is_empty()) else { return Vec::new() };
+        let metadata = self.metadata().metadata();
+        columns.flat_map(|column| self.pages().runs(metadata, row_group, column, rows.clone())).collect()
     }
 
     /// Rebuilds the batches of `plan` from the fetched ranges and hands each out in order: its header and its bytes.
@@ -261,6 +252,9 @@ impl PlanPart {
         mut emit: impl FnMut(&BatchHeader, Write<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), DecodeError> {
         let (skip, take) = self.rows();
+        for run in footer.page_runs(self.row_group, skip..skip + take, 0..COLUMNS) {
+            run.check(fetched)?;
+        }
         let mut walk = match self.row_group {
             Some(row_group) if take > 0 => {
                 Some(RowWalk::open(footer.metadata().clone(), fetched.clone(), row_group, skip, take)?)

@@ -47,8 +47,12 @@ message varve {
 }
 ";
 
-/// Place of the key among the leaf columns of a row group.
+/// Leaf columns of a row group.
+pub(crate) const COLUMNS: usize = 6;
+/// Places among the leaf columns of a row group.
+pub(crate) const OFFSET_LEAF: usize = 0;
 pub(crate) const KEY_LEAF: usize = 2;
+pub(crate) const VALUE_LEAF: usize = 5;
 
 /// The Parquet schema, parsed once.
 pub(crate) fn parquet_schema() -> SchemaDescPtr {
@@ -149,7 +153,9 @@ mod tests {
             ("value", 8),
         ];
         assert_eq!(leaves, expected.map(|(path, id)| (path.to_owned(), id)));
-        assert_eq!(expected[KEY_LEAF].0, "key");
+        assert_eq!(expected.len(), COLUMNS);
+        let places = [OFFSET_LEAF, KEY_LEAF, VALUE_LEAF].map(|leaf| expected[leaf].0);
+        assert_eq!(places, ["offset", "key", "value"]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Writing an object: batches in, one Parquet file out, each row group read back before it counts.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use parquet::file::{
@@ -20,6 +23,7 @@ use crate::{
     fetched::Fetched,
     footer::{TableFooter, reader_metadata, write_blobs},
     options::{EncodeOptions, TableMeta},
+    pages::checksums,
     raw_section,
     rebuild::RowWalk,
     schema::{Dictionaries, parquet_schema, writer_properties},
@@ -88,6 +92,7 @@ pub struct TableWriter<W: Write + Send> {
     options: EncodeOptions,
     group: Group,
     groups: Vec<EncodedGroup>,
+    checksums: Vec<u8>,
     tags: Option<TagFilter>,
     summary: TableSummary,
 }
@@ -125,11 +130,12 @@ impl<W: Write + Send> TableWriter<W> {
             options,
             group: Group::default(),
             groups: Vec::new(),
+            checksums: Vec::new(),
             summary: TableSummary::default(),
         })
     }
 
-    /// Adds the next batch.
+    /// Adds the next batch. The first one may begin before the object's range, if it reaches into it.
     ///
     /// # Errors
     /// [`EncodeError::Order`] if it does not follow the previous one within the object's range; the others if the sink or
@@ -137,8 +143,13 @@ impl<W: Write + Send> TableWriter<W> {
     pub fn push(&mut self, batch: &RecordBatchView<'_>) -> Result<(), EncodeError> {
         let header = *batch.header();
         let pending = self.group.batches.last().map(|last| last.entry.header.next_offset());
-        let expected = pending.or(self.groups.last().map(EncodedGroup::end)).unwrap_or(self.meta.base);
-        if header.base_offset < expected || header.next_offset() > self.meta.end {
+        let previous = pending.or(self.groups.last().map(EncodedGroup::end));
+        let expected = previous.unwrap_or(self.meta.base);
+        let follows = match previous {
+            Some(end) => header.base_offset >= end,
+            None => header.next_offset() > self.meta.base,
+        };
+        if !follows || header.next_offset() > self.meta.end {
             return Err(EncodeError::Order { expected, found: header.base_offset, end: self.meta.end });
         }
         let source = Bytes::copy_from_slice(batch.as_bytes());
@@ -167,20 +178,25 @@ impl<W: Write + Send> TableWriter<W> {
         Ok(())
     }
 
-    /// Writes what is left and the footer, checks that the footer reads back, and returns the sink.
+    /// Writes what is left and the footer, checks that the footer reads back, and returns the sink. An object without
+    /// batches is one too: compaction may leave nothing of a range that still has to be answered for.
     ///
     /// # Errors
-    /// [`EncodeError::Empty`] if nothing was pushed; [`EncodeError::Unreadable`] if the footer does not read back.
+    /// [`EncodeError::Unreadable`] if the footer does not read back; the others if the sink or the encoding fails.
     pub fn finish(mut self) -> Result<(W, TableSummary), EncodeError> {
         if !self.group.batches.is_empty() {
             self.finish_group()?;
         }
-        if self.groups.is_empty() {
-            return Err(EncodeError::Empty);
-        }
         let filter = self.tags.take().map(|tags| tags.finish(self.options.tag_filter_false_positives));
         let table = encode_table(&self.groups);
-        write_blobs(&mut self.file, &self.meta, &self.summary, filter.as_deref().unwrap_or_default(), &table)?;
+        write_blobs(
+            &mut self.file,
+            &self.meta,
+            &self.summary,
+            filter.as_deref().unwrap_or_default(),
+            &self.checksums,
+            &table,
+        )?;
         let tee = self.file.into_inner()?;
         (self.summary.bytes, self.summary.crc32c) = (tee.position, tee.crc);
         let footer = TableFooter::parse(tee.position, tee.captured.into()).map_err(EncodeError::Unreadable)?;
@@ -218,9 +234,10 @@ impl<W: Write + Send> TableWriter<W> {
         group.encode_rows(&self.options)?;
         if let Some(columns) = group.columns.take() {
             let mut row_group = self.file.next_row_group()?;
-            columns.finish(&mut row_group)?;
+            let page_starts = columns.finish(&mut row_group)?;
             let metadata = row_group.close()?;
             self.file.flush()?;
+            self.checksums.extend(checksums(&metadata, &page_starts, |range| self.file.inner().crc_of(range)));
             self.carry_what_does_not_rebuild(&mut group.batches, metadata)?;
         }
         let raw_position = self.file.bytes_written() as u64;
@@ -346,6 +363,12 @@ struct Tee<W> {
 impl<W> Tee<W> {
     fn captured_from(&self) -> u64 {
         self.position - self.captured.len() as u64
+    }
+
+    /// CRC-32C of captured bytes.
+    fn crc_of(&self, range: Range<u64>) -> u32 {
+        let from = self.captured_from();
+        crc32c::crc32c(&self.captured[(range.start - from) as usize..(range.end - from) as usize])
     }
 
     fn forget(&mut self) {

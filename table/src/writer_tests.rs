@@ -149,6 +149,32 @@ proptest! {
     }
 
     #[test]
+    fn keys_are_read_without_anything_else(stretch in any_stretch()) {
+        let table = encoded(&stretch, small_groups());
+        let footer = open(&table.bytes);
+        let mut expected = Vec::new();
+        for batch in stretch.batches() {
+            let (header, payload) = meaning(&batch);
+            let hidden = header.attributes.is_control() || is_aborted(&stretch.meta.aborted, &header);
+            if !hidden && CheckedRecords::walk(&header, payload.clone().into()).is_some() {
+                let keys = records(&payload, header.record_count).flatten();
+                expected.extend(keys.map(|record| {
+                    (header.base_offset.plus(record.offset_delta as u64), record.key.map(<[u8]>::to_vec))
+                }));
+            }
+        }
+        let mut found = Vec::new();
+        for group in 0..footer.groups().len() {
+            let Some(plan) = footer.plan_keys(group) else { continue };
+            let fetched = fetch(&table.bytes, plan.ranges());
+            footer
+                .decode_keys(&plan, &fetched, |offset, key| found.push((offset, key.map(<[u8]>::to_vec))))
+                .expect("sound");
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
     fn a_damaged_object_is_refused_or_right_but_never_panics(
         stretch in any_stretch(), at: prop::sample::Index, flip in 1u8..,
     ) {
@@ -188,8 +214,7 @@ proptest! {
 
 #[test]
 fn batches_out_of_order_or_outside_the_range_are_refused() {
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let stretch = proptest::strategy::ValueTree::current(&any_stretch().new_tree(&mut runner).expect("a stretch"));
+    let stretch = one_stretch();
     let batches = stretch.batches();
     let mut writer = TableWriter::new(Vec::new(), stretch.meta.clone(), small_groups()).expect("starts");
     writer.push(&batches[0]).expect("in order");
@@ -197,8 +222,33 @@ fn batches_out_of_order_or_outside_the_range_are_refused() {
     let meta = TableMeta { end: batches[0].header().base_offset, ..stretch.meta.clone() };
     let mut writer = TableWriter::new(Vec::new(), meta, small_groups()).expect("starts");
     assert!(matches!(writer.push(&batches[0]), Err(EncodeError::Order { .. })));
-    let writer = TableWriter::new(Vec::new(), stretch.meta.clone(), small_groups()).expect("starts");
-    assert!(matches!(writer.finish(), Err(EncodeError::Empty)));
+}
+
+#[test]
+fn an_object_without_batches_answers_for_its_range_with_nothing() {
+    let stretch = one_stretch();
+    let table = encode([], stretch.meta.clone(), small_groups()).expect("encodes");
+    let footer = open(&table.bytes);
+    assert_eq!((footer.base(), footer.end(), footer.rows()), (stretch.meta.base, stretch.meta.end, 0));
+    assert!(footer.plan(stretch.meta.base, 1 << 20).expect("sound").is_none());
+}
+
+#[test]
+fn a_null_value_shows_without_reading_the_column() {
+    use varve_log::format::{BatchBuilder, RecordContent};
+    for value in [Some(&b"value"[..]), None] {
+        let mut batch = BatchBuilder::new(varve_metadata::model::Offset::ZERO);
+        batch.push(RecordContent { key: Some(b"key"), value, ..RecordContent::default() });
+        let meta = TableMeta { base: varve_metadata::model::Offset::ZERO, aborted: Vec::new(), ..one_stretch().meta };
+        let log = batch.build().expect("no codec");
+        let table = encode(batches(&log).flatten(), meta, small_groups()).expect("encodes");
+        assert_eq!(open(&table.bytes).may_have_tombstones(0), value.is_none());
+    }
+}
+
+fn one_stretch() -> Stretch {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    proptest::strategy::ValueTree::current(&any_stretch().new_tree(&mut runner).expect("a stretch"))
 }
 
 #[test]
