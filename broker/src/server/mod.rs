@@ -11,6 +11,8 @@
 mod broker;
 mod budget;
 mod connection;
+#[cfg(test)]
+mod data_test;
 mod dispatch;
 mod fetch_session;
 mod handlers;

@@ -1,6 +1,6 @@
 //! A node in this process and a client that speaks to it through a real socket.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::{
@@ -13,19 +13,21 @@ use tokio::{
 };
 use varve_metadata::{
     cluster::ClusterMetadata,
+    controller::{CreationDefaults, NewTopic, Placement},
     image::{BrokerImage, Endpoint},
-    model::BrokerId,
+    model::{BrokerId, TopicId},
     store::MemoryStore,
 };
 
 use super::{Broker, Limits, ListenerName, Server};
-use crate::partition::Partitions;
+use crate::partition::{Partitions, Storage, StorageSettings};
 
-/// A broker that listens on a free port, with metadata in memory.
+/// A broker that listens on a free port, with metadata in memory and logs in a directory that goes with it.
 pub(crate) struct TestNode {
     pub(crate) broker: Arc<Broker>,
     pub(crate) address: SocketAddr,
     _server: Server,
+    _dir: tempfile::TempDir,
 }
 
 impl TestNode {
@@ -37,6 +39,14 @@ impl TestNode {
         let node = BrokerId(1);
         let metadata = ClusterMetadata::start(Arc::new(MemoryStore::new()), node, BTreeMap::new()).await.unwrap();
         let broker = Arc::new(Broker::new(node, metadata, Arc::new(Partitions::default())));
+        let dir = tempfile::tempdir().unwrap();
+        let settings = StorageSettings {
+            dirs: vec![dir.path().join("logs")],
+            producer_expiry: Duration::from_secs(86_400),
+            max_transaction_timeout: Duration::from_secs(900),
+        };
+        let storage = Storage::new(node, broker.partitions.clone(), settings, Box::new(|_, _| {}));
+        tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
         let server = Server::new(broker.clone(), limits);
         let address = server.listen(ListenerName("PLAINTEXT".into()), ([127, 0, 0, 1], 0).into()).unwrap();
         let endpoint = Endpoint { host: address.ip().to_string(), port: address.port() };
@@ -48,7 +58,20 @@ impl TestNode {
             fenced: false,
         };
         broker.metadata.register(registration).await.unwrap();
-        TestNode { broker, address, _server: server }
+        TestNode { broker, address, _server: server, _dir: dir }
+    }
+
+    /// Makes a topic and waits until its partitions are open.
+    pub(crate) async fn create_topic(&self, name: &str, partitions: u32, overrides: &[(&str, &str)]) -> TopicId {
+        let topic = NewTopic {
+            name: name.to_owned(),
+            placement: Ok(Placement::Spread { partitions: Some(partitions), replication_factor: None }),
+            overrides: overrides.iter().map(|(name, value)| (name.to_string(), Some(value.to_string()))).collect(),
+        };
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        let mut made = self.broker.metadata.create_topics(&[topic], defaults, false, None).await.unwrap();
+        self.broker.partitions.caught_up(self.broker.metadata.image().revision()).await;
+        made.remove(0).unwrap().id
     }
 
     pub(crate) async fn connect(&self) -> Client {
@@ -70,6 +93,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) {
+        self.send_as(version, version, request).await;
+    }
+
+    /// Asks in `version`, written and read as `codec`: for versions that `kafka-protocol` does not know.
+    async fn send_as<R: Request>(&mut self, version: i16, codec: i16, request: &R) {
         let key = ApiKey::try_from(R::KEY).unwrap();
         self.next += 1;
         let header = RequestHeader::default()
@@ -78,8 +106,8 @@ impl Client {
             .with_correlation_id(self.next)
             .with_client_id(Some(StrBytes::from_static_str("test")));
         let mut frame = BytesMut::new();
-        header.encode(&mut frame, key.request_header_version(version)).unwrap();
-        request.encode(&mut frame, version).unwrap();
+        header.encode(&mut frame, key.request_header_version(codec)).unwrap();
+        request.encode(&mut frame, codec).unwrap();
         self.send_raw(&(frame.len() as i32).to_be_bytes()).await;
         self.send_raw(&frame).await;
     }
@@ -106,8 +134,12 @@ impl Client {
     }
 
     pub(crate) async fn ask<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
-        self.send(version, request).await;
-        let (correlation_id, response) = self.receive(ApiKey::try_from(R::KEY).unwrap(), version).await;
+        self.ask_as(version, version, request).await
+    }
+
+    pub(crate) async fn ask_as<R: Request>(&mut self, version: i16, codec: i16, request: &R) -> R::Response {
+        self.send_as(version, codec, request).await;
+        let (correlation_id, response) = self.receive(ApiKey::try_from(R::KEY).unwrap(), codec).await;
         assert_eq!(correlation_id, self.next);
         response
     }
