@@ -228,6 +228,7 @@ impl Partition {
     /// Everything below `offset` is committed; wakes those who wait for it. Never moves back.
     pub(super) fn advance_high_watermark(&self, offset: Offset) {
         if self.high_watermark.fetch_max(offset.get(), Ordering::SeqCst) < offset.get() {
+            self.log.advance_high_watermark(offset);
             self.waiters.wake();
         }
     }

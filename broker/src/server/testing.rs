@@ -108,8 +108,8 @@ impl Client {
         let mut frame = BytesMut::new();
         header.encode(&mut frame, key.request_header_version(codec)).unwrap();
         request.encode(&mut frame, codec).unwrap();
-        self.send_raw(&(frame.len() as i32).to_be_bytes()).await;
-        self.send_raw(&frame).await;
+        let length = (frame.len() as i32).to_be_bytes();
+        self.send_raw(&[length.as_slice(), &frame].concat()).await;
     }
 
     pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
