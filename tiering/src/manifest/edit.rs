@@ -134,11 +134,14 @@ impl Manifest {
         }
         let mut run = run.clone();
         let old: Vec<RemoteObject> = run.splice(from..from + sources.len(), objects).collect();
+        // The log start may have moved on since the sources were read: what now lies below it is dead on arrival.
+        let dead: Vec<RemoteObject> = run.extract_if(.., |object| object.end <= self.log_start).collect();
         let mut next = self.clone();
         next.chunks[place] = Chunk::Inline(run);
-        // A rewrite of the part that survives keeps the object's identity only if it is the very same object.
+        // An object that stays as it is may stand among sources and replacements.
         let kept: Vec<ObjectId> = next.inline_objects().map(|object| object.id).collect();
-        next.remove(old.into_iter().filter(|object| !kept.contains(&object.id)).map(RemovedEntry::Object), now)?;
+        let gone = old.into_iter().chain(dead).filter(|object| !kept.contains(&object.id));
+        next.remove(gone.map(RemovedEntry::Object), now)?;
         Ok(next)
     }
 

@@ -110,17 +110,20 @@ impl Manifest {
             return Vec::new();
         }
         let fits = |leaf: &LeafRef, run: &[RemoteObject]| leaf.objects as usize + run.len() <= limits.leaf;
-        self.chunks
-            .windows(2)
-            .filter_map(|pair| match pair {
+        let mut leaves: Vec<LeafRef> = Vec::new();
+        for pair in self.chunks.windows(2) {
+            match pair {
                 [Chunk::Leaf(leaf), Chunk::Inline(run)] | [Chunk::Inline(run), Chunk::Leaf(leaf)]
                     if fits(leaf, run) =>
                 {
-                    Some(leaf.clone())
+                    leaves.push(leaf.clone());
                 }
-                _ => None,
-            })
-            .collect()
+                _ => {}
+            }
+        }
+        // A leaf between two runs is met twice.
+        leaves.dedup();
+        leaves
     }
 
     /// Moves older entries into new leaves if there are more than `limits.inline`. Says the same as before.

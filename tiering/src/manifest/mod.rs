@@ -21,6 +21,9 @@ mod find;
 mod leaf;
 mod version;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub use edit::{ManifestError, Writer};
 pub use encode::{FormatError, MAX_LEAF_BYTES, MAX_MANIFEST_BYTES};
 pub use entry::{ObjectId, ObjectKind, RemoteObject, Removed, RemovedEntry};

@@ -5,8 +5,12 @@
 
 pub mod bucket;
 pub mod cluster;
+pub mod conformance;
 pub mod manifests;
 pub mod partition;
+
+#[cfg(test)]
+mod tests;
 
 use std::time::SystemTime;
 
