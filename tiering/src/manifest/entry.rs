@@ -29,7 +29,7 @@ impl std::fmt::Display for ObjectId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ObjectKind {
-    /// Record batches as the local log had them, then indexes and a footer (`crate::raw`).
+    /// Record batches as the local log had them, then indexes and a footer ([`crate::raw`]).
     Raw,
     /// Columns, with what is needed to rebuild the batches (`varve_table`).
     Parquet,

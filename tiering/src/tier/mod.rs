@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod manifests;
 pub mod partition;
+pub mod upload;
 
 #[cfg(test)]
 mod tests;
