@@ -24,6 +24,9 @@ pub enum EncodeError {
     /// The columns could not be written.
     #[error("encoding columns failed")]
     Columns(#[from] ParquetError),
+    /// A batch that has to be carried could not be compressed again.
+    #[error("compressing a batch failed")]
+    Compress(#[from] varve_log::format::compression::CodecError),
     /// What was written does not read back: the object must not be used.
     #[error("the finished object does not read back")]
     Unreadable(#[source] FooterError),

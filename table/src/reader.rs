@@ -185,7 +185,8 @@ impl TableFooter {
         columns.flat_map(|column| self.pages().runs(metadata, row_group, column, rows.clone())).collect()
     }
 
-    /// Rebuilds the batches of `plan` from the fetched ranges and hands each out in order: its header and its bytes.
+    /// Rebuilds the batches of `plan` from the fetched ranges and hands each out in order: its entry, whose header names the
+    /// codec that it came with, and its bytes.
     ///
     /// Each is checked against the CRC of its records that was taken when it was archived.
     ///
@@ -196,14 +197,14 @@ impl TableFooter {
         plan: &ReadPlan,
         fetched: &Fetched,
         recompression: Recompression,
-        mut each: impl FnMut(&BatchHeader, &[u8]),
+        mut each: impl FnMut(&BatchEntry, &[u8]),
     ) -> Result<(), DecodeError> {
         let mut run = Vec::new();
         plan.parts.iter().try_for_each(|part| {
-            part.decode(self, fetched, recompression, |header, write| {
+            part.decode(self, fetched, recompression, |batch, write| {
                 run.clear();
                 write(&mut run)?;
-                each(header, &run);
+                each(batch, &run);
                 Ok(())
             })
         })
@@ -249,7 +250,7 @@ impl PlanPart {
         footer: &TableFooter,
         fetched: &Fetched,
         recompression: Recompression,
-        mut emit: impl FnMut(&BatchHeader, Write<'_>) -> Result<(), DecodeError>,
+        mut emit: impl FnMut(&BatchEntry, Write<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), DecodeError> {
         let (skip, take) = self.rows();
         for run in footer.page_runs(self.row_group, skip..skip + take, 0..COLUMNS) {
@@ -270,7 +271,7 @@ impl PlanPart {
             match batch.kind {
                 BatchKind::Raw | BatchKind::RowsAndRaw => {
                     let raw = raw.ok_or(DecodeError::Missing)?;
-                    emit(&batch.header, &mut |out| {
+                    emit(batch, &mut |out| {
                         out.extend_from_slice(&raw);
                         Ok(())
                     })?;
@@ -288,9 +289,7 @@ impl PlanPart {
                         }
                         _ => None,
                     };
-                    emit(&batch.header, &mut |out| {
-                        append_batch(batch, walk.as_mut(), deltas.as_deref(), recompression, out)
-                    })?;
+                    emit(batch, &mut |out| append_batch(batch, walk.as_mut(), deltas.as_deref(), recompression, out))?;
                 }
             }
         }

@@ -109,7 +109,8 @@ struct Group {
 /// A batch whose group is not yet written.
 struct Pending {
     entry: BatchEntry,
-    source: Bytes,
+    /// The batch as it came; made from the records if it is needed and did not come.
+    source: Option<Bytes>,
     records: Bytes,
     raw: Bytes,
 }
@@ -142,6 +143,40 @@ impl<W: Write + Send> TableWriter<W> {
     /// the encoding fails.
     pub fn push(&mut self, batch: &RecordBatchView<'_>) -> Result<(), EncodeError> {
         let header = *batch.header();
+        self.check_order(&header)?;
+        let source = Bytes::copy_from_slice(batch.as_bytes());
+        let pending = match self.unpacked(&header, &source).and_then(|records| self.rows_of(&header, records)) {
+            Some(rows) => {
+                // A header that our types cannot carry (a producer id of -5): the batch itself must be kept.
+                let odd = header.encode()[..] != source[..HEADER_BYTES];
+                let mut pending = self.row_batch(header, rows, Some(source));
+                if odd {
+                    pending.carry()?;
+                }
+                pending
+            }
+            None => Pending::raw(header, source),
+        };
+        self.add(pending)
+    }
+
+    /// Adds a batch by its header and its uncompressed `records`, whatever codec the header names: for batches that were
+    /// rebuilt from another object, without compressing them on the way.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_records(&mut self, header: &BatchHeader, records: Bytes) -> Result<(), EncodeError> {
+        self.check_order(header)?;
+        let hidden = header.attributes.is_control() || is_aborted(&self.meta.aborted, header);
+        let rows = if hidden { None } else { self.rows_of(header, records.clone()) };
+        let pending = match rows {
+            Some(rows) => self.row_batch(*header, rows, None),
+            None => Pending::raw(*header, compressed_batch(header, &records)?),
+        };
+        self.add(pending)
+    }
+
+    fn check_order(&self, header: &BatchHeader) -> Result<(), EncodeError> {
         let pending = self.group.batches.last().map(|last| last.entry.header.next_offset());
         let previous = pending.or(self.groups.last().map(EncodedGroup::end));
         let expected = previous.unwrap_or(self.meta.base);
@@ -149,25 +184,22 @@ impl<W: Write + Send> TableWriter<W> {
             Some(end) => header.base_offset >= end,
             None => header.next_offset() > self.meta.base,
         };
-        if !follows || header.next_offset() > self.meta.end {
-            return Err(EncodeError::Order { expected, found: header.base_offset, end: self.meta.end });
+        if follows && header.next_offset() <= self.meta.end {
+            return Ok(());
         }
-        let source = Bytes::copy_from_slice(batch.as_bytes());
-        let pending = match self.rows_of(&header, &source) {
-            Some(rows) => {
-                self.group.buffer.push(&header, &rows, self.tags.as_mut());
-                let raw = rows.deltas.as_deref().map(raw_section::encode_deltas);
-                let kind = match (raw.is_some(), header.encode()[..] == source[..HEADER_BYTES]) {
-                    // A header that our types cannot carry (a producer id of -5): the batch itself must be kept.
-                    (_, false) => BatchKind::RowsAndRaw,
-                    (true, true) => BatchKind::RowsWithTimestamps,
-                    (false, true) => BatchKind::Rows,
-                };
-                Pending::new(header, kind, source, rows.records, raw.unwrap_or_default())
-            }
-            None => Pending::new(header, BatchKind::Raw, source, Bytes::new(), Bytes::new()),
-        };
-        self.group.bytes += pending.records.len().max(pending.source.len());
+        Err(EncodeError::Order { expected, found: header.base_offset, end: self.meta.end })
+    }
+
+    /// Puts the batch's records into the columns.
+    fn row_batch(&mut self, header: BatchHeader, rows: CheckedRecords, source: Option<Bytes>) -> Pending {
+        self.group.buffer.push(&header, &rows, self.tags.as_mut());
+        let raw = rows.deltas.as_deref().map(raw_section::encode_deltas);
+        let kind = if raw.is_some() { BatchKind::RowsWithTimestamps } else { BatchKind::Rows };
+        Pending::rebuilt(header, kind, source, rows.records, raw.unwrap_or_default())
+    }
+
+    fn add(&mut self, pending: Pending) -> Result<(), EncodeError> {
+        self.group.bytes += pending.records.len().max(pending.raw.len());
         self.group.batches.push(pending);
         if self.group.buffer.bytes() >= RUN_BYTES {
             self.group.encode_rows(&self.options)?;
@@ -211,19 +243,24 @@ impl<W: Write + Send> TableWriter<W> {
         self.file.bytes_written() as u64
     }
 
-    /// The batch's records, if they are to become rows.
-    fn rows_of(&mut self, header: &BatchHeader, source: &Bytes) -> Option<CheckedRecords> {
+    /// The batch's records, uncompressed; `None` if they are not to become rows or do not decompress.
+    fn unpacked(&mut self, header: &BatchHeader, source: &Bytes) -> Option<Bytes> {
         if header.attributes.is_control() || is_aborted(&self.meta.aborted, header) {
             return None;
         }
         let payload = source.slice(HEADER_BYTES..);
-        let records = match header.attributes.compression() {
-            Codec::None => Some(payload),
-            codec => compression::decompress(codec, &payload, MAX_RECORDS_BYTES)
-                .ok()
-                .map(|records| Bytes::from(records.into_owned())),
-        };
-        let checked = records.and_then(|records| CheckedRecords::walk(header, records));
+        let codec = header.attributes.compression();
+        if codec == Codec::None {
+            return Some(payload);
+        }
+        let records = compression::decompress(codec, &payload, MAX_RECORDS_BYTES).ok();
+        self.summary.unreadable_batches += u64::from(records.is_none());
+        records.map(|records| Bytes::from(records.into_owned()))
+    }
+
+    /// The records, if they can become rows.
+    fn rows_of(&mut self, header: &BatchHeader, records: Bytes) -> Option<CheckedRecords> {
+        let checked = CheckedRecords::walk(header, records);
         self.summary.unreadable_batches += u64::from(checked.is_none());
         checked
     }
@@ -279,7 +316,7 @@ impl<W: Write + Send> TableWriter<W> {
                 walk = None;
             }
             if batch.entry.kind.is_rebuilt() && (!sound || rebuilt != batch.records) {
-                batch.carry();
+                batch.carry()?;
             }
         }
         Ok(())
@@ -320,36 +357,45 @@ impl Group {
 }
 
 impl Pending {
-    /// `raw`: the timestamp deltas, if they lie beside the columns.
-    fn new(header: BatchHeader, kind: BatchKind, source: Bytes, records: Bytes, raw: Bytes) -> Pending {
-        let mut pending = Pending {
-            entry: BatchEntry {
-                header: BatchHeader { bytes: 0, crc: 0, ..header },
-                kind,
-                records_crc: records_crc(&records),
-                records_bytes: records.len() as u32,
-                raw_bytes: raw.len() as u32,
-            },
-            source,
-            records,
-            raw,
+    /// A batch whose records are rows. `raw`: the timestamp deltas, if they lie beside the columns.
+    fn rebuilt(header: BatchHeader, kind: BatchKind, source: Option<Bytes>, records: Bytes, raw: Bytes) -> Pending {
+        let entry = BatchEntry {
+            header: BatchHeader { bytes: 0, crc: 0, ..header },
+            kind,
+            records_crc: records_crc(&records),
+            records_bytes: records.len() as u32,
+            raw_bytes: raw.len() as u32,
         };
-        if !kind.is_rebuilt() {
-            pending.keep_source(kind);
-        }
+        Pending { entry, source, records, raw }
+    }
+
+    /// A batch that is carried as it is.
+    fn raw(header: BatchHeader, source: Bytes) -> Pending {
+        let mut pending = Pending::rebuilt(header, BatchKind::Raw, None, Bytes::new(), Bytes::new());
+        pending.keep(BatchKind::Raw, source);
         pending
     }
 
     /// Its rows stay for SQL; its bytes are kept beside them.
-    fn carry(&mut self) {
-        self.keep_source(BatchKind::RowsAndRaw);
+    fn carry(&mut self) -> Result<(), EncodeError> {
+        let source = match self.source.take() {
+            Some(source) => source,
+            None => compressed_batch(&self.entry.header, &self.records)?,
+        };
+        self.keep(BatchKind::RowsAndRaw, source);
+        Ok(())
     }
 
-    fn keep_source(&mut self, kind: BatchKind) {
-        self.raw = self.source.clone();
-        let raw_bytes = self.raw.len() as u32;
+    fn keep(&mut self, kind: BatchKind, source: Bytes) {
+        let raw_bytes = source.len() as u32;
+        self.raw = source;
         self.entry = BatchEntry { kind, records_crc: 0, records_bytes: 0, raw_bytes, ..self.entry };
     }
+}
+
+/// The batch as its producer's codec would frame it.
+fn compressed_batch(header: &BatchHeader, records: &[u8]) -> Result<Bytes, EncodeError> {
+    Ok(header.encode_batch(&compression::compress(header.attributes.compression(), None, records)?).into())
 }
 
 /// Passes bytes to the sink and keeps those of the current group, so that they can be read back.

@@ -93,8 +93,8 @@ proptest! {
         while let Some(plan) = footer.plan_group(from).expect("sound") {
             let fetched = fetch(&table.bytes, plan.ranges());
             footer
-                .decode_each(&plan, &fetched, Recompression::Producer, |header, bytes| {
-                    assert_eq!(&bytes[..8], header.base_offset.to_wire().to_be_bytes());
+                .decode_each(&plan, &fetched, Recompression::Producer, |batch, bytes| {
+                    assert_eq!(&bytes[..8], batch.header.base_offset.to_wire().to_be_bytes());
                     run.extend_from_slice(bytes);
                 })
                 .expect("sound");
@@ -105,6 +105,21 @@ proptest! {
             batches(log).map(|batch| batch.expect("whole").header().attributes.compression()).collect()
         };
         prop_assert_eq!(codecs(&run), codecs(&stretch.log));
+    }
+
+    #[test]
+    fn an_object_made_from_an_object_is_the_same_object(stretch in any_stretch()) {
+        let table = encoded(&stretch, small_groups());
+        let footer = open(&table.bytes);
+        let plan = footer.plan(stretch.meta.base, u64::MAX).expect("sound").expect("batches");
+        let mut writer = TableWriter::new(Vec::new(), stretch.meta.clone(), small_groups()).expect("starts");
+        let each = |batch: &BatchEntry, bytes: &[u8]| match batch.kind.is_rebuilt() {
+            true => writer.push_records(&batch.header, Bytes::copy_from_slice(&bytes[HEADER_BYTES..])).expect("in order"),
+            false => writer.push(&RecordBatchView::parse(bytes).expect("whole").0).expect("in order"),
+        };
+        footer.decode_each(&plan, &Fetched::whole(table.bytes.clone()), Recompression::None, each).expect("sound");
+        let (again, _) = writer.finish().expect("sound");
+        prop_assert_eq!(Bytes::from(again), table.bytes);
     }
 
     #[test]
