@@ -6,6 +6,10 @@
 //! connection are answered in order.
 //! Leaves to others: what a batch, a segment and an object are.
 
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod metrics;
 pub mod partition;
 pub mod server;
 pub(crate) mod wire;

@@ -1,0 +1,271 @@
+//! The typed tree. A part of the node gets the subtree or the numbers that it needs.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use varve_metadata::config::{Codec, TopicDefaults};
+use varve_metadata::model::BrokerId;
+
+use super::listeners::ListenerConfig;
+use super::object_store::ObjectStoreConfig;
+use super::settings::Settings;
+
+/// The whole configuration of a node, valid.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// `node.id`.
+    pub node: BrokerId,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// What this process does.
+    pub roles: Roles,
+    /// Where everything goes that has no place of its own.
+    pub data_dir: PathBuf,
+    /// Where cluster state is agreed on.
+    pub metadata: MetadataUrl,
+    /// Sockets, and what clients are told.
+    pub listeners: ListenerConfig,
+    /// Connections and requests.
+    pub network: NetworkConfig,
+    /// Logs on the local disk.
+    pub logs: LogConfig,
+    /// The cleaner of compacted local logs.
+    pub cleaner: CleanerConfig,
+    /// Defaults for topics, partitions and replicas that requests leave open.
+    pub topics: TopicCreation,
+    /// The broker's defaults for topic settings.
+    pub topic_defaults: TopicDefaults,
+    /// Groups and offsets.
+    pub groups: GroupConfig,
+    /// How long a partition remembers a silent idempotent producer.
+    pub producer_expiry: Duration,
+    /// How often silent producers are looked for.
+    pub producer_expiry_interval: Duration,
+    /// Where the archive is.
+    pub object_store: ObjectStoreConfig,
+    /// Uploads and reads of the archive.
+    pub archive: ArchiveConfig,
+    /// The cache of what was read from the archive.
+    pub cache: CacheConfig,
+    /// Rewriting of the archive.
+    pub compactor: CompactorConfig,
+    /// Address of /metrics, /healthz and /readyz; `None` turns them off.
+    pub http: Option<SocketAddr>,
+    /// The node's own log.
+    pub self_log: SelfLogConfig,
+    /// Threads of the runtime; `None`: one per core.
+    pub worker_threads: Option<usize>,
+    /// How long a stop waits for what is under way.
+    pub shutdown_timeout: Duration,
+    /// What was given, as text: for `DescribeConfigs`.
+    pub settings: Settings,
+}
+
+/// What a process does (`varve.roles`). At least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Serves clients.
+    pub broker: bool,
+    /// Uploads sealed segments.
+    pub tiering: bool,
+    /// Rewrites the archive.
+    pub compactor: bool,
+}
+
+/// Where cluster state is agreed on (`varve.metadata.url`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataUrl {
+    /// In a file of this directory, for one node.
+    Embedded(PathBuf),
+    /// In etcd, for a cluster.
+    Etcd {
+        /// `host:port` of its members.
+        endpoints: Vec<String>,
+        /// What all keys begin with; empty or `/…`.
+        prefix: String,
+    },
+}
+
+/// Connections and requests.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// The largest request that is read, in bytes.
+    pub request_max_bytes: u32,
+    /// Memory for all requests that are not answered yet, in bytes.
+    pub request_memory_bytes: u64,
+    /// Idle connections are closed after this; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// The most connections at one time; `None`: no limit.
+    pub max_connections: Option<u64>,
+    /// The most connections from one address; `None`: no limit.
+    pub max_connections_per_ip: Option<u64>,
+    /// Other limits for some addresses. Host names are resolved at start.
+    pub max_connections_per_ip_overrides: BTreeMap<IpAddr, u64>,
+    /// Connections that may wait to be accepted.
+    pub listen_backlog: u32,
+    /// Send buffer of a connection, in bytes; `None`: the system's.
+    pub send_buffer_bytes: Option<u64>,
+    /// Receive buffer of a connection, in bytes; `None`: the system's.
+    pub receive_buffer_bytes: Option<u64>,
+    /// The most bytes in the answer to one Fetch.
+    pub fetch_max_bytes: u32,
+    /// Fetch sessions that are remembered.
+    pub fetch_sessions: u32,
+    /// The most partitions in one answer of DescribeTopicPartitions.
+    pub max_described_partitions: u32,
+}
+
+/// Logs on the local disk.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Where they lie; never empty, no directory twice.
+    pub dirs: Vec<PathBuf>,
+    /// Logs opened at the same time, per directory.
+    pub recovery_threads: u32,
+    /// How often logs are looked at for records to force to disk; `None`: never.
+    pub flush_check_interval: Option<Duration>,
+    /// How often recovery points are written.
+    pub recovery_checkpoint_interval: Duration,
+    /// How often log start offsets are written.
+    pub log_start_checkpoint_interval: Duration,
+    /// How often logs are looked at for segments that are due to go.
+    pub retention_check_interval: Duration,
+    /// How long background work waits after the start.
+    pub initial_task_delay: Duration,
+}
+
+/// The cleaner of compacted local logs.
+#[derive(Clone, Debug)]
+pub struct CleanerConfig {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Logs cleaned at the same time.
+    pub threads: u32,
+    /// How long it sleeps when nothing is dirty enough.
+    pub backoff: Duration,
+    /// The most memory for keys, in bytes, over all threads.
+    pub dedupe_buffer_bytes: u64,
+    /// How full the table of keys may get; above 0, to 1.
+    pub load_factor: f64,
+    /// The most bytes read and written per second; `None`: no limit.
+    pub max_bytes_per_second: Option<f64>,
+}
+
+/// What holds for new topics unless the request says otherwise.
+#[derive(Clone, Debug)]
+pub struct TopicCreation {
+    /// `num.partitions`; at least 1.
+    pub partitions: u32,
+    /// `default.replication.factor`; at least 1.
+    pub replication_factor: u32,
+    /// Whether asking for a topic may create it.
+    pub auto_create: bool,
+    /// Whether topics may be deleted.
+    pub delete_enabled: bool,
+}
+
+/// Groups and offsets.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// How long an empty group waits for more members after its first.
+    pub initial_rebalance_delay: Duration,
+    /// The shortest session timeout that a member may ask for.
+    pub min_session_timeout: Duration,
+    /// The longest session timeout that a member may ask for.
+    pub max_session_timeout: Duration,
+    /// The most members of one group.
+    pub max_size: u32,
+    /// Partitions of `__consumer_offsets` when it is created.
+    pub offsets_partitions: u32,
+    /// Wanted replicas of `__consumer_offsets`; fewer if there are fewer nodes.
+    pub offsets_replication_factor: u32,
+    /// Segment size of `__consumer_offsets`, in bytes.
+    pub offsets_segment_bytes: u32,
+    /// Codec of `__consumer_offsets`.
+    pub offsets_codec: Codec,
+    /// How long offsets of an empty group are kept.
+    pub offsets_retention: Duration,
+    /// How often stale offsets are looked for.
+    pub offsets_retention_check_interval: Duration,
+    /// The most text that may be attached to an offset, in bytes.
+    pub offset_metadata_max_bytes: u32,
+    /// The longest that a commit waits for its replicas.
+    pub offsets_commit_timeout: Duration,
+    /// Bytes read at once when offsets are loaded.
+    pub offsets_load_bytes: u32,
+}
+
+/// Uploads to the archive and reads of it.
+#[derive(Clone, Debug)]
+pub struct ArchiveConfig {
+    /// `remote.log.storage.system.enable`: whether there is an archive at all.
+    pub enabled: bool,
+    /// How long an object outlives its removal from the manifest.
+    pub grace: Duration,
+    /// How often partitions are looked at for uploads and expiry.
+    pub task_interval: Duration,
+    /// The most segments uploaded at the same time.
+    pub upload_concurrency: u32,
+    /// The most bytes uploaded per second; `None`: no limit.
+    pub upload_bytes_per_second: Option<u64>,
+    /// The most reads at the same time.
+    pub read_concurrency: u32,
+    /// The most reads that may wait their turn.
+    pub read_queue: u32,
+    /// The most bytes read per second; `None`: no limit.
+    pub read_bytes_per_second: Option<u64>,
+    /// The longest that a Fetch waits for the archive.
+    pub fetch_max_wait: Duration,
+    /// The longest that ListOffsets waits for the archive.
+    pub list_offsets_timeout: Duration,
+}
+
+/// The cache of what was read from the archive.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Disk, in bytes; 0 uses none.
+    pub disk_bytes: u64,
+    /// Directory of the disk part.
+    pub dir: PathBuf,
+    /// The most read ahead for one partition, in bytes.
+    pub read_ahead_bytes: u64,
+}
+
+/// Rewriting of the archive.
+#[derive(Clone, Debug)]
+pub struct CompactorConfig {
+    /// How often partitions are looked at.
+    pub interval: Duration,
+    /// Partitions rewritten at the same time.
+    pub threads: u32,
+    /// The most memory, in bytes, over all threads.
+    pub memory_bytes: u64,
+    /// The most bytes read per second; `None`: no limit.
+    pub bytes_per_second: Option<u64>,
+    /// Raw log in one Parquet object, in bytes.
+    pub object_bytes: u64,
+    /// Raw log in one row group, in bytes.
+    pub row_group_bytes: u64,
+}
+
+/// The node's own log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfLogConfig {
+    /// Lines or JSON.
+    pub format: LogFormat,
+    /// Levels, in the syntax of tracing's `EnvFilter`.
+    pub level: String,
+}
+
+/// How the node writes its own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}

@@ -1,0 +1,88 @@
+//! Where the node listens, and how many may connect.
+
+use super::*;
+
+pub(super) const DEFINITIONS: &[ConfigDef] = &[
+    high(def(
+        "listeners",
+        ANY_LIST,
+        "PLAINTEXT://127.0.0.1:9092",
+        "Where clients connect: NAME://host:port, comma-separated. An empty host listens on all addresses; port 0 \
+         takes a free one. Loopback only by default, unlike in Kafka.",
+    )),
+    high(unset(
+        "advertised.listeners",
+        ANY_LIST,
+        "What clients are told to connect to, per listener name, where that differs from listeners: behind NAT, in \
+         containers, through a load balancer.",
+    )),
+    low(def(
+        "listener.security.protocol.map",
+        Kind::Text,
+        "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
+        "The security protocol of each listener name, NAME:PROTOCOL, comma-separated.",
+    )),
+    unset(
+        "inter.broker.listener.name",
+        Kind::Text,
+        "The listener that other brokers use; the first one if unset. Must be one of the advertised listeners.",
+    ),
+    def(
+        "security.inter.broker.protocol",
+        Kind::Enum(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]),
+        "PLAINTEXT",
+        "The security protocol between brokers; inter.broker.listener.name says it better.",
+    )
+    .refused("only PLAINTEXT listeners are served, between brokers too"),
+    high(unset("early.start.listeners", ANY_LIST, "Listeners that open before the authorizer is ready."))
+        .no_effect("there is no authorizer to wait for: all listeners open together"),
+    def(
+        "connections.max.idle.ms",
+        ANY_LONG,
+        "600000",
+        "A connection without requests for this many milliseconds is closed; a negative number keeps it open.",
+    ),
+    def("max.connections", NATURAL_INT, INT_MAX, "The most connections at one time, over all listeners."),
+    def("max.connections.per.ip", NATURAL_INT, INT_MAX, "The most connections at one time from one address."),
+    def(
+        "max.connections.per.ip.overrides",
+        Kind::Text,
+        "",
+        "Other limits for some addresses: address:number, comma-separated.",
+    ),
+    def("max.connection.creation.rate", NATURAL_INT, INT_MAX, "The most new connections per second.").refused(
+        "new connections are not held back by rate; max.connections and max.connections.per.ip limit their number",
+    ),
+    def(
+        "socket.listen.backlog.size",
+        POSITIVE_INT,
+        "50",
+        "Connections that may wait to be accepted, within what the operating system allows.",
+    ),
+    high(def(
+        "socket.send.buffer.bytes",
+        Kind::Int { min: -1, max: i32::MAX },
+        "102400",
+        "Send buffer of a connection, in bytes; -1 leaves it to the operating system.",
+    )),
+    high(def(
+        "socket.receive.buffer.bytes",
+        Kind::Int { min: -1, max: i32::MAX },
+        "102400",
+        "Receive buffer of a connection, in bytes; -1 leaves it to the operating system.",
+    )),
+    def(
+        "socket.connection.setup.timeout.ms",
+        ANY_LONG,
+        "10000",
+        "First wait for a connection to another broker, in milliseconds.",
+    )
+    .no_effect("this node opens no connections to other brokers"),
+    def(
+        "socket.connection.setup.timeout.max.ms",
+        ANY_LONG,
+        "30000",
+        "Longest wait for a connection to another broker, in milliseconds.",
+    )
+    .no_effect("this node opens no connections to other brokers"),
+];

@@ -1,0 +1,148 @@
+//! Copies of a partition on other nodes.
+
+use super::*;
+
+const ONE_NODE: &str = "partitions are not replicated between nodes yet: each has one replica";
+const NO_THROTTLE: &str = "replication is not throttled: a new replica copies only the local tail of the log";
+
+pub(super) const DEFINITIONS: &[ConfigDef] = &[
+    high(def(
+        "replica.lag.time.max.ms",
+        ANY_LONG,
+        "30000",
+        "A follower that is behind for longer than this leaves the in-sync replicas, in milliseconds.",
+    ))
+    .no_effect(ONE_NODE),
+    high(def(
+        "replica.high.watermark.checkpoint.interval.ms",
+        ANY_LONG,
+        "5000",
+        "How often high watermarks are written to disk, in milliseconds.",
+    ))
+    .no_effect(ONE_NODE),
+    high(def(
+        "replica.fetch.wait.max.ms",
+        ANY_INT,
+        "500",
+        "The longest that a follower's fetch waits, in milliseconds.",
+    ))
+    .no_effect(ONE_NODE),
+    high(def("replica.fetch.min.bytes", ANY_INT, "1", "Bytes that a follower's fetch waits for.")).no_effect(ONE_NODE),
+    def("replica.fetch.max.bytes", NATURAL_INT, "1048576", "Bytes per partition that a follower fetches at once.")
+        .no_effect(ONE_NODE),
+    def(
+        "replica.fetch.response.max.bytes",
+        NATURAL_INT,
+        "10485760",
+        "Bytes that a follower fetches at once, over all partitions.",
+    )
+    .no_effect(ONE_NODE),
+    def("replica.fetch.backoff.ms", NATURAL_INT, "1000", "Pause of a follower after a failed fetch, in milliseconds.")
+        .no_effect(ONE_NODE),
+    high(def(
+        "replica.socket.timeout.ms",
+        ANY_INT,
+        "30000",
+        "How long a follower waits for its leader, in milliseconds.",
+    ))
+    .no_effect(ONE_NODE),
+    high(def(
+        "replica.socket.receive.buffer.bytes",
+        ANY_INT,
+        "65536",
+        "Receive buffer of a follower's connection, in bytes.",
+    ))
+    .no_effect(ONE_NODE),
+    high(
+        def("num.replica.fetchers", POSITIVE_INT, "1", "Connections with which a follower fetches from one leader.")
+            .dynamic(),
+    )
+    .no_effect(ONE_NODE),
+    unset(
+        "replica.selector.class",
+        Kind::Enum(&[
+            "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+            "org.apache.kafka.common.replica.LeaderSelector",
+        ]),
+        "How a consumer's replica is chosen: the one in its rack, or the leader.",
+    )
+    .no_effect(ONE_NODE),
+    def(
+        "follower.fetch.last.tiered.offset.enable",
+        Kind::Bool,
+        "false",
+        "Let an empty follower begin where the archive ends.",
+    )
+    .dynamic()
+    .no_effect(ONE_NODE),
+    high(def(
+        "auto.leader.rebalance.enable",
+        Kind::Bool,
+        "true",
+        "Give leadership back to preferred replicas by itself.",
+    ))
+    .no_effect(ONE_NODE),
+    high(def(
+        "leader.imbalance.check.interval.seconds",
+        POSITIVE_LONG,
+        "300",
+        "How often leadership is compared with the preferred one, in seconds.",
+    ))
+    .no_effect(ONE_NODE),
+    low(def(
+        "unclean.leader.election.interval.ms",
+        POSITIVE_LONG,
+        "300000",
+        "How often partitions without a leader are looked at, in milliseconds.",
+    ))
+    .no_effect(ONE_NODE)
+    .internal(),
+    def("controlled.shutdown.enable", Kind::Bool, "true", "Hand leadership over before stopping.").no_effect(ONE_NODE),
+    low(def(
+        "leader.replication.throttled.rate",
+        NATURAL_LONG,
+        LONG_MAX,
+        "Bytes per second that leaders send to throttled replicas.",
+    )
+    .dynamic())
+    .no_effect(NO_THROTTLE),
+    low(def(
+        "follower.replication.throttled.rate",
+        NATURAL_LONG,
+        LONG_MAX,
+        "Bytes per second that throttled replicas fetch.",
+    )
+    .dynamic())
+    .no_effect(NO_THROTTLE),
+    low(def(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        NATURAL_LONG,
+        LONG_MAX,
+        "Bytes per second of moves between log directories.",
+    )
+    .dynamic())
+    .no_effect("partitions do not move between log directories: the request for it is not served"),
+    low(def("replication.quota.window.num", POSITIVE_INT, "11", "Samples kept for replication rates."))
+        .no_effect(NO_THROTTLE),
+    low(def(
+        "replication.quota.window.size.seconds",
+        POSITIVE_INT,
+        "1",
+        "The time span of one such sample, in seconds.",
+    ))
+    .no_effect(NO_THROTTLE),
+    low(def(
+        "alter.log.dirs.replication.quota.window.num",
+        POSITIVE_INT,
+        "11",
+        "Samples kept for the rate of moves between log directories.",
+    ))
+    .no_effect(NO_THROTTLE),
+    low(def(
+        "alter.log.dirs.replication.quota.window.size.seconds",
+        POSITIVE_INT,
+        "1",
+        "The time span of one such sample, in seconds.",
+    ))
+    .no_effect(NO_THROTTLE),
+];

@@ -1,0 +1,235 @@
+//! Where the node listens and what it tells clients, from Kafka's names for both, new and old.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use varve_metadata::config::ConfigError;
+
+use super::settings::Reader;
+
+/// One socket to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name, upper case: `PLAINTEXT`, `INTERNAL`.
+    pub name: String,
+    /// Host name or address; `None` listens on all addresses.
+    pub host: Option<String>,
+    /// Port; 0 takes a free one.
+    pub port: u16,
+}
+
+/// What clients are told for one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    /// The listener's name.
+    pub name: String,
+    /// Host name or address; `None` for this machine's host name.
+    pub host: Option<String>,
+    /// Port; `None` for the one that the listener got.
+    pub port: Option<u16>,
+}
+
+/// All listeners. Every listener is advertised, in the same order; all of them speak PLAINTEXT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Sockets to listen on; never empty.
+    pub listeners: Vec<Listener>,
+    /// What clients are told, one for each listener, in the same order.
+    pub advertised: Vec<Advertised>,
+    /// Which listener other brokers use: the index in `listeners`.
+    pub inter_broker: usize,
+}
+
+impl ListenerConfig {
+    /// Reads `listeners`, `advertised.listeners`, their map of protocols and their old forms. Errors are noted in `reader`;
+    /// what had to be left out or mapped is told in `warnings`.
+    pub(super) fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> ListenerConfig {
+        let controllers: BTreeSet<String> =
+            reader.list("controller.listener.names").iter().map(|name| name.to_ascii_uppercase()).collect();
+        let mut listeners = endpoints(reader, "listeners");
+        map_old_listener(reader, &mut listeners, warnings);
+        let (left_out, mut listeners): (Vec<_>, Vec<_>) =
+            listeners.into_iter().partition(|listener| controllers.contains(&listener.name));
+        for listener in left_out {
+            warnings.push(format!("listener {} is left out: there are no controllers to connect to", listener.name));
+        }
+        if listeners.is_empty() {
+            reader.invalid("listeners", "at least one listener for clients, as NAME://host:port");
+            listeners.push(Listener { name: "PLAINTEXT".into(), host: Some("127.0.0.1".into()), port: 0 });
+        }
+        check_distinct(reader, &listeners);
+        check_protocols(reader, &listeners);
+        let advertised = advertised(reader, &listeners, &controllers, warnings);
+        let inter_broker = inter_broker(reader, &listeners);
+        ListenerConfig { listeners, advertised, inter_broker }
+    }
+}
+
+/// The endpoints of `listeners` or `advertised.listeners`; what cannot be read is noted and left out.
+fn endpoints(reader: &mut Reader<'_>, name: &str) -> Vec<Listener> {
+    let mut endpoints = Vec::new();
+    for text in reader.list(name) {
+        match parse_endpoint(&text) {
+            Some(endpoint) => endpoints.push(endpoint),
+            None => reader.invalid(name, format!("NAME://host:port, comma-separated; {text} is not one")),
+        }
+    }
+    endpoints
+}
+
+/// `NAME://host:port`, where the host may be empty, a name, an IPv4 address or an IPv6 address in brackets.
+fn parse_endpoint(text: &str) -> Option<Listener> {
+    let (name, address) = text.split_once("://")?;
+    let (host, port) = address.rsplit_once(':')?;
+    let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    let host = match host.strip_prefix('[') {
+        Some(bracketed) => {
+            bracketed.strip_suffix(']').filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok())?
+        }
+        None if host.contains([':', '/', '@', ' ']) => return None,
+        None => host,
+    };
+    let port = port.parse::<u16>().ok()?;
+    let host = Some(host).filter(|host| !host.is_empty()).map(str::to_owned);
+    named.then(|| Listener { name: name.to_ascii_uppercase(), host, port })
+}
+
+/// `host.name` and `port` became `listeners` in Kafka 0.9, and went in 3.0.
+fn map_old_listener(reader: &mut Reader<'_>, listeners: &mut Vec<Listener>, warnings: &mut Vec<String>) {
+    let (host, port) = (reader.text("host.name"), reader.maybe_int("port"));
+    if host.is_none() && port.is_none() {
+        return;
+    }
+    if reader.settings().given("listeners").is_some() {
+        warnings.push("host.name and port are ignored: listeners is set".into());
+        return;
+    }
+    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(9092);
+    let shown = host.as_deref().unwrap_or_default();
+    warnings.push(format!("host.name and port are old names: write listeners=PLAINTEXT://{shown}:{port}"));
+    *listeners = vec![Listener { name: "PLAINTEXT".into(), host, port }];
+}
+
+fn check_distinct(reader: &mut Reader<'_>, listeners: &[Listener]) {
+    let mut names = BTreeSet::new();
+    let mut sockets = BTreeSet::new();
+    for listener in listeners {
+        if !names.insert(&listener.name) {
+            reader.invalid("listeners", format!("each listener once; {} is there twice", listener.name));
+        }
+        if listener.port != 0 && !sockets.insert((&listener.host, listener.port)) {
+            reader.invalid("listeners", format!("each address and port once; port {} is there twice", listener.port));
+        }
+    }
+}
+
+/// Every listener must have a protocol, and it must be PLAINTEXT: anything else promises what is not done.
+fn check_protocols(reader: &mut Reader<'_>, listeners: &[Listener]) {
+    const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+    let setting = "listener.security.protocol.map";
+    let mut protocols = BTreeMap::new();
+    for entry in reader.text(setting).unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let known = |protocol: &str| PROTOCOLS.into_iter().find(|known| *known == protocol.trim().to_ascii_uppercase());
+        match entry.split_once(':').and_then(|(name, protocol)| Some((name, known(protocol)?))) {
+            Some((name, protocol)) => drop(protocols.insert(name.trim().to_ascii_uppercase(), protocol)),
+            None => reader.invalid(
+                setting,
+                format!("NAME:PROTOCOL, with PROTOCOL one of {}; {entry} is not one", PROTOCOLS.join(", ")),
+            ),
+        }
+    }
+    for listener in listeners {
+        match protocols.get(&listener.name) {
+            Some(&"PLAINTEXT") => {}
+            Some(protocol) => reader.refuse(ConfigError::Refused {
+                name: format!("listener {} with {protocol}", listener.name),
+                why:
+                    "TLS and SASL are not served yet, and clients must not take a listener for protected that is not; \
+                      use PLAINTEXT on a private network, or end TLS in front of the node"
+                        .into(),
+            }),
+            None => reader.invalid(setting, format!("an entry for every listener name; {} has none", listener.name)),
+        }
+    }
+}
+
+/// What clients are told: `advertised.listeners`, its old forms, or the listeners themselves.
+fn advertised(
+    reader: &mut Reader<'_>,
+    listeners: &[Listener],
+    controllers: &BTreeSet<String>,
+    warnings: &mut Vec<String>,
+) -> Vec<Advertised> {
+    let setting = "advertised.listeners";
+    let mut given = BTreeMap::new();
+    for endpoint in endpoints(reader, setting) {
+        let known = listeners.iter().any(|listener| listener.name == endpoint.name);
+        if !known && !controllers.contains(&endpoint.name) {
+            reader.invalid(setting, format!("names of listeners; {} is not in listeners", endpoint.name));
+        }
+        if endpoint.host.as_deref().is_some_and(|host| host == "0.0.0.0" || host == "::") {
+            reader.invalid(setting, "an address that clients can connect to; 0.0.0.0 is none");
+        }
+        given.insert(endpoint.name.clone(), endpoint);
+    }
+    let old = old_advertised(reader, warnings);
+    listeners
+        .iter()
+        .map(|listener| match (given.get(&listener.name), &old) {
+            (Some(endpoint), _) => Advertised {
+                name: listener.name.clone(),
+                host: endpoint.host.clone(),
+                port: Some(endpoint.port).filter(|port| *port != 0),
+            },
+            (None, Some((host, port))) => Advertised {
+                name: listener.name.clone(),
+                host: host.clone().or_else(|| reachable(listener)),
+                port: port.or(Some(listener.port).filter(|port| *port != 0)),
+            },
+            (None, None) => Advertised {
+                name: listener.name.clone(),
+                host: reachable(listener),
+                port: Some(listener.port).filter(|port| *port != 0),
+            },
+        })
+        .collect()
+}
+
+/// The listener's host, unless it stands for all addresses.
+fn reachable(listener: &Listener) -> Option<String> {
+    listener.host.clone().filter(|host| host != "0.0.0.0" && host != "::")
+}
+
+/// `advertised.host.name` and `advertised.port` became `advertised.listeners` in Kafka 0.9, and went in 3.0.
+fn old_advertised(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<(Option<String>, Option<u16>)> {
+    let (host, port) = (reader.text("advertised.host.name"), reader.maybe_int("advertised.port"));
+    if host.is_none() && port.is_none() {
+        return None;
+    }
+    let names = match (&host, port) {
+        (Some(_), Some(_)) => "advertised.host.name and advertised.port are",
+        (Some(_), None) => "advertised.host.name is",
+        (None, _) => "advertised.port is",
+    };
+    if reader.settings().given("advertised.listeners").is_some() {
+        warnings.push(format!("{names} ignored: advertised.listeners is set"));
+        return None;
+    }
+    let example = format!(
+        "advertised.listeners=PLAINTEXT://{}:{}",
+        host.as_deref().unwrap_or("HOST"),
+        port.map_or("PORT".to_owned(), |port| port.to_string())
+    );
+    let verb = if names.ends_with("are") { "mapped; they are old names" } else { "mapped; it is an old name" };
+    warnings.push(format!("{names} {verb}: write {example}"));
+    Some((host, port.and_then(|port| u16::try_from(port).ok())))
+}
+
+fn inter_broker(reader: &mut Reader<'_>, listeners: &[Listener]) -> usize {
+    let Some(name) = reader.text("inter.broker.listener.name") else { return 0 };
+    let found = listeners.iter().position(|listener| listener.name.eq_ignore_ascii_case(&name));
+    if found.is_none() {
+        let names: Vec<_> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+        reader.invalid("inter.broker.listener.name", format!("one of {}", names.join(", ")));
+    }
+    found.unwrap_or(0)
+}

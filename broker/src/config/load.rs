@@ -1,0 +1,395 @@
+//! From sources to the typed tree, with everything that is wrong reported at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use varve_metadata::config::{Codec, ConfigError, ConfigErrors, TopicDefaults, Treatment};
+use varve_metadata::model::BrokerId;
+
+use super::broker::*;
+use super::definitions::{broker_table, prefix_of};
+use super::environment;
+use super::listeners::ListenerConfig;
+use super::object_store::ObjectStoreConfig;
+use super::properties::parse_properties;
+use super::settings::{Origin, Reader, Settings};
+
+/// Where a configuration comes from; later fields win over earlier ones, name by name.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// Text of a properties file, and what to call it in errors.
+    pub file: Option<(String, String)>,
+    /// Environment variables; those that do not begin with `VARVE_` do not count.
+    pub environment: Vec<(String, String)>,
+    /// `name=value`, as given to `--override`.
+    pub overrides: Vec<String>,
+}
+
+/// A valid configuration, and what its owner should know.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The typed tree.
+    pub config: BrokerConfig,
+    /// One line for each setting without effect, and for each old name that was mapped.
+    pub warnings: Vec<String>,
+}
+
+impl BrokerConfig {
+    /// Reads, checks and types a configuration. No sources give a working node on loopback with its data in `./varve-data`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of names.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+        let mut warnings = Vec::new();
+        let (settings, mut errors) = gather(sources, &mut warnings);
+        errors.extend(check(&settings, &mut warnings));
+        let topic_defaults = TopicDefaults::from_broker(&settings.texts()).unwrap_or_else(|wrong| {
+            errors.extend(wrong);
+            TopicDefaults::default()
+        });
+        let mut reader = Reader::new(&settings);
+        let config = typed(&mut reader, topic_defaults, &mut warnings);
+        errors.extend(reader.into_errors());
+        let mut seen = BTreeSet::new();
+        errors.retain(|error| seen.insert(error.to_string()));
+        if errors.is_empty() { Ok(Loaded { config, warnings }) } else { Err(ConfigErrors(errors)) }
+    }
+}
+
+/// The layers, laid over each other.
+fn gather(sources: &Sources, warnings: &mut Vec<String>) -> (Settings, Vec<ConfigError>) {
+    let mut settings = Settings::default();
+    let mut errors = Vec::new();
+    if let Some((path, text)) = &sources.file {
+        match parse_properties(path, text) {
+            Ok(properties) => {
+                for property in properties {
+                    let origin = Origin::File { path: path.clone(), line: property.line };
+                    if let Some(before) = settings.set(&property.name, property.value, origin) {
+                        warnings.push(format!(
+                            "{} is set twice: {path}, line {}, replaces {}",
+                            property.name, property.line, before.origin
+                        ));
+                    }
+                }
+            }
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    match environment::settings(sources.environment.iter().cloned()) {
+        Ok(found) => found.into_iter().for_each(|(name, value, variable)| {
+            settings.set(name, value, Origin::Environment { variable });
+        }),
+        Err(wrong) => errors.extend(wrong),
+    }
+    for text in &sources.overrides {
+        match text.split_once('=') {
+            Some((name, value)) if !name.trim().is_empty() => {
+                settings.set(name.trim(), value.trim(), Origin::CommandLine);
+            }
+            _ => errors.push(ConfigError::Invalid {
+                name: "--override".into(),
+                value: text.clone(),
+                allowed: "name=value".into(),
+            }),
+        }
+    }
+    (settings, errors)
+}
+
+/// Checks each given setting by its definition.
+fn check(settings: &Settings, warnings: &mut Vec<String>) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    for (name, setting) in settings.iter() {
+        let Some(definition) = broker_table().get(name) else {
+            errors.extend(check_open(name, warnings));
+            continue;
+        };
+        if let Err(error) = definition.parse(&setting.value) {
+            // A value that the topic setting behind it knows better is reported there, once.
+            errors.push(error);
+            continue;
+        }
+        match definition.treatment {
+            Treatment::Honoured => {}
+            Treatment::NoEffect { why } => warnings.push(format!("{name} has no effect: {why}")),
+            // What a refused setting says by default is what happens anyway.
+            Treatment::Refused { .. } if says_the_default(definition.default, &setting.value) => {}
+            Treatment::Refused { why } => errors.push(ConfigError::Refused { name: name.into(), why: why.into() }),
+        }
+    }
+    errors
+}
+
+fn says_the_default(default: Option<&str>, value: &str) -> bool {
+    default.unwrap_or_default().eq_ignore_ascii_case(value.trim())
+}
+
+/// A name that is in no table: of an open family, or unknown.
+fn check_open(name: &str, warnings: &mut Vec<String>) -> Option<ConfigError> {
+    let Some(family) = prefix_of(name) else { return Some(broker_table().unknown(name)) };
+    let refused = |why: String| Some(ConfigError::Refused { name: name.into(), why });
+    let for_one_listener = family.prefix == "listener.name.";
+    let setting = name.splitn(4, '.').nth(3).and_then(|setting| broker_table().get(setting));
+    match (family.treatment, setting) {
+        (Treatment::NoEffect { .. }, Some(setting)) if for_one_listener && setting.treatment == Treatment::Honoured => {
+            refused(format!("listeners have no settings of their own; set {} for all of them", setting.name))
+        }
+        (Treatment::Refused { why }, _) => refused(why.into()),
+        (Treatment::NoEffect { why }, _) => {
+            warnings.push(format!("{name} has no effect: {why}"));
+            None
+        }
+        (Treatment::Honoured, _) => None,
+    }
+}
+
+fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut Vec<String>) -> BrokerConfig {
+    let data_dir = PathBuf::from(reader.text("varve.data.dir").unwrap_or_else(|| "./varve-data".into()));
+    let object_store = ObjectStoreConfig::read(reader, &data_dir);
+    BrokerConfig {
+        node: node(reader),
+        rack: reader.text("broker.rack"),
+        roles: roles(reader),
+        metadata: metadata(reader, &data_dir),
+        listeners: ListenerConfig::read(reader, warnings),
+        network: network(reader),
+        logs: logs(reader, &data_dir),
+        cleaner: cleaner(reader),
+        topics: TopicCreation {
+            partitions: reader.count("num.partitions"),
+            replication_factor: reader.count("default.replication.factor"),
+            auto_create: reader.flag("auto.create.topics.enable"),
+            delete_enabled: reader.flag("delete.topic.enable"),
+        },
+        topic_defaults,
+        groups: groups(reader),
+        producer_expiry: reader.millis("producer.id.expiration.ms"),
+        producer_expiry_interval: reader.millis("producer.id.expiration.check.interval.ms"),
+        archive: archive(reader),
+        cache: cache(reader, &data_dir, object_store.is_local()),
+        object_store,
+        compactor: compactor(reader),
+        http: http(reader),
+        self_log: self_log(reader),
+        worker_threads: usize::try_from(reader.int("varve.worker.threads")).ok().filter(|threads| *threads > 0),
+        shutdown_timeout: reader.millis("varve.shutdown.timeout.ms"),
+        data_dir,
+        settings: reader.settings().clone(),
+    }
+}
+
+/// `node.id`, or its older name.
+fn node(reader: &mut Reader<'_>) -> BrokerId {
+    let (node, broker) = (reader.int("node.id"), reader.int("broker.id"));
+    let given = reader.settings().given("node.id").is_some();
+    if given && broker >= 0 && broker != node {
+        reader.refuse(ConfigError::Conflict {
+            name: "broker.id".into(),
+            value: broker.to_string(),
+            other: "node.id".into(),
+            other_value: node.to_string(),
+            rule: "they are two names of one number".into(),
+        });
+    }
+    let id = if !given && broker >= 0 { broker } else { node };
+    i32::try_from(id).ok().and_then(BrokerId::from_wire).unwrap_or_else(|| unreachable!("node.id is defined from 0"))
+}
+
+fn roles(reader: &mut Reader<'_>) -> Roles {
+    let words = reader.list("varve.roles");
+    let has = |role: &str| words.iter().any(|word| word == role);
+    let roles = Roles { broker: has("broker"), tiering: has("tiering"), compactor: has("compactor") };
+    if words.is_empty() {
+        reader.invalid("varve.roles", "at least one of broker, tiering, compactor");
+    }
+    if !reader.list("process.roles").iter().any(|role| role == "broker") {
+        reader.invalid("process.roles", "a list with broker in it: there is nothing here that is a controller alone");
+    }
+    roles
+}
+
+fn metadata(reader: &mut Reader<'_>, data_dir: &Path) -> MetadataUrl {
+    let name = "varve.metadata.url";
+    let Some(text) = reader.text(name) else { return MetadataUrl::Embedded(data_dir.join("metadata")) };
+    if let Some(directory) = text.strip_prefix("embedded:") {
+        let directory = directory.strip_prefix("//").unwrap_or(directory);
+        if directory.is_empty() {
+            return MetadataUrl::Embedded(data_dir.join("metadata"));
+        }
+        return MetadataUrl::Embedded(directory.into());
+    }
+    if let Some(rest) = text.strip_prefix("etcd://") {
+        let (members, prefix) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let endpoints: Vec<String> = members.split(',').map(str::trim).map(str::to_owned).collect();
+        let whole = |endpoint: &String| {
+            endpoint.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if !endpoints.iter().all(whole) {
+            reader.invalid(name, "etcd://host:port,host:port/prefix");
+        }
+        return MetadataUrl::Etcd { endpoints, prefix: prefix.trim_end_matches('/').to_owned() };
+    }
+    reader.invalid(name, "embedded:directory or etcd://host:port,host:port/prefix");
+    MetadataUrl::Embedded(data_dir.join("metadata"))
+}
+
+fn network(reader: &mut Reader<'_>) -> NetworkConfig {
+    let queued = u64::try_from(reader.int("queued.max.request.bytes")).ok().filter(|bytes| *bytes > 0);
+    let memory = reader.size("varve.request.memory.bytes");
+    let request_max_bytes = reader.count("socket.request.max.bytes");
+    let request_memory_bytes = queued.unwrap_or(memory);
+    if request_memory_bytes < u64::from(request_max_bytes) {
+        let name = if queued.is_some() { "queued.max.request.bytes" } else { "varve.request.memory.bytes" };
+        reader.invalid(
+            name,
+            format!("at least socket.request.max.bytes ({request_max_bytes}), or the largest request never fits"),
+        );
+    }
+    NetworkConfig {
+        request_max_bytes,
+        request_memory_bytes,
+        idle_timeout: u64::try_from(reader.int("connections.max.idle.ms")).ok().map(Duration::from_millis),
+        max_connections: reader.limit("max.connections"),
+        max_connections_per_ip: reader.limit("max.connections.per.ip"),
+        max_connections_per_ip_overrides: per_ip_overrides(reader),
+        listen_backlog: reader.count("socket.listen.backlog.size"),
+        send_buffer_bytes: reader.limit("socket.send.buffer.bytes"),
+        receive_buffer_bytes: reader.limit("socket.receive.buffer.bytes"),
+        fetch_max_bytes: reader.count("fetch.max.bytes"),
+        fetch_sessions: reader.count("max.incremental.fetch.session.cache.slots"),
+        max_described_partitions: reader.count("max.request.partition.size.limit"),
+    }
+}
+
+fn per_ip_overrides(reader: &mut Reader<'_>) -> BTreeMap<std::net::IpAddr, u64> {
+    let name = "max.connections.per.ip.overrides";
+    let mut limits = BTreeMap::new();
+    for entry in reader.text(name).unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        // The last colon: an IPv6 address has colons of its own.
+        let parsed = entry.rsplit_once(':').and_then(|(address, limit)| {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            Some((address.parse().ok()?, limit.parse().ok()?))
+        });
+        match parsed {
+            Some((address, limit)) => drop(limits.insert(address, limit)),
+            None => reader.invalid(name, format!("address:number, comma-separated; {entry} is not one")),
+        }
+    }
+    limits
+}
+
+fn logs(reader: &mut Reader<'_>, data_dir: &Path) -> LogConfig {
+    let name = if reader.settings().given("log.dirs").is_some() { "log.dirs" } else { "log.dir" };
+    let mut dirs: Vec<PathBuf> = reader.list(name).into_iter().map(PathBuf::from).collect();
+    let distinct: BTreeSet<&PathBuf> = dirs.iter().collect();
+    if distinct.len() < dirs.len() || (dirs.is_empty() && reader.settings().given(name).is_some()) {
+        reader.invalid(name, "directories, at least one, none of them twice");
+    }
+    if dirs.is_empty() {
+        dirs.push(data_dir.join("log"));
+    }
+    LogConfig {
+        dirs,
+        recovery_threads: reader.count("num.recovery.threads.per.data.dir"),
+        flush_check_interval: reader.limit("log.flush.scheduler.interval.ms").map(Duration::from_millis),
+        recovery_checkpoint_interval: reader.millis("log.flush.offset.checkpoint.interval.ms"),
+        log_start_checkpoint_interval: reader.millis("log.flush.start.offset.checkpoint.interval.ms"),
+        retention_check_interval: reader.millis("log.retention.check.interval.ms"),
+        initial_task_delay: reader.millis("log.initial.task.delay.ms"),
+    }
+}
+
+fn cleaner(reader: &mut Reader<'_>) -> CleanerConfig {
+    CleanerConfig {
+        enabled: reader.flag("log.cleaner.enable"),
+        threads: reader.count("log.cleaner.threads"),
+        backoff: reader.millis("log.cleaner.backoff.ms"),
+        dedupe_buffer_bytes: reader.size("log.cleaner.dedupe.buffer.size"),
+        load_factor: reader.number("log.cleaner.io.buffer.load.factor"),
+        max_bytes_per_second: Some(reader.number("log.cleaner.io.max.bytes.per.second"))
+            .filter(|rate| *rate < f64::MAX),
+    }
+}
+
+fn groups(reader: &mut Reader<'_>) -> GroupConfig {
+    let min_session_timeout = reader.millis("group.min.session.timeout.ms");
+    let max_session_timeout = reader.millis("group.max.session.timeout.ms");
+    if min_session_timeout > max_session_timeout {
+        reader.invalid("group.min.session.timeout.ms", "no more than group.max.session.timeout.ms");
+    }
+    let codec = u8::try_from(reader.int("offsets.topic.compression.codec")).ok().and_then(Codec::from_wire);
+    GroupConfig {
+        initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
+        min_session_timeout,
+        max_session_timeout,
+        max_size: reader.count("group.max.size"),
+        offsets_partitions: reader.count("offsets.topic.num.partitions"),
+        offsets_replication_factor: reader.count("offsets.topic.replication.factor"),
+        offsets_segment_bytes: reader.count("offsets.topic.segment.bytes"),
+        offsets_codec: codec.unwrap_or_default(),
+        offsets_retention: Duration::from_secs(60 * reader.size("offsets.retention.minutes")),
+        offsets_retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
+        offset_metadata_max_bytes: reader.count("offset.metadata.max.bytes"),
+        offsets_commit_timeout: reader.millis("offsets.commit.timeout.ms"),
+        offsets_load_bytes: reader.count("offsets.load.buffer.size"),
+    }
+}
+
+fn archive(reader: &mut Reader<'_>) -> ArchiveConfig {
+    ArchiveConfig {
+        enabled: reader.flag("remote.log.storage.system.enable"),
+        grace: reader.millis("varve.archive.grace.ms"),
+        task_interval: reader.millis("remote.log.manager.task.interval.ms"),
+        upload_concurrency: reader.count("remote.log.manager.copier.thread.pool.size"),
+        upload_bytes_per_second: reader.limit("remote.log.manager.copy.max.bytes.per.second"),
+        read_concurrency: reader.count("remote.log.reader.threads"),
+        read_queue: reader.count("remote.log.reader.max.pending.tasks"),
+        read_bytes_per_second: reader.limit("remote.log.manager.fetch.max.bytes.per.second"),
+        fetch_max_wait: reader.millis("remote.fetch.max.wait.ms"),
+        list_offsets_timeout: reader.millis("remote.list.offsets.request.timeout.ms"),
+    }
+}
+
+fn cache(reader: &mut Reader<'_>, data_dir: &Path, local: bool) -> CacheConfig {
+    const USUAL_DISK_BYTES: u64 = 4 << 30;
+    let disk = reader.int("varve.cache.disk.bytes");
+    CacheConfig {
+        memory_bytes: reader.size("varve.cache.memory.bytes"),
+        disk_bytes: u64::try_from(disk).unwrap_or(if local { 0 } else { USUAL_DISK_BYTES }),
+        dir: data_dir.join("cache"),
+        read_ahead_bytes: reader.size("varve.cache.read.ahead.bytes"),
+    }
+}
+
+fn compactor(reader: &mut Reader<'_>) -> CompactorConfig {
+    CompactorConfig {
+        interval: reader.millis("varve.compactor.interval.ms"),
+        threads: reader.count("varve.compactor.threads"),
+        memory_bytes: reader.size("varve.compactor.memory.bytes"),
+        bytes_per_second: reader.limit("varve.compactor.rate.bytes.per.second"),
+        object_bytes: reader.size("varve.compactor.object.bytes"),
+        row_group_bytes: reader.size("varve.compactor.row.group.bytes"),
+    }
+}
+
+fn http(reader: &mut Reader<'_>) -> Option<std::net::SocketAddr> {
+    let name = "varve.http.listener";
+    let text = reader.text(name)?;
+    let address = text.replace("localhost:", "127.0.0.1:").parse();
+    if address.is_err() {
+        reader.invalid(name, "address:port, or empty");
+    }
+    address.ok()
+}
+
+fn self_log(reader: &mut Reader<'_>) -> SelfLogConfig {
+    let name = "varve.log.level";
+    let level = reader.text(name).unwrap_or_else(|| "info".into());
+    if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
+        reader.invalid(name, "error, warn, info, debug or trace, also per part: info,varve_tiering=debug");
+    }
+    let json = reader.text("varve.log.format").as_deref() == Some("json");
+    SelfLogConfig { format: if json { LogFormat::Json } else { LogFormat::Text }, level }
+}

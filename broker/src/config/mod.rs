@@ -1,0 +1,36 @@
+//! The node's configuration: where it comes from, what every name means, and the typed tree that the rest reads.
+//!
+//! ```text
+//!  properties file  <  environment VARVE_…  <  --override name=value      later layers win, name by name
+//!         └──────────────── sources ────────────────┘
+//!                            │ text by name
+//!                       definitions: known? valid? honoured, without effect, refused?
+//!                            │
+//!                       BrokerConfig: Duration, bytes, addresses, enums
+//! ```
+//!
+//! Everything that is wrong is reported at once. Kafka's `-1`s end here.
+
+mod broker;
+mod definitions;
+mod docs;
+mod environment;
+mod listeners;
+mod load;
+mod object_store;
+mod properties;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use broker::{
+    ArchiveConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, GroupConfig, LogConfig, LogFormat,
+    MetadataUrl, NetworkConfig, Roles, SelfLogConfig, TopicCreation,
+};
+pub use definitions::{Prefix, broker_table, prefixes};
+pub use docs::reference;
+pub use listeners::{Advertised, Listener, ListenerConfig};
+pub use load::{Loaded, Sources};
+pub use object_store::ObjectStoreConfig;
+pub use properties::{Property, parse_properties};
+pub use settings::{Origin, Setting, Settings};

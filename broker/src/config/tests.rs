@@ -1,0 +1,272 @@
+//! The configuration as a whole: layers, precedence, refusals, and what an existing `server.properties` becomes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use varve_metadata::config::TopicConfig;
+
+use super::*;
+
+fn load(file: &str) -> Result<Loaded, Vec<String>> {
+    load_with(file, &[], &[])
+}
+
+fn load_with(file: &str, environment: &[(&str, &str)], overrides: &[&str]) -> Result<Loaded, Vec<String>> {
+    let sources = Sources {
+        file: Some(("server.properties".into(), file.into())),
+        environment: environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        overrides: overrides.iter().map(|text| (*text).into()).collect(),
+    };
+    BrokerConfig::load(&sources).map_err(|errors| errors.0.iter().map(ToString::to_string).collect())
+}
+
+fn topic(config: &BrokerConfig) -> TopicConfig {
+    TopicConfig::resolve(&config.topic_defaults, &Default::default()).unwrap()
+}
+
+#[test]
+fn without_any_configuration_a_node_works_on_loopback_in_one_directory() {
+    let Loaded { config, warnings } = BrokerConfig::load(&Sources::default()).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.node.to_wire(), 1);
+    assert_eq!(config.roles, Roles { broker: true, tiering: true, compactor: true });
+    let listener = &config.listeners.listeners[0];
+    assert_eq!(
+        (listener.name.as_str(), listener.host.as_deref(), listener.port),
+        ("PLAINTEXT", Some("127.0.0.1"), 9092)
+    );
+    assert_eq!(config.listeners.advertised[0].host.as_deref(), Some("127.0.0.1"));
+    assert_eq!(config.logs.dirs, [Path::new("./varve-data/log")]);
+    assert_eq!(config.metadata, MetadataUrl::Embedded("./varve-data/metadata".into()));
+    assert!(config.object_store.url.as_str().ends_with("/varve-data/archive/"), "{}", config.object_store.url);
+    assert_eq!(config.object_store.url.scheme(), "file");
+    assert_eq!(config.cache.disk_bytes, 0, "a copy of local files on the same disk gains nothing");
+    assert_eq!(config.http.unwrap().to_string(), "127.0.0.1:9404");
+    assert!(config.archive.enabled);
+}
+
+/// The settings of the file that Kafka 4 ships for a combined node.
+const SHIPPED: &str = "
+process.roles=broker,controller
+node.id=3
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs=/tmp/kraft-combined-logs
+num.partitions=1
+num.recovery.threads.per.data.dir=2
+offsets.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=168
+log.segment.bytes=1073741824
+log.retention.check.interval.ms=300000
+";
+
+#[test]
+fn the_file_that_kafka_ships_is_accepted_with_warnings() {
+    let Loaded { config, warnings } = load(SHIPPED).unwrap();
+    assert_eq!(config.node.to_wire(), 3);
+    assert_eq!(config.listeners.listeners.len(), 1, "the controller's listener is left out");
+    assert_eq!(config.listeners.listeners[0].host, None);
+    let advertised = &config.listeners.advertised[0];
+    assert_eq!((advertised.host.as_deref(), advertised.port), (Some("localhost"), Some(9092)));
+    assert_eq!(config.logs.dirs, [Path::new("/tmp/kraft-combined-logs")]);
+    for name in ["process.roles has no effect", "num.io.threads has no effect", "listener CONTROLLER is left out"] {
+        assert_eq!(warnings.iter().filter(|warning| warning.starts_with(name)).count(), 1, "{name} in {warnings:#?}");
+    }
+}
+
+#[test]
+fn the_command_line_beats_the_environment_beats_the_file() {
+    let file = "log.segment.bytes=2000000\nnum.partitions=2\nnode.id=2\n";
+    let environment = [("VARVE_LOG_SEGMENT_BYTES", "3000000"), ("VARVE_NUM_PARTITIONS", "3")];
+    let config = load_with(file, &environment, &["log.segment.bytes=4000000"]).unwrap().config;
+    assert_eq!(topic(&config).segment_bytes, 4_000_000);
+    assert_eq!((config.topics.partitions, config.node.to_wire()), (3, 2));
+    assert_eq!(
+        config.settings.given("num.partitions").unwrap().origin.to_string(),
+        "environment variable VARVE_NUM_PARTITIONS"
+    );
+    assert_eq!(config.settings.given("node.id").unwrap().origin.to_string(), "server.properties, line 3");
+}
+
+#[test]
+fn everything_that_is_wrong_is_reported_at_once() {
+    let errors = load_with(
+        "log.retension.ms=1\nnum.partitions=0\nauto.create.topics.enable=maybe\nlog.segment.bytes=x",
+        &[("VARVE_NODE_IDD", "1")],
+        &["nonsense"],
+    );
+    assert_eq!(
+        errors.unwrap_err(),
+        [
+            "unknown setting VARVE_NODE_IDD; did you mean VARVE_NODE_ID?",
+            "invalid value \"nonsense\" for --override: name=value",
+            "invalid value \"maybe\" for auto.create.topics.enable: true or false",
+            "unknown setting log.retension.ms; did you mean log.retention.ms?",
+            "invalid value \"x\" for log.segment.bytes: an integer of at least 1048576",
+            "invalid value \"0\" for num.partitions: an integer of at least 1",
+        ]
+    );
+}
+
+#[test]
+fn refusals_say_why_and_what_to_do() {
+    for (line, expected) in [
+        (
+            "zookeeper.connect=localhost:2181",
+            "zookeeper.connect is refused: there is no ZooKeeper; set varve.metadata.url",
+        ),
+        ("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "access is not checked yet"),
+        ("remote.log.storage.manager.class.name=io.aiven.Rsm", "varve.object.store.url says where the archive is"),
+        ("listeners=SSL://:9093", "listener SSL with SSL is refused: TLS and SASL are not served yet"),
+        ("listeners=A://:1,B://:2\nlistener.security.protocol.map=A:PLAINTEXT,B:SASL_SSL", "listener B with SASL_SSL"),
+        ("listeners=INTERNAL://:9092", "an entry for every listener name; INTERNAL has none"),
+        ("listeners=PLAINTEXT://:9092,PLAINTEXT://:9093", "each listener once; PLAINTEXT is there twice"),
+        ("listeners=PLAINTEXT://:99999", "PLAINTEXT://:99999 is not one"),
+        ("listeners=", "at least one listener for clients"),
+        ("advertised.listeners=PLAINTEXT://0.0.0.0:9092", "an address that clients can connect to"),
+        ("advertised.listeners=OTHER://h:1", "OTHER is not in listeners"),
+        ("inter.broker.listener.name=OTHER", "one of PLAINTEXT"),
+        ("node.id=1\nbroker.id=2", "broker.id=2 contradicts node.id=1"),
+        ("process.roles=controller", "a list with broker in it"),
+        ("varve.roles=", "at least one of broker, tiering, compactor"),
+        ("log.dirs=/a,/a", "none of them twice"),
+        ("varve.metadata.url=zk://x", "embedded:directory or etcd://host:port"),
+        ("varve.object.store.url=ftp://x", "s3://bucket/prefix"),
+        ("varve.object.store.url=s3://", "s3://bucket/prefix"),
+        ("varve.request.memory.bytes=2000000", "at least socket.request.max.bytes (104857600)"),
+        ("group.min.session.timeout.ms=9\ngroup.max.session.timeout.ms=8", "no more than group.max.session.timeout.ms"),
+        ("varve.log.level=a=b=c", "error, warn, info, debug or trace"),
+        ("varve.http.listener=9404", "address:port, or empty"),
+        (
+            "log.cleaner.max.compaction.lag.ms=1\nlog.cleaner.min.compaction.lag.ms=2",
+            "min.compaction.lag.ms=2 contradicts",
+        ),
+        ("listener.name.plaintext.max.connections=5", "set max.connections for all of them"),
+        ("listener.name.plaintext.max.connectons=5", "unknown setting"),
+        ("config.providers.file.class=x", "no Java classes are loaded"),
+        ("quota.producer.default=1000", "client quotas are not enforced"),
+    ] {
+        let errors = load(line).expect_err(line);
+        assert!(errors.iter().any(|error| error.contains(expected)), "{line}: {errors:#?}");
+    }
+}
+
+#[test]
+fn a_refused_setting_may_say_what_happens_anyway() {
+    for line in [
+        "security.inter.broker.protocol=PLAINTEXT",
+        "authorizer.class.name=",
+        "transaction.two.phase.commit.enable=false",
+        "max.connection.creation.rate=2147483647",
+    ] {
+        assert!(load(line).is_ok(), "{line}: {:?}", load(line).err());
+    }
+}
+
+#[test]
+fn a_setting_without_effect_gives_one_warning_that_says_why() {
+    for (line, expected) in [
+        ("num.network.threads=9", "num.network.threads has no effect: requests are tasks"),
+        ("ssl.keystore.location=/k", "ssl.keystore.location has no effect: no listener uses TLS"),
+        ("rsm.config.chunk.size=1", "rsm.config.chunk.size has no effect: tiered storage is built in"),
+        ("listener.name.x.ssl.keystore.location=/k", "listener.name.x.ssl.keystore.location has no effect"),
+        ("inter.broker.protocol.version=3.6", "inter.broker.protocol.version has no effect: requests are versioned"),
+    ] {
+        let warnings = load(line).unwrap().warnings;
+        assert!(matches!(&warnings[..], [one] if one.starts_with(expected)), "{line}: {warnings:?}");
+    }
+}
+
+#[test]
+fn old_names_of_listeners_are_mapped_with_a_warning() {
+    let Loaded { config, warnings } =
+        load("port=9192\nadvertised.host.name=kafka.example\nadvertised.port=19092").unwrap();
+    assert_eq!((config.listeners.listeners[0].host.as_deref(), config.listeners.listeners[0].port), (None, 9192));
+    let advertised = &config.listeners.advertised[0];
+    assert_eq!((advertised.host.as_deref(), advertised.port), (Some("kafka.example"), Some(19092)));
+    assert!(warnings[1].ends_with("write advertised.listeners=PLAINTEXT://kafka.example:19092"), "{warnings:?}");
+    let Loaded { config, warnings } = load("advertised.port=1\nadvertised.listeners=PLAINTEXT://h:2").unwrap();
+    assert_eq!(config.listeners.advertised[0].port, Some(2));
+    assert_eq!(warnings, ["advertised.port is ignored: advertised.listeners is set"]);
+}
+
+#[test]
+fn broker_id_is_another_name_of_node_id() {
+    assert_eq!(load("broker.id=5").unwrap().config.node.to_wire(), 5);
+    assert_eq!(load("broker.id=-1").unwrap().config.node.to_wire(), 1);
+    assert_eq!(load("broker.id=5\nnode.id=5").unwrap().config.node.to_wire(), 5);
+}
+
+#[test]
+fn retention_and_roll_follow_kafkas_precedence() {
+    let retention = |file: &str| topic(&load(file).unwrap().config).retention_time;
+    assert_eq!(
+        retention("log.retention.hours=1\nlog.retention.minutes=2\nlog.retention.ms=3"),
+        Some(Duration::from_millis(3))
+    );
+    assert_eq!(retention("log.retention.hours=1\nlog.retention.minutes=2"), Some(Duration::from_secs(120)));
+    assert_eq!(retention("log.retention.hours=1"), Some(Duration::from_secs(3600)));
+    assert_eq!(retention("log.retention.minutes=-1"), None);
+    let roll = topic(&load("log.roll.hours=2").unwrap().config).segment_time;
+    assert_eq!(roll, Duration::from_secs(7200));
+}
+
+#[test]
+fn listeners_have_names_hosts_and_ports() {
+    let file = "listeners=INTERNAL://[::1]:9092,external://0.0.0.0:0\n\
+                listener.security.protocol.map=INTERNAL:PLAINTEXT, EXTERNAL:plaintext\n\
+                advertised.listeners=EXTERNAL://kafka.example:443\ninter.broker.listener.name=EXTERNAL";
+    let listeners = load(file).unwrap().config.listeners;
+    assert_eq!(listeners.listeners[0], Listener { name: "INTERNAL".into(), host: Some("::1".into()), port: 9092 });
+    assert_eq!(listeners.listeners[1].port, 0);
+    assert_eq!(listeners.inter_broker, 1);
+    assert_eq!(listeners.advertised[0].host.as_deref(), Some("::1"));
+    assert_eq!(listeners.advertised[1].host.as_deref(), Some("kafka.example"));
+    assert_eq!(load("listeners=PLAINTEXT://0.0.0.0:0").unwrap().config.listeners.advertised[0].host, None);
+}
+
+#[test]
+fn negative_and_largest_numbers_become_no_limit() {
+    let config = load("connections.max.idle.ms=-1\nsocket.send.buffer.bytes=-1").unwrap().config;
+    assert_eq!((config.network.idle_timeout, config.network.send_buffer_bytes), (None, None));
+    assert_eq!((config.network.max_connections, config.archive.upload_bytes_per_second), (None, None));
+    let limits =
+        load("max.connections.per.ip.overrides=10.0.0.1:5, [::1]:6\nmax.connections=7").unwrap().config.network;
+    assert_eq!(limits.max_connections, Some(7));
+    assert_eq!(limits.max_connections_per_ip_overrides.into_values().collect::<Vec<_>>(), [5, 6]);
+}
+
+#[test]
+fn the_object_store_and_the_metadata_store_are_named_by_url() {
+    let config =
+        load("varve.object.store.url=s3://bucket/logs\nvarve.metadata.url=etcd://a:2379,b:2379/varve/").unwrap().config;
+    assert_eq!((config.object_store.url.host_str(), config.object_store.url.path()), (Some("bucket"), "/logs"));
+    assert_eq!(config.cache.disk_bytes, 4 << 30);
+    let etcd = MetadataUrl::Etcd { endpoints: vec!["a:2379".into(), "b:2379".into()], prefix: "/varve".into() };
+    assert_eq!(config.metadata, etcd);
+    let config =
+        load("varve.object.store.url=file:///srv/archive\nvarve.metadata.url=embedded:/srv/meta").unwrap().config;
+    assert_eq!(config.object_store.url.as_str(), "file:///srv/archive/");
+    assert_eq!(config.metadata, MetadataUrl::Embedded("/srv/meta".into()));
+    assert!(load("varve.object.store.url=memory://").is_ok());
+}
+
+#[test]
+fn a_name_that_is_set_twice_is_told() {
+    let Loaded { config, warnings } = load("node.id=1\nnode.id=2").unwrap();
+    assert_eq!(config.node.to_wire(), 2);
+    assert_eq!(warnings, ["node.id is set twice: server.properties, line 2, replaces server.properties, line 1"]);
+}
