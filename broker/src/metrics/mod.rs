@@ -1,0 +1,297 @@
+//! What the node counts, declared once: name, unit, labels, help.
+//!
+//! Whoever counts something holds the [`Metrics`] (or registers counters of its own: [`Metrics::registry`]). What is
+//! cheaper to look up than to keep up to date (sizes, lags) is refreshed right before it is read:
+//! [`Metrics::before_scrape`]. Labels are bounded: APIs, kinds, directories, topics; never a client or a partition.
+
+mod disk;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+pub use disk::{DiskGauges, TimeToFull};
+
+/// The node's counters. Clones count into the same.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    refreshers: Arc<Mutex<Vec<Refresher>>>,
+    /// Requests.
+    pub requests: RequestMetrics,
+    /// Connections.
+    pub connections: ConnectionMetrics,
+    /// Logs and archive.
+    pub storage: StorageMetrics,
+}
+
+type Refresher = Box<dyn Fn() + Send>;
+
+/// Requests by API, under the protocol's name for it (`Produce`, `Fetch`).
+#[derive(Clone, Debug)]
+pub struct RequestMetrics {
+    seconds: HistogramVec,
+    failed: IntCounterVec,
+    /// Bytes of requests that were read, with their length prefix.
+    pub received_bytes: IntCounter,
+    /// Bytes of answers that were written, with their length prefix.
+    pub sent_bytes: IntCounter,
+    /// Memory that requests take from their budget.
+    pub memory_bytes: IntGauge,
+}
+
+/// Connections of clients.
+#[derive(Clone, Debug)]
+pub struct ConnectionMetrics {
+    /// Open at this time.
+    pub open: IntGauge,
+    /// Accepted so far.
+    pub accepted: IntCounter,
+    refused: IntCounterVec,
+}
+
+/// Logs on the local disk and in the archive, by topic.
+#[derive(Clone, Debug)]
+pub struct StorageMetrics {
+    /// Record bytes appended.
+    pub appended_bytes: IntCounterVec,
+    /// Records appended.
+    pub appended_records: IntCounterVec,
+    /// Bytes of logs on the local disk.
+    pub local_bytes: IntGaugeVec,
+    /// Bytes of objects that manifests name.
+    pub archive_bytes: IntGaugeVec,
+    /// Partitions that this node leads.
+    pub partitions: IntGauge,
+    /// Partitions that take no writes because of their disk.
+    pub offline_partitions: IntGauge,
+    /// Age of the oldest record that should be in the archive and is not.
+    pub upload_lag_seconds: GaugeVec,
+    /// Bytes in sealed segments that are not in the archive yet.
+    pub upload_backlog_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Fresh counters in a registry of their own.
+    ///
+    /// # Panics
+    /// Never: the names are distinct and valid, which a test holds.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        Metrics {
+            requests: RequestMetrics::new(&registry),
+            connections: ConnectionMetrics::new(&registry),
+            storage: StorageMetrics::new(&registry),
+            registry,
+            refreshers: Arc::default(),
+        }
+    }
+
+    /// Where other rooms register counters of their own.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Has `refresh` run each time before the counters are read. It must not block for long: a scrape waits for it.
+    pub fn before_scrape(&self, refresh: impl Fn() + Send + 'static) {
+        self.refreshers.lock().push(Box::new(refresh));
+    }
+
+    /// All counters in Prometheus' text format.
+    pub fn text(&self) -> String {
+        for refresh in self.refreshers.lock().iter() {
+            refresh();
+        }
+        let mut out = Vec::new();
+        // The encoder fails on a family without a name or values, which a registry does not give out.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            tracing::error!(%error, "metrics cannot be printed");
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl RequestMetrics {
+    fn new(registry: &Registry) -> RequestMetrics {
+        // From what a page-cache append takes to what a long poll waits.
+        const SECONDS: [f64; 16] =
+            [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+        let seconds = HistogramOpts::new(
+            "varve_request_seconds",
+            "Time from a request's last byte read to its answer ready, long polls included",
+        );
+        RequestMetrics {
+            seconds: keep(registry, HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["api"])),
+            failed: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("varve_request_failures_total", "Requests that closed their connection, by reason"),
+                    &["reason"],
+                ),
+            ),
+            received_bytes: keep(registry, IntCounter::new("varve_received_bytes_total", "Bytes of requests read")),
+            sent_bytes: keep(registry, IntCounter::new("varve_sent_bytes_total", "Bytes of answers written")),
+            memory_bytes: keep(
+                registry,
+                IntGauge::new("varve_request_memory_bytes", "Memory taken by requests that are not answered yet"),
+            ),
+        }
+    }
+
+    /// A request was answered after this time.
+    pub fn answered(&self, api: &str, took: Duration) {
+        self.seconds.with_label_values(&[api]).observe(took.as_secs_f64());
+    }
+
+    /// The histogram of one API, for whoever looks it up once and keeps it.
+    pub fn seconds_of(&self, api: &str) -> prometheus::Histogram {
+        self.seconds.with_label_values(&[api])
+    }
+
+    /// A request could not be answered and closed its connection: `too_large`, `malformed`, `unsupported`, …
+    pub fn failed(&self, reason: &str) {
+        self.failed.with_label_values(&[reason]).inc();
+    }
+}
+
+impl ConnectionMetrics {
+    fn new(registry: &Registry) -> ConnectionMetrics {
+        ConnectionMetrics {
+            open: keep(registry, IntGauge::new("varve_connections", "Connections open")),
+            accepted: keep(registry, IntCounter::new("varve_connections_accepted_total", "Connections accepted")),
+            refused: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("varve_connections_refused_total", "Connections closed at once, by the limit they met"),
+                    &["limit"],
+                ),
+            ),
+        }
+    }
+
+    /// A connection was closed at once because of a limit: `total`, `address`.
+    pub fn refused(&self, limit: &str) {
+        self.refused.with_label_values(&[limit]).inc();
+    }
+}
+
+impl StorageMetrics {
+    fn new(registry: &Registry) -> StorageMetrics {
+        let counters = |name, help| keep(registry, IntCounterVec::new(Opts::new(name, help), &["topic"]));
+        let gauges = |name, help| keep(registry, IntGaugeVec::new(Opts::new(name, help), &["topic"]));
+        StorageMetrics {
+            appended_bytes: counters("varve_appended_bytes_total", "Bytes of record batches appended"),
+            appended_records: counters("varve_appended_records_total", "Records appended"),
+            local_bytes: gauges("varve_local_log_bytes", "Bytes of logs on the local disk"),
+            archive_bytes: gauges("varve_archive_bytes", "Bytes of objects that manifests name"),
+            partitions: keep(registry, IntGauge::new("varve_partitions", "Partitions that this node leads")),
+            offline_partitions: keep(
+                registry,
+                IntGauge::new("varve_offline_partitions", "Partitions that take no writes because of their disk"),
+            ),
+            upload_lag_seconds: keep(
+                registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "varve_upload_lag_seconds",
+                        "Age of the oldest record in a sealed segment that is not in the archive yet",
+                    ),
+                    &["topic"],
+                ),
+            ),
+            upload_backlog_bytes: keep(
+                registry,
+                IntGauge::new("varve_upload_backlog_bytes", "Bytes in sealed segments that are not in the archive yet"),
+            ),
+        }
+    }
+
+    /// Forgets a deleted topic, so that its last numbers do not stand for ever.
+    pub fn forget(&self, topic: &str) {
+        // A topic that nothing was counted for is not there to forget.
+        let _ = self.appended_bytes.remove_label_values(&[topic]);
+        let _ = self.appended_records.remove_label_values(&[topic]);
+        let _ = self.local_bytes.remove_label_values(&[topic]);
+        let _ = self.archive_bytes.remove_label_values(&[topic]);
+        let _ = self.upload_lag_seconds.remove_label_values(&[topic]);
+    }
+}
+
+/// A declared metric, in the registry.
+fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("name and labels are constant and valid");
+    registry.register(Box::new(metric.clone())).expect("each name is declared once");
+    metric
+}
+
+/// A gauge by directory, in the registry.
+fn by_directory(registry: &Registry, name: &str, help: &str) -> GaugeVec {
+    keep(registry, GaugeVec::new(Opts::new(name, help), &["dir"]))
+}
+
+/// `varve_build_info`: always 1, with the version as a label.
+pub fn register_build_info(registry: &Registry) {
+    let opts = Opts::new("varve_build_info", "Always 1; the label says which version runs")
+        .const_label("version", env!("CARGO_PKG_VERSION"));
+    keep(registry, Gauge::with_opts(opts)).set(1.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_declared_once_and_printed_with_its_help() {
+        let metrics = Metrics::new();
+        register_build_info(metrics.registry());
+        metrics.requests.answered("Produce", Duration::from_micros(70));
+        metrics.connections.refused("address");
+        metrics.storage.local_bytes.with_label_values(&["logs"]).set(42);
+        let text = metrics.text();
+        for line in [
+            "# HELP varve_request_seconds Time from",
+            "varve_request_seconds_bucket{api=\"Produce\",le=\"0.0001\"} 1",
+            "varve_connections_refused_total{limit=\"address\"} 1",
+            "varve_local_log_bytes{topic=\"logs\"} 42",
+            "varve_build_info{version=",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_refreshed_right_before_they_are_read() {
+        let metrics = Metrics::new();
+        let partitions = metrics.storage.partitions.clone();
+        metrics.before_scrape(move || partitions.inc());
+        assert!(metrics.text().contains("varve_partitions 1"));
+        assert!(metrics.text().contains("varve_partitions 2"));
+    }
+
+    #[test]
+    fn a_deleted_topic_is_forgotten() {
+        let metrics = Metrics::new();
+        metrics.storage.appended_bytes.with_label_values(&["gone"]).inc();
+        metrics.storage.forget("gone");
+        metrics.storage.forget("never there");
+        assert!(!metrics.text().contains("gone"));
+    }
+}
