@@ -1,6 +1,6 @@
 //! Why the local log refuses, or could not.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use varve_metadata::model::Offset;
 
@@ -126,6 +126,29 @@ pub enum ReadError {
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The file system failed.
+    #[error("storage failed")]
+    Storage(#[from] io::Error),
+}
+
+/// Why a log directory cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LogDirError {
+    /// Another process has it.
+    #[error("log directory {0} is in use by another process")]
+    Locked(PathBuf),
+    /// It belongs to another broker or cluster, or is of a version that we do not know.
+    #[error("{path} says {name}={found}, where {expected} was expected")]
+    Foreign {
+        /// The file that says so.
+        path: PathBuf,
+        /// What differs.
+        name: &'static str,
+        /// Whose it is; empty if it does not say.
+        found: String,
+        /// Whose it should be.
+        expected: String,
+    },
     /// The file system failed.
     #[error("storage failed")]
     Storage(#[from] io::Error),

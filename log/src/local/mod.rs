@@ -18,6 +18,7 @@ mod files;
 mod index;
 mod leader_epochs;
 mod log;
+mod log_dir;
 mod lookup;
 mod open;
 mod prepare;
@@ -35,9 +36,10 @@ mod upkeep;
 mod write;
 
 pub use config::LogConfig;
-pub use error::{AppendError, OpenError, ReadError, RecordFault, RecordProblem, RollError};
+pub use error::{AppendError, LogDirError, OpenError, ReadError, RecordFault, RecordProblem, RollError};
 pub use leader_epochs::{EpochCache, LEADER_EPOCH_CHECKPOINT};
 pub use log::{AppendContext, AppendOrigin, Appended, LocalLog, OffsetAndTimestamp, Recovered, RecoveryStart};
+pub use log_dir::{Checkpointed, LogDir, LogDirOwner, PartitionDir};
 pub use producer_snapshot::{LoadedSnapshot, ProducerSnapshots, SnapshotError, decode_snapshot, encode_snapshot};
 pub use producer_state::{
     BATCHES_REMEMBERED, BatchMetadata, CompletedTxn, EndMarker, LastRecord, ProducerBatch, ProducerEntry,
