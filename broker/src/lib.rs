@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod metrics;
+pub mod coordinator;
 pub mod partition;
 pub mod server;
 pub(crate) mod wire;

@@ -1,0 +1,451 @@
+//! What goes into a shard and what comes out, in our own words: the wire's sentinels stop before this.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use uuid::Uuid;
+use varve_metadata::model::{LeaderEpoch, PartitionIndex, Timestamp, TopicId};
+
+use super::{GroupState, Protocol, records::CoordinatorRecord};
+
+/// The moment at which an input happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic time since the broker started; never runs backwards between calls.
+    pub elapsed: Duration,
+    /// Wall-clock time, for what is written to the log.
+    pub wall: Timestamp,
+}
+
+/// The numbers that the coordinator needs, by Kafka's names.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// `group.min.session.timeout.ms`
+    pub min_session_timeout: Duration,
+    /// `group.max.session.timeout.ms`
+    pub max_session_timeout: Duration,
+    /// `group.initial.rebalance.delay.ms` (KIP-134)
+    pub initial_rebalance_delay: Duration,
+    /// `group.max.size` (KIP-389)
+    pub max_size: usize,
+    /// `offset.metadata.max.bytes`; counted in UTF-16 units, as Kafka does.
+    pub offset_metadata_max: usize,
+    /// `offsets.retention.minutes` (KIP-211)
+    pub offsets_retention: Duration,
+    /// `offsets.retention.check.interval.ms`
+    pub offsets_retention_check_interval: Duration,
+}
+
+impl GroupConfig {
+    /// How long a new member's join may wait before its client must ask again: its socket is not read meanwhile, so
+    /// nothing else would tell that it is gone. Kafka's constant.
+    pub(super) const NEW_MEMBER_JOIN_TIMEOUT: Duration = Duration::from_secs(300);
+}
+
+impl Default for GroupConfig {
+    fn default() -> GroupConfig {
+        GroupConfig {
+            min_session_timeout: Duration::from_secs(6),
+            max_session_timeout: Duration::from_secs(1800),
+            initial_rebalance_delay: Duration::from_secs(3),
+            max_size: i32::MAX as usize,
+            offset_metadata_max: 4096,
+            offsets_retention: Duration::from_secs(7 * 24 * 3600),
+            offsets_retention_check_interval: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Names a request that waits for its [`Answer`]. The caller chooses it; it is never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names an append that the shard asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppendId(pub u64);
+
+/// How often a classic group has been put together; fences members of earlier rebalances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u32);
+
+impl Generation {
+    /// `None` for negative numbers: the protocol's "not a member".
+    pub fn from_wire(raw: i32) -> Option<Generation> {
+        u32::try_from(raw).ok().map(Generation)
+    }
+
+    /// The protocol's signed form.
+    pub const fn to_wire(self) -> i32 {
+        self.0 as i32
+    }
+
+    pub(super) const fn next(self) -> Generation {
+        Generation(self.0.wrapping_add(1) & i32::MAX as u32)
+    }
+}
+
+/// What the server has to do. Appends are performed in the order in which they come out, and acknowledged in that order.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Append `records` as one batch to the shard's partition, then report with [`Shard::appended`](super::Shard::appended).
+    Append {
+        /// To be named in the report.
+        id: AppendId,
+        /// Never empty.
+        records: Arc<[CoordinatorRecord]>,
+    },
+    /// Send `answer` to whoever waits under `request`.
+    Answer {
+        /// The name under which the request came in.
+        request: RequestId,
+        /// What to tell it.
+        answer: Answer,
+    },
+}
+
+/// Why records did not reach the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendFailure {
+    /// Too few replicas, or none in time: the same coordinator may succeed later.
+    #[error("the partition cannot take or confirm writes now")]
+    Unavailable,
+    /// This broker does not lead the partition, or its disk failed.
+    #[error("this broker no longer coordinates the group")]
+    NotLeader,
+    /// The records do not fit into one batch.
+    #[error("the records are too large for one batch")]
+    TooLarge,
+}
+
+/// What a request is refused with. Each is one of Kafka's error codes; the server maps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupError {
+    /// Retry, perhaps after looking the coordinator up again.
+    #[error("the coordinator is not available")]
+    CoordinatorNotAvailable,
+    /// Look the coordinator up again.
+    #[error("this is not the correct coordinator")]
+    NotCoordinator,
+    /// The partition is being replayed; retry.
+    #[error("the coordinator is loading")]
+    LoadInProgress,
+    /// Empty, or too long to be written.
+    #[error("the group id is invalid")]
+    InvalidGroupId,
+    /// No such group.
+    #[error("the group id does not exist")]
+    GroupIdNotFound,
+    /// The group has members.
+    #[error("the group is not empty")]
+    NonEmptyGroup,
+    /// A member subscribes to the topic.
+    #[error("the group is actively subscribed to the topic")]
+    SubscribedToTopic,
+    /// `group.max.size` is reached (KIP-389).
+    #[error("the group has reached its maximum size")]
+    MaxSizeReached,
+    /// Join again with the member id in the answer (KIP-394).
+    #[error("the member id is required to join")]
+    MemberIdRequired,
+    /// The member was removed, or never was.
+    #[error("the coordinator is not aware of this member")]
+    UnknownMemberId,
+    /// Another member took over this instance id (KIP-345).
+    #[error("the instance id belongs to another member")]
+    FencedInstanceId,
+    /// The generation is over.
+    #[error("the generation is not the current one")]
+    IllegalGeneration,
+    /// No protocol is understood by all.
+    #[error("the protocol type or protocols do not match the group's")]
+    InconsistentProtocol,
+    /// Outside `group.min.session.timeout.ms` … `group.max.session.timeout.ms`.
+    #[error("the session timeout is out of range")]
+    InvalidSessionTimeout,
+    /// Join again.
+    #[error("the group is rebalancing")]
+    RebalanceInProgress,
+    /// Longer than `offset.metadata.max.bytes`.
+    #[error("the offset's metadata is too large")]
+    OffsetMetadataTooLarge,
+    /// The request contradicts itself in a way that no client library produces, or its state is too large to be kept.
+    #[error("the request cannot be carried out")]
+    Unexpected,
+}
+
+/// The answer to a waiting request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// To [`Shard::join`](super::Shard::join).
+    Join(JoinAnswer),
+    /// To [`Shard::sync`](super::Shard::sync).
+    Sync(SyncAnswer),
+    /// To [`Shard::leave`](super::Shard::leave).
+    Leave(LeaveAnswer),
+    /// To [`Shard::commit`](super::Shard::commit).
+    Commit(CommitAnswer),
+    /// To [`Shard::delete_groups`](super::Shard::delete_groups): one outcome per group asked for, in that order.
+    DeleteGroups(Vec<(String, Result<(), GroupError>)>),
+    /// To [`Shard::delete_offsets`](super::Shard::delete_offsets): an outcome per partition.
+    DeleteOffsets(CommitAnswer),
+    /// To [`Shard::settle`](super::Shard::settle).
+    Settled,
+}
+
+/// A member asks to join (JoinGroup).
+#[derive(Clone, Debug)]
+pub struct JoinRequest {
+    /// The group.
+    pub group_id: String,
+    /// `None` on first contact.
+    pub member_id: Option<String>,
+    /// Static membership (KIP-345).
+    pub instance_id: Option<String>,
+    /// From the request header.
+    pub client_id: String,
+    /// The client's address, as `DescribeGroups` shows it.
+    pub client_host: String,
+    /// The member is removed when not heard of for so long.
+    pub session_timeout: Duration,
+    /// How long a rebalance waits for this member.
+    pub rebalance_timeout: Duration,
+    /// For example `consumer`.
+    pub protocol_type: String,
+    /// In the member's order of preference.
+    pub protocols: Vec<Protocol>,
+    /// The client's own words, for the log.
+    pub reason: Option<String>,
+    /// Whether a first contact is sent back with a member id (versions from 4, KIP-394).
+    pub requires_known_member_id: bool,
+    /// Whether a leader can be told to skip the assignment (versions from 9, KIP-814).
+    pub supports_skip_assignment: bool,
+    /// Random; becomes part of the member id if one is given out.
+    pub fresh_id: Uuid,
+}
+
+/// The outcome of a join.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JoinAnswer {
+    /// The member the answer is for; empty where the protocol leaves it so.
+    pub member_id: String,
+    /// The generation joined, or why not.
+    pub outcome: Result<JoinedGroup, GroupError>,
+}
+
+/// The group as a member finds it after joining.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JoinedGroup {
+    /// The generation joined.
+    pub generation: Generation,
+    /// As the members gave it.
+    pub protocol_type: Option<String>,
+    /// The protocol chosen.
+    pub protocol_name: Option<String>,
+    /// The member that assigns.
+    pub leader: String,
+    /// The leader keeps the assignment that exists (KIP-814).
+    pub skip_assignment: bool,
+    /// For the leader only.
+    pub members: Vec<JoinedMember>,
+}
+
+/// One member, as its leader sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JoinedMember {
+    /// Its id.
+    pub member_id: String,
+    /// Its instance id, if static.
+    pub instance_id: Option<String>,
+    /// What it sent for the chosen protocol.
+    pub metadata: Bytes,
+}
+
+/// A member, as its requests name it.
+#[derive(Clone, Debug)]
+pub struct MemberIdentity {
+    /// Empty if unknown.
+    pub member_id: String,
+    /// Static membership (KIP-345).
+    pub instance_id: Option<String>,
+}
+
+/// A member asks for its assignment; the leader brings everyone's (SyncGroup).
+#[derive(Clone, Debug)]
+pub struct SyncRequest {
+    /// The group.
+    pub group_id: String,
+    /// Who asks.
+    pub member: MemberIdentity,
+    /// The generation it joined; `None` if negative.
+    pub generation: Option<Generation>,
+    /// Checked if given (versions from 5).
+    pub protocol_type: Option<String>,
+    /// Checked if given (versions from 5).
+    pub protocol_name: Option<String>,
+    /// From the leader: member id and assignment.
+    pub assignments: Vec<(String, Bytes)>,
+}
+
+/// A member's assignment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyncAnswer(pub Result<SyncedMember, GroupError>);
+
+/// What a member is to do in this generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyncedMember {
+    /// As the members gave it.
+    pub protocol_type: Option<String>,
+    /// The protocol chosen.
+    pub protocol_name: Option<String>,
+    /// In the leader's encoding; empty if the leader left the member out.
+    pub assignment: Bytes,
+}
+
+/// Members leave, or are removed by an administrator (LeaveGroup, KIP-345).
+#[derive(Clone, Debug)]
+pub struct LeaveRequest {
+    /// The group.
+    pub group_id: String,
+    /// Who leaves.
+    pub members: Vec<LeavingMember>,
+}
+
+/// One of the members that leave.
+#[derive(Clone, Debug)]
+pub struct LeavingMember {
+    /// Its names; an instance id alone removes whoever holds it.
+    pub member: MemberIdentity,
+    /// The client's own words, for the log.
+    pub reason: Option<String>,
+}
+
+/// An outcome per member, in the order of the request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaveAnswer(pub Result<Vec<Result<(), GroupError>>, GroupError>);
+
+/// Offsets to be committed (OffsetCommit).
+#[derive(Clone, Debug)]
+pub struct CommitRequest {
+    /// The group; may be empty, as in Kafka.
+    pub group_id: String,
+    /// Empty names for consumers that are no members.
+    pub member: MemberIdentity,
+    /// `None` for consumers that are no members.
+    pub generation: Option<Generation>,
+    /// Versions 2 to 4 could ask for a time of their own.
+    pub retention: Option<Duration>,
+    /// Whether an unknown group is told apart from a stale generation (versions from 9).
+    pub knows_group_id_not_found: bool,
+    /// What to commit.
+    pub topics: Vec<CommitTopic>,
+}
+
+/// Offsets of one topic.
+#[derive(Clone, Debug)]
+pub struct CommitTopic {
+    /// Its name.
+    pub name: String,
+    /// Its id, if it exists.
+    pub id: Option<TopicId>,
+    /// Its partitions.
+    pub partitions: Vec<CommitPartition>,
+}
+
+/// The offset of one partition.
+#[derive(Clone, Debug)]
+pub struct CommitPartition {
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// As the client sent it: Kafka keeps it without judging.
+    pub offset: i64,
+    /// Of the last record consumed (KIP-320).
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// The client's own words.
+    pub metadata: String,
+}
+
+/// An outcome per topic and partition, in the order of the request, or one for all.
+pub type PartitionOutcomes = Vec<(String, Vec<(PartitionIndex, Result<(), GroupError>)>)>;
+
+/// The outcome of a commit or of deleting offsets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommitAnswer(pub Result<PartitionOutcomes, GroupError>);
+
+/// A committed offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// As the client sent it.
+    pub offset: i64,
+    /// Of the last record consumed (KIP-320).
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// The client's own words.
+    pub metadata: String,
+    /// When it was committed.
+    pub committed_at: Timestamp,
+    /// A time of its own, asked for by an old client.
+    pub expires_at: Option<Timestamp>,
+    /// The topic committed for; unknown in records of older brokers (KIP-848).
+    pub topic_id: Option<TopicId>,
+}
+
+/// Committed offsets of one group: by topic, by partition.
+pub type TopicOffsets = BTreeMap<String, BTreeMap<PartitionIndex, CommittedOffset>>;
+
+/// Partitions of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPartitions {
+    /// The topic's name.
+    pub topic: String,
+    /// Some of its partitions.
+    pub partitions: Vec<PartitionIndex>,
+}
+
+/// Which groups to list (KIP-518, KIP-848).
+#[derive(Clone, Debug, Default)]
+pub struct GroupFilter {
+    /// Names of states, in any case; empty means all.
+    pub states: Vec<String>,
+    /// Names of types, in any case; empty means all.
+    pub types: Vec<String>,
+}
+
+/// A group in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedGroup {
+    /// Its id.
+    pub group_id: String,
+    /// Empty for a simple consumer.
+    pub protocol_type: String,
+    /// Its state.
+    pub state: GroupState,
+}
+
+/// A group in full.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DescribedGroup {
+    /// Its state.
+    pub state: GroupState,
+    /// Empty for a simple consumer.
+    pub protocol_type: String,
+    /// The chosen protocol while the group is stable, else empty.
+    pub protocol_name: String,
+    /// Its members.
+    pub members: Vec<DescribedMember>,
+}
+
+/// A member in full.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DescribedMember {
+    /// Its id.
+    pub member_id: String,
+    /// Its instance id, if static.
+    pub instance_id: Option<String>,
+    /// From the header of the join.
+    pub client_id: String,
+    /// The client's address.
+    pub client_host: String,
+    /// What it sent for the chosen protocol; empty unless the group is stable.
+    pub metadata: Bytes,
+    /// What the leader assigned to it.
+    pub assignment: Bytes,
+}

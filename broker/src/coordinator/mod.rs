@@ -1,0 +1,50 @@
+//! The classic group protocol and committed offsets, as a state machine without IO.
+//!
+//! A [`Shard`] holds the groups whose state lives in one partition of `__consumer_offsets`. What happened goes in
+//! (a request, a finished append, the passing of time), what to do comes out as [`Effect`]s: append these records,
+//! answer that request. Nothing is answered as done before its records are acknowledged, and committed offsets become
+//! visible only then, by the same step that replays them at start ([`Shard::replay`]).
+//!
+//! ```text
+//!   Empty ──join──► PreparingRebalance ──all joined / time is up──► CompletingRebalance ──leader's sync──► Stable
+//!     ▲                │          ▲                                          │                               │
+//!     └── nobody left ─┘          └───────── join, leave, lost member ───────┴───────────────────────────────┘
+//!   Dead: being deleted; the group is gone once its tombstone is acknowledged.
+//! ```
+//!
+//! Owns: membership, rebalances, generations, offsets, their expiry, and the record formats (those of Kafka 4.3).
+//! Leaves to others: which partitions this broker leads, sockets, clocks, the log.
+
+mod describe;
+mod group;
+mod load;
+mod membership;
+mod messages;
+mod offsets;
+mod placement;
+mod rebalance;
+pub mod records;
+mod retention;
+mod shard;
+mod subscription;
+mod timers;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use group::{GroupState, Protocol};
+pub use messages::{
+    Answer, AppendFailure, AppendId, CommitAnswer, CommitPartition, CommitRequest, CommitTopic, CommittedOffset,
+    DescribedGroup, DescribedMember, Effect, Generation, GroupConfig, GroupError, GroupFilter, JoinAnswer, JoinRequest,
+    JoinedGroup, JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity, Now,
+    PartitionOutcomes, RequestId, SyncAnswer, SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
+};
+pub use placement::partition_for;
+pub use shard::{Shard, ShardStats};
+
+/// The internal topic that holds groups and their committed offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

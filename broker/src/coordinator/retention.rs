@@ -1,0 +1,160 @@
+//! What ends groups and offsets: deletion on request, expiry (KIP-211), topics that go away.
+
+use varve_metadata::model::{Timestamp, TopicId};
+
+use super::{
+    Answer, CommittedOffset, Effect, GroupError, GroupState, Now, RequestId, Shard,
+    group::Group,
+    records::{CoordinatorRecord, OffsetKey},
+    shard::{Completion, Step},
+    timers::{TimerAction, TimerKey},
+};
+
+/// Tombstones per append: a group with very many offsets must not need a batch larger than the topic takes.
+const TOMBSTONES_PER_APPEND: usize = 1000;
+
+impl Shard {
+    /// Deletes groups that have no members, with their offsets (KIP-229). Answered with [`Answer::DeleteGroups`].
+    pub fn delete_groups(&mut self, now: Now, id: RequestId, group_ids: Vec<String>, effects: &mut Vec<Effect>) {
+        let mut step = Step { now, effects };
+        let mut records = Vec::new();
+        let mut outcomes = Vec::with_capacity(group_ids.len());
+        for group_id in group_ids {
+            let outcome = self.check_delete(&group_id);
+            if outcome.is_ok() {
+                self.bury(&group_id, &mut records);
+            }
+            outcomes.push((group_id, outcome));
+        }
+        if records.is_empty() {
+            return step.answer(id, Answer::DeleteGroups(outcomes));
+        }
+        self.append(records, Completion::DeleteGroups(id, outcomes), &mut step);
+    }
+
+    fn check_delete(&self, group_id: &str) -> Result<(), GroupError> {
+        match self.groups.get(group_id).map(|group| group.state) {
+            None | Some(GroupState::Dead) => Err(GroupError::GroupIdNotFound),
+            Some(GroupState::Empty) => Ok(()),
+            Some(_) => Err(GroupError::NonEmptyGroup),
+        }
+    }
+
+    /// Marks the group as being deleted and collects the tombstones that do it.
+    fn bury(&mut self, group_id: &str, records: &mut Vec<CoordinatorRecord>) {
+        let mut keys: Vec<OffsetKey> = self.offset_keys(group_id).collect();
+        // Commits on their way would otherwise outlive the group.
+        keys.extend(self.pending_offsets(group_id).cloned());
+        keys.sort();
+        keys.dedup();
+        records.extend(keys.into_iter().map(|key| CoordinatorRecord::Offset(key, None)));
+        records.push(CoordinatorRecord::Group(group_id.to_owned(), None));
+        if let Some(group) = self.groups.get_mut(group_id) {
+            group.previous_state = group.state;
+            group.state = GroupState::Dead;
+        }
+    }
+
+    fn offset_keys<'a>(&'a self, group_id: &'a str) -> impl Iterator<Item = OffsetKey> + 'a {
+        self.offsets.get(group_id).into_iter().flatten().flat_map(move |(topic, partitions)| {
+            partitions.keys().map(move |partition| OffsetKey {
+                group: group_id.to_owned(),
+                topic: topic.clone(),
+                partition: *partition,
+            })
+        })
+    }
+
+    /// Removes what has expired, and groups of which nothing is left; then waits for the next look.
+    pub(super) fn clean_up(&mut self, step: &mut Step<'_>) {
+        let next = step.now.elapsed + self.config.offsets_retention_check_interval;
+        self.timers.set(TimerKey::Expiry, next, TimerAction::Cleanup);
+        let group_ids: Vec<String> = self.groups.keys().cloned().collect();
+        for group_id in group_ids {
+            let Some(group) = self.groups.get(&group_id).filter(|group| group.state != GroupState::Dead) else {
+                continue;
+            };
+            let (expired, none_left) = self.expired_offsets(group, step.now.wall);
+            if none_left
+                && group.state == GroupState::Empty
+                && group.pending_join.is_empty()
+                && self.pending_offsets(&group_id).next().is_none()
+                && expired.len() < TOMBSTONES_PER_APPEND
+            {
+                let mut records = Vec::new();
+                self.bury(&group_id, &mut records);
+                tracing::info!(group = group_id, offsets = expired.len(), "removing an expired group");
+                self.append(records, Completion::ExpireGroup(group_id), step);
+            } else {
+                self.append_tombstones(expired, step);
+            }
+        }
+    }
+
+    /// The group's expired offsets, and whether it has no others.
+    fn expired_offsets(&self, group: &Group, now: Timestamp) -> (Vec<OffsetKey>, bool) {
+        let Some(topics) = self.offsets.get(&group.id) else { return (Vec::new(), true) };
+        let mut expired = Vec::new();
+        let mut total = 0;
+        for (topic, partitions) in topics {
+            total += partitions.len();
+            if group.is_subscribed(topic) {
+                continue;
+            }
+            for (partition, offset) in partitions {
+                if self.has_expired(group, offset, now) {
+                    let topic = topic.clone();
+                    expired.push(OffsetKey { group: group.id.clone(), topic, partition: *partition });
+                }
+            }
+        }
+        let none_left = expired.len() == total;
+        (expired, none_left)
+    }
+
+    fn has_expired(&self, group: &Group, offset: &CommittedOffset, now: Timestamp) -> bool {
+        let unused_since = match (&group.protocol_type, group.state) {
+            // A simple consumer: nobody but its commits tells that it is there.
+            (None, _) => offset.committed_at,
+            (Some(_), GroupState::Empty) => group.state_since.unwrap_or(offset.committed_at),
+            // Topics that the members no longer subscribe to, where subscriptions are known.
+            (Some(_), GroupState::Stable) if group.uses_consumer_protocol() && group.subscribed_topics.is_some() => {
+                offset.committed_at
+            }
+            _ => return false,
+        };
+        match offset.expires_at {
+            Some(at) => now >= at,
+            None => {
+                let unused = now.to_wire().saturating_sub(unused_since.to_wire());
+                u128::try_from(unused).is_ok_and(|millis| millis >= self.config.offsets_retention.as_millis())
+            }
+        }
+    }
+
+    /// Removes the offsets of topics that were deleted. An offset committed for another topic of the same name stays.
+    pub fn topics_deleted(&mut self, now: Now, deleted: &[(String, TopicId)], effects: &mut Vec<Effect>) {
+        let mut step = Step { now, effects };
+        let mut keys = Vec::new();
+        for (group, topics) in &self.offsets {
+            for (topic, id) in deleted {
+                let partitions = topics.get(topic).into_iter().flatten();
+                let gone = partitions.filter(|(_, offset)| offset.topic_id.is_none_or(|committed| committed == *id));
+                keys.extend(gone.map(|(partition, _)| OffsetKey {
+                    group: group.clone(),
+                    topic: topic.clone(),
+                    partition: *partition,
+                }));
+            }
+        }
+        keys.sort();
+        self.append_tombstones(keys, &mut step);
+    }
+
+    fn append_tombstones(&mut self, keys: Vec<OffsetKey>, step: &mut Step<'_>) {
+        for chunk in keys.chunks(TOMBSTONES_PER_APPEND) {
+            let records = chunk.iter().map(|key| CoordinatorRecord::Offset(key.clone(), None)).collect();
+            self.append(records, Completion::Nothing, step);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The groups of one partition of `__consumer_offsets`: state, pending appends, timers.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Answer, AppendFailure, AppendId, CommitAnswer, CommittedOffset, Effect, Generation, GroupConfig, GroupError,
+    GroupState, Now, RequestId, TopicOffsets,
+    group::{Group, Member},
+    records::{CoordinatorRecord, OffsetKey},
+    timers::{TimerAction, TimerKey, Timers},
+};
+
+/// The coordinator of the groups that live in one partition.
+///
+/// Its life: [`Shard::replay`] every record of the partition, [`Shard::finish_load`], then requests, finished appends
+/// ([`Shard::appended`]) and the passing of time ([`Shard::tick`], due at [`Shard::next_deadline`]) in any order.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) config: Arc<GroupConfig>,
+    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) offsets: HashMap<String, TopicOffsets>,
+    pub(super) timers: Timers,
+    /// In the order of the log.
+    pub(super) pending: VecDeque<PendingAppend>,
+    next_append: u64,
+    pub(super) completed_rebalances: u64,
+}
+
+/// An append that is not acknowledged yet.
+#[derive(Debug)]
+pub(super) struct PendingAppend {
+    id: AppendId,
+    pub(super) records: Arc<[CoordinatorRecord]>,
+    then: Completion,
+    /// Answers that may go out only after this append, however it ends.
+    waiting: Vec<(RequestId, Answer)>,
+}
+
+/// What an append was for.
+#[derive(Debug)]
+pub(super) enum Completion {
+    Nothing,
+    NewGroup(String),
+    Commit(RequestId, CommitAnswer),
+    DeleteOffsets(RequestId, CommitAnswer),
+    DeleteGroups(RequestId, Vec<(String, Result<(), GroupError>)>),
+    ExpireGroup(String),
+    Assignment { group: String, generation: Generation, assignments: HashMap<String, Bytes> },
+    StaticRejoin(Box<StaticRejoin>),
+}
+
+/// A static member that came back under a new id without disturbing the group (KIP-345).
+#[derive(Debug)]
+pub(super) struct StaticRejoin {
+    pub(super) group: String,
+    pub(super) instance: String,
+    pub(super) new_id: String,
+    /// The member as it was, should the log refuse the change.
+    pub(super) old: Member,
+    /// Clients that cannot be told to skip the assignment are told the leader of before, so that none assigns anew.
+    pub(super) leader_before: Option<String>,
+    pub(super) supports_skip_assignment: bool,
+}
+
+/// One step of the machine: when it happens, and what comes of it.
+pub(super) struct Step<'a> {
+    pub(super) now: Now,
+    pub(super) effects: &'a mut Vec<Effect>,
+}
+
+impl Step<'_> {
+    pub(super) fn answer(&mut self, request: RequestId, answer: Answer) {
+        self.effects.push(Effect::Answer { request, answer });
+    }
+}
+
+/// Numbers for the metrics of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Groups, of every state.
+    pub groups: u64,
+    /// Groups that are stable.
+    pub stable_groups: u64,
+    /// Groups between two generations.
+    pub rebalancing_groups: u64,
+    /// Groups without members.
+    pub empty_groups: u64,
+    /// Members, of all groups.
+    pub members: u64,
+    /// Committed offsets, of all groups.
+    pub offsets: u64,
+    /// Rebalances completed since the shard was made.
+    pub completed_rebalances: u64,
+}
+
+impl Shard {
+    /// A shard without groups, ready to be loaded.
+    pub fn new(config: Arc<GroupConfig>) -> Shard {
+        Shard {
+            config,
+            groups: BTreeMap::new(),
+            offsets: HashMap::new(),
+            timers: Timers::default(),
+            pending: VecDeque::new(),
+            next_append: 0,
+            completed_rebalances: 0,
+        }
+    }
+
+    /// When [`Shard::tick`] is due next, as [`Now::elapsed`].
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.timers.next()
+    }
+
+    /// Lets everything happen that is due by `now`.
+    pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let mut step = Step { now, effects };
+        while let Some((key, action)) = self.timers.take_due(now.elapsed) {
+            match (key, action) {
+                (TimerKey::Session { group, member }, _) => self.expire_session(&group, &member, &mut step),
+                (TimerKey::Join { group }, TimerAction::CompleteInitialJoin { delay, remaining }) => {
+                    self.complete_initial_join(&group, delay, remaining, &mut step);
+                }
+                (TimerKey::Join { group }, _) => self.complete_join(&group, &mut step),
+                (TimerKey::Sync { group }, TimerAction::ExpireSync(generation)) => {
+                    self.expire_sync(&group, generation, &mut step);
+                }
+                (TimerKey::Sync { .. }, _) => {}
+                (TimerKey::Expiry, _) => self.clean_up(&mut step),
+            }
+        }
+    }
+
+    /// The server performed the append `id`: its records are in the log, or never will be.
+    ///
+    /// # Panics
+    /// If appends are reported in another order than they were asked for: state and log would part.
+    pub fn appended(&mut self, now: Now, id: AppendId, result: Result<(), AppendFailure>, effects: &mut Vec<Effect>) {
+        let mut step = Step { now, effects };
+        let pending = self.pending.pop_front().expect("an append is reported once");
+        assert_eq!(pending.id, id, "appends are acknowledged in the order of the log");
+        if result.is_ok() {
+            for record in pending.records.iter() {
+                self.apply(record, now);
+            }
+        }
+        self.complete(pending.then, result.map_err(append_error), &mut step);
+        for (request, answer) in pending.waiting {
+            step.answer(request, answer);
+        }
+    }
+
+    /// Answers `request` with [`Answer::Settled`] once everything asked of the log so far is decided: what is read
+    /// then includes it (KIP-447, "require stable").
+    pub fn settle(&mut self, request: RequestId, effects: &mut Vec<Effect>) {
+        self.answer_after_pending(request, Answer::Settled, effects);
+    }
+
+    pub(super) fn answer_after_pending(&mut self, request: RequestId, answer: Answer, effects: &mut Vec<Effect>) {
+        match self.pending.back_mut() {
+            Some(pending) => pending.waiting.push((request, answer)),
+            None => effects.push(Effect::Answer { request, answer }),
+        }
+    }
+
+    pub(super) fn append(&mut self, records: Vec<CoordinatorRecord>, then: Completion, step: &mut Step<'_>) {
+        let id = AppendId(self.next_append);
+        self.next_append += 1;
+        let records: Arc<[CoordinatorRecord]> = records.into();
+        self.pending.push_back(PendingAppend { id, records: records.clone(), then, waiting: Vec::new() });
+        step.effects.push(Effect::Append { id, records });
+    }
+
+    /// What an acknowledged record changes; replay at start takes the same way. Group metadata is not among it:
+    /// there, memory is ahead of the log.
+    fn apply(&mut self, record: &CoordinatorRecord, now: Now) {
+        match record {
+            CoordinatorRecord::Offset(key, Some(offset)) => self.put_offset(key.clone(), offset.clone(), now),
+            CoordinatorRecord::Offset(key, None) => self.remove_offset(key),
+            CoordinatorRecord::Group(group, None) => self.remove_group(group, now),
+            CoordinatorRecord::Group(_, Some(_)) => {}
+        }
+    }
+
+    pub(super) fn put_offset(&mut self, key: OffsetKey, offset: CommittedOffset, now: Now) {
+        // A commit without membership makes a simple group: empty, without a protocol type.
+        if !self.groups.contains_key(&key.group) {
+            self.groups.insert(key.group.clone(), Group::new(key.group.clone(), now.wall));
+        }
+        self.offsets.entry(key.group).or_default().entry(key.topic).or_default().insert(key.partition, offset);
+    }
+
+    pub(super) fn remove_offset(&mut self, key: &OffsetKey) {
+        let Some(topics) = self.offsets.get_mut(&key.group) else { return };
+        let Some(partitions) = topics.get_mut(&key.topic) else { return };
+        partitions.remove(&key.partition);
+        if partitions.is_empty() {
+            topics.remove(&key.topic);
+        }
+        if topics.is_empty() {
+            self.offsets.remove(&key.group);
+        }
+    }
+
+    pub(super) fn remove_group(&mut self, group_id: &str, now: Now) {
+        self.timers.cancel_group(group_id);
+        self.groups.remove(group_id);
+        // A commit may have been on its way while the group was deleted: what it left must stay within reach of expiry.
+        if self.offsets.contains_key(group_id) {
+            self.groups.insert(group_id.to_owned(), Group::new(group_id.to_owned(), now.wall));
+        }
+    }
+
+    fn complete(&mut self, completion: Completion, result: Result<(), GroupError>, step: &mut Step<'_>) {
+        match completion {
+            Completion::Nothing => {}
+            Completion::NewGroup(group) => {
+                if let Err(error) = result {
+                    self.abandon_new_group(&group, error, step);
+                }
+            }
+            Completion::Commit(request, answer) => {
+                step.answer(request, Answer::Commit(CommitAnswer(result.and(answer.0))));
+            }
+            Completion::DeleteOffsets(request, answer) => {
+                step.answer(request, Answer::DeleteOffsets(CommitAnswer(result.and(answer.0))));
+            }
+            Completion::DeleteGroups(request, mut outcomes) => {
+                if let Err(error) = result {
+                    for (group, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
+                        self.revive_group(group);
+                        *outcome = Err(error);
+                    }
+                }
+                step.answer(request, Answer::DeleteGroups(outcomes));
+            }
+            Completion::ExpireGroup(group) => {
+                if result.is_err() {
+                    self.revive_group(&group);
+                }
+            }
+            Completion::Assignment { group, generation, assignments } => {
+                self.assignment_appended(&group, generation, assignments, result, step);
+            }
+            Completion::StaticRejoin(rejoin) => self.static_rejoin_appended(*rejoin, result, step),
+        }
+    }
+
+    /// Undoes the mark of a deletion that did not reach the log.
+    fn revive_group(&mut self, group_id: &str) {
+        if let Some(group) = self.groups.get_mut(group_id).filter(|group| group.state == GroupState::Dead) {
+            group.state = group.previous_state;
+        }
+    }
+
+    /// Whether an offset is committed, or on its way.
+    pub(super) fn may_have_offset(&self, key: &OffsetKey) -> bool {
+        let committed = self
+            .offsets
+            .get(&key.group)
+            .and_then(|topics| topics.get(&key.topic))
+            .is_some_and(|partitions| partitions.contains_key(&key.partition));
+        committed || self.pending_offsets(&key.group).any(|pending| pending == key)
+    }
+
+    /// Offsets of `group` in appends that are not acknowledged yet.
+    pub(super) fn pending_offsets<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a OffsetKey> {
+        self.pending.iter().flat_map(|pending| pending.records.iter()).filter_map(move |record| match record {
+            CoordinatorRecord::Offset(key, Some(_)) if key.group == group => Some(key),
+            _ => None,
+        })
+    }
+}
+
+fn append_error(failure: AppendFailure) -> GroupError {
+    match failure {
+        AppendFailure::Unavailable => GroupError::CoordinatorNotAvailable,
+        AppendFailure::NotLeader => GroupError::NotCoordinator,
+        AppendFailure::TooLarge => GroupError::Unexpected,
+    }
+}

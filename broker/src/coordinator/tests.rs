@@ -1,0 +1,5 @@
+//! Behaviour of the coordinator, one rule each.
+
+mod membership;
+mod offsets;
+mod static_members;
