@@ -10,6 +10,7 @@ use kafka_protocol::{
         fetch_request::{FetchPartition, FetchTopic},
         fetch_response::PartitionData,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        list_offsets_response::ListOffsetsPartitionResponse,
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
         produce_request::{PartitionProduceData, TopicProduceData},
         produce_response::PartitionProduceResponse,
@@ -37,7 +38,7 @@ fn batch_of(values: &[&str]) -> BatchBuilder {
     batch
 }
 
-fn records(values: &[&str]) -> Bytes {
+pub(super) fn records(values: &[&str]) -> Bytes {
     batch_of(values).build().unwrap().into()
 }
 
@@ -52,7 +53,7 @@ fn produce_request(version: i16, topic: (&str, TopicId), partition: i32, acks: i
     ProduceRequest::default().with_acks(acks).with_timeout_ms(5000).with_topic_data(vec![data])
 }
 
-async fn produce(
+pub(super) async fn produce(
     client: &mut Client,
     version: i16,
     topic: (&str, TopicId),
@@ -65,7 +66,7 @@ async fn produce(
 }
 
 /// What to fetch: partitions of one topic, each with its offset.
-fn fetch_request(version: i16, topic: (&str, TopicId), partitions: &[(i32, i64)]) -> FetchRequest {
+pub(super) fn fetch_request(version: i16, topic: (&str, TopicId), partitions: &[(i32, i64)]) -> FetchRequest {
     let partitions = partitions.iter().map(|&(partition, offset)| {
         FetchPartition::default()
             .with_partition(partition)
@@ -96,8 +97,18 @@ fn only(response: &FetchResponse) -> &PartitionData {
     partition
 }
 
+/// What ListOffsets says about partition 0 of topic `t`.
+pub(super) async fn list_offset(client: &mut Client, version: i16, timestamp: i64) -> ListOffsetsPartitionResponse {
+    let asked = ListOffsetsPartition::default().with_current_leader_epoch(-1).with_timestamp(timestamp);
+    let name = StrBytes::from_static_str("t").into();
+    let asked = ListOffsetsTopic::default().with_name(name).with_partitions(vec![asked]);
+    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
+    let mut response = client.ask_as(version, version.min(10), &request).await;
+    response.topics.remove(0).partitions.remove(0)
+}
+
 /// The values of all records in fetched batches, with their offsets.
-fn values(records: &[u8]) -> Vec<(u64, String)> {
+pub(super) fn values(records: &[u8]) -> Vec<(u64, String)> {
     let mut rest = records;
     let mut values = Vec::new();
     while !rest.is_empty() {
@@ -360,12 +371,7 @@ async fn offsets_are_listed_by_place_and_by_time() {
     ];
     for version in 1..=11 {
         for (timestamp, since, expected) in cases {
-            let asked = ListOffsetsPartition::default().with_current_leader_epoch(-1).with_timestamp(timestamp);
-            let name = StrBytes::from_static_str("t").into();
-            let asked = ListOffsetsTopic::default().with_name(name).with_partitions(vec![asked]);
-            let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
-            let response = client.ask_as(version, version.min(10), &request).await;
-            let answer = &response.topics[0].partitions[0];
+            let answer = list_offset(&mut client, version, timestamp).await;
             match expected.filter(|_| version >= since) {
                 Some(found) => assert_eq!((answer.timestamp, answer.offset), found, "{timestamp} in {version}"),
                 None => assert_eq!(answer.error_code, ResponseError::UnsupportedVersion.code()),

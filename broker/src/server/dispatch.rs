@@ -89,13 +89,24 @@ pub(super) async fn answer(
 }
 
 /// Decodes, handles and encodes one request. The future is boxed so that the largest handler does not decide what
-/// every idle connection weighs.
+/// every idle connection weighs. With a module of [`later`] at the end, that module is the codec.
+#[allow(unused_macros, reason = "the second form waits for its handlers")]
 macro_rules! serve {
     ($broker:ident, $key:ident, $context:ident, $body:ident, $request:ty, $handler:ident) => {{
         let version = later::codec_version($key, $context.api_version);
         let request: $request = decode($key, version, $body)?;
         let response = Box::pin(handlers::$handler::handle($broker, $context, request)).await;
         encode($key, version, $context.correlation_id, &response)
+    }};
+    ($broker:ident, $key:ident, $context:ident, $body:ident, $handler:ident by later) => {{
+        let version = $context.api_version;
+        let request = decoded($key, version, later::$handler::decode(version, $body))?;
+        let response = Box::pin(handlers::$handler::handle($broker, $context, request)).await;
+        let mut out = BytesMut::with_capacity(256);
+        let start = frame::begin_response(&mut out, $key, version, $context.correlation_id);
+        encoded($key, version, later::$handler::encode(&mut out, version, &response))?;
+        frame::finish_response(&mut out, start, 0);
+        Ok(Reply::Frame(out))
     }};
 }
 
@@ -134,7 +145,16 @@ async fn fetch(broker: &Broker, context: &RequestContext, body: Bytes) -> Result
 }
 
 fn decode<R: Decodable>(key: ApiKey, version: i16, mut body: Bytes) -> Result<R, DispatchError> {
-    R::decode(&mut body, version).map_err(|error| DispatchError::Decode { key, version, reason: error.to_string() })
+    decoded(key, version, R::decode(&mut body, version))
+}
+
+fn decoded<R>(key: ApiKey, version: i16, outcome: anyhow::Result<R>) -> Result<R, DispatchError> {
+    outcome.map_err(|error| DispatchError::Decode { key, version, reason: error.to_string() })
+}
+
+#[allow(dead_code, reason = "used by the second form of `serve!`")]
+fn encoded(key: ApiKey, version: i16, outcome: anyhow::Result<()>) -> Result<(), EncodeError> {
+    outcome.map_err(|error| EncodeError { key, version, reason: error.to_string() })
 }
 
 fn encode<R: Encodable>(key: ApiKey, version: i16, correlation_id: i32, body: &R) -> Result<Reply, DispatchError> {

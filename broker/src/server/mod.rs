@@ -10,6 +10,8 @@
 
 mod broker;
 mod budget;
+#[cfg(test)]
+mod cold_test;
 mod connection;
 #[cfg(test)]
 mod data_test;

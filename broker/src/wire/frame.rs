@@ -99,7 +99,7 @@ fn skip_tagged_fields(frame: &mut Bytes) -> Result<(), FrameError> {
 /// Whether a response's header ends in (empty) tagged fields. Never for ApiVersions: its asker does not know yet what
 /// the broker speaks (KIP-511).
 fn has_flexible_header(key: ApiKey, version: i16) -> bool {
-    key != ApiKey::ApiVersions && key.response_header_version(version) >= 1
+    key != ApiKey::ApiVersions && key.response_header_version(version.min(key.valid_versions().max)) >= 1
 }
 
 /// Writes a whole response frame, length first, behind what `out` holds.

@@ -126,7 +126,7 @@ fn prove<R: Decodable + Encodable + Default>(key: ApiKey, shape: &'static Shape)
         _ => max,
     };
     for version in min..=newest {
-        let codec = later::codec_version(key, version);
+        let codec = later::codec_version(key, version).min(max);
         for seed in 0..20 {
             let bytes = sample(shape, version, seed);
             assert_eq!(shape.check(version, &bytes), Ok(()), "{key:?} {version}");
