@@ -8,9 +8,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod coordinator;
 pub mod http;
 pub mod metrics;
-pub mod coordinator;
 pub mod partition;
 pub mod server;
 pub(crate) mod wire;

@@ -64,6 +64,21 @@ pub struct ProducerIdBlock {
     pub count: u32,
 }
 
+impl ProducerIdBlock {
+    /// Takes the first id out of the block.
+    ///
+    /// # Panics
+    /// If the block is empty.
+    pub fn take(&mut self) -> ProducerId {
+        assert!(self.count > 0, "an id taken from an empty block could be somebody else's");
+        let id = self.first;
+        self.count -= 1;
+        // Ids end at the largest signed number, long before which blocks do.
+        self.first = ProducerId::from_wire(id.to_wire().saturating_add(1)).unwrap_or(id);
+        id
+    }
+}
+
 /// Cluster state as this broker sees it, and the way to change it.
 pub struct ClusterMetadata {
     store: Arc<dyn MetadataStore>,

@@ -72,7 +72,7 @@ impl Settings {
     }
 
     /// Names and values alone.
-    pub(super) fn texts(&self) -> BTreeMap<String, String> {
+    pub fn texts(&self) -> BTreeMap<String, String> {
         self.iter().map(|(name, setting)| (name.to_owned(), setting.value.clone())).collect()
     }
 }

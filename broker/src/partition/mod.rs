@@ -12,6 +12,7 @@
 //! into the archive, and whoever waits for more. On one node a record is committed once it is in the log, or, where
 //! `flush.messages` asks for it, once it was forced to disk.
 
+mod delete_records;
 mod flush;
 mod leadership;
 mod offsets;
@@ -21,6 +22,7 @@ mod storage;
 mod table;
 mod waiters;
 
+pub use delete_records::DeleteRecordsError;
 pub use flush::FlushError;
 pub use leadership::{LogDirHealth, Partition, PartitionAppendError, StaleEpoch};
 pub use offsets::{OffsetAnswer, OffsetError, OffsetQuestion};

@@ -5,17 +5,22 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
-use super::fetch_session::FetchSessions;
-use crate::partition::Partitions;
+use super::{fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds};
+use crate::{config::BrokerConfig, partition::Partitions};
 
 /// The node: everything that a request may touch.
 pub struct Broker {
     /// This node's `node.id`.
     pub node: BrokerId,
+    /// What it was told at its start. Dynamic settings are in the metadata's image.
+    pub config: Arc<BrokerConfig>,
     /// Topics, partitions, brokers and settings of the cluster, and the way to change them.
     pub metadata: Arc<ClusterMetadata>,
     /// The partitions that this node leads.
     pub partitions: Arc<Partitions>,
+    /// Levels of the node's own log.
+    pub log_levels: LogLevels,
+    pub(crate) producer_ids: ProducerIds,
     /// Cancelled when the node stops; long polls end then.
     pub shutdown: CancellationToken,
     /// Most bytes of one fetch response (`fetch.max.bytes`).
@@ -24,15 +29,23 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A node that leads `partitions`.
-    pub fn new(node: BrokerId, metadata: Arc<ClusterMetadata>, partitions: Arc<Partitions>) -> Broker {
+    /// A node that leads `partitions`. `log_levels` are those of the process.
+    pub fn new(
+        config: Arc<BrokerConfig>,
+        metadata: Arc<ClusterMetadata>,
+        partitions: Arc<Partitions>,
+        log_levels: LogLevels,
+    ) -> Broker {
         Broker {
-            node,
+            node: config.node,
             metadata,
             partitions,
+            log_levels,
+            producer_ids: ProducerIds::default(),
             shutdown: CancellationToken::new(),
-            fetch_max_bytes: 55 * 1024 * 1024,
-            fetch_sessions: FetchSessions::new(1000),
+            fetch_max_bytes: config.network.fetch_max_bytes,
+            fetch_sessions: FetchSessions::new(config.network.fetch_sessions as usize),
+            config,
         }
     }
 }

@@ -7,7 +7,10 @@ use futures::FutureExt;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        ApiKey, ApiVersionsRequest, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeTopicPartitionsRequest, FetchRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
     },
     protocol::{Decodable, Encodable},
 };
@@ -119,6 +122,22 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
             serve!(broker, key, context, body, OffsetForLeaderEpochRequest, offset_for_leader_epoch)
         }
         ApiKey::ApiVersions => serve!(broker, key, context, body, ApiVersionsRequest, api_versions),
+        ApiKey::Metadata => serve!(broker, key, context, body, MetadataRequest, metadata),
+        ApiKey::DescribeCluster => serve!(broker, key, context, body, DescribeClusterRequest, describe_cluster),
+        ApiKey::DescribeTopicPartitions => {
+            serve!(broker, key, context, body, DescribeTopicPartitionsRequest, describe_topic_partitions)
+        }
+        ApiKey::CreateTopics => serve!(broker, key, context, body, CreateTopicsRequest, create_topics),
+        ApiKey::DeleteTopics => serve!(broker, key, context, body, DeleteTopicsRequest, delete_topics),
+        ApiKey::DeleteRecords => serve!(broker, key, context, body, DeleteRecordsRequest, delete_records),
+        ApiKey::InitProducerId => serve!(broker, key, context, body, InitProducerIdRequest, init_producer_id),
+        ApiKey::DescribeConfigs => serve!(broker, key, context, body, DescribeConfigsRequest, describe_configs),
+        ApiKey::AlterConfigs => serve!(broker, key, context, body, AlterConfigsRequest, alter_configs),
+        ApiKey::CreatePartitions => serve!(broker, key, context, body, CreatePartitionsRequest, create_partitions),
+        ApiKey::IncrementalAlterConfigs => {
+            serve!(broker, key, context, body, IncrementalAlterConfigsRequest, incremental_alter_configs)
+        }
+        ApiKey::DescribeLogDirs => serve!(broker, key, context, body, describe_log_dirs by later),
         // `find_api` lets nothing else in; a line missing here is a mistake that closes the connection.
         other => {
             error!(key = ?other, "a request is listed as served and has no handler");

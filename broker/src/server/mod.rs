@@ -8,7 +8,9 @@
 //! does: a client may send several requests ahead, they wait in the socket. Memory for requests being read or
 //! answered comes out of one [`budget`]; a reader that is slow to take its answer holds nobody but itself up.
 
+mod auto_create;
 mod broker;
+mod broker_rules;
 mod budget;
 #[cfg(test)]
 mod cold_test;
@@ -19,7 +21,10 @@ mod dispatch;
 mod fetch_session;
 mod handlers;
 mod listener;
+mod log_levels;
 pub(crate) mod lookup;
+mod producer_ids;
+mod resource_type;
 #[cfg(test)]
 mod socket_test;
 #[cfg(test)]
@@ -28,6 +33,7 @@ mod transfer;
 
 pub use broker::Broker;
 pub use listener::{Limits, ListenerName, Server};
+pub use log_levels::{LogLevel, LogLevels};
 
 use std::{
     net::SocketAddr,

@@ -19,8 +19,11 @@ use varve_metadata::{
     store::MemoryStore,
 };
 
-use super::{Broker, Limits, ListenerName, Server};
-use crate::partition::{Partitions, Storage, StorageSettings};
+use super::{Broker, Limits, ListenerName, LogLevels, Server};
+use crate::{
+    config::{BrokerConfig, Sources},
+    partition::{Partitions, Storage, StorageSettings},
+};
 
 /// A broker that listens on a free port, with metadata in memory and logs in a directory that goes with it.
 pub(crate) struct TestNode {
@@ -36,15 +39,25 @@ impl TestNode {
     }
 
     pub(crate) async fn start_with(limits: Limits) -> TestNode {
+        TestNode::start_configured(limits, &[]).await
+    }
+
+    /// With settings, as `name=value`.
+    pub(crate) async fn start_configured(limits: Limits, settings: &[&str]) -> TestNode {
         let node = BrokerId(1);
-        let metadata = ClusterMetadata::start(Arc::new(MemoryStore::new()), node, BTreeMap::new()).await.unwrap();
-        let broker = Arc::new(Broker::new(node, metadata, Arc::new(Partitions::default())));
         let dir = tempfile::tempdir().unwrap();
+        let own = ["node.id=1".to_owned(), format!("log.dirs={}", dir.path().join("logs").display())];
+        let overrides = own.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())).collect();
+        let config = BrokerConfig::load(&Sources { overrides, ..Sources::default() }).unwrap().config;
+        let metadata =
+            ClusterMetadata::start(Arc::new(MemoryStore::new()), node, config.settings.texts()).await.unwrap();
         let settings = StorageSettings {
-            dirs: vec![dir.path().join("logs")],
+            dirs: config.logs.dirs.clone(),
             producer_expiry: Duration::from_secs(86_400),
             max_transaction_timeout: Duration::from_secs(900),
         };
+        let partitions = Arc::new(Partitions::default());
+        let broker = Arc::new(Broker::new(Arc::new(config), metadata, partitions, LogLevels::default()));
         let storage = Storage::new(node, broker.partitions.clone(), settings, Box::new(|_, _| {}));
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
         let server = Server::new(broker.clone(), limits);

@@ -29,8 +29,20 @@ pub(crate) static SERVED: &[Api] = &[
     Api { key: ApiKey::Produce, advertised_min: 0, min: 3, max: 13, shape: &shapes::PRODUCE },
     api(ApiKey::Fetch, 4, 18, &shapes::FETCH),
     api(ApiKey::ListOffsets, 1, 11, &shapes::LIST_OFFSETS),
+    api(ApiKey::Metadata, 0, 13, &shapes::METADATA),
     api(ApiKey::ApiVersions, 0, 4, &shapes::API_VERSIONS),
+    api(ApiKey::CreateTopics, 2, 7, &shapes::CREATE_TOPICS),
+    api(ApiKey::DeleteTopics, 1, 6, &shapes::DELETE_TOPICS),
+    api(ApiKey::DeleteRecords, 0, 2, &shapes::DELETE_RECORDS),
+    api(ApiKey::InitProducerId, 0, 5, &shapes::INIT_PRODUCER_ID),
     api(ApiKey::OffsetForLeaderEpoch, 2, 4, &shapes::OFFSET_FOR_LEADER_EPOCH),
+    api(ApiKey::DescribeConfigs, 1, 4, &shapes::DESCRIBE_CONFIGS),
+    api(ApiKey::AlterConfigs, 0, 2, &shapes::ALTER_CONFIGS),
+    api(ApiKey::DescribeLogDirs, 1, 5, &shapes::DESCRIBE_LOG_DIRS),
+    api(ApiKey::CreatePartitions, 0, 3, &shapes::CREATE_PARTITIONS),
+    api(ApiKey::IncrementalAlterConfigs, 0, 1, &shapes::INCREMENTAL_ALTER_CONFIGS),
+    api(ApiKey::DescribeCluster, 0, 2, &shapes::DESCRIBE_CLUSTER),
+    api(ApiKey::DescribeTopicPartitions, 0, 0, &shapes::DESCRIBE_TOPIC_PARTITIONS),
 ];
 
 /// The served request with that number.

@@ -106,9 +106,12 @@ pub enum AlterError {
     /// A setting is unknown or invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The broker cannot change it while it runs.
+    /// The broker says no: to a value, or to a change while it runs.
     #[error("{0}")]
-    NotDynamic(String),
+    Refused(String),
+    /// Kafka has such resources, this broker does not.
+    #[error("{0}")]
+    Unsupported(&'static str),
 }
 
 /// What a broker says about settings that are not a topic's: it holds their definitions, and knows which of them can change
@@ -120,7 +123,7 @@ pub trait BrokerRules: Send + Sync {
     /// Whether `resource` may have exactly these dynamic settings; `changed` are the names that the request names.
     ///
     /// # Errors
-    /// [`AlterError::Config`] or [`AlterError::NotDynamic`].
+    /// [`AlterError`].
     fn check(
         &self,
         resource: &ConfigResource,

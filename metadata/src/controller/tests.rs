@@ -84,7 +84,7 @@ impl BrokerRules for Rules {
     }
 
     fn check(&self, _: &ConfigResource, _: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), AlterError> {
-        if changed.contains(&"node.id") { Err(AlterError::NotDynamic("no".into())) } else { Ok(()) }
+        if changed.contains(&"node.id") { Err(AlterError::Refused("no".into())) } else { Ok(()) }
     }
 }
 
@@ -277,7 +277,7 @@ fn a_list_setting_of_the_broker_is_edited_from_its_default() {
     let settings = cluster.image().configs().get(&ConfigResource::Broker(BrokerId(1))).unwrap();
     assert_eq!(settings["listener.list"], "a,b");
     let refused = cluster.alter(broker(), &[("node.id", ConfigOp::Set("2".into()))]);
-    assert_eq!(refused, Err(AlterError::NotDynamic("no".into())));
+    assert_eq!(refused, Err(AlterError::Refused("no".into())));
 }
 
 #[test]

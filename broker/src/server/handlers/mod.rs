@@ -2,10 +2,28 @@
 //! `pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: XRequest) -> XResponse`,
 //! a line in [`crate::wire::api::SERVED`] and an arm in [`super::dispatch`].
 
+pub(super) mod admin_errors;
+#[cfg(test)]
+mod admin_test;
+pub(super) mod alter_configs;
+mod alter_settings;
 pub(super) mod api_versions;
+mod cluster_view;
+mod config_view;
+pub(super) mod create_partitions;
+pub(super) mod create_topics;
+pub(super) mod delete_records;
+pub(super) mod delete_topics;
+pub(super) mod describe_cluster;
+pub(super) mod describe_configs;
+pub(super) mod describe_log_dirs;
+pub(super) mod describe_topic_partitions;
 pub(super) mod fetch;
 mod fetch_read;
+pub(super) mod incremental_alter_configs;
+pub(super) mod init_producer_id;
 pub(super) mod list_offsets;
+pub(super) mod metadata;
 pub(super) mod offset_for_leader_epoch;
 pub(super) mod produce;
 mod produce_errors;

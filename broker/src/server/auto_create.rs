@@ -1,0 +1,83 @@
+//! Topics that come into being because somebody asked for them (`auto.create.topics.enable`), and those that the cluster
+//! makes for itself.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kafka_protocol::error::ResponseError;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use varve_metadata::{
+    controller::{CreateTopicError, NewTopic, Placement},
+    image::is_internal,
+    model::TopicName,
+};
+
+use super::{
+    Broker,
+    handlers::{
+        admin_errors::{create_topic_error, metadata_error, until_visible},
+        create_topics::creation_defaults,
+    },
+};
+
+/// How long a request waits for a topic that it makes (Kafka's `request.timeout.ms`).
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Makes every topic of `names` that does not exist, and returns once this node serves them. A topic that cannot be made is
+/// logged: whoever asked finds that it is not there.
+pub(crate) async fn create_missing(broker: &Broker, names: Vec<TopicName>) {
+    let image = broker.metadata.image();
+    let missing: Vec<NewTopic> =
+        names.iter().filter(|name| image.topic(name.as_str()).is_none()).map(|name| new_topic(broker, name)).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let deadline = Some(Instant::now() + TIMEOUT);
+    match broker.metadata.create_topics(&missing, creation_defaults(broker), false, deadline).await {
+        Ok(results) => {
+            for (topic, result) in missing.iter().zip(results) {
+                match result {
+                    Ok(_) => info!(topic = topic.name, "topic created on first use"),
+                    // Somebody else was first, which is as good.
+                    Err(CreateTopicError::Exists(_)) => {}
+                    Err(error) => {
+                        let (code, message): (ResponseError, String) = create_topic_error(&error);
+                        warn!(topic = topic.name, ?code, message, "topic cannot be created on first use");
+                    }
+                }
+            }
+            until_visible(broker, deadline).await;
+        }
+        Err(error) => {
+            let (code, message) = metadata_error(&error);
+            warn!(?code, message, "topics cannot be created on first use");
+        }
+    }
+}
+
+fn new_topic(broker: &Broker, name: &TopicName) -> NewTopic {
+    if is_internal(name.as_str()) {
+        return internal_topic(broker, name);
+    }
+    let placement = Ok(Placement::Spread { partitions: None, replication_factor: None });
+    NewTopic { name: name.to_string(), placement, overrides: BTreeMap::new() }
+}
+
+/// A topic of the cluster's own. Its replicas are as many as asked for, or as many as there are brokers.
+fn internal_topic(broker: &Broker, name: &TopicName) -> NewTopic {
+    let groups = &broker.config.groups;
+    let wanted = u16::try_from(groups.offsets_replication_factor).unwrap_or(u16::MAX);
+    let alive = broker.metadata.image().brokers().values().filter(|broker| !broker.fenced).count();
+    let replication_factor = wanted.min(u16::try_from(alive).unwrap_or(u16::MAX)).max(1);
+    let overrides: BTreeMap<String, Option<String>> = [
+        ("cleanup.policy", "compact".to_owned()),
+        // Batches of the coordinator are kept as it made them.
+        ("compression.type", "producer".to_owned()),
+        ("segment.bytes", groups.offsets_segment_bytes.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), Some(value)))
+    .into();
+    let placement =
+        Placement::Spread { partitions: Some(groups.offsets_partitions), replication_factor: Some(replication_factor) };
+    NewTopic { name: name.to_string(), placement: Ok(placement), overrides }
+}

@@ -1,0 +1,191 @@
+//! Which settings of brokers, groups and client metrics there are, and what may change while the node runs.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use tracing::warn;
+use varve_metadata::{
+    config::{ConfigDef, ConfigTable, Kind, Synonym, Treatment, Unit, Update},
+    controller::{AlterError, BrokerRules},
+    image::{ClusterImage, ConfigResource, overlay},
+    model::BrokerId,
+};
+
+use super::handlers::admin_errors::config_text;
+use crate::config::{BrokerConfig, broker_table};
+
+/// The rules of one node.
+pub(super) struct Rules<'a> {
+    pub(super) node: BrokerId,
+    pub(super) config: &'a BrokerConfig,
+    pub(super) image: &'a ClusterImage,
+}
+
+impl BrokerRules for Rules<'_> {
+    fn table(&self, resource: &ConfigResource) -> &ConfigTable {
+        match resource {
+            ConfigResource::Broker(_) | ConfigResource::BrokerDefaults => broker_table(),
+            ConfigResource::Group(_) => group_table(),
+            ConfigResource::ClientMetrics(_) => client_metrics_table(),
+        }
+    }
+
+    fn check(
+        &self,
+        resource: &ConfigResource,
+        settings: &BTreeMap<String, String>,
+        changed: &[&str],
+    ) -> Result<(), AlterError> {
+        match resource {
+            ConfigResource::Broker(_) | ConfigResource::BrokerDefaults => {
+                self.check_broker(resource, settings, changed).map_err(AlterError::Refused)
+            }
+            // Stored, they would promise what nobody keeps.
+            ConfigResource::Group(_) => Err(AlterError::Unsupported(
+                "Group settings belong to the group protocols of KIP-848 and later, which this broker does not serve.",
+            )),
+            ConfigResource::ClientMetrics(_) => Err(AlterError::Unsupported(
+                "This broker takes no metrics from clients (KIP-714), so they cannot be subscribed to.",
+            )),
+        }
+    }
+}
+
+impl Rules<'_> {
+    fn check_broker(
+        &self,
+        resource: &ConfigResource,
+        settings: &BTreeMap<String, String>,
+        changed: &[&str],
+    ) -> Result<(), String> {
+        let fixed: Vec<&str> = changed.iter().copied().filter(|name| is_fixed(name)).collect();
+        if !fixed.is_empty() {
+            return Err(format!("Cannot update these configs dynamically: [{}]", fixed.join(", ")));
+        }
+        for (name, value) in settings {
+            let definition = broker_table().get(name).ok_or_else(|| config_text(&broker_table().unknown(name)))?;
+            definition.parse(value).map_err(|error| config_text(&error))?;
+            if let Treatment::NoEffect { why } = definition.treatment
+                && changed.contains(&name.as_str())
+            {
+                warn!(setting = name, why, "setting accepted without effect");
+            }
+        }
+        self.check_together(resource, settings)
+    }
+
+    /// Whether topics could still get their defaults, if these were the dynamic settings.
+    fn check_together(&self, resource: &ConfigResource, settings: &BTreeMap<String, String>) -> Result<(), String> {
+        let none = BTreeMap::new();
+        let stored = |resource: &ConfigResource| self.image.configs().get(resource).unwrap_or(&none);
+        let own = ConfigResource::Broker(self.node);
+        let mut all = self.config.settings.texts();
+        for layer in [&ConfigResource::BrokerDefaults, &own] {
+            overlay(&mut all, if layer == resource { settings } else { stored(layer) });
+        }
+        match varve_metadata::config::TopicDefaults::from_broker(&all) {
+            Ok(_) => Ok(()),
+            Err(errors) => Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; ")),
+        }
+    }
+}
+
+/// Whether a setting holds until the node starts anew. A name that nobody knows is another matter.
+fn is_fixed(name: &str) -> bool {
+    broker_table().get(name).is_some_and(|definition| definition.update != Update::Dynamic)
+}
+
+/// Settings of a consumer group (KIP-848), share group (KIP-932) or streams group (KIP-1071).
+pub(super) fn group_table() -> &'static ConfigTable {
+    static TABLE: LazyLock<ConfigTable> = LazyLock::new(|| ConfigTable::new(GROUP.iter().copied()));
+    &TABLE
+}
+
+/// Settings of a client metrics subscription (KIP-714).
+pub(super) fn client_metrics_table() -> &'static ConfigTable {
+    static TABLE: LazyLock<ConfigTable> = LazyLock::new(|| ConfigTable::new(CLIENT_METRICS.iter().copied()));
+    &TABLE
+}
+
+const NATURAL: Kind = Kind::Int { min: 0, max: i32::MAX };
+const POSITIVE: Kind = Kind::Int { min: 1, max: i32::MAX };
+
+/// A group's setting; its default is the broker's setting `synonym`.
+const fn group(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    synonym: &'static [Synonym],
+    doc: &'static str,
+) -> ConfigDef {
+    ConfigDef::broker(name, kind, Some(default), doc).dynamic().synonyms(synonym)
+}
+
+macro_rules! behind {
+    ($name:literal) => {
+        &[Synonym { name: $name, unit: Unit::Same }]
+    };
+}
+
+const GROUP: &[ConfigDef] = &[
+    group(
+        "consumer.session.timeout.ms",
+        POSITIVE,
+        "45000",
+        behind!("group.consumer.session.timeout.ms"),
+        "A member that is silent for longer leaves the group.",
+    ),
+    group(
+        "consumer.heartbeat.interval.ms",
+        POSITIVE,
+        "5000",
+        behind!("group.consumer.heartbeat.interval.ms"),
+        "How often members say that they are there.",
+    ),
+    group(
+        "consumer.assignment.interval.ms",
+        NATURAL,
+        "1000",
+        behind!("group.consumer.assignment.interval.ms"),
+        "Shortest time between two assignments of the group.",
+    ),
+    group(
+        "share.session.timeout.ms",
+        POSITIVE,
+        "45000",
+        behind!("group.share.session.timeout.ms"),
+        "A member that is silent for longer leaves the group.",
+    ),
+    group(
+        "share.heartbeat.interval.ms",
+        POSITIVE,
+        "5000",
+        behind!("group.share.heartbeat.interval.ms"),
+        "How often members say that they are there.",
+    ),
+    group(
+        "streams.session.timeout.ms",
+        POSITIVE,
+        "45000",
+        behind!("group.streams.session.timeout.ms"),
+        "A member that is silent for longer leaves the group.",
+    ),
+    group(
+        "streams.heartbeat.interval.ms",
+        POSITIVE,
+        "5000",
+        behind!("group.streams.heartbeat.interval.ms"),
+        "How often members say that they are there.",
+    ),
+];
+
+const CLIENT_METRICS: &[ConfigDef] = &[
+    group("metrics", Kind::List(&[]), "", &[], "Prefixes of the names of metrics that clients shall push."),
+    group(
+        "interval.ms",
+        Kind::Int { min: 100, max: 3_600_000 },
+        "300000",
+        &[],
+        "How often clients shall push, in milliseconds.",
+    ),
+    group("match", Kind::List(&[]), "", &[], "Which clients are meant, as name=pattern."),
+];

@@ -1,0 +1,148 @@
+//! CreateTopics.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        CreateTopicsRequest, CreateTopicsResponse, TopicName as WireTopicName,
+        create_topics_request::CreatableTopic,
+        create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
+    },
+    protocol::StrBytes,
+};
+use varve_metadata::{
+    controller::{CreationDefaults, ManualPartition, NewTopic, Placement, PlacementError},
+    image::TopicImage,
+};
+
+use super::{
+    admin_errors::{create_topic_error, deadline, metadata_error, until_visible},
+    cluster_view::text,
+    config_view::ConfigView,
+};
+use crate::server::{Broker, RequestContext};
+
+/// The topic of KRaft's own log, which Varve does not have, but whose name nobody may take either.
+const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    context: &RequestContext,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let (mut results, wanted) = sort(&request);
+    let topics: Vec<NewTopic> = wanted.iter().map(|topic| parse(topic)).collect();
+    let deadline = deadline(context, request.timeout_ms);
+    let defaults = creation_defaults(broker);
+    let created = broker.metadata.create_topics(&topics, defaults, request.validate_only, deadline).await;
+    match created {
+        Ok(created) => {
+            if !request.validate_only {
+                until_visible(broker, deadline).await;
+            }
+            let configs = ConfigView::of(broker);
+            results.extend(wanted.iter().zip(created).map(|(topic, created)| match created {
+                Ok(created) => success(&configs, &created, request.validate_only),
+                Err(error) => refused(&topic.name, create_topic_error(&error)),
+            }));
+        }
+        Err(error) => {
+            let error = metadata_error(&error);
+            results.extend(wanted.iter().map(|topic| refused(&topic.name, error.clone())));
+        }
+    }
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+/// What a topic gets whose request does not say.
+pub(in crate::server) fn creation_defaults(broker: &Broker) -> CreationDefaults {
+    let topics = &broker.config.topics;
+    CreationDefaults {
+        partitions: topics.partitions,
+        replication_factor: u16::try_from(topics.replication_factor).unwrap_or(u16::MAX),
+    }
+}
+
+/// Topics that are asked for once, and answers for the rest.
+fn sort(request: &CreateTopicsRequest) -> (Vec<CreatableTopicResult>, Vec<&CreatableTopic>) {
+    let (mut once, mut repeated) = (BTreeSet::new(), BTreeSet::new());
+    for topic in &request.topics {
+        if !once.insert(&topic.name) {
+            repeated.insert(&topic.name);
+        }
+    }
+    let duplicate = || (ResponseError::InvalidRequest, "Duplicate topic name.".to_owned());
+    let mut results: Vec<CreatableTopicResult> = repeated.iter().map(|name| refused(name, duplicate())).collect();
+    let mut wanted = Vec::new();
+    for topic in request.topics.iter().filter(|topic| !repeated.contains(&topic.name)) {
+        if topic.name.as_str() == CLUSTER_METADATA_TOPIC {
+            let message = format!("Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited.");
+            results.push(refused(&topic.name, (ResponseError::InvalidRequest, message)));
+        } else {
+            wanted.push(topic);
+        }
+    }
+    (results, wanted)
+}
+
+fn parse(topic: &CreatableTopic) -> NewTopic {
+    let overrides: BTreeMap<String, Option<String>> = topic
+        .configs
+        .iter()
+        .map(|config| (config.name.to_string(), config.value.as_ref().map(ToString::to_string)))
+        .collect();
+    NewTopic { name: topic.name.to_string(), placement: parse_placement(topic), overrides }
+}
+
+fn parse_placement(topic: &CreatableTopic) -> Result<Placement, PlacementError> {
+    if !topic.assignments.is_empty() {
+        if topic.replication_factor != -1 {
+            return Err(PlacementError::ManualWithReplicationFactor);
+        }
+        if topic.num_partitions != -1 {
+            return Err(PlacementError::ManualWithPartitions);
+        }
+        let manual = topic.assignments.iter().map(|assigned| ManualPartition {
+            index: assigned.partition_index,
+            replicas: assigned.broker_ids.iter().map(|id| id.0).collect(),
+        });
+        return Ok(Placement::Manual(manual.collect()));
+    }
+    let replication_factor = match topic.replication_factor {
+        -1 => None,
+        given => Some(u16::try_from(given).ok().filter(|&factor| factor > 0).ok_or(PlacementError::ReplicationFactor)?),
+    };
+    let partitions = match topic.num_partitions {
+        -1 => None,
+        given => Some(u32::try_from(given).ok().filter(|&count| count > 0).ok_or(PlacementError::Partitions)?),
+    };
+    Ok(Placement::Spread { partitions, replication_factor })
+}
+
+fn success(configs: &ConfigView<'_>, topic: &TopicImage, validate_only: bool) -> CreatableTopicResult {
+    let settings = configs.topic(topic).into_iter().map(|setting| {
+        CreatableTopicConfigs::default()
+            .with_name(setting.name)
+            .with_value(setting.value)
+            .with_read_only(false)
+            .with_config_source(setting.source.id())
+            .with_is_sensitive(setting.sensitive)
+    });
+    // An id that was never given to a topic would be remembered by the client in vain.
+    let id = if validate_only { uuid::Uuid::nil() } else { topic.id.to_wire() };
+    CreatableTopicResult::default()
+        .with_name(WireTopicName(text(topic.name.as_str())))
+        .with_topic_id(id)
+        .with_num_partitions(topic.partitions.len() as i32)
+        .with_replication_factor(topic.replication_factor() as i16)
+        .with_configs(Some(settings.collect()))
+}
+
+fn refused(name: &WireTopicName, (error, message): (ResponseError, String)) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_name(name.clone())
+        .with_error_code(error.code())
+        .with_error_message(Some(StrBytes::from_string(message)))
+        .with_configs(Some(Vec::new()))
+}

@@ -1,0 +1,143 @@
+//! DescribeTopicPartitions (KIP-966): topics in the order of their names, a limited number of partitions at a time.
+
+use std::{collections::BTreeSet, ops::Bound};
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+        describe_topic_partitions_response::{
+            Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+        },
+    },
+};
+use varve_metadata::{
+    image::{ClusterImage, TopicImage, is_internal},
+    model::TopicName,
+};
+
+use super::cluster_view::{ClusterView, operations, topic_name};
+use crate::server::{Broker, RequestContext};
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    context: &RequestContext,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    answer(
+        &broker.metadata.image(),
+        &context.listener.0,
+        &request,
+        broker.config.network.max_described_partitions as usize,
+    )
+}
+
+/// Where an answer begins, and how much it may hold.
+struct Page<'a> {
+    /// Topics before this name were answered already.
+    first_topic: &'a str,
+    /// Partitions of `first_topic` before this one, too.
+    first_partition: usize,
+    partitions_left: usize,
+}
+
+fn answer(
+    image: &ClusterImage,
+    listener: &str,
+    request: &DescribeTopicPartitionsRequest,
+    most_partitions: usize,
+) -> DescribeTopicPartitionsResponse {
+    let asked: BTreeSet<&str> = request.topics.iter().map(|topic| topic.name.as_str()).collect();
+    let (first_topic, first_partition) = match &request.cursor {
+        None => ("", 0),
+        Some(cursor) => {
+            let listed = asked.is_empty() || asked.contains(cursor.topic_name.as_str());
+            match usize::try_from(cursor.partition_index) {
+                Ok(partition) if listed => (cursor.topic_name.as_str(), partition),
+                Ok(_) | Err(_) => return refused(request),
+            }
+        }
+    };
+    let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
+    let page = Page { first_topic, first_partition, partitions_left: limit.min(most_partitions).max(1) };
+    let view = ClusterView { image, listener };
+    if asked.is_empty() {
+        let from = (Bound::Included(first_topic), Bound::Unbounded);
+        let all = image.topics().range::<str, _>(from);
+        describe(view, all.map(|(name, topic)| (name.as_str(), Some(topic.as_ref()))), page)
+    } else {
+        let named = asked.range(first_topic..).map(|name| (*name, image.topic(name).map(AsRef::as_ref)));
+        describe(view, named, page)
+    }
+}
+
+fn describe<'a>(
+    view: ClusterView<'_>,
+    topics: impl Iterator<Item = (&'a str, Option<&'a TopicImage>)>,
+    mut page: Page<'_>,
+) -> DescribeTopicPartitionsResponse {
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for (name, topic) in topics {
+        if page.partitions_left == 0 {
+            return response.with_next_cursor(Some(cursor(name, 0)));
+        }
+        let Some(topic) = topic else {
+            response.topics.push(no_such_topic(name));
+            continue;
+        };
+        let first = if name == page.first_topic { page.first_partition } else { 0 };
+        let until = topic.partitions.len().min(first.saturating_add(page.partitions_left));
+        let listed = topic.partitions.get(first..until).unwrap_or_default();
+        let partitions = listed.iter().zip(first as i32..).map(|(partition, index)| {
+            let seen = view.partition(partition, false);
+            DescribeTopicPartitionsResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(seen.leader)
+                .with_leader_epoch(seen.leader_epoch)
+                .with_replica_nodes(seen.replicas)
+                .with_isr_nodes(seen.isr)
+                .with_eligible_leader_replicas(Some(Vec::new()))
+                .with_last_known_elr(Some(Vec::new()))
+                .with_offline_replicas(seen.offline)
+        });
+        response.topics.push(
+            DescribeTopicPartitionsResponseTopic::default()
+                .with_name(Some(topic_name(name)))
+                .with_topic_id(topic.id.to_wire())
+                .with_is_internal(topic.internal)
+                .with_partitions(partitions.collect())
+                .with_topic_authorized_operations(operations::TOPIC),
+        );
+        if until < topic.partitions.len() {
+            return response.with_next_cursor(Some(cursor(name, until)));
+        }
+        page.partitions_left -= listed.len();
+    }
+    response
+}
+
+fn cursor(topic: &str, partition: usize) -> Cursor {
+    Cursor::default().with_topic_name(topic_name(topic)).with_partition_index(partition as i32)
+}
+
+fn no_such_topic(name: &str) -> DescribeTopicPartitionsResponseTopic {
+    let error = match TopicName::parse(name) {
+        Ok(_) => ResponseError::UnknownTopicOrPartition,
+        Err(_) => ResponseError::InvalidTopicException,
+    };
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_error_code(error.code())
+        .with_name(Some(topic_name(name)))
+        .with_is_internal(is_internal(name))
+        .with_topic_authorized_operations(operations::TOPIC)
+}
+
+/// A cursor that points outside what is asked for. The response has no error of its own: Kafka gives it to every topic.
+fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let topics = request.topics.iter().map(|topic| {
+        DescribeTopicPartitionsResponseTopic::default()
+            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_name(Some(topic.name.clone()))
+    });
+    DescribeTopicPartitionsResponse::default().with_topics(topics.collect())
+}

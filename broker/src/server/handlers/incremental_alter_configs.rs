@@ -1,0 +1,38 @@
+//! IncrementalAlterConfigs (KIP-339): settings change one by one.
+
+use kafka_protocol::messages::{
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    incremental_alter_configs_response::AlterConfigsResourceResponse,
+};
+
+use super::alter_settings::{Asked, Changes, alter, coded};
+use crate::server::{Broker, RequestContext};
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    _context: &RequestContext,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let asked = request.resources.iter().map(|resource| Asked {
+        resource_type: resource.resource_type,
+        name: &resource.resource_name,
+        changes: Changes::Incremental(
+            resource
+                .configs
+                .iter()
+                .map(|config| (config.name.as_str(), config.config_operation, config.value.as_deref()))
+                .collect(),
+        ),
+    });
+    let asked: Vec<Asked<'_>> = asked.collect();
+    let outcomes = alter(broker, &asked, request.validate_only).await;
+    let answers = request.resources.iter().zip(outcomes).map(|(resource, outcome)| {
+        let (code, message) = coded(outcome);
+        AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_code(code)
+            .with_error_message(message)
+    });
+    IncrementalAlterConfigsResponse::default().with_responses(answers.collect())
+}

@@ -1,0 +1,30 @@
+//! What settings can belong to, by Kafka's numbers.
+
+/// A kind of resource in the configuration requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ResourceType {
+    /// A topic.
+    Topic,
+    /// A broker, or all of them under the empty name.
+    Broker,
+    /// The loggers of a broker (KIP-412).
+    BrokerLogger,
+    /// A client metrics subscription (KIP-714).
+    ClientMetrics,
+    /// A consumer group (KIP-848).
+    Group,
+}
+
+impl ResourceType {
+    /// `None` for a number that Kafka does not know.
+    pub(crate) fn from_wire(raw: i8) -> Option<ResourceType> {
+        match raw {
+            2 => Some(ResourceType::Topic),
+            4 => Some(ResourceType::Broker),
+            8 => Some(ResourceType::BrokerLogger),
+            16 => Some(ResourceType::ClientMetrics),
+            32 => Some(ResourceType::Group),
+            _ => None,
+        }
+    }
+}
