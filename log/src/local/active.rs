@@ -203,6 +203,11 @@ impl ActiveSegment {
         self.time_index.write_out(&self.files.path(TIME_INDEX))
     }
 
+    /// The same segment under the names that its files have now.
+    pub(super) fn moved_to(self, files: SegmentFiles) -> ActiveSegment {
+        ActiveSegment { files, ..self }
+    }
+
     /// The segment as one that never changes again. [`write_indexes`](Self::write_indexes) first.
     pub(super) fn seal(self) -> Sealed {
         Sealed::known(self.files, self.bytes, self.newest, &self.file)

@@ -30,11 +30,12 @@ pub(super) const SWAP: &str = "swap";
 pub(super) struct SegmentFiles {
     dir: Arc<Path>,
     base: Offset,
+    tail: Option<&'static str>,
 }
 
 impl SegmentFiles {
     pub(super) const fn new(dir: Arc<Path>, base: Offset) -> SegmentFiles {
-        SegmentFiles { dir, base }
+        SegmentFiles { dir, base, tail: None }
     }
 
     pub(super) const fn base(&self) -> Offset {
@@ -42,7 +43,13 @@ impl SegmentFiles {
     }
 
     pub(super) fn path(&self, suffix: &str) -> PathBuf {
-        self.dir.join(format!("{:020}.{suffix}", self.base.get()))
+        let tail = self.tail.map_or(String::new(), |tail| format!(".{tail}"));
+        self.dir.join(format!("{:020}.{suffix}{tail}", self.base.get()))
+    }
+
+    /// The files of the same segment whose names go on with `tail`: [`CLEANED`] or [`SWAP`].
+    pub(super) fn with_tail(&self, tail: &'static str) -> SegmentFiles {
+        SegmentFiles { tail: Some(tail), ..self.clone() }
     }
 
     /// Renames what exists of the segment to `.deleted` and returns the new names.

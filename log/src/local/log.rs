@@ -114,6 +114,8 @@ pub struct LocalLog {
     pub(super) view: RwLock<View>,
     /// One flush at a time; who waits for it usually finds its own work done.
     pub(super) flushing: Mutex<()>,
+    /// One round of compaction at a time.
+    pub(super) cleaning: Mutex<()>,
     pub(super) recovery_point: AtomicU64,
 }
 

@@ -7,6 +7,7 @@
 //! recovery-point-offset-checkpoint    topic partition offset: flushed below
 //! log-start-offset-checkpoint         topic partition offset: first readable
 //! replication-offset-checkpoint       topic partition offset: high watermark
+//! cleaner-offset-checkpoint           topic partition offset: compacted below
 //! <topic>-<partition>/                a log, with its topic's id in partition.metadata
 //! <topic>-<partition>.<id>-delete/    a deleted one, until its files are gone
 //! ```
@@ -36,6 +37,7 @@ const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+const CLEANED_BELOW: &str = "cleaner-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 const DELETE_SUFFIX: &str = "-delete";
 /// Longest name that a directory may have.
@@ -62,6 +64,7 @@ pub struct LogDir {
     recovery_points: HashMap<Key, Offset>,
     log_starts: HashMap<Key, Offset>,
     high_watermarks: HashMap<Key, Offset>,
+    cleaned_below: Mutex<BTreeMap<Key, Offset>>,
     /// Checkpoints are replaced as a whole, one writer at a time.
     writing: Mutex<()>,
     _lock: File,
@@ -117,6 +120,7 @@ impl LogDir {
             recovery_points: read_offsets(&path.join(RECOVERY_POINTS))?,
             log_starts: read_offsets(&path.join(LOG_STARTS))?,
             high_watermarks: read_offsets(&path.join(HIGH_WATERMARKS))?,
+            cleaned_below: Mutex::new(read_offsets(&path.join(CLEANED_BELOW))?.into_iter().collect()),
             writing: Mutex::new(()),
             path: path.to_owned(),
             _lock: lock,
@@ -201,6 +205,34 @@ impl LogDir {
         self.high_watermarks.get(&(topic.clone(), index)).copied()
     }
 
+    /// Where the last round of compaction ended, for [`CleanRequest::checkpoint`](super::CleanRequest).
+    pub fn cleaned_below(&self, topic: &TopicName, index: PartitionIndex) -> Option<Offset> {
+        self.cleaned_below.lock().get(&(topic.clone(), index)).copied()
+    }
+
+    /// Writes down where a round of compaction ended; `None` forgets the partition.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]: after a restart the next round then begins further back, which costs time only.
+    pub fn set_cleaned_below(
+        &self,
+        topic: &TopicName,
+        index: PartitionIndex,
+        offset: Option<Offset>,
+    ) -> Result<(), CheckpointError> {
+        let mut known = self.cleaned_below.lock();
+        let key = (topic.clone(), index);
+        let changed = match offset {
+            Some(offset) => known.insert(key, offset) != Some(offset),
+            None => known.remove(&key).is_some(),
+        };
+        if !changed {
+            return Ok(());
+        }
+        let lines = known.iter().map(|((topic, index), offset)| format!("{topic} {index} {offset}"));
+        checkpoint::replace(&self.path.join(CLEANED_BELOW), &checkpoint::render(lines))
+    }
+
     /// Takes the log's directory out of the way of a new topic of the same name. Returns where it is now, for the caller to
     /// remove with all it holds; what a crash leaves goes at the next start.
     ///
@@ -215,6 +247,10 @@ impl LogDir {
         let kept = topic.as_str().len().min(MAX_NAME_BYTES - suffix.len());
         let aside = self.path.join(format!("{}{suffix}", &topic.as_str()[..kept]));
         fs::rename(path, &aside)?;
+        // Kept, it would only hide the next log's oldest records from its first rounds of compaction.
+        if let Err(error) = self.set_cleaned_below(topic, index, None) {
+            tracing::warn!(%error, dir = %self.path.display(), "cleaner checkpoint not written");
+        }
         Ok(aside)
     }
 
@@ -395,6 +431,7 @@ mod tests {
         log.append(&batch(&["a", "b"]), client()).unwrap();
         log.close().unwrap();
         let name = topic("web.clicks-2");
+        dir.set_cleaned_below(&name, PartitionIndex(0), Some(at(1))).unwrap();
         dir.close(&[Checkpointed { topic: &name, index: PartitionIndex(0), log: &log, high_watermark: at(2) }])
             .unwrap();
         drop(log);
@@ -405,6 +442,7 @@ mod tests {
         let partitions = dir.partitions().unwrap();
         assert_eq!((&partitions[0].topic, partitions[0].topic_id), (&name, Some(id)));
         assert_eq!(dir.high_watermark(&name, PartitionIndex(0)), Some(at(2)));
+        assert_eq!(dir.cleaned_below(&name, PartitionIndex(0)), Some(at(1)));
         let (log, recovered) = open_log(&dir, "web.clicks-2", id);
         assert_eq!((all(&log), recovered), (values(&[(0, "a"), (1, "b")]), Recovered::default()));
         drop((dir, log));

@@ -10,6 +10,7 @@
 mod active;
 mod append;
 pub mod checkpoint;
+mod clean;
 pub mod cleaner;
 mod config;
 mod epochs_file;
@@ -35,6 +36,7 @@ mod txn_index;
 mod upkeep;
 mod write;
 
+pub use clean::{CleanLogError, CleanRequest, Cleaned};
 pub use config::LogConfig;
 pub use error::{AppendError, LogDirError, OpenError, ReadError, RecordFault, RecordProblem, RollError};
 pub use leader_epochs::{EpochCache, LEADER_EPOCH_CHECKPOINT};

@@ -96,6 +96,7 @@ impl LocalLog {
             }),
             view: RwLock::new(view),
             flushing: Mutex::new(()),
+            cleaning: Mutex::new(()),
             recovery_point: AtomicU64::new(recovery_point.get()),
         };
         Ok((log, loader.recovered))

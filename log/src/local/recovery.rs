@@ -266,7 +266,8 @@ fn apply(
     Ok(state.apply(update))
 }
 
-/// Puts cleaned segments, which are complete, in the place of those they were made from, as the cleaner was about to.
+/// Puts cleaned segments in the place of those they were made from, as the cleaner was about to. One whose log was not yet
+/// renamed is not complete, and goes.
 pub(super) fn complete_swaps(dir: &Path, names: &[String]) -> io::Result<()> {
     let dir: Arc<Path> = dir.into();
     let swapped = |name: &str| {
@@ -288,8 +289,13 @@ pub(super) fn complete_swaps(dir: &Path, names: &[String]) -> io::Result<()> {
             }
         }
     }
+    let decided: Vec<Offset> = swaps.iter().filter(|(_, suffix)| suffix == LOG).map(|(base, _)| *base).collect();
     for (base, suffix) in swaps {
         let files = SegmentFiles::new(Arc::clone(&dir), base);
+        if !decided.contains(&base) {
+            files::delete(&files.path(&format!("{suffix}.{SWAP}")))?;
+            continue;
+        }
         fs::rename(files.path(&format!("{suffix}.{SWAP}")), files.path(&suffix))?;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The local log as its users see it.
 
 mod append;
+mod clean;
 mod model;
 mod recovery;
 mod transactions;
