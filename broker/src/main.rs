@@ -1,20 +1,64 @@
 //! The varve binary.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
+use anyhow::Context;
 use clap::Parser;
-use varve_broker::cli::{Asked, Cli};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use varve_broker::{
+    cli::{Asked, Cli},
+    config::{BrokerConfig, Loaded},
+    logging,
+    node::Node,
+};
+
+/// Keeps the resident size steady while large buffers come and go.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let asked = Cli::parse().answer().and_then(|asked| match asked {
+    let done = Cli::parse().answer().and_then(|asked| match asked {
         Asked::Done(code) => Ok(code),
-        Asked::Start(arguments) => {
-            arguments.load()?;
-            anyhow::bail!("the node is not wired up yet")
-        }
+        Asked::Start(arguments) => start(arguments.load()?).map(|()| ExitCode::SUCCESS),
     });
-    asked.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
+    done.unwrap_or_else(|error| {
+        eprintln!("varve: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn start(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
+    let levels = logging::start(&config.self_log);
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.worker_threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.enable_all().build().context("starting the runtime")?;
+    runtime.block_on(run(Arc::new(config), levels))
+}
+
+/// Runs a node until SIGTERM or SIGINT.
+async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let node = Node::start(config.clone(), levels).await?;
+    greet(&config);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    node.stop().await;
+    Ok(())
+}
+
+/// Says what to do next, for whoever started the node by hand.
+fn greet(config: &BrokerConfig) {
+    let data = config.data_dir.display();
+    info!(
+        "varve is ready. Data is in {data}. Next: kcat -b 127.0.0.1:9092 -t logs -P -l FILE, then \
+         varve tier describe logs; README.md has five minutes more. Ctrl-C stops."
+    );
 }

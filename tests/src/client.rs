@@ -11,7 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         ApiKey, ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, FetchRequest,
-        FetchResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, RequestHeader, TopicName,
+        FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
+        ProduceRequest, ProduceResponse, RequestHeader, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
@@ -20,6 +21,7 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, StrBytes},
 };
 use varve_log::format::HEADER_BYTES;
+use varve_metadata::model::{ProducerEpoch, ProducerId};
 
 /// Both brokers serve these; older than the newest, so that no feature of one side is measured.
 pub const PRODUCE_VERSION: i16 = 9;
@@ -101,6 +103,36 @@ impl Client {
         let found = response.topics.first().and_then(|topic| topic.partitions.first()).context("one partition")?;
         ensure!(found.error_code == 0, "ListOffsets: error {}", found.error_code);
         Ok(found.offset)
+    }
+
+    /// A producer id for idempotent batches, and its epoch.
+    ///
+    /// # Errors
+    /// The broker's error code.
+    pub fn init_producer_id(&mut self) -> Result<(ProducerId, ProducerEpoch)> {
+        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let mut answer = self.call(ApiKey::InitProducerId, 4, &request)?;
+        let given = InitProducerIdResponse::decode(&mut answer, 4)?;
+        ensure!(given.error_code == 0, "InitProducerId: error {}", given.error_code);
+        let id = ProducerId::from_wire(given.producer_id.0).context("a producer id")?;
+        Ok((id, ProducerEpoch::from_wire(given.producer_epoch).context("a producer epoch")?))
+    }
+
+    /// Sends one batch with acks=all; the offset of its first record.
+    ///
+    /// # Errors
+    /// The connection breaks (the batch may have been written), or the broker's error code and message.
+    pub fn produce(&mut self, topic: &str, partition: i32, batch: Bytes) -> Result<i64> {
+        let frame = produce_frame(topic, &[(partition, batch)])?;
+        self.send_frame(&frame)?;
+        let mut answer = Bytes::copy_from_slice(self.receive()?);
+        ensure!(answer.len() > 5, "a produce answer of {} bytes", answer.len());
+        answer.advance(5);
+        let response = ProduceResponse::decode(&mut answer, PRODUCE_VERSION)?;
+        let found = response.responses.first().and_then(|topic| topic.partition_responses.first());
+        let found = found.context("one partition")?;
+        ensure!(found.error_code == 0, "Produce: error {} {:?}", found.error_code, found.error_message);
+        Ok(found.base_offset)
     }
 
     /// Sends a frame that was built beforehand, with its own correlation id.

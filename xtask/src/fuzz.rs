@@ -23,13 +23,16 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
     }
     let build_place = cache()?.join("fuzz-target");
     let mut build = cargo();
-    build.args(["build", "--package", "varve-fuzz", "--bins", "--locked", "--target-dir"]).arg(&build_place);
+    // Naming the target keeps the flags away from build scripts, which have no fuzzer to link with.
+    let host = host()?;
+    build.args(["build", "--package", "varve-fuzz", "--bins", "--locked", "--target", &host]);
+    build.arg("--target-dir").arg(&build_place);
     build.env("RUSTFLAGS", FLAGS);
     run_command(build)?;
     for name in chosen {
         let found = cache()?.join("fuzz-found").join(name);
         fs::create_dir_all(&found)?;
-        let mut fuzz = command(&build_place.join("debug").join(name).to_string_lossy());
+        let mut fuzz = command(&build_place.join(&host).join("debug").join(name).to_string_lossy());
         fuzz.arg(&found).arg(root().join("fuzz/corpus").join(name));
         fuzz.arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
         fuzz.args(["-timeout=10", "-print_final_stats=1", "-verbosity=0"]);
@@ -37,6 +40,14 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
         run_command(fuzz).with_context(|| format!("fuzz target {name}: the input is beside {}", found.display()))?;
     }
     Ok(())
+}
+
+/// The triple that rustc builds for here.
+fn host() -> Result<String> {
+    let printed = command("rustc").arg("-vV").output().context("rustc -vV")?;
+    let printed = String::from_utf8(printed.stdout)?;
+    let host = printed.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    Ok(host.to_owned())
 }
 
 /// The names of the targets: one file each in `fuzz/targets`.

@@ -4,17 +4,17 @@
 //! requests meanwhile go on with the partitions that are in the table.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
+    collections::HashMap,
+    path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{StreamExt, stream};
 use tokio::{sync::Mutex, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use varve_log::local::{LocalLog, LogConfig, OpenError, RecoveryStart};
+use varve_log::local::{Checkpointed, LocalLog, LogConfig, LogDir, LogDirError, LogDirOwner, OpenError};
 use varve_metadata::{
     cluster::ClusterMetadata,
     config::TopicConfig,
@@ -26,8 +26,6 @@ use super::{LogDirHealth, Partition, Partitions};
 
 /// Partitions opened or deleted at a time.
 const PARALLEL: usize = 8;
-/// Suffix of a partition's directory between the topic's deletion and the removal of its files.
-const DELETED: &str = "-delete";
 
 /// What the node says about its storage.
 #[derive(Debug, Clone)]
@@ -44,11 +42,17 @@ pub struct StorageSettings {
 /// archive.
 pub type Attach = Box<dyn Fn(&Arc<Partition>, &TopicImage) + Send + Sync>;
 
+/// One of `log.dirs`: what is known of it on disk, unless it could not even be opened, and whether it still works.
+struct Dir {
+    health: Arc<LogDirHealth>,
+    files: Option<LogDir>,
+}
+
 /// The log directories, and the partitions in them.
 pub struct Storage {
     node: BrokerId,
     partitions: Arc<Partitions>,
-    dirs: Vec<Arc<LogDirHealth>>,
+    dirs: Vec<Arc<Dir>>,
     settings: StorageSettings,
     attach: Attach,
     shown: Mutex<Option<Arc<ClusterImage>>>,
@@ -56,27 +60,89 @@ pub struct Storage {
 
 impl std::fmt::Debug for Storage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Storage").field("dirs", &self.dirs).finish_non_exhaustive()
+        f.debug_struct("Storage").field("dirs", &self.settings.dirs).finish_non_exhaustive()
     }
 }
 
 impl Storage {
-    /// Makes the directories that are missing. One that cannot be made or read is offline from the start.
-    pub fn new(node: BrokerId, partitions: Arc<Partitions>, settings: StorageSettings, attach: Attach) -> Arc<Storage> {
-        let dirs = settings.dirs.iter().map(|path| {
+    /// Takes the directories, and makes those that are missing. One that cannot be made or read is offline from the start.
+    ///
+    /// # Errors
+    /// [`LogDirError::Locked`] and [`LogDirError::Foreign`]: the directory is somebody else's.
+    pub fn open(
+        owner: &LogDirOwner,
+        partitions: Arc<Partitions>,
+        settings: StorageSettings,
+        attach: Attach,
+    ) -> Result<Arc<Storage>, LogDirError> {
+        let open = |path: &PathBuf| {
             let health = LogDirHealth::new(path.clone());
-            if let Err(error) = std::fs::create_dir_all(path).and_then(|()| remove_deleted(path)) {
-                health.fail(&error);
+            match LogDir::open(path, owner) {
+                Ok(files) => Ok(Arc::new(Dir { health, files: Some(files) })),
+                Err(LogDirError::Storage(error)) => {
+                    health.fail(&error);
+                    Ok(Arc::new(Dir { health, files: None }))
+                }
+                Err(not_ours) => Err(not_ours),
             }
-            health
-        });
-        let dirs = dirs.collect();
-        Arc::new(Storage { node, partitions, dirs, settings, attach, shown: Mutex::new(None) })
+        };
+        let dirs = settings.dirs.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Storage { node: owner.node, partitions, dirs, settings, attach, shown: Mutex::new(None) }))
     }
 
-    /// The log directories, failed ones too.
-    pub fn dirs(&self) -> &[Arc<LogDirHealth>] {
-        &self.dirs
+    /// Writes each directory's recovery points, log starts and high watermarks every `interval` until `stop` is
+    /// cancelled.
+    pub async fn checkpoint_every(self: Arc<Storage>, interval: Duration, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(interval) => {}
+            }
+            let storage = self.clone();
+            if let Err(panic) = spawn_blocking(move || storage.checkpoint()).await {
+                error!(%panic, "writing checkpoints panicked");
+            }
+        }
+    }
+
+    fn checkpoint(&self) {
+        for (dir, partitions) in self.partitions_by_dir() {
+            let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
+            if let Some(files) = dir.files.as_ref().filter(|_| !dir.health.is_failed())
+                && let Err(error) = files.checkpoint(&logs)
+            {
+                warn!(dir = %dir.health.path.display(), %error, "checkpoints could not be written");
+            }
+        }
+    }
+
+    /// Closes every log and marks the directories as cleanly shut down. Blocks on the disk. Nothing may be appended any
+    /// more.
+    pub fn close(&self) {
+        for (dir, partitions) in self.partitions_by_dir() {
+            let Some(files) = dir.files.as_ref().filter(|_| !dir.health.is_failed()) else { continue };
+            let mut clean = true;
+            for partition in &partitions {
+                if let Err(error) = partition.log().close() {
+                    clean = false;
+                    error!(topic = %partition.topic(), partition = %partition.id().index, %error, "a log was not closed");
+                }
+            }
+            let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
+            let marked = if clean { files.mark_clean(&logs) } else { files.checkpoint(&logs) };
+            if let Err(error) = marked {
+                warn!(dir = %dir.health.path.display(), %error, "the directory is not marked as cleanly shut down");
+            }
+        }
+    }
+
+    fn partitions_by_dir(&self) -> Vec<(Arc<Dir>, Vec<Arc<Partition>>)> {
+        let mut by_path: HashMap<PathBuf, Vec<Arc<Partition>>> = HashMap::new();
+        for partition in self.partitions.all() {
+            by_path.entry(partition.log_dir().path.clone()).or_default().push(partition);
+        }
+        let of = |dir: &Arc<Dir>| (dir.clone(), by_path.remove(&dir.health.path).unwrap_or_default());
+        self.dirs.iter().map(of).collect()
     }
 
     /// Follows the image until `stop` is cancelled.
@@ -118,7 +184,7 @@ impl Storage {
                 }
             }
         }
-        stream::iter(to_open).for_each_concurrent(PARALLEL, |(topic, index)| self.open(topic, index)).await;
+        stream::iter(to_open).for_each_concurrent(PARALLEL, |(topic, index)| self.open_partition(topic, index)).await;
         self.partitions.shows(image.revision());
         *shown = Some(image.clone());
     }
@@ -146,20 +212,20 @@ impl Storage {
         }
     }
 
-    async fn open(&self, topic: Arc<TopicImage>, index: PartitionIndex) {
+    async fn open_partition(&self, topic: Arc<TopicImage>, index: PartitionIndex) {
         let id = PartitionId { topic: topic.id, index };
         let Some((_, image)) = topic.partition(index) else { return };
-        let name = format!("{}-{index}", topic.name);
-        let Some((dir, is_new)) = self.place(&name) else {
+        let Some(dir) = self.place(&topic, index) else {
             error!(topic = %topic.name, partition = %index, "no log directory is online");
             return self.partitions.insert_offline(id, &topic.name, topic.internal);
         };
-        let (path, config) = (dir.path.join(name), self.log_config(&topic.config));
-        let opened = spawn_blocking(move || open_log(&path, config, is_new)).await;
+        let config = self.log_config(&topic.config);
+        let (place, opening) = (dir.clone(), topic.clone());
+        let opened = spawn_blocking(move || open_log(&place, &opening, index, config)).await;
         let log = match opened {
             Ok(Ok(log)) => log,
             Ok(Err(OpenError::Storage(error))) => {
-                dir.fail(&error);
+                dir.health.fail(&error);
                 return self.partitions.insert_offline(id, &topic.name, topic.internal);
             }
             Err(panic) => {
@@ -167,25 +233,24 @@ impl Storage {
                 return self.partitions.insert_offline(id, &topic.name, topic.internal);
             }
         };
-        let partition = Partition::new(id, topic.name.clone(), log, dir, image.leader_epoch);
+        let partition = Partition::new(id, topic.name.clone(), log, dir.health.clone(), image.leader_epoch);
         (self.attach)(&partition, &topic);
         self.partitions.insert(partition, topic.internal);
     }
 
     /// The directory that has the partition, or else the one online that has the fewest.
-    fn place(&self, name: &str) -> Option<(Arc<LogDirHealth>, bool)> {
-        let online = || self.dirs.iter().filter(|dir| !dir.is_failed());
-        if let Some(dir) = online().find(|dir| dir.path.join(name).is_dir()) {
-            return Some((dir.clone(), false));
-        }
-        let emptiest = online().min_by_key(|dir| Arc::strong_count(dir))?;
-        Some((emptiest.clone(), true))
+    fn place(&self, topic: &TopicImage, index: PartitionIndex) -> Option<Arc<Dir>> {
+        let online = || self.dirs.iter().filter(|dir| dir.files.is_some() && !dir.health.is_failed());
+        let has =
+            |dir: &&Arc<Dir>| dir.files.as_ref().is_some_and(|dir| dir.partition_path(&topic.name, index).is_dir());
+        online().find(has).or_else(|| online().min_by_key(|dir| Arc::strong_count(&dir.health))).cloned()
     }
 
     async fn delete(&self, topic: &TopicImage) {
         let removed = self.partitions.remove(topic.id);
         let count = removed.len();
-        let gone = spawn_blocking(move || removed.iter().for_each(|partition| delete_dir(partition))).await;
+        let dirs = self.dirs.clone();
+        let gone = spawn_blocking(move || removed.iter().for_each(|partition| delete_log(&dirs, partition))).await;
         match gone {
             Ok(()) => info!(topic = %topic.name, partitions = count, "topic deleted"),
             Err(panic) => error!(topic = %topic.name, %panic, "deleting a topic panicked"),
@@ -193,34 +258,40 @@ impl Storage {
     }
 }
 
-fn open_log(path: &Path, config: Arc<LogConfig>, is_new: bool) -> Result<LocalLog, OpenError> {
-    let start = match is_new {
-        true => RecoveryStart::NEW,
-        false => RecoveryStart { clean: false, ..RecoveryStart::NEW },
-    };
-    let now = Timestamp::from_wire(0).unwrap_or_default();
-    let (log, recovered) = LocalLog::open(path, config, start, now)?;
+fn open_log(
+    dir: &Dir,
+    topic: &TopicImage,
+    index: PartitionIndex,
+    config: Arc<LogConfig>,
+) -> Result<LocalLog, OpenError> {
+    let files = dir.files.as_ref().expect("only a directory that was opened is chosen for a partition");
+    let (log, recovered) = files.open_log(&topic.name, topic.id, index, config, wall_clock())?;
     if recovered.bytes_cut > 0 {
-        warn!(dir = %path.display(), bytes = recovered.bytes_cut, "a torn tail was cut");
+        warn!(topic = %topic.name, partition = %index, bytes = recovered.bytes_cut, "a torn tail was cut");
     }
     Ok(log)
 }
 
-/// The rename makes the name free for a new topic at once, and a crash in between is finished at the next start.
-fn delete_dir(partition: &Partition) {
-    let from = partition.log().dir();
-    let to = partition.log_dir().path.join(format!("{}{DELETED}", partition.id()));
-    if let Err(error) = std::fs::rename(from, &to).and_then(|()| std::fs::remove_dir_all(&to)) {
-        warn!(dir = %from.display(), %error, "a deleted partition's files could not be removed");
+fn wall_clock() -> Timestamp {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    Timestamp::from_wire(millis).unwrap_or_default()
+}
+
+fn checkpointed(partition: &Partition) -> Checkpointed<'_> {
+    Checkpointed {
+        topic: partition.topic(),
+        index: partition.id().index,
+        log: partition.log(),
+        high_watermark: partition.high_watermark().0,
     }
 }
 
-fn remove_deleted(dir: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(DELETED) {
-            std::fs::remove_dir_all(entry.path())?;
-        }
+/// The rename makes the name free for a new topic at once, and a crash in between is finished at the next start.
+fn delete_log(dirs: &[Arc<Dir>], partition: &Partition) {
+    let of_partition = |dir: &&Arc<Dir>| dir.health.path == partition.log_dir().path;
+    let Some(files) = dirs.iter().find(of_partition).and_then(|dir| dir.files.as_ref()) else { return };
+    let aside = files.delete_log(partition.topic(), partition.id().index);
+    if let Err(error) = aside.and_then(std::fs::remove_dir_all) {
+        warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "a deleted partition's files could not be removed");
     }
-    Ok(())
 }

@@ -84,6 +84,17 @@ impl Server {
     /// # Errors
     /// When the address cannot be bound.
     pub fn listen(&self, name: ListenerName, address: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = self.bind(address)?;
+        let bound = socket.local_addr()?;
+        self.accept(name, socket);
+        Ok(bound)
+    }
+
+    /// The first half of [`listen`](Self::listen): the address is taken, and clients that connect wait.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn bind(&self, address: SocketAddr) -> io::Result<TcpListener> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
             socket2::Type::STREAM.nonblocking(),
@@ -99,10 +110,12 @@ impl Server {
         }
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(self.shared.limits.backlog).unwrap_or(i32::MAX))?;
-        let listener = TcpListener::from_std(socket.into())?;
-        let bound = listener.local_addr()?;
+        TcpListener::from_std(socket.into())
+    }
+
+    /// The second half: serves those who connect.
+    pub fn accept(&self, name: ListenerName, listener: TcpListener) {
         self.shared.tasks.spawn(accept(self.shared.clone(), name, listener));
-        Ok(bound)
     }
 
     /// Waits until every listener and connection has ended. Cancel the broker's shutdown token first.

@@ -11,6 +11,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use varve_log::local::LogDirOwner;
 use varve_metadata::{
     cluster::ClusterMetadata,
     controller::{CreationDefaults, NewTopic, Placement},
@@ -58,7 +59,8 @@ impl TestNode {
         };
         let partitions = Arc::new(Partitions::default());
         let broker = Arc::new(Broker::new(Arc::new(config), metadata, partitions, LogLevels::default()));
-        let storage = Storage::new(node, broker.partitions.clone(), settings, Box::new(|_, _| {}));
+        let owner = LogDirOwner { cluster_id: broker.metadata.image().cluster_id().to_owned(), node };
+        let storage = Storage::open(&owner, broker.partitions.clone(), settings, Box::new(|_, _| {})).unwrap();
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
         let server = Server::new(broker.clone(), limits);
         let address = server.listen(ListenerName("PLAINTEXT".into()), ([127, 0, 0, 1], 0).into()).unwrap();

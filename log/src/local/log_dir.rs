@@ -278,7 +278,7 @@ impl LogDir {
     ///
     /// # Errors
     /// [`CheckpointError`]: the next start then checks the logs.
-    pub fn close(self, logs: &[Checkpointed<'_>]) -> Result<(), CheckpointError> {
+    pub fn mark_clean(&self, logs: &[Checkpointed<'_>]) -> Result<(), CheckpointError> {
         self.checkpoint(logs)?;
         checkpoint::replace(&self.path.join(CLEAN_SHUTDOWN), "{\"version\":0,\"brokerEpoch\":-1}")
     }
@@ -432,7 +432,7 @@ mod tests {
         log.close().unwrap();
         let name = topic("web.clicks-2");
         dir.set_cleaned_below(&name, PartitionIndex(0), Some(at(1))).unwrap();
-        dir.close(&[Checkpointed { topic: &name, index: PartitionIndex(0), log: &log, high_watermark: at(2) }])
+        dir.mark_clean(&[Checkpointed { topic: &name, index: PartitionIndex(0), log: &log, high_watermark: at(2) }])
             .unwrap();
         drop(log);
         let text = fs::read_to_string(at_path.path().join(RECOVERY_POINTS)).unwrap();

@@ -1,0 +1,217 @@
+//! The node: everything started in order, and stopped in the opposite one.
+
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::{TcpListener, lookup_host};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+use uuid::Uuid;
+use varve_log::local::{LogDirError, LogDirOwner};
+use varve_metadata::{
+    cluster::{ClusterMetadata, MetadataError},
+    image::{BrokerImage, Endpoint},
+    store::{EmbeddedStore, OpenError},
+};
+
+use crate::{
+    config::{BrokerConfig, Listener, MetadataUrl},
+    http::{Health, HttpServer},
+    metrics::{Metrics, register_build_info},
+    partition::{Partitions, Storage, StorageSettings},
+    server::{Broker, Limits, ListenerName, LogLevels, Server},
+};
+
+/// Name of the metadata store's file in its directory.
+const METADATA_FILE: &str = "metadata.redb";
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The metadata store cannot be opened.
+    #[error("the metadata store in {dir} cannot be opened")]
+    Store {
+        /// Its directory.
+        dir: String,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+    /// The cluster's state cannot be read or changed.
+    #[error("the cluster's state cannot be read")]
+    Metadata(#[from] MetadataError),
+    /// A coordination service that this version does not speak to.
+    #[error("varve.metadata.url names etcd, which this version cannot use yet: only embedded metadata is served")]
+    NoEtcd,
+    /// A log directory is somebody else's.
+    #[error(transparent)]
+    LogDir(#[from] LogDirError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address as configured.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory cannot be made.
+    #[error("cannot make the directory {dir}")]
+    Directory {
+        /// The directory.
+        dir: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    broker: Arc<Broker>,
+    server: Server,
+    storage: Arc<Storage>,
+    health: Health,
+    tasks: TaskTracker,
+    /// Ends the background work; the broker's own token ends the requests first.
+    stop: CancellationToken,
+    shutdown_timeout: Duration,
+}
+
+impl Node {
+    /// Starts a node and returns when clients are served.
+    ///
+    /// # Errors
+    /// [`StartError`]: what stands in the way; nothing is left running.
+    pub async fn start(config: Arc<BrokerConfig>, log_levels: LogLevels) -> Result<Node, StartError> {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (metrics, health) = (Metrics::new(), Health::starting());
+        register_build_info(metrics.registry());
+        serve_http(&config, &metrics, &health, &tasks, &stop).await?;
+
+        health.waiting_for("the metadata store");
+        let store = open_store(&config).await?;
+        let metadata = ClusterMetadata::start(store, config.node, config.settings.texts()).await?;
+
+        health.waiting_for("recovery of logs");
+        let partitions = Arc::new(Partitions::default());
+        let broker = Arc::new(Broker::new(config.clone(), metadata.clone(), partitions.clone(), log_levels));
+        let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: config.node };
+        let settings = StorageSettings {
+            dirs: config.logs.dirs.clone(),
+            producer_expiry: config.producer_expiry,
+            max_transaction_timeout: Duration::from_secs(900),
+        };
+        let storage = Storage::open(&owner, partitions, settings, Box::new(|_, _| {}))?;
+        storage.apply(&metadata.image()).await;
+        tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
+        tasks.spawn(storage.clone().checkpoint_every(config.logs.recovery_checkpoint_interval, stop.clone()));
+
+        let server = Server::new(broker.clone(), limits(&config));
+        let mut bound = Vec::new();
+        for listener in &config.listeners.listeners {
+            bound.push((listener, bind(&server, listener).await?));
+        }
+        metadata.register(registration(&config, &bound)).await?;
+        for (listener, socket) in bound {
+            let address = socket.local_addr().map_or_else(|_| "?".into(), |address| address.to_string());
+            server.accept(ListenerName(listener.name.as_str().into()), socket);
+            info!(protocol = %"kafka", name = %listener.name, %address, "listening");
+        }
+        health.ready();
+        Ok(Node { broker, server, storage, health, tasks, stop, shutdown_timeout: config.shutdown_timeout })
+    }
+
+    /// Stops: no new requests, those under way are answered, logs are closed and marked as clean.
+    pub async fn stop(self) {
+        info!("stopping");
+        self.health.waiting_for("the stop");
+        self.broker.shutdown.cancel();
+        if tokio::time::timeout(self.shutdown_timeout, self.server.stopped()).await.is_err() {
+            warn!(seconds = self.shutdown_timeout.as_secs(), "connections did not end in time");
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.shutdown_timeout, self.tasks.wait()).await.is_err() {
+            warn!(seconds = self.shutdown_timeout.as_secs(), "background work did not end in time");
+        }
+        let storage = self.storage;
+        if let Err(error) = tokio::task::spawn_blocking(move || storage.close()).await {
+            warn!(%error, "logs were not closed");
+        }
+        info!("stopped");
+    }
+}
+
+async fn serve_http(
+    config: &BrokerConfig,
+    metrics: &Metrics,
+    health: &Health,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), StartError> {
+    let Some(address) = config.http else { return Ok(()) };
+    let failed = |source| StartError::Listen { address: address.to_string(), source };
+    let http = HttpServer::bind(address).await.map_err(failed)?;
+    info!(protocol = %"http", address = %http.local_addr(), "listening");
+    let serving = http.serve(metrics.clone(), health.clone(), stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = serving.await {
+            warn!(%error, "the HTTP listener ended");
+        }
+    });
+    Ok(())
+}
+
+async fn open_store(config: &BrokerConfig) -> Result<Arc<EmbeddedStore>, StartError> {
+    let MetadataUrl::Embedded(dir) = &config.metadata else { return Err(StartError::NoEtcd) };
+    let shown = dir.display().to_string();
+    std::fs::create_dir_all(dir).map_err(|source| StartError::Directory { dir: shown.clone(), source })?;
+    let file = dir.join(METADATA_FILE);
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&file)).await;
+    let opened = opened.expect("opening the store does not panic");
+    opened.map(Arc::new).map_err(|source| StartError::Store { dir: shown, source })
+}
+
+fn limits(config: &BrokerConfig) -> Limits {
+    let network = &config.network;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let count = |limit: Option<u64>| limit.map_or(usize::MAX, size);
+    Limits {
+        frame_bytes: network.request_max_bytes as usize,
+        request_bytes: size(network.request_memory_bytes),
+        connections: count(network.max_connections),
+        connections_per_ip: count(network.max_connections_per_ip),
+        idle: network.idle_timeout.unwrap_or(Duration::MAX),
+        send_buffer_bytes: network.send_buffer_bytes.map(size),
+        receive_buffer_bytes: network.receive_buffer_bytes.map(size),
+        backlog: network.listen_backlog,
+    }
+}
+
+async fn bind(server: &Server, listener: &Listener) -> Result<TcpListener, StartError> {
+    let host = listener.host.as_deref().unwrap_or("0.0.0.0");
+    let shown = format!("{}://{host}:{}", listener.name, listener.port);
+    let failed = |source| StartError::Listen { address: shown.clone(), source };
+    let nothing = || io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    let address: SocketAddr = lookup_host((host, listener.port))
+        .await
+        .and_then(|mut found| found.next().ok_or_else(nothing))
+        .map_err(failed)?;
+    server.bind(address).map_err(failed)
+}
+
+/// What the cluster is told of this node: each listener under the address that clients shall use.
+fn registration(config: &BrokerConfig, bound: &[(&Listener, TcpListener)]) -> BrokerImage {
+    let mut endpoints = BTreeMap::new();
+    for ((listener, socket), advertised) in bound.iter().zip(&config.listeners.advertised) {
+        let own = socket.local_addr().map_or(listener.port, |address| address.port());
+        let host = advertised.host.clone().unwrap_or_else(host_name);
+        endpoints.insert(listener.name.clone(), Endpoint { host, port: advertised.port.unwrap_or(own) });
+    }
+    BrokerImage { id: config.node, incarnation: Uuid::new_v4(), endpoints, rack: config.rack.clone(), fenced: false }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

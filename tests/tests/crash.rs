@@ -1,0 +1,242 @@
+//! `kill -9` at any moment, hundreds of times: nothing acknowledged is lost, nothing comes twice, offsets never change,
+//! and what a crash leaves behind in the bucket is swept.
+//!
+//! Settings are so eager that every round appends, rolls, uploads, publishes, turns into Parquet, merges, compacts,
+//! expires and deletes; the moment of the kill is random. `VARVE_CRASH_ROUNDS` and `VARVE_CRASH_SEED` change the loop.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::Command,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use varve_log::format::{BatchBuilder, RecordBatchView, RecordContent, records};
+use varve_metadata::{
+    config::Codec,
+    model::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp},
+};
+use varve_tests::{
+    client::{Client, FetchSpec},
+    node::{Node, binary, eventually},
+    tools,
+};
+
+const EAGER: [&str; 7] = [
+    "log.retention.check.interval.ms=50",
+    "remote.log.manager.task.interval.ms=50",
+    "log.cleaner.backoff.ms=50",
+    "varve.compactor.interval.ms=50",
+    "varve.archive.grace.ms=500",
+    "varve.archive.lag.ms=100",
+    "log.segment.delete.delay.ms=0",
+];
+
+/// Topic, its settings, and whether old records may be gone.
+const TOPICS: [(&str, &[(&str, &str)]); 3] = [
+    ("kept", &[("segment.bytes", "20000"), ("local.retention.bytes", "30000")]),
+    ("expiring", &[("segment.bytes", "20000"), ("local.retention.bytes", "30000"), ("retention.bytes", "200000")]),
+    (
+        "compacted",
+        &[
+            ("cleanup.policy", "compact"),
+            ("segment.bytes", "20000"),
+            ("min.cleanable.dirty.ratio", "0.1"),
+            ("local.retention.bytes", "30000"),
+        ],
+    ),
+];
+
+/// Numbers from a seed (the multiplier and increment of Knuth's MMIX).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn setting(name: &str, default: u64) -> Result<u64> {
+    std::env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))
+}
+
+/// One idempotent producer on one topic: record `n` has value `n`, key `n % 50`; a batch that was not acknowledged is
+/// sent again, the same, until it is.
+struct Writer {
+    topic: &'static str,
+    identity: (ProducerId, ProducerEpoch),
+    acknowledged: u64,
+    /// Offsets of the first record of each acknowledged batch.
+    offsets: BTreeMap<u64, i64>,
+}
+
+const BATCH_RECORDS: u64 = 20;
+
+impl Writer {
+    /// Sends batches until the connection breaks.
+    fn run_until_killed(&mut self, address: std::net::SocketAddr) -> Result<()> {
+        let Ok(mut client) = Client::connect(address) else { return Ok(()) };
+        loop {
+            let batch = self.next_batch()?;
+            match client.produce(self.topic, 0, batch) {
+                Ok(offset) => {
+                    self.offsets.insert(self.acknowledged, offset);
+                    self.acknowledged += BATCH_RECORDS;
+                }
+                // A broker that answers with an error has not died: that is a failure of the test.
+                Err(error) if error.to_string().starts_with("Produce: error") => return Err(error),
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn next_batch(&self) -> Result<Bytes> {
+        let (id, epoch) = self.identity;
+        let sequence = Sequence::from_wire((self.acknowledged & i32::MAX as u64) as i32);
+        let codec = [Codec::None, Codec::Zstd, Codec::Lz4][(self.acknowledged / BATCH_RECORDS % 3) as usize];
+        let mut builder = BatchBuilder::new(Offset::ZERO).producer(id, epoch, sequence).compression(codec, None);
+        for number in self.acknowledged..self.acknowledged + BATCH_RECORDS {
+            let value = format!("{number:012} {}", "x".repeat((number % 97) as usize));
+            builder.push(RecordContent {
+                timestamp: Timestamp::from_wire(1_760_000_000_000 + number as i64),
+                key: Some(format!("key-{}", number % 50).as_bytes()),
+                value: Some(value.as_bytes()),
+                headers: &[(b"n", Some(&number.to_be_bytes()))],
+            });
+        }
+        Ok(builder.build()?.into())
+    }
+}
+
+/// Every record from the log's start to its end: offset and number.
+fn read_all(client: &mut Client, topic: &str) -> Result<Vec<(i64, u64)>> {
+    let mut offset = client.list_offset(topic, 0, -2)?;
+    let end = client.list_offset(topic, 0, -1)?;
+    let spec = FetchSpec { topic, partition: 0, max_bytes: 1 << 20, max_wait_ms: 1_000 };
+    let mut found = Vec::new();
+    let started = Instant::now();
+    while offset < end {
+        ensure!(started.elapsed() < Duration::from_secs(120), "{topic}: stuck at {offset} of {end}");
+        let bytes = client.fetch(&spec, offset)?;
+        let mut rest = bytes.as_ref();
+        while let Ok((batch, after)) = RecordBatchView::parse(rest) {
+            rest = after;
+            let header = batch.header();
+            let plain =
+                varve_log::format::compression::decompress(header.attributes.compression(), batch.payload(), 1 << 24)?;
+            for record in records(&plain, header.record_count) {
+                let record = record?;
+                let at = header.base_offset.to_wire() + i64::from(record.offset_delta);
+                let number = std::str::from_utf8(&record.value.context("a value")?[..12])?.parse()?;
+                if at >= offset {
+                    found.push((at, number));
+                }
+            }
+            offset = header.base_offset.to_wire() + i64::from(header.last_offset_delta) + 1;
+        }
+    }
+    Ok(found)
+}
+
+fn check(client: &mut Client, writer: &Writer) -> Result<()> {
+    let topic = writer.topic;
+    let found = read_all(client, topic)?;
+    let numbers: Vec<u64> = found.iter().map(|(_, number)| *number).collect();
+    let ends_at = numbers.last().map_or(0, |last| last + 1);
+    ensure!(ends_at >= writer.acknowledged, "{topic}: ends with {ends_at}, {} acknowledged", writer.acknowledged);
+    ensure!(ends_at <= writer.acknowledged + BATCH_RECORDS, "{topic}: more records than were sent");
+    let at: BTreeMap<u64, i64> = found.iter().map(|(offset, number)| (*number, *offset)).collect();
+    ensure!(at.len() == numbers.len(), "{topic}: records came twice");
+    for (number, offset) in &writer.offsets {
+        ensure!(at.get(number).is_none_or(|found| found == offset), "{topic}: record {number} moved");
+    }
+    let in_order = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    ensure!(in_order, "{topic}: records out of order");
+    match topic {
+        "kept" => ensure!(numbers.len() as u64 == ends_at, "{topic}: {} of {ends_at} records", numbers.len()),
+        "expiring" => ensure!(
+            numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+            "{topic}: a hole between the first and the last record"
+        ),
+        _ => {
+            for number in ends_at.saturating_sub(50)..ends_at {
+                ensure!(at.contains_key(&number), "{topic}: the last record of a key is gone: {number}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn kill_minus_nine_at_any_moment_loses_and_duplicates_nothing_acknowledged() -> Result<()> {
+    let rounds = setting("VARVE_CRASH_ROUNDS", 200)?;
+    let seed = setting("VARVE_CRASH_SEED", 1)?;
+    let mut random = Random(seed);
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &EAGER)?;
+    let mut client = Client::connect(node.address)?;
+    let mut writers = Vec::new();
+    for (topic, configs) in TOPICS {
+        client.create_topic(topic, 1, configs)?;
+        let identity = client.init_producer_id()?;
+        writers.push(Writer { topic, identity, acknowledged: 0, offsets: BTreeMap::new() });
+    }
+    node.kill();
+    for round in 0..rounds {
+        let told = || format!("round {round} of {rounds}, VARVE_CRASH_SEED={seed}");
+        let node = Node::start(folder.path(), &EAGER).with_context(told)?;
+        let address = node.address;
+        if round % 20 == 19 {
+            let mut client = Client::connect(address)?;
+            for writer in &writers {
+                check(&mut client, writer).with_context(told)?;
+            }
+        }
+        let life = Duration::from_millis(random.below(400));
+        let (ended, all_ended) = mpsc::channel::<()>();
+        std::thread::scope(|scope| -> Result<()> {
+            let running: Vec<_> = writers
+                .iter_mut()
+                .map(|writer| {
+                    let ended = ended.clone();
+                    scope.spawn(move || {
+                        let result = writer.run_until_killed(address);
+                        drop(ended);
+                        result
+                    })
+                })
+                .collect();
+            drop(ended);
+            // The writers end only when the node dies, or when one of them found a fault.
+            let _ = all_ended.recv_timeout(life);
+            node.kill();
+            for writer in running {
+                writer.join().expect("a writer does not panic")?;
+            }
+            Ok(())
+        })
+        .with_context(told)?;
+    }
+    let node = Node::start(folder.path(), &EAGER)?;
+    let mut client = Client::connect(node.address)?;
+    for writer in &writers {
+        println!("{}: {} records acknowledged over {rounds} kills", writer.topic, writer.acknowledged);
+        check(&mut client, writer)?;
+    }
+    no_orphan_stays(folder.path())?;
+    node.stop()
+}
+
+/// Every object in the bucket is named by a manifest once the grace period is over.
+fn no_orphan_stays(folder: &Path) -> Result<()> {
+    eventually("crashes' orphans are swept", || {
+        let mut verify = Command::new(binary()?);
+        let printed = tools::output_of(verify.current_dir(folder).args(["tier", "verify", "--json"]))?;
+        let report: serde_json::Value = serde_json::from_str(&printed).context(printed)?;
+        Ok((report["orphans"] == 0).then_some(()))
+    })
+}

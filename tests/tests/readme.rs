@@ -1,0 +1,67 @@
+//! README's commands, as they stand there.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use varve_tests::{
+    node::{Node, eventually},
+    tools,
+};
+
+/// The shell blocks of README.md, in order.
+fn blocks() -> Result<Vec<String>> {
+    let text = fs::read_to_string(tools::checkout().join("README.md"))?;
+    let pieces = text.split("```sh\n").skip(1);
+    pieces.map(|piece| Ok(piece.split_once("```").context("a block ends")?.0.to_owned())).collect()
+}
+
+#[test]
+fn readmes_five_minutes_work_as_they_stand() -> Result<()> {
+    let blocks = blocks()?;
+    let (commands, five_minutes) = blocks.split_at(2);
+    // The first command builds and starts what this test starts below; the second runs this test.
+    ensure!(commands == ["cargo run --release\n", "cargo xtask test\n"], "README's two commands changed: {commands:?}");
+
+    let folder = tempfile::tempdir()?;
+    // A newcomer has nothing else running; the test may not be so lucky, so the node gets free ports and the commands
+    // are told them.
+    let node = Node::start(folder.path(), &[])?;
+    let mut environment = String::new();
+    let mut shell = |block: &str| -> Result<String> {
+        let block = block
+            .replace("127.0.0.1:9092", &node.address.to_string())
+            .replace("127.0.0.1:9404", &node.http.to_string())
+            // Cargo runs this test and holds its lock; the tools are there already.
+            .replace("$(cargo xtask tools)", &tools::folder()?.display().to_string())
+            .replace(
+                "$PWD/target/release",
+                &varve_tests::node::binary()?.parent().context("a folder")?.display().to_string(),
+            );
+        if block.starts_with("export") {
+            environment.push_str(block.lines().next().unwrap_or_default());
+            environment.push('\n');
+        }
+        let script = format!("set -eu\n{environment}{block}");
+        tools::output_of(Command::new("bash").arg("-c").arg(script).current_dir(folder.path()))
+    };
+    for block in five_minutes {
+        if block.contains("tier describe") {
+            eventually("all lines are Parquet", || {
+                let printed = shell(&block.replace("app-logs", "app-logs --json"))?;
+                Ok((printed.contains("parquet") && !printed.contains("\"raw\"")).then_some(()))
+            })?;
+        }
+        let printed = shell(block)?;
+        println!("{block}{printed}");
+        if block.contains("kafka-console-consumer.sh") {
+            ensure!(printed.lines().count() == 3 && printed.contains("request=1\n"), "consumed:\n{printed}");
+        }
+        if block.contains("duckdb") {
+            ensure!(printed.contains("50000") && printed.contains("49999"), "DuckDB counted:\n{printed}");
+        }
+        if block.contains("/metrics") {
+            ensure!(printed.contains("varve_"), "metrics:\n{printed}");
+        }
+    }
+    node.stop()
+}
