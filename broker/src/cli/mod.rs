@@ -1,12 +1,19 @@
 //! The command line: what can be asked of `varve`, and the help that teaches it.
 
 mod config;
+mod content;
+mod dump;
+mod out;
+mod self_log;
+mod tier;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+pub use self_log::start_self_log;
 
 use crate::config::{BrokerConfig, Loaded, Sources};
 
@@ -40,6 +47,9 @@ Examples:
   VARVE_OBJECT_STORE_URL=s3://bucket/logs varve   one setting from the environment
   varve config docs | less                        what every setting means
   varve config check server.properties            everything that is wrong with a file, at once
+  varve tier describe logs                        what the archive holds of a topic
+  varve tier verify                               read the whole archive and check it
+  varve dump FILE --deep                          the records of a segment, or of an archived object
 
 Where settings come from, later ones win: FILE, environment (VARVE_ and the name in upper case with dots as
 underscores), --override.";
@@ -60,6 +70,11 @@ enum Command {
     /// Explain and check configurations.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Show what a file of a log directory or an object of the archive holds.
+    Dump(dump::DumpArgs),
+    /// Look into the archive, with no node running: --config and --override say where it is.
+    #[command(subcommand)]
+    Tier(tier::TierCommand),
 }
 
 /// What the command line asks for.
@@ -80,6 +95,8 @@ impl Cli {
         match self.command {
             None => Ok(Asked::Start(self.configuration)),
             Some(Command::Config(command)) => config::answer(command, &self.configuration).map(Asked::Done),
+            Some(Command::Dump(arguments)) => wait_for(dump::answer(arguments, &self.configuration)).map(Asked::Done),
+            Some(Command::Tier(command)) => wait_for(tier::answer(command, &self.configuration)).map(Asked::Done),
         }
     }
 }
@@ -103,6 +120,11 @@ impl ConfigurationArgs {
             overrides: self.overrides.clone(),
         })
     }
+}
+
+/// Runs a subcommand that reads from the object store.
+fn wait_for<T>(answer: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(answer)
 }
 
 /// Prints to standard output. A reader that has seen enough (`| head`) is not an error.

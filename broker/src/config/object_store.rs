@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use varve_tiering::tier::bucket::{BucketOptions, S3Options};
+
 use super::settings::Reader;
 
 /// The object store's address, and how patient to be with it. Credentials come from the environment.
@@ -26,6 +28,16 @@ impl ObjectStoreConfig {
     /// Whether objects lie on this machine, so that caching them on its disk gains nothing.
     pub fn is_local(&self) -> bool {
         matches!(self.url.scheme(), "file" | "memory")
+    }
+
+    /// How to open the bucket at [`url`](Self::url).
+    pub fn bucket_options(&self) -> BucketOptions {
+        BucketOptions {
+            s3: S3Options { endpoint: self.endpoint.clone(), region: self.region.clone(), path_style: self.path_style },
+            attempts: self.attempts,
+            attempt_timeout: self.attempt_timeout,
+            ..BucketOptions::default()
+        }
     }
 
     pub(super) fn read(reader: &mut Reader<'_>, data_dir: &Path) -> ObjectStoreConfig {

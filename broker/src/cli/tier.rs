@@ -1,0 +1,278 @@
+//! `varve tier`: what the archive holds, and whether it is whole. Read from the bucket alone: no node needs to run.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Subcommand;
+use futures::{StreamExt, TryStreamExt, stream};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use varve_metadata::model::{Offset, PartitionId};
+use varve_table::{FooterError, TableFooter};
+use varve_tiering::layout::Key;
+use varve_tiering::manifest::{Manifest, ObjectKind, RemoteObject};
+use varve_tiering::raw::{FOOTER_BYTES, RawFooter};
+use varve_tiering::tier::bucket::{Bucket, BucketError};
+use varve_tiering::tier::manifests::ManifestStore;
+use varve_tiering::tier::partition::RemotePartition;
+
+use super::ConfigurationArgs;
+use super::content::open_bucket;
+use super::dump::objects::{manifest_fields, object_fields};
+use super::out::{Out, is_closed_pipe};
+
+/// Subcommands of `varve tier`.
+#[derive(Debug, Subcommand)]
+pub(super) enum TierCommand {
+    /// Show what the archive holds of a topic: per partition its offsets, sizes and objects.
+    Describe {
+        /// The topic's name.
+        topic: String,
+        /// List every object too.
+        #[arg(long)]
+        objects: bool,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read every object and compare it with the size and checksum in its manifest. Exit code 1 if anything is damaged.
+    Verify {
+        /// The topic's name; all topics if left out.
+        topic: Option<String>,
+        /// One JSON object per line: each problem, then a summary.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Objects read at the same time.
+const OBJECTS_AT_ONCE: usize = 4;
+/// Read at a time of one object.
+const PIECE_BYTES: u64 = 8 << 20;
+/// Kept of an object's end to check its footer.
+const TAIL_BYTES: usize = 1 << 20;
+
+pub(super) async fn answer(command: TierCommand, configuration: &ConfigurationArgs) -> anyhow::Result<ExitCode> {
+    let store = configuration.load()?.config.object_store;
+    let manifests = ManifestStore::new(open_bucket(store.url.as_str(), &store).await?);
+    let answered = match command {
+        TierCommand::Describe { topic, objects, json } => {
+            describe(&manifests, &topic, objects, &mut Out::new(json)).await
+        }
+        TierCommand::Verify { topic, json } => verify(&manifests, topic.as_deref(), &mut Out::new(json)).await,
+    };
+    match answered {
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        other => other,
+    }
+}
+
+/// The newest manifests of `topic` (of all topics if `None`), by topic name and partition, and those that cannot be read.
+async fn manifests_of(
+    store: &ManifestStore,
+    topic: Option<&str>,
+) -> anyhow::Result<(Vec<Manifest>, Vec<(PartitionId, String)>)> {
+    let partitions: BTreeMap<_, _> = store.partitions().await.context("the manifests cannot be listed")?;
+    let read = |(partition, version)| async move { (partition, store.read(partition, version).await) };
+    let read: Vec<_> = stream::iter(partitions).map(read).buffered(OBJECTS_AT_ONCE * 4).collect().await;
+    let (mut manifests, mut broken) = (Vec::new(), Vec::new());
+    for (partition, outcome) in read {
+        match outcome {
+            Ok(manifest) if topic.is_none_or(|topic| manifest.topic().as_str() == topic) => manifests.push(manifest),
+            Ok(_) => {}
+            Err(error) => broken.push((partition, format!("{:#}", anyhow::Error::from(error)))),
+        }
+    }
+    manifests.sort_by(|a, b| (a.topic(), a.partition()).cmp(&(b.topic(), b.partition())));
+    Ok((manifests, broken))
+}
+
+/// All objects of a manifest, those in leaves too.
+async fn objects_of(store: &ManifestStore, manifest: &Manifest) -> anyhow::Result<Vec<RemoteObject>> {
+    let partition = RemotePartition::new(store.clone(), manifest.partition(), manifest.topic().clone());
+    Ok(partition.objects(manifest, Offset::ZERO, manifest.end()).await?)
+}
+
+async fn describe<W: std::io::Write>(
+    store: &ManifestStore,
+    topic: &str,
+    objects: bool,
+    out: &mut Out<W>,
+) -> anyhow::Result<ExitCode> {
+    let (manifests, broken) = manifests_of(store, Some(topic)).await?;
+    for (partition, problem) in &broken {
+        eprintln!("the manifest of partition {partition} cannot be read: {problem}");
+    }
+    if manifests.is_empty() {
+        bail!("nothing is archived of a topic {topic} in {}", store.bucket().url());
+    }
+    for manifest in &manifests {
+        let listed = objects_of(store, manifest).await?;
+        let of = |kind| listed.iter().filter(move |object| object.kind == kind);
+        let mut fields = manifest_fields(manifest);
+        fields.push(("raw_objects", json!(of(ObjectKind::Raw).count())));
+        fields.push(("raw_bytes", json!(of(ObjectKind::Raw).map(|object| object.bytes).sum::<u64>())));
+        fields.push(("parquet_objects", json!(of(ObjectKind::Parquet).count())));
+        fields.push(("parquet_bytes", json!(of(ObjectKind::Parquet).map(|object| object.bytes).sum::<u64>())));
+        fields.push(("awaiting_deletion", json!(manifest.removed().len())));
+        out.line(0, &fields)?;
+        for object in listed.iter().filter(|_| objects) {
+            let mut fields = object_fields(object);
+            fields.push(("key", json!(manifest.key_of(object).as_str())));
+            out.line(1, &fields)?;
+        }
+    }
+    out.flush()?;
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn verify<W: std::io::Write>(
+    store: &ManifestStore,
+    topic: Option<&str>,
+    out: &mut Out<W>,
+) -> anyhow::Result<ExitCode> {
+    let (manifests, broken) = manifests_of(store, topic).await?;
+    if let Some(topic) = topic.filter(|_| manifests.is_empty() && broken.is_empty()) {
+        bail!("nothing is archived of a topic {topic} in {}", store.bucket().url());
+    }
+    let mut problems = broken.len();
+    for (partition, problem) in broken {
+        out.line(0, &[("partition_id", json!(partition.to_string())), ("problem", json!(problem))])?;
+    }
+    let mut work = Vec::new();
+    for manifest in &manifests {
+        match objects_of(store, manifest).await {
+            Ok(objects) => work.extend(objects.into_iter().map(|object| (manifest, object))),
+            Err(error) => {
+                problems += 1;
+                problem_line(manifest, None, &format!("{error:#}"), out)?;
+            }
+        }
+    }
+    let (objects, bytes) = (work.len(), work.iter().map(|(_, object)| object.bytes).sum::<u64>());
+    let bar = progress_bar(bytes);
+    let check = |(manifest, object): (_, RemoteObject)| {
+        let bar = bar.clone();
+        async move { (manifest, check(store.bucket(), manifest, &object, &bar).await, object) }
+    };
+    let mut checks = stream::iter(work).map(check).buffer_unordered(OBJECTS_AT_ONCE);
+    while let Some((manifest, outcome, object)) = checks.next().await {
+        if let Err(problem) = outcome {
+            problems += 1;
+            bar.suspend(|| problem_line(manifest, Some(&object), &problem, out))?;
+        }
+    }
+    bar.finish_and_clear();
+    let fields = [
+        ("partitions", json!(manifests.len())),
+        ("objects", json!(objects)),
+        ("bytes", json!(bytes)),
+        ("problems", json!(problems)),
+    ];
+    out.line(0, &fields)?;
+    out.flush()?;
+    Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn problem_line<W: std::io::Write>(
+    manifest: &Manifest,
+    object: Option<&RemoteObject>,
+    problem: &str,
+    out: &mut Out<W>,
+) -> anyhow::Result<()> {
+    let key = object.map(|object| manifest.key_of(object).as_str().to_owned());
+    let fields = [
+        ("topic", json!(manifest.topic().as_str())),
+        ("partition", json!(manifest.partition().index)),
+        ("base_offset", json!(object.map(|object| object.base))),
+        ("end_offset", json!(object.map(|object| object.end))),
+        ("key", json!(key)),
+        ("problem", json!(problem)),
+    ];
+    out.line(0, &fields)?;
+    Ok(out.flush()?)
+}
+
+/// Reads one object to its end and compares it with its manifest; the error says what differs.
+async fn check(bucket: &Bucket, manifest: &Manifest, object: &RemoteObject, bar: &ProgressBar) -> Result<(), String> {
+    let key = manifest.key_of(object);
+    let (crc, tail) = read_through(bucket, &key, object, bar).await.map_err(|error| match error {
+        BucketError::NotFound(_) => "the object is missing".to_owned(),
+        other => format!("{:#}", anyhow::Error::from(other)),
+    })?;
+    if crc != object.crc32c {
+        return Err(format!("checksum {crc:08x}, but the manifest says {:08x}", object.crc32c));
+    }
+    check_footer(manifest.partition(), object, tail)
+}
+
+/// CRC-32C of the object (or its part of a shared one), and its last bytes.
+async fn read_through(
+    bucket: &Bucket,
+    key: &Key,
+    object: &RemoteObject,
+    bar: &ProgressBar,
+) -> Result<(u32, Bytes), BucketError> {
+    let range = object.range();
+    let found = bucket.head(key).await?.bytes;
+    if found < range.end || (object.shared_at.is_none() && found != range.end) {
+        return Err(BucketError::Size { key: key.clone(), found, expected: range.end });
+    }
+    let pieces = (range.start..range.end).step_by(PIECE_BYTES as usize).map(|at| at..range.end.min(at + PIECE_BYTES));
+    let read = |piece| bucket.get_range(key, piece);
+    let start = (0, Vec::new());
+    let (crc, tail) = stream::iter(pieces)
+        .map(read)
+        .buffered(2)
+        .try_fold(start, |(crc, mut tail): (u32, Vec<u8>), piece| {
+            bar.inc(piece.len() as u64);
+            let kept = &piece[piece.len().saturating_sub(TAIL_BYTES)..];
+            tail.extend_from_slice(kept);
+            tail.drain(..tail.len().saturating_sub(TAIL_BYTES));
+            let crc = crc32c::crc32c_append(crc, &piece);
+            async move { Ok((crc, tail)) }
+        })
+        .await?;
+    Ok((crc, tail.into()))
+}
+
+/// The object says of itself what the manifest says of it.
+fn check_footer(partition: PartitionId, object: &RemoteObject, tail: Bytes) -> Result<(), String> {
+    let differs = |what: &str| Err(format!("its footer names another {what} than the manifest"));
+    match object.kind {
+        ObjectKind::Raw => {
+            let footer = &tail[tail.len().saturating_sub(FOOTER_BYTES)..];
+            let footer = RawFooter::parse(footer, object.bytes).map_err(|error| error.to_string())?;
+            match (footer.base, footer.end) == (object.base, object.end) {
+                true => Ok(()),
+                false => differs("offset range"),
+            }
+        }
+        ObjectKind::Parquet => match TableFooter::parse(object.bytes, tail) {
+            // Longer than what was kept of the end: the checksum has to do.
+            Err(FooterError::NeedMore { .. }) => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(footer) if footer.partition() != partition => differs("partition"),
+            Ok(footer) if (footer.base(), footer.end()) != (object.base, object.end) => differs("offset range"),
+            Ok(_) => Ok(()),
+        },
+    }
+}
+
+/// A bar on standard error, if someone is there to see it.
+fn progress_bar(bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes);
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let template = "{bar:40} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
