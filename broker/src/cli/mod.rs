@@ -5,6 +5,8 @@ mod content;
 mod dump;
 mod out;
 mod self_log;
+#[cfg(test)]
+mod subcommands_test;
 mod tier;
 
 use std::io::Write;

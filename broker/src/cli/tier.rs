@@ -97,7 +97,7 @@ async fn objects_of(store: &ManifestStore, manifest: &Manifest) -> anyhow::Resul
     Ok(partition.objects(manifest, Offset::ZERO, manifest.end()).await?)
 }
 
-async fn describe<W: std::io::Write>(
+pub(super) async fn describe<W: std::io::Write>(
     store: &ManifestStore,
     topic: &str,
     objects: bool,
@@ -130,7 +130,7 @@ async fn describe<W: std::io::Write>(
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn verify<W: std::io::Write>(
+pub(super) async fn verify<W: std::io::Write>(
     store: &ManifestStore,
     topic: Option<&str>,
     out: &mut Out<W>,

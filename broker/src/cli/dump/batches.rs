@@ -32,6 +32,11 @@ pub(super) async fn segment<W: Write>(
         let needed = match BatchHeader::parse(&buffer) {
             Ok(header) => u64::from(header.bytes),
             Err(BatchError::Truncated) => HEADER_BYTES as u64,
+            // A preallocated segment ends in zeros, and no batch begins with that many.
+            Err(_) if buffer.iter().all(|byte| *byte == 0) => {
+                buffer.clear();
+                HEADER_BYTES as u64
+            }
             Err(error) => return Err(error).with_context(|| format!("batch at position {position}")),
         };
         if needed <= buffer.len() as u64 {
@@ -53,7 +58,7 @@ pub(super) async fn segment<W: Write>(
         read += piece.len() as u64;
         buffer.extend_from_slice(&piece);
     }
-    // A preallocated segment ends in zeros, a crash leaves part of a batch.
+    // A crash leaves part of a batch.
     match buffer.iter().all(|byte| *byte == 0) {
         true => Ok(()),
         false => bail!("{} bytes at position {position} are no whole batch", buffer.len()),

@@ -4,6 +4,7 @@ mod batches;
 mod indexes;
 pub(super) mod objects;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -43,7 +44,7 @@ Damage is reported where it is found, and makes the exit code 1.";
 
 /// What a file or object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(super) enum Kind {
     /// Record batches: a segment's .log.
     Segment,
     /// Offsets and their positions: .index.
@@ -68,7 +69,7 @@ enum Kind {
 
 impl Kind {
     /// The kind that a name tells: by its ending in a log directory, by its place in the bucket.
-    fn of(name: &str) -> Option<Kind> {
+    pub(super) fn of(name: &str) -> Option<Kind> {
         let file = name.rsplit('/').next().unwrap_or(name);
         // Files on their way out or in keep what they hold.
         let file = ["deleted", "cleaned", "swap"].iter().fold(file, |file, suffix| {
@@ -105,18 +106,7 @@ pub(super) async fn answer(arguments: DumpArgs, configuration: &ConfigurationArg
     let store = configuration.load()?.config.object_store;
     let content = Content::open(&arguments.name, &store).await?;
     let mut out = Out::new(arguments.json);
-    let printed = match kind {
-        Kind::Segment => batches::segment(&content, 0..content.len(), arguments.deep, &mut out).await,
-        Kind::Index => indexes::offsets(&content, &arguments.name, &mut out).await,
-        Kind::Timeindex => indexes::timestamps(&content, &arguments.name, &mut out).await,
-        Kind::Txnindex => indexes::transactions(&content, &mut out).await,
-        Kind::Snapshot => indexes::producers(&content, &mut out).await,
-        Kind::Epochs => indexes::epochs(&content, &mut out).await,
-        Kind::Manifest => objects::manifest(&content, &mut out).await,
-        Kind::Leaf => objects::leaf(&content, &mut out).await,
-        Kind::Raw => objects::raw(&content, arguments.deep, &mut out).await,
-        Kind::Parquet => objects::parquet(&content, arguments.deep, &mut out).await,
-    };
+    let printed = print(kind, &content, &arguments.name, arguments.deep, &mut out).await;
     // What was found before the damage is shown first.
     let flushed = out.finish().map(drop).map_err(anyhow::Error::from);
     match printed.and(flushed) {
@@ -126,6 +116,27 @@ pub(super) async fn answer(arguments: DumpArgs, configuration: &ConfigurationArg
             Ok(ExitCode::FAILURE)
         }
         Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+pub(super) async fn print<W: Write>(
+    kind: Kind,
+    content: &Content,
+    name: &str,
+    deep: bool,
+    out: &mut Out<W>,
+) -> anyhow::Result<()> {
+    match kind {
+        Kind::Segment => batches::segment(content, 0..content.len(), deep, out).await,
+        Kind::Index => indexes::offsets(content, name, out).await,
+        Kind::Timeindex => indexes::timestamps(content, name, out).await,
+        Kind::Txnindex => indexes::transactions(content, out).await,
+        Kind::Snapshot => indexes::producers(content, out).await,
+        Kind::Epochs => indexes::epochs(content, out).await,
+        Kind::Manifest => objects::manifest(content, out).await,
+        Kind::Leaf => objects::leaf(content, out).await,
+        Kind::Raw => objects::raw(content, deep, out).await,
+        Kind::Parquet => objects::parquet(content, deep, out).await,
     }
 }
 
