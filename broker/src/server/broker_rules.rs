@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use tracing::warn;
 use varve_metadata::{
-    config::{ConfigDef, ConfigTable, Kind, Synonym, Treatment, Unit, Update},
+    config::{ConfigDef, ConfigTable, Kind, Synonym, Treatment, Unit, Update, topic_table},
     controller::{AlterError, BrokerRules},
     image::{ClusterImage, ConfigResource, overlay},
     model::BrokerId,
@@ -91,7 +91,17 @@ impl Rules<'_> {
 
 /// Whether a setting holds until the node starts anew. A name that nobody knows is another matter.
 fn is_fixed(name: &str) -> bool {
-    broker_table().get(name).is_some_and(|definition| definition.update != Update::Dynamic)
+    broker_table().get(name).is_some_and(|definition| !changes_live(definition))
+}
+
+/// Whether a change of this setting takes effect while the node runs, or is known to have none. Kafka lets more of them
+/// change; taken without effect, they would be a promise that nobody keeps.
+pub(super) fn changes_live(definition: &ConfigDef) -> bool {
+    // The defaults of topics are part of the image, and so follow every change of it.
+    let is_topic_default =
+        || topic_table().iter().any(|topic| topic.synonyms.iter().any(|synonym| synonym.name == definition.name));
+    let no_effect = matches!(definition.treatment, Treatment::NoEffect { .. });
+    definition.update == Update::Dynamic && (no_effect || is_topic_default())
 }
 
 /// Settings of a consumer group (KIP-848), share group (KIP-932) or streams group (KIP-1071).

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use crate::server::{
     Limits,
+    data_test::{produce, records},
     testing::{Client, TestNode},
 };
 
@@ -462,6 +463,7 @@ async fn a_dynamic_broker_setting_takes_effect_at_once_and_is_shown() {
 
     let cases = [
         ("1", "node.id", "2", "Cannot update these configs dynamically: [node.id]"),
+        ("1", "log.cleaner.threads", "2", "Cannot update these configs dynamically: [log.cleaner.threads]"),
         ("2", "log.retention.ms", "1", "Unexpected broker id, expected 1, but received 2"),
         ("x", "log.retention.ms", "1", "Node id must be an integer, but it is: x"),
         ("1", "log.retention.ms", "soon", "Invalid value soon for configuration log.retention.ms"),
@@ -583,14 +585,42 @@ async fn records_of_unknown_and_internal_partitions_are_not_deleted() {
 }
 
 #[tokio::test]
+async fn records_are_deleted_up_to_an_offset_or_to_the_high_watermark() {
+    let (node, mut client) = node_with(&[("t", 1)]).await;
+    let id = node.broker.metadata.image().topic("t").unwrap().id;
+    produce(&mut client, 9, ("t", id), 0, records(&["a", "b", "c", "d"])).await;
+    let up_to = |offset: i64| {
+        let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(offset);
+        let topic = DeleteRecordsTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+        DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(1000)
+    };
+    let out_of_range = ResponseError::OffsetOutOfRange.code();
+    // Deleting what is deleted already changes nothing; what is not yet written, or no offset at all, is refused.
+    let cases =
+        [(2, (0, 2)), (1, (0, 2)), (5, (out_of_range, -1)), (-2, (out_of_range, -1)), (-1, (0, 4)), (4, (0, 4))];
+    for (offset, expected) in cases {
+        let response = client.ask(2, &up_to(offset)).await;
+        let result = &response.topics[0].partitions[0];
+        assert_eq!((result.error_code, result.low_watermark), expected, "up to {offset}");
+    }
+    assert_eq!(alter(&mut client, TOPIC, "t", &[("cleanup.policy", 0, Some("compact"))]).await.0, 0);
+    let refused = client.ask(2, &up_to(-1)).await;
+    assert_eq!(refused.topics[0].partitions[0].error_code, ResponseError::PolicyViolation.code());
+}
+
+#[tokio::test]
 async fn log_dirs_tell_the_size_of_their_volume_in_every_version() {
     let (node, mut client) = node_with(&[("t", 2)]).await;
     let directory = node.broker.config.logs.dirs[0].to_str().unwrap();
+    let id = node.broker.metadata.image().topic("t").unwrap().id;
+    let sent = records(&["a", "b"]);
+    produce(&mut client, 9, ("t", id), 1, sent.clone()).await;
     for version in 1..=4 {
         let response = client.ask(version, &DescribeLogDirsRequest::default().with_topics(None)).await;
         let local = &response.results[0];
         assert_eq!((local.error_code, local.log_dir.as_str()), (0, directory));
-        assert_eq!(local.topics[0].partitions.len(), 2);
+        let sizes: Vec<i64> = local.topics[0].partitions.iter().map(|partition| partition.partition_size).collect();
+        assert_eq!(sizes, [0, sent.len() as i64]);
         assert_eq!(local.total_bytes > local.usable_bytes && local.usable_bytes > 0, version >= 4);
         assert!(response.results[1].log_dir.starts_with("remote://"));
     }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kafka_protocol::protocol::StrBytes;
 use varve_metadata::{
-    config::{ConfigDef, Kind, Update, topic_table},
+    config::{ConfigDef, Kind, topic_table},
     image::{ClusterImage, ConfigResource, TopicImage},
     model::BrokerId,
 };
@@ -17,7 +17,7 @@ use varve_metadata::{
 use super::cluster_view::text;
 use crate::{
     config::{BrokerConfig, broker_table},
-    server::Broker,
+    server::{Broker, broker_rules::changes_live},
 };
 
 /// Where a value comes from.
@@ -123,7 +123,7 @@ impl<'a> ConfigView<'a> {
             let value = settings.get(definition.name).map(String::as_str).or(definition.default);
             let layers =
                 self.broker_layers(definition.name, &broker_synonyms(definition.name), is_sensitive(definition));
-            shown(definition, shown_value(definition, value), layers, definition.update != Update::Dynamic)
+            shown(definition, shown_value(definition, value), layers, !changes_live(definition))
         });
         // A name that only a prefix explains (`listener.name.…`) has no type, so it may be a secret: Kafka hides it too.
         let unknown = settings.keys().filter(|name| broker_table().get(name).is_none()).map(|name| {
@@ -151,7 +151,7 @@ impl<'a> ConfigView<'a> {
             let definition = broker_table().get(name)?;
             let mut layers = self.broker_layers(name, &broker_synonyms(name), is_sensitive(definition));
             layers.retain(|layer| layer.source == Source::DynamicDefault);
-            let read_only = definition.update != Update::Dynamic;
+            let read_only = !changes_live(definition);
             Some(shown(definition, shown_value(definition, Some(value)), layers, read_only))
         });
         shown.collect()
