@@ -27,6 +27,7 @@ pub use broker::{
     ArchiveConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, GroupConfig, LogConfig, LogFormat,
     MetadataUrl, NetworkConfig, Roles, SelfLogConfig, TopicCreation,
 };
+pub(crate) use definitions::is_past;
 pub use definitions::{Prefix, broker_table, prefixes};
 pub use docs::reference;
 pub use listeners::{Advertised, Listener, ListenerConfig};

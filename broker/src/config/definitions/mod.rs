@@ -47,6 +47,11 @@ pub fn broker_table() -> &'static ConfigTable {
     &TABLE
 }
 
+/// Whether only earlier Kafkas knew the setting: it may stand in a file, but nobody is shown it.
+pub(crate) fn is_past(name: &str) -> bool {
+    past::DEFINITIONS.iter().any(|past| past.name == name)
+}
+
 // Shorthand of the tables.
 const ANY_INT: Kind = Kind::Int { min: i32::MIN, max: i32::MAX };
 const NATURAL_INT: Kind = Kind::Int { min: 0, max: i32::MAX };

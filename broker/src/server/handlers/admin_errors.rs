@@ -89,7 +89,8 @@ pub(in crate::server) fn alter_error(error: &AlterError) -> (ResponseError, Stri
         AlterError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
         AlterError::Name(_) => ResponseError::InvalidTopicException,
         AlterError::DefaultTopic | AlterError::DefaultGroup | AlterError::Refused(_) => ResponseError::InvalidRequest,
-        AlterError::Unsupported(_) => ResponseError::UnsupportedVersion,
+        // UNSUPPORTED_VERSION would say so best, but tools take it to be about the request and hide the text.
+        AlterError::Unsupported(_) => ResponseError::InvalidRequest,
         AlterError::NotAList { .. } | AlterError::TooLong => ResponseError::InvalidConfig,
         AlterError::Config(error) => return (ResponseError::InvalidConfig, topic_config_text(error)),
     };

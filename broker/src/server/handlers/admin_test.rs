@@ -499,7 +499,7 @@ async fn changes_that_cannot_be_are_refused_whole() {
             "Error due to duplicate config keys",
         ),
         (99, "t", &[], 42, "Unknown resource type 99"),
-        (GROUP, "g", &[("consumer.session.timeout.ms", 0, Some("1"))], 35, "Group settings belong to"),
+        (GROUP, "g", &[("consumer.session.timeout.ms", 0, Some("1"))], 42, "Group settings belong to"),
     ];
     for (resource_type, resource, ops, code, message) in cases {
         let (found, text) = alter(&mut client, resource_type, resource, ops).await;

@@ -16,7 +16,7 @@ use varve_metadata::{
 
 use super::cluster_view::text;
 use crate::{
-    config::{BrokerConfig, broker_table},
+    config::{BrokerConfig, broker_table, is_past},
     server::{Broker, broker_rules::changes_live},
 };
 
@@ -119,7 +119,10 @@ impl<'a> ConfigView<'a> {
     /// Every setting of this broker, by name.
     pub(super) fn broker(&self) -> Vec<Shown> {
         let settings = self.image.configs().of_broker(self.node, &self.config.settings.texts());
-        let known = broker_table().iter().filter(|definition| !definition.internal).map(|definition| {
+        let listed = |definition: &&ConfigDef| {
+            !definition.internal && (!is_past(definition.name) || settings.contains_key(definition.name))
+        };
+        let known = broker_table().iter().filter(listed).map(|definition| {
             let value = settings.get(definition.name).map(String::as_str).or(definition.default);
             let layers =
                 self.broker_layers(definition.name, &broker_synonyms(definition.name), is_sensitive(definition));
