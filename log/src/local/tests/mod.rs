@@ -2,6 +2,7 @@
 
 mod append;
 mod clean;
+mod concurrency;
 mod model;
 mod recovery;
 mod transactions;
