@@ -46,7 +46,8 @@ impl Default for EncodeOptions {
             page_bytes: 256 << 10,
             zstd_level: 1,
             tag_filter_max_bytes: 8 << 20,
-            tag_filter_false_positives: 0.01,
+            // The size comes in powers of two, so this is 0.5 to 3%, for 1 to 2% of an object of logs.
+            tag_filter_false_positives: 0.03,
         }
     }
 }
