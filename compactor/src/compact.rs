@@ -1,0 +1,304 @@
+//! One round of key compaction over a partition's objects.
+//!
+//! Pass 1 reads the keys of the dirty part (of Parquet objects only the offset and key columns) into a map of bounded size;
+//! the round ends where the map is full. Pass 2 walks all objects from the log start: one in which every record is the last
+//! of its key, and which holds neither tombstones nor transactions, stays as it is; neighbours of the others become one new
+//! object each, published in offset order. So a tombstone goes only after everything older than it is gone, whenever the
+//! round is cut short. What stays of a batch is decided by the local cleaner's rules (`varve_log::local::cleaner`).
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use varve_log::{
+    format::RecordBatchView,
+    local::{
+        LastRecord,
+        cleaner::{
+            BatchRules, CleanError, CleanedBatch, CleanedTransactions, CleanerStats, KeyDigest, LatestOffsets,
+            OffsetMap, clean_batch, index_batch,
+        },
+        decode_snapshot,
+    },
+};
+use varve_metadata::model::{Offset, ProducerId, Timestamp};
+use varve_table::{BatchKind, TableFooter};
+use varve_tiering::manifest::RemoteObject;
+
+use crate::{
+    plan::Round,
+    rewrite::{RewriteError, Workshop, aborted_within},
+    source::{Inside, Run, Source, end_of, off_thread},
+};
+
+/// The rules and the state of pass 2: goes from one rewritten object to the next.
+#[derive(Debug)]
+pub(crate) struct Cleaning {
+    latest: Arc<OffsetMap>,
+    last_records: Arc<HashMap<ProducerId, LastRecord>>,
+    now: Timestamp,
+    delete_retention: Duration,
+    round_end: Offset,
+    transactions: CleanedTransactions,
+    pub(crate) stats: CleanerStats,
+}
+
+impl Cleaning {
+    /// What stays of the next batch: `None` if nothing, `Some(None)` if all of it, else what takes its place.
+    pub(crate) fn clean(&mut self, batch: &RecordBatchView<'_>) -> Result<Option<Option<Vec<u8>>>, CleanError> {
+        let rules = BatchRules {
+            latest: self.latest.as_ref(),
+            now: self.now,
+            delete_retention: self.delete_retention,
+            last_records: &self.last_records,
+            round_end: self.round_end,
+        };
+        Ok(match clean_batch(batch, &rules, &mut self.transactions, &mut self.stats)? {
+            CleanedBatch::Kept => Some(None),
+            CleanedBatch::Dropped => None,
+            CleanedBatch::Replaced(bytes) => Some(Some(bytes)),
+        })
+    }
+}
+
+/// Where a round got to, and what is to be rewritten on the way.
+#[derive(Debug)]
+pub(crate) struct Compaction {
+    /// First offset that the round did not look at: the new checkpoint.
+    pub(crate) end: Offset,
+    pub(crate) cleaning: Cleaning,
+    /// Neighbours that become one object each, ascending, with the untouched ones in between.
+    pub(crate) steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    Rewrite(Vec<Source>),
+    Keep(Box<Source>),
+}
+
+/// Limits of a round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoundLimits {
+    pub(crate) map_bytes: usize,
+    pub(crate) target: u64,
+    pub(crate) delete_retention: Duration,
+    pub(crate) now: Timestamp,
+}
+
+impl Workshop {
+    /// Pass 1, and what pass 2 has to do. `None` if the map cannot hold even the first piece of the dirty part.
+    pub(crate) async fn survey(
+        &self,
+        round: &Round,
+        newest: &RemoteObject,
+        limits: RoundLimits,
+    ) -> Result<Option<Compaction>, RewriteError> {
+        let sources = self.open(&round.objects).await?;
+        let latest = self.index(&sources, round.first_dirty, limits.map_bytes).await?;
+        let end = latest.end().min(round.end);
+        if end <= round.first_dirty {
+            return Ok(None);
+        }
+        let latest = Arc::new(latest);
+        let mut transactions = CleanedTransactions::default();
+        transactions.announce(aborted_within(&sources, Offset::ZERO, end_of(&round.objects)));
+        let cleaning = Cleaning {
+            latest: Arc::clone(&latest),
+            last_records: Arc::new(self.last_records(newest).await?),
+            now: limits.now,
+            delete_retention: limits.delete_retention,
+            round_end: end,
+            transactions,
+            stats: CleanerStats::default(),
+        };
+        let mut steps: Vec<Step> = Vec::new();
+        let mut bytes = 0;
+        for source in sources.into_iter().filter(|source| source.object.base < end) {
+            if !self.is_touched(&source, &latest).await? {
+                steps.push(Step::Keep(Box::new(source)));
+                continue;
+            }
+            match steps.last_mut() {
+                Some(Step::Rewrite(run)) if bytes + source.object.log_bytes <= limits.target => {
+                    bytes += source.object.log_bytes;
+                    run.push(source);
+                }
+                _ => {
+                    bytes = source.object.log_bytes;
+                    steps.push(Step::Rewrite(vec![source]));
+                }
+            }
+        }
+        Ok(Some(Compaction { end, cleaning, steps }))
+    }
+
+    /// The keys from `first_dirty` on, as far as there is room.
+    async fn index(
+        &self,
+        sources: &[Source],
+        first_dirty: Offset,
+        map_bytes: usize,
+    ) -> Result<OffsetMap, RewriteError> {
+        let mut map = OffsetMap::new(map_bytes);
+        let mut transactions = CleanedTransactions::default();
+        transactions.announce(aborted_within(sources, Offset::ZERO, Offset::MAX));
+        for source in sources.iter().filter(|source| source.object.end > first_dirty) {
+            let full;
+            (map, transactions, full) = match &source.inside {
+                Inside::Table(footer) => {
+                    let (map, full) = self.index_table(source, footer, first_dirty, map).await?;
+                    (map, transactions, full)
+                }
+                Inside::Raw(_) => self.index_raw(source, first_dirty, map, transactions).await?,
+            };
+            if full {
+                break;
+            }
+            // Coverage has no gaps, and what lies between the last batch and the end is nothing.
+            map.cover(source.object.end);
+        }
+        Ok(map)
+    }
+
+    async fn index_table(
+        &self,
+        source: &Source,
+        footer: &TableFooter,
+        from: Offset,
+        mut map: OffsetMap,
+    ) -> Result<(OffsetMap, bool), RewriteError> {
+        for (index, group) in footer.groups().iter().enumerate().filter(|(_, group)| group.end > from) {
+            if let Some(plan) = footer.plan_keys(index) {
+                let fetched = self.fetch(source, plan.ranges()).await?;
+                let footer = footer.clone();
+                let full;
+                (map, full) = off_thread(move || {
+                    let mut full = false;
+                    let note = |offset: Offset, key: Option<&[u8]>| {
+                        if let Some(key) = key.filter(|_| offset >= from && !full) {
+                            full = !map.put(KeyDigest::of(key), offset);
+                        }
+                    };
+                    footer.decode_keys(&plan, &fetched, note).map(|()| (map, full))
+                })
+                .await
+                .map_err(|error| source.undecodable(error))?;
+                if full {
+                    return Ok((map, true));
+                }
+            }
+            map.cover(group.end);
+        }
+        Ok((map, false))
+    }
+
+    async fn index_raw(
+        &self,
+        source: &Source,
+        from: Offset,
+        mut map: OffsetMap,
+        mut transactions: CleanedTransactions,
+    ) -> Result<(OffsetMap, CleanedTransactions, bool), RewriteError> {
+        let (runs, mut taken) = mpsc::channel::<Run>(1);
+        let index = off_thread(move || {
+            let mut full = false;
+            while let Some(run) = taken.blocking_recv() {
+                run.each(|_, batch, _| {
+                    full = full || !index_batch(&batch, from, &mut transactions, &mut map)?;
+                    Ok::<(), RewriteError>(())
+                })?;
+                if full {
+                    break;
+                }
+            }
+            Ok((map, transactions, full))
+        });
+        let feed = async move { source.send_runs(&self.bucket, &runs).await.map_err(RewriteError::from) };
+        let ((), indexed) = futures::try_join!(feed, index)?;
+        Ok(indexed)
+    }
+
+    /// Whether anything of an object may go or has to be noted. Raw objects become Parquet on the way.
+    async fn is_touched(&self, source: &Source, latest: &Arc<OffsetMap>) -> Result<bool, RewriteError> {
+        let Inside::Table(footer) = &source.inside else { return Ok(true) };
+        if !footer.aborted().is_empty() {
+            return Ok(true);
+        }
+        for index in 0..footer.groups().len() {
+            let batches = footer.batches(index).map_err(|error| source.undecodable(error))?;
+            let special = batches.iter().any(|batch| {
+                batch.kind == BatchKind::Raw
+                    || batch.header.attributes.has_delete_horizon()
+                    || batch.header.record_count == 0
+            });
+            if special || footer.may_have_tombstones(index) || self.has_dead_rows(source, footer, index, latest).await?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn has_dead_rows(
+        &self,
+        source: &Source,
+        footer: &TableFooter,
+        group: usize,
+        latest: &Arc<OffsetMap>,
+    ) -> Result<bool, RewriteError> {
+        let Some(plan) = footer.plan_keys(group) else { return Ok(false) };
+        let fetched = self.fetch(source, plan.ranges()).await?;
+        let (footer, latest) = (footer.clone(), Arc::clone(latest));
+        let look = move || {
+            let mut dead = false;
+            let each = |offset: Offset, key: Option<&[u8]>| {
+                dead = dead || (offset < latest.end() && !key.is_some_and(|key| latest.is_latest(key, offset)));
+            };
+            footer.decode_keys(&plan, &fetched, each).map(|()| dead)
+        };
+        off_thread(look).await.map_err(|error| source.undecodable(error).into())
+    }
+
+    /// The last record of every producer that is known at the archive's end. Their batches stay, if need be empty, so that
+    /// the state can be rebuilt from the archive.
+    async fn last_records(&self, newest: &RemoteObject) -> Result<HashMap<ProducerId, LastRecord>, RewriteError> {
+        let key = newest.key(self.partition, &self.topic);
+        let source = Source::open(&self.bucket, key, newest.clone()).await?;
+        let Some(snapshot) = source.producers(&self.bucket).await? else { return Ok(HashMap::new()) };
+        match decode_snapshot(&snapshot) {
+            Ok(producers) => Ok(producers
+                .into_iter()
+                .map(|(id, entry)| {
+                    let last_data = entry.last_batch().map(|batch| batch.last);
+                    (id, LastRecord { last_data, epoch: entry.epoch })
+                })
+                .collect()),
+            Err(error) => {
+                tracing::warn!(partition = %self.partition, %error, "producer snapshot in the archive cannot be read");
+                Ok(HashMap::new())
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        source: &Source,
+        ranges: &[std::ops::Range<u64>],
+    ) -> Result<varve_table::Fetched, RewriteError> {
+        Ok(source.fetch(&self.bucket, ranges).await?)
+    }
+}
+
+impl Cleaning {
+    /// Passes over an object that stays as it is: its transactions keep their markers.
+    pub(crate) fn pass_over(&mut self, source: &Source) -> Result<(), RewriteError> {
+        let Inside::Table(footer) = &source.inside else { return Ok(()) };
+        for index in 0..footer.groups().len() {
+            let batches = footer.batches(index).map_err(|error| source.undecodable(error))?;
+            for batch in batches {
+                self.transactions.meet_data(&batch.header);
+            }
+        }
+        Ok(())
+    }
+}

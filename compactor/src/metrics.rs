@@ -1,0 +1,75 @@
+//! What the compactor does, seen from outside.
+
+use prometheus::{Counter, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+
+/// Counters of one compactor; clones count into the same.
+#[derive(Clone, Debug)]
+pub struct CompactorMetrics {
+    pub(crate) backlog_bytes: IntGauge,
+    pub(crate) work: IntCounterVec,
+    pub(crate) read_bytes: IntCounter,
+    pub(crate) written_bytes: IntCounter,
+    pub(crate) carried_batches: IntCounter,
+    pub(crate) unreadable_batches: IntCounter,
+    pub(crate) cpu_seconds: Counter,
+    pub(crate) swept_objects: IntCounter,
+}
+
+impl CompactorMetrics {
+    /// Fresh counters, not yet seen by anyone.
+    pub fn new() -> CompactorMetrics {
+        let counter = |name, help| IntCounter::new(name, help).expect("name and help are constant and valid");
+        CompactorMetrics {
+            backlog_bytes: IntGauge::new(
+                "varve_compactor_backlog_bytes",
+                "Bytes of record batches in raw objects that are to become Parquet",
+            )
+            .expect("name and help are constant and valid"),
+            work: IntCounterVec::new(
+                Opts::new(
+                    "varve_compactor_work_total",
+                    "Work done, by kind (expire, compact, rewrite) and outcome (done, overtaken, failed)",
+                ),
+                &["kind", "outcome"],
+            )
+            .expect("name and labels are constant and valid"),
+            read_bytes: counter("varve_compactor_read_bytes_total", "Bytes of record batches read to be rewritten"),
+            written_bytes: counter("varve_compactor_written_bytes_total", "Bytes of objects written"),
+            carried_batches: counter(
+                "varve_compactor_carried_batches_total",
+                "Batches that did not rebuild from columns byte for byte and were carried beside them",
+            ),
+            unreadable_batches: counter(
+                "varve_compactor_unreadable_batches_total",
+                "Batches whose records could not be read and were carried as they are",
+            ),
+            cpu_seconds: Counter::new("varve_compactor_encode_seconds_total", "Time spent encoding and verifying")
+                .expect("name and help are constant and valid"),
+            swept_objects: counter("varve_compactor_swept_objects_total", "Objects deleted from the bucket"),
+        }
+    }
+
+    /// Shows the counters in `registry`.
+    ///
+    /// # Errors
+    /// If they, or others of the same name, are already there.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let all: [Box<dyn Collector>; 8] = [
+            Box::new(self.backlog_bytes.clone()),
+            Box::new(self.work.clone()),
+            Box::new(self.read_bytes.clone()),
+            Box::new(self.written_bytes.clone()),
+            Box::new(self.carried_batches.clone()),
+            Box::new(self.unreadable_batches.clone()),
+            Box::new(self.cpu_seconds.clone()),
+            Box::new(self.swept_objects.clone()),
+        ];
+        all.into_iter().try_for_each(|collector| registry.register(collector))
+    }
+}
+
+impl Default for CompactorMetrics {
+    fn default() -> CompactorMetrics {
+        CompactorMetrics::new()
+    }
+}

@@ -1,0 +1,296 @@
+//! Neighbouring objects into one: read, encode and verify, upload, side by side and bounded.
+//!
+//! ```text
+//! bucket ──ranges──► source ──runs of batches──► encoder (off the async threads) ──pieces──► bucket
+//!                            at most 2 waiting                                    at most 4 waiting
+//! ```
+//! The new object is in the bucket, and verified, when this returns; nothing refers to it yet. Memory of one rewrite: three
+//! runs (16 MiB of records each), one row group with its pages, four pieces, and the parts of the upload under way.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+use varve_log::{
+    format::{BatchError, BatchHeader, HEADER_BYTES, RecordBatchView},
+    local::{AbortedTxn, cleaner::CleanError},
+};
+use varve_metadata::model::{LeaderEpoch, Offset, PartitionId, TopicName};
+use varve_table::{EncodeError, EncodeOptions, TableMeta, TableSummary, TableWriter};
+use varve_tiering::{
+    layout,
+    manifest::{ObjectId, ObjectKind, RemoteObject},
+    tier::bucket::{Bucket, BucketError},
+};
+
+use crate::{
+    compact::Cleaning,
+    metrics::CompactorMetrics,
+    source::{Run, Source, SourceError, end_of, off_thread},
+};
+
+/// Handed to the upload at a time.
+const PIECE_BYTES: usize = 1 << 20;
+const RUNS_WAITING: usize = 2;
+const PIECES_WAITING: usize = 4;
+
+/// Why a rewrite gave no object. What was sent of it is an orphan for the sweep.
+#[derive(Debug, thiserror::Error)]
+pub enum RewriteError {
+    /// A source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A source holds a damaged batch.
+    #[error("a source holds a damaged batch")]
+    Batch(#[from] BatchError),
+    /// The new object could not be made.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A batch could not be cleaned.
+    #[error(transparent)]
+    Clean(#[from] CleanError),
+    /// The bucket did not take the new object.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// The bucket has another size of it than was sent.
+    #[error("{stored} bytes stored of {sent} sent")]
+    Size {
+        /// What the bucket says.
+        stored: u64,
+        /// What was sent.
+        sent: u64,
+    },
+    /// It took so long that the sweep may have taken the new object for an orphan: begin anew.
+    #[error("rewriting took {0:?}, longer than an object may be unreferenced")]
+    TooSlow(Duration),
+}
+
+/// Where and how objects are rewritten.
+#[derive(Clone, Debug)]
+pub(crate) struct Workshop {
+    pub(crate) bucket: Bucket,
+    pub(crate) partition: PartitionId,
+    pub(crate) topic: TopicName,
+    pub(crate) encode: EncodeOptions,
+    pub(crate) metrics: CompactorMetrics,
+    /// An object must be published within this time of its upload's begin.
+    pub(crate) patience: Duration,
+}
+
+/// A new object, and when its upload began.
+#[derive(Debug)]
+pub(crate) struct Rewritten {
+    pub(crate) object: RemoteObject,
+    begun: Instant,
+    patience: Duration,
+}
+
+impl Rewritten {
+    /// Whether it may still be published: the sweep must not have had reason to delete it.
+    pub(crate) fn check_age(&self) -> Result<(), RewriteError> {
+        let age = self.begun.elapsed();
+        if age < self.patience { Ok(()) } else { Err(RewriteError::TooSlow(age)) }
+    }
+}
+
+/// What the encoder counted.
+struct Encoded {
+    summary: TableSummary,
+    log_bytes: u64,
+    records: u64,
+    cleaning: Option<Cleaning>,
+}
+
+impl Workshop {
+    pub(crate) async fn open(&self, objects: &[RemoteObject]) -> Result<Vec<Source>, SourceError> {
+        let mut sources = Vec::with_capacity(objects.len());
+        for object in objects {
+            let key = object.key(self.partition, &self.topic);
+            sources.push(Source::open(&self.bucket, key, object.clone()).await?);
+        }
+        Ok(sources)
+    }
+
+    /// One Parquet object of `sources`, which are neighbours. With `cleaning`, only what key compaction leaves; it is
+    /// handed back for the objects that follow.
+    pub(crate) async fn rewrite(
+        &self,
+        sources: &[Source],
+        cleaning: Option<Cleaning>,
+    ) -> Result<(Rewritten, Option<Cleaning>), RewriteError> {
+        let begun = Instant::now();
+        let objects: Vec<RemoteObject> = sources.iter().map(|source| source.object.clone()).collect();
+        let (Some(first), Some(last)) = (sources.first(), sources.last()) else {
+            unreachable!("plans name at least one object")
+        };
+        let (base, end) = (first.object.base, end_of(&objects));
+        let id = ObjectId::random();
+        let compacts = cleaning.is_some();
+        let aborted = aborted_within(sources, base, end);
+        let meta = TableMeta {
+            partition: self.partition,
+            base,
+            end,
+            leader_epochs: epochs_of(&objects),
+            // Compaction leaves nothing of an aborted transaction. Its marker may go in a later round, and a reader that
+            // still knew of the transaction would then take the next one of that producer for aborted, too.
+            aborted: if compacts { Vec::new() } else { aborted.clone() },
+            producers: last.producers(&self.bucket).await?,
+        };
+        let leader_epochs = meta.leader_epochs.clone();
+
+        let (runs, taken) = mpsc::channel(RUNS_WAITING);
+        let (pieces, mut ready) = mpsc::channel::<Bytes>(PIECES_WAITING);
+        let mut writer = self.bucket.writer(layout::table(&self.topic, self.partition.index, base, last_of(end), id.0));
+        let (options, metrics) = (self.encode.clone(), self.metrics.clone());
+        let encode = off_thread(move || {
+            let started = Instant::now();
+            let encoded = encode(taken, pieces, meta, options, cleaning);
+            metrics.cpu_seconds.inc_by(started.elapsed().as_secs_f64());
+            encoded
+        });
+        let feed = async move {
+            for source in sources {
+                source.send_runs(&self.bucket, &runs).await?;
+                self.metrics.read_bytes.inc_by(source.object.log_bytes);
+            }
+            Ok::<(), RewriteError>(())
+        };
+        let send = async {
+            while let Some(piece) = ready.recv().await {
+                writer.write(piece).await?;
+            }
+            Ok::<(), RewriteError>(())
+        };
+        // The encoder ends only when its runs end, so a failed read must not look like the end: its error wins, and the
+        // object, which has no end yet, is given up with the writer.
+        let ((), (), encoded) = futures::try_join!(feed, send, async { encode.await })?;
+        let stored = writer.finish().await?;
+        if stored != encoded.summary.bytes {
+            return Err(RewriteError::Size { stored, sent: encoded.summary.bytes });
+        }
+        self.metrics.written_bytes.inc_by(stored);
+        self.metrics.carried_batches.inc_by(encoded.summary.carried_batches);
+        self.metrics.unreadable_batches.inc_by(encoded.summary.unreadable_batches);
+        let sum = |of: fn(&RemoteObject) -> u64| objects.iter().map(of).fold(0, u64::saturating_add);
+        let object = RemoteObject {
+            id,
+            kind: ObjectKind::Parquet,
+            base,
+            end,
+            bytes: stored,
+            log_bytes: if compacts { encoded.log_bytes } else { sum(|object| object.log_bytes) },
+            records: encoded.records,
+            max_timestamp: encoded.summary.max_timestamp,
+            writer_epoch: last.object.writer_epoch,
+            leader_epochs,
+            crc32c: encoded.summary.crc32c,
+            shared_at: None,
+        };
+        Ok((Rewritten { object, begun, patience: self.patience }, encoded.cleaning))
+    }
+}
+
+/// Takes runs until there are no more, and gives the object piece by piece.
+fn encode(
+    mut runs: mpsc::Receiver<Run>,
+    pieces: mpsc::Sender<Bytes>,
+    meta: TableMeta,
+    options: EncodeOptions,
+    mut cleaning: Option<Cleaning>,
+) -> Result<Encoded, RewriteError> {
+    let base = meta.base;
+    let mut writer = TableWriter::new(Pieces { sender: pieces, buffer: BytesMut::new() }, meta, options)?;
+    let (mut log_bytes, mut records) = (0, 0);
+    while let Some(run) = runs.blocking_recv() {
+        run.each(|header, batch, rebuilt| {
+            // The batch of a raw object that the wanted offset lies in may be preceded by others.
+            if header.next_offset() <= base {
+                return Ok(());
+            }
+            let mut keep = |header: &BatchHeader, batch: &RecordBatchView<'_>, rebuilt: bool| {
+                log_bytes += batch.as_bytes().len() as u64;
+                records += u64::from(header.record_count);
+                match rebuilt {
+                    true => writer.push_records(header, Bytes::copy_from_slice(&batch.as_bytes()[HEADER_BYTES..])),
+                    false => writer.push(batch),
+                }
+            };
+            match &mut cleaning {
+                None => keep(header, &batch, rebuilt)?,
+                Some(cleaning) => {
+                    let Some(replaced) = cleaning.clean(&batch)? else { return Ok(()) };
+                    match replaced {
+                        None => keep(header, &batch, rebuilt)?,
+                        Some(bytes) => {
+                            let (batch, _) = RecordBatchView::parse_trusted(&bytes)?;
+                            // What was compressed when it came is called so again, without being compressed on the way.
+                            let codec = header.attributes.compression();
+                            let attributes = batch.header().attributes.with_compression(codec);
+                            keep(&BatchHeader { attributes, ..*batch.header() }, &batch, rebuilt)?;
+                        }
+                    }
+                }
+            }
+            Ok::<(), RewriteError>(())
+        })?;
+    }
+    let (mut sink, summary) = writer.finish()?;
+    sink.send_rest().map_err(EncodeError::Sink)?;
+    Ok(Encoded { summary, log_bytes, records, cleaning })
+}
+
+/// A sink that hands full pieces to the upload.
+struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    buffer: BytesMut,
+}
+
+impl Pieces {
+    fn send_rest(&mut self) -> io::Result<()> {
+        let rest = self.buffer.split().freeze();
+        let stopped = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload has stopped");
+        if rest.is_empty() { Ok(()) } else { self.sender.blocking_send(rest).map_err(stopped) }
+    }
+}
+
+impl io::Write for Pieces {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(buf);
+        if self.buffer.len() >= PIECE_BYTES {
+            self.send_rest()?;
+        }
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Leader epochs of neighbours, each with its first offset.
+fn epochs_of(objects: &[RemoteObject]) -> Vec<(LeaderEpoch, Offset)> {
+    let mut epochs: Vec<(LeaderEpoch, Offset)> = Vec::new();
+    for &(epoch, start) in objects.iter().flat_map(|object| &object.leader_epochs) {
+        if epochs.last().is_none_or(|(newest, from)| epoch > *newest && start > *from) {
+            epochs.push((epoch, start));
+        }
+    }
+    epochs
+}
+
+/// Aborted transactions of the sources that overlap `base..end`, each once, by their markers.
+pub(crate) fn aborted_within(sources: &[Source], base: Offset, end: Offset) -> Vec<AbortedTxn> {
+    let all = sources.iter().flat_map(|source| source.aborted().iter().copied());
+    let mut within: Vec<AbortedTxn> = all.filter(|txn| txn.first < end && txn.last >= base).collect();
+    within.sort_by_key(|txn| (txn.last, txn.first, txn.producer));
+    within.dedup();
+    within
+}
+
+fn last_of(end: Offset) -> Offset {
+    Offset::new(end.get().saturating_sub(1)).unwrap_or(Offset::ZERO)
+}

@@ -1,0 +1,338 @@
+//! Performing the plan: one partition at a time, several partitions side by side.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+use varve_metadata::{
+    config::TopicConfig,
+    model::{PartitionId, Timestamp, TopicName},
+};
+use varve_table::EncodeOptions;
+use varve_tiering::{
+    manifest::{Manifest, ManifestError, RemoteObject, Writer},
+    tier::{
+        manifests::StoreError,
+        partition::{RemotePartition, RemotePartitions, UpdateError},
+    },
+};
+
+use crate::{
+    compact::{RoundLimits, Step},
+    lease::Leases,
+    metrics::CompactorMetrics,
+    plan::{self, Limits, Round, Situation, Work},
+    rewrite::{RewriteError, Rewritten, Workshop},
+    source::Source,
+};
+
+/// How the compactor works.
+#[derive(Clone, Debug)]
+pub struct CompactorOptions {
+    /// Sizes of objects.
+    pub limits: Limits,
+    /// Shape of Parquet objects.
+    pub encode: EncodeOptions,
+    /// Memory for the keys of one round of key compaction, in bytes (`log.cleaner.dedupe.buffer.size`).
+    pub map_bytes: usize,
+    /// Partitions worked on at once; each takes a core and about 150 MiB.
+    pub jobs: usize,
+    /// Pause between two looks at all partitions.
+    pub interval: Duration,
+    /// How long an object outlives its removal from the manifest, and an orphan its upload.
+    pub grace: Duration,
+    /// Pause between two sweeps.
+    pub sweep_interval: Duration,
+}
+
+impl Default for CompactorOptions {
+    fn default() -> CompactorOptions {
+        CompactorOptions {
+            limits: Limits::default(),
+            encode: EncodeOptions::default(),
+            map_bytes: 128 << 20,
+            jobs: 1,
+            interval: Duration::from_secs(5),
+            grace: Duration::from_secs(60 * 60),
+            sweep_interval: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+/// A partition that this process looks after.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    /// Which.
+    pub partition: PartitionId,
+    /// Its topic.
+    pub topic: TopicName,
+    /// The topic's settings.
+    pub config: Arc<TopicConfig>,
+    /// Bytes of its local log above the archive; 0 if unknown.
+    pub local_bytes: u64,
+}
+
+/// What one look at a partition led to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Manifests published.
+    pub published: usize,
+    /// Work given up because somebody else was first.
+    pub overtaken: usize,
+    /// Bytes of raw objects that waited for conversion when it began.
+    pub backlog_bytes: u64,
+}
+
+/// Why work on a partition stopped. The next look begins anew.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The manifest could not be read or published.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The manifest refused a change for a reason that is no race.
+    #[error(transparent)]
+    Refused(ManifestError),
+    /// An object could not be rewritten.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+}
+
+/// The worker.
+#[derive(Debug)]
+pub struct Compactor {
+    pub(crate) partitions: Arc<RemotePartitions>,
+    pub(crate) options: CompactorOptions,
+    pub(crate) metrics: CompactorMetrics,
+    leases: Leases,
+}
+
+impl Compactor {
+    /// A worker over the bucket of `partitions`.
+    pub fn new(partitions: Arc<RemotePartitions>, options: CompactorOptions, metrics: CompactorMetrics) -> Compactor {
+        Compactor { partitions, options, metrics, leases: Leases::default() }
+    }
+
+    /// Looks after the partitions that `assigned` names, until `stop`. Work under way is dropped then; what it uploaded is an
+    /// orphan for the sweep.
+    pub async fn run(&self, assigned: impl Fn() -> Vec<Assigned>, stop: CancellationToken) {
+        let work = async {
+            let mut next_sweep = tokio::time::Instant::now() + self.options.sweep_interval;
+            loop {
+                self.look_after(assigned()).await;
+                if tokio::time::Instant::now() >= next_sweep {
+                    if let Err(error) = self.sweep(wall_clock()).await {
+                        tracing::warn!(%error, "sweep of the bucket failed, trying again later");
+                    }
+                    next_sweep = tokio::time::Instant::now() + self.options.sweep_interval;
+                }
+                tokio::time::sleep(self.options.interval).await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// One look at every partition.
+    pub async fn look_after(&self, assigned: Vec<Assigned>) {
+        let backlog = futures::stream::iter(assigned)
+            .map(|one| async move {
+                let handle = self.partitions.get(one.partition, &one.topic);
+                match self.work_on(&handle, &one.config, one.local_bytes, wall_clock()).await {
+                    Ok(done) => done.backlog_bytes,
+                    Err(error) => {
+                        tracing::warn!(partition = %one.partition, topic = %one.topic, %error, "compaction failed, trying again later");
+                        0
+                    }
+                }
+            })
+            .buffer_unordered(self.options.jobs.max(1))
+            .fold(0u64, |sum, bytes| async move { sum.saturating_add(bytes) })
+            .await;
+        self.metrics.backlog_bytes.set(i64::try_from(backlog).unwrap_or(i64::MAX));
+    }
+
+    /// Does what is due for one partition. Does nothing if somebody in this process is at it.
+    ///
+    /// Cancel-safe: dropped half-way, it leaves orphans at most.
+    ///
+    /// # Errors
+    /// [`WorkError`].
+    pub async fn work_on(
+        &self,
+        handle: &RemotePartition,
+        config: &TopicConfig,
+        local_bytes: u64,
+        now: Timestamp,
+    ) -> Result<Done, WorkError> {
+        let Some(_lease) = self.leases.take(handle.partition()) else { return Ok(Done::default()) };
+        let manifest = handle.refresh().await?;
+        if manifest.is_empty() || manifest.deleted_at().is_some() {
+            return Ok(Done::default());
+        }
+        let everything = handle.objects(&manifest, manifest.log_start().0, manifest.end()).await?;
+        let limits = &self.options.limits;
+        let situation = Situation {
+            manifest: &manifest,
+            objects: &everything,
+            config,
+            limits,
+            local_bytes,
+            may_compact: true,
+            now,
+        };
+        let mut done = Done { backlog_bytes: plan::backlog(&situation), ..Done::default() };
+        let outcome = self.perform(handle, &situation, plan::plan(&situation), &mut done).await;
+        if let Err(WorkError::Rewrite(RewriteError::Clean(error))) = outcome {
+            // As Kafka's cleaner leaves such a log alone; it is archived all the same.
+            tracing::warn!(partition = %handle.partition(), %error, "partition cannot be compacted by key");
+            let work = plan::plan(&Situation { may_compact: false, ..situation });
+            self.perform(handle, &situation, work, &mut done).await?;
+            return Ok(done);
+        }
+        outcome.map(|()| done)
+    }
+
+    async fn perform(
+        &self,
+        handle: &RemotePartition,
+        situation: &Situation<'_>,
+        work: Vec<Work>,
+        done: &mut Done,
+    ) -> Result<(), WorkError> {
+        let workshop = Workshop {
+            bucket: handle.bucket().clone(),
+            partition: handle.partition(),
+            topic: situation.manifest.topic().clone(),
+            encode: self.options.encode.clone(),
+            metrics: self.metrics.clone(),
+            patience: self.options.grace / 2,
+        };
+        for item in work {
+            let kind = match &item {
+                Work::Expire(_) => "expire",
+                Work::Compact(_) => "compact",
+                Work::Rewrite(_) => "rewrite",
+            };
+            let before = done.overtaken;
+            let outcome = match item {
+                Work::Expire(start) => {
+                    self.publish(handle, done, |manifest| manifest.expire(Writer::Compactor, start, situation.now))
+                        .await
+                }
+                Work::Rewrite(objects) => self.rewrite(&workshop, handle, &objects, situation.now, done).await,
+                Work::Compact(round) => self.compact(&workshop, handle, &round, situation, done).await,
+            };
+            let label = match &outcome {
+                Ok(()) if done.overtaken == before => "done",
+                Ok(()) => "overtaken",
+                Err(_) => "failed",
+            };
+            self.metrics.work.with_label_values(&[kind, label]).inc();
+            outcome?;
+        }
+        Ok(())
+    }
+
+    async fn rewrite(
+        &self,
+        workshop: &Workshop,
+        handle: &RemotePartition,
+        objects: &[RemoteObject],
+        now: Timestamp,
+        done: &mut Done,
+    ) -> Result<(), WorkError> {
+        let sources = workshop.open(objects).await.map_err(RewriteError::from)?;
+        let (rewritten, _) = workshop.rewrite(&sources, None).await?;
+        self.replace(handle, &sources, rewritten, now, done).await
+    }
+
+    async fn compact(
+        &self,
+        workshop: &Workshop,
+        handle: &RemotePartition,
+        round: &Round,
+        situation: &Situation<'_>,
+        done: &mut Done,
+    ) -> Result<(), WorkError> {
+        let limits = RoundLimits {
+            map_bytes: self.options.map_bytes,
+            target: self.options.limits.target,
+            delete_retention: situation.config.delete_retention,
+            now: situation.now,
+        };
+        let Some(newest) = situation.objects.last() else { return Ok(()) };
+        let Some(compaction) = workshop.survey(round, newest, limits).await? else {
+            tracing::warn!(partition = %handle.partition(), "memory for keys is too small for one row group of keys");
+            return Ok(());
+        };
+        let overtaken = done.overtaken;
+        let mut cleaning = compaction.cleaning;
+        for step in compaction.steps {
+            match step {
+                Step::Keep(source) => cleaning.pass_over(&source)?,
+                Step::Rewrite(sources) => {
+                    let (rewritten, back) = workshop.rewrite(&sources, Some(cleaning)).await?;
+                    cleaning = back.expect("handed in");
+                    self.replace(handle, &sources, rewritten, situation.now, done).await?;
+                    // Later objects may go by what earlier ones no longer hold, so nothing goes on without this one.
+                    if done.overtaken > overtaken {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        self.publish(handle, done, |manifest| manifest.cleaned(compaction.end)).await
+    }
+
+    /// Publishes a new object in the place of its sources.
+    async fn replace(
+        &self,
+        handle: &RemotePartition,
+        sources: &[Source],
+        rewritten: Rewritten,
+        now: Timestamp,
+        done: &mut Done,
+    ) -> Result<(), WorkError> {
+        rewritten.check_age()?;
+        let old: Vec<RemoteObject> = sources.iter().map(|source| source.object.clone()).collect();
+        let before = done.overtaken;
+        let object = rewritten.object;
+        self.publish(handle, done, |manifest| manifest.replace(&old, vec![object.clone()], now)).await?;
+        if done.overtaken > before {
+            // Refused, so nobody can know of it: the sweep would find it, this is sooner.
+            let key = object.key(handle.partition(), handle.topic());
+            if let Err(error) = handle.bucket().delete(&key).await {
+                tracing::debug!(%key, %error, "an object that nobody needs is left to the sweep");
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        handle: &RemotePartition,
+        done: &mut Done,
+        change: impl FnMut(&Manifest) -> Result<Manifest, ManifestError>,
+    ) -> Result<(), WorkError> {
+        match handle.update(change).await {
+            Ok(_) => done.published += 1,
+            Err(UpdateError::Refused(ManifestError::Gone(_) | ManifestError::Coverage | ManifestError::Deleted)) => {
+                done.overtaken += 1;
+            }
+            Err(UpdateError::Refused(refused)) => return Err(WorkError::Refused(refused)),
+            Err(UpdateError::Store(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+/// The wall clock, as manifests carry it.
+pub(crate) fn wall_clock() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).ok().and_then(Timestamp::from_wire).unwrap_or_default()
+}
