@@ -112,9 +112,9 @@ pub enum AppendFailure {
     /// This broker does not lead the partition, or its disk failed.
     #[error("this broker no longer coordinates the group")]
     NotLeader,
-    /// The records do not fit into one batch.
-    #[error("the records are too large for one batch")]
-    TooLarge,
+    /// The log will never take them: they do not fit into one batch, or a name is too long for their format.
+    #[error("the records cannot be written")]
+    Refused,
 }
 
 /// What a request is refused with. Each is one of Kafka's error codes; the server maps them.

@@ -282,6 +282,6 @@ fn append_error(failure: AppendFailure) -> GroupError {
     match failure {
         AppendFailure::Unavailable => GroupError::CoordinatorNotAvailable,
         AppendFailure::NotLeader => GroupError::NotCoordinator,
-        AppendFailure::TooLarge => GroupError::Unexpected,
+        AppendFailure::Refused => GroupError::Unexpected,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
-use super::{fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds};
+use super::{GroupCoordinator, fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds};
 use crate::{config::BrokerConfig, partition::Partitions};
 
 /// The node: everything that a request may touch.
@@ -18,6 +18,8 @@ pub struct Broker {
     pub metadata: Arc<ClusterMetadata>,
     /// The partitions that this node leads.
     pub partitions: Arc<Partitions>,
+    /// Consumer groups and their offsets.
+    pub groups: Arc<GroupCoordinator>,
     /// Levels of the node's own log.
     pub log_levels: LogLevels,
     pub(crate) producer_ids: ProducerIds,
@@ -39,6 +41,7 @@ impl Broker {
         Broker {
             node: config.node,
             metadata,
+            groups: GroupCoordinator::new(config.groups.clone(), partitions.clone()),
             partitions,
             log_levels,
             producer_ids: ProducerIds::default(),

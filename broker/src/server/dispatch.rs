@@ -8,9 +8,11 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeTopicPartitionsRequest, FetchRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-        ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeGroupsRequest, DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+        IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
+        ListOffsetsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        SyncGroupRequest,
     },
     protocol::{Decodable, Encodable},
 };
@@ -138,6 +140,17 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
             serve!(broker, key, context, body, IncrementalAlterConfigsRequest, incremental_alter_configs)
         }
         ApiKey::DescribeLogDirs => serve!(broker, key, context, body, describe_log_dirs by later),
+        ApiKey::FindCoordinator => serve!(broker, key, context, body, FindCoordinatorRequest, find_coordinator),
+        ApiKey::JoinGroup => serve!(broker, key, context, body, JoinGroupRequest, join_group),
+        ApiKey::SyncGroup => serve!(broker, key, context, body, SyncGroupRequest, sync_group),
+        ApiKey::Heartbeat => serve!(broker, key, context, body, HeartbeatRequest, heartbeat),
+        ApiKey::LeaveGroup => serve!(broker, key, context, body, LeaveGroupRequest, leave_group),
+        ApiKey::OffsetCommit => serve!(broker, key, context, body, offset_commit by later),
+        ApiKey::OffsetFetch => serve!(broker, key, context, body, offset_fetch by later),
+        ApiKey::OffsetDelete => serve!(broker, key, context, body, OffsetDeleteRequest, offset_delete),
+        ApiKey::DescribeGroups => serve!(broker, key, context, body, DescribeGroupsRequest, describe_groups),
+        ApiKey::ListGroups => serve!(broker, key, context, body, ListGroupsRequest, list_groups),
+        ApiKey::DeleteGroups => serve!(broker, key, context, body, DeleteGroupsRequest, delete_groups),
         // `find_api` lets nothing else in; a line missing here is a mistake that closes the connection.
         other => {
             error!(key = ?other, "a request is listed as served and has no handler");

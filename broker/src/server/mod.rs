@@ -19,6 +19,9 @@ mod connection;
 mod data_test;
 mod dispatch;
 mod fetch_session;
+mod group_coordinator;
+#[cfg(test)]
+mod group_test;
 mod handlers;
 mod listener;
 mod log_levels;
@@ -32,6 +35,7 @@ pub(crate) mod testing;
 mod transfer;
 
 pub use broker::Broker;
+pub use group_coordinator::GroupCoordinator;
 pub use listener::{Limits, ListenerName, Server};
 pub use log_levels::{LogLevel, LogLevels};
 

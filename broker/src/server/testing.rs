@@ -62,6 +62,7 @@ impl TestNode {
         let owner = LogDirOwner { cluster_id: broker.metadata.image().cluster_id().to_owned(), node };
         let storage = Storage::open(&owner, broker.partitions.clone(), settings, Box::new(|_, _| {})).unwrap();
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
+        tokio::spawn(broker.groups.clone().follow(broker.clone()));
         let server = Server::new(broker.clone(), limits);
         let address = server.listen(ListenerName("PLAINTEXT".into()), ([127, 0, 0, 1], 0).into()).unwrap();
         let endpoint = Endpoint { host: address.ip().to_string(), port: address.port() };

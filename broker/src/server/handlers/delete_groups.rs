@@ -1,0 +1,38 @@
+//! DeleteGroups: removes groups without members, with their offsets (KIP-229).
+
+use std::collections::HashSet;
+
+use kafka_protocol::messages::{
+    DeleteGroupsRequest, DeleteGroupsResponse, delete_groups_response::DeletableGroupResult,
+};
+
+use super::group_support::{code, mismatched};
+use crate::{
+    coordinator::{Answer, GroupError},
+    server::{Broker, RequestContext},
+};
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    _context: &RequestContext,
+    request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
+    let mut seen = HashSet::new();
+    let mut results = Vec::with_capacity(request.groups_names.len());
+    for group_id in request.groups_names {
+        if seen.insert(group_id.clone()) {
+            let outcome = delete(broker, &group_id).await;
+            results.push(DeletableGroupResult::default().with_group_id(group_id).with_error_code(code(outcome)));
+        }
+    }
+    DeleteGroupsResponse::default().with_results(results)
+}
+
+async fn delete(broker: &Broker, group_id: &str) -> Result<(), GroupError> {
+    let seat = broker.groups.seat(broker, group_id)?;
+    let groups = vec![group_id.to_owned()];
+    match seat.ask(|shard, now, id, effects| shard.delete_groups(now, id, groups, effects)).await? {
+        Answer::DeleteGroups(outcomes) => outcomes.into_iter().next().map_or(Err(mismatched()), |(_, outcome)| outcome),
+        _ => Err(mismatched()),
+    }
+}

@@ -1,0 +1,87 @@
+//! FindCoordinator (KIP-699): which broker looks after a group.
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{FindCoordinatorRequest, FindCoordinatorResponse, find_coordinator_response::Coordinator},
+    protocol::StrBytes,
+};
+use varve_metadata::{
+    image::Endpoint,
+    model::{BrokerId, TopicName},
+};
+
+use super::group_support::text;
+use crate::{
+    coordinator::OFFSETS_TOPIC,
+    server::{Broker, RequestContext, auto_create::create_missing},
+};
+
+/// First version that asks for several at once.
+const BATCHES_SINCE: i16 = 4;
+/// First version that knows share groups (KIP-932).
+const SHARES_SINCE: i16 = 6;
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    context: &RequestContext,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    if context.api_version >= BATCHES_SINCE {
+        let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
+        for key in request.coordinator_keys {
+            coordinators.push(find(broker, context, request.key_type, key).await);
+        }
+        return FindCoordinatorResponse::default().with_coordinators(coordinators);
+    }
+    let found = find(broker, context, request.key_type, request.key).await;
+    FindCoordinatorResponse::default()
+        .with_error_code(found.error_code)
+        .with_error_message(found.error_message)
+        .with_node_id(found.node_id)
+        .with_host(found.host)
+        .with_port(found.port)
+}
+
+async fn find(broker: &Broker, context: &RequestContext, key_type: i8, key: StrBytes) -> Coordinator {
+    let found = match key_type {
+        0 => group_coordinator(broker, context, &key).await,
+        1 => Err((ResponseError::CoordinatorNotAvailable, "transactions are not served")),
+        2 if context.api_version >= SHARES_SINCE => {
+            Err((ResponseError::CoordinatorNotAvailable, "share groups are not served"))
+        }
+        _ => Err((ResponseError::InvalidRequest, "no such kind of coordinator")),
+    };
+    let answer = Coordinator::default().with_key(key);
+    match found {
+        Ok((id, endpoint)) => {
+            answer.with_node_id(id.to_wire().into()).with_host(text(endpoint.host)).with_port(i32::from(endpoint.port))
+        }
+        Err((error, reason)) => answer
+            .with_error_code(error.code())
+            .with_error_message(Some(StrBytes::from_static_str(reason)))
+            .with_node_id((-1).into())
+            .with_port(-1),
+    }
+}
+
+async fn group_coordinator(
+    broker: &Broker,
+    context: &RequestContext,
+    group_id: &str,
+) -> Result<(BrokerId, Endpoint), (ResponseError, &'static str)> {
+    let not_available = |reason| (ResponseError::CoordinatorNotAvailable, reason);
+    if broker.metadata.image().topic(OFFSETS_TOPIC).is_none()
+        && let Ok(name) = TopicName::parse(OFFSETS_TOPIC)
+    {
+        create_missing(broker, vec![name]).await;
+    }
+    let image = broker.metadata.image();
+    let topic = image.topic(OFFSETS_TOPIC).ok_or_else(|| not_available("the offsets topic is being created"))?;
+    let index = broker.groups.partition_of(&image, group_id);
+    let leader = topic.partition(index).and_then(|(_, partition)| partition.leader);
+    let leader = leader.ok_or_else(|| not_available("the group's partition has no leader"))?;
+    let node = image.brokers().get(&leader).filter(|node| !node.fenced);
+    let endpoint = node.and_then(|node| node.endpoints.get(context.listener.0.as_ref()));
+    let endpoint = endpoint.ok_or_else(|| not_available("the coordinator is not reached by this listener"))?;
+    Ok((leader, endpoint.clone()))
+}

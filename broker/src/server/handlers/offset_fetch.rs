@@ -1,0 +1,182 @@
+//! OffsetFetch: where consumers have come to (KIP-709, KIP-447, KIP-848).
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        OffsetFetchRequest, OffsetFetchResponse, TopicName as WireTopicName,
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
+        offset_fetch_response::{
+            OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+            OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+        },
+    },
+    protocol::StrBytes,
+};
+use uuid::Uuid;
+use varve_metadata::{
+    image::ClusterImage,
+    model::{LeaderEpoch, PartitionIndex, TopicId},
+};
+
+use super::group_support::{group_error, text};
+use crate::{
+    coordinator::{CommittedOffset, GroupError, TopicOffsets},
+    server::{Broker, RequestContext},
+};
+
+/// First version that asks for several groups.
+const BATCHES_SINCE: i16 = 8;
+/// First version with an error for the group as a whole.
+const GROUP_ERROR_SINCE: i16 = 2;
+/// First version that names topics by id (KIP-848).
+const TOPIC_IDS_SINCE: i16 = 10;
+
+pub(crate) async fn handle(
+    broker: &Broker,
+    context: &RequestContext,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
+    let version = context.api_version;
+    if version >= BATCHES_SINCE {
+        let mut groups = Vec::with_capacity(request.groups.len());
+        for group in request.groups {
+            groups.push(fetch_group(broker, version, group, request.require_stable).await);
+        }
+        return OffsetFetchResponse::default().with_groups(groups);
+    }
+    let topics = request.topics.map(|topics| {
+        let newer = topics.into_iter().map(|topic| {
+            OffsetFetchRequestTopics::default().with_name(topic.name).with_partition_indexes(topic.partition_indexes)
+        });
+        newer.collect()
+    });
+    let group = OffsetFetchRequestGroup::default().with_group_id(request.group_id).with_topics(topics);
+    single(fetch_group(broker, version, group, request.require_stable).await)
+}
+
+/// The answer for one group, as versions before [`BATCHES_SINCE`] have it.
+fn single(group: OffsetFetchResponseGroup) -> OffsetFetchResponse {
+    let topics = group.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|partition| {
+            OffsetFetchResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_committed_offset(partition.committed_offset)
+                .with_committed_leader_epoch(partition.committed_leader_epoch)
+                .with_metadata(partition.metadata)
+                .with_error_code(partition.error_code)
+        });
+        OffsetFetchResponseTopic::default().with_name(topic.name).with_partitions(partitions.collect())
+    });
+    OffsetFetchResponse::default().with_error_code(group.error_code).with_topics(topics.collect())
+}
+
+async fn fetch_group(
+    broker: &Broker,
+    version: i16,
+    group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
+    let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+    match committed(broker, &group.group_id, require_stable).await {
+        Err(error) => {
+            let error = group_error(error);
+            if version >= GROUP_ERROR_SINCE {
+                return answer.with_error_code(error.code());
+            }
+            let topics = group.topics.unwrap_or_default();
+            answer.with_topics(topics.into_iter().map(|topic| refuse(topic, error)).collect())
+        }
+        Ok(offsets) => {
+            let image = broker.metadata.image();
+            let topics = match group.topics {
+                None => offsets.into_iter().filter_map(|(name, of)| whole_topic(&image, version, name, of)).collect(),
+                Some(topics) => topics.into_iter().map(|topic| one_topic(&image, version, topic, &offsets)).collect(),
+            };
+            answer.with_topics(topics)
+        }
+    }
+}
+
+/// The group's offsets; none if there is no such group.
+async fn committed(broker: &Broker, group_id: &str, require_stable: bool) -> Result<TopicOffsets, GroupError> {
+    let seat = broker.groups.seat(broker, group_id)?;
+    if require_stable {
+        seat.ask(|shard, _, id, effects| shard.settle(id, effects)).await?;
+    }
+    seat.read(|shard| shard.committed(group_id).cloned().unwrap_or_default())
+}
+
+type Partitions = std::collections::BTreeMap<PartitionIndex, CommittedOffset>;
+
+/// Every offset of a topic. With ids, a topic that is gone cannot be named and is left out.
+fn whole_topic(
+    image: &ClusterImage,
+    version: i16,
+    name: String,
+    offsets: Partitions,
+) -> Option<OffsetFetchResponseTopics> {
+    let id = image.topic(&name).map_or(Uuid::nil(), |topic| topic.id.to_wire());
+    if version >= TOPIC_IDS_SINCE && id.is_nil() {
+        return None;
+    }
+    let partitions = offsets.iter().map(|(index, offset)| found(index.to_wire(), Some(offset))).collect();
+    Some(named(WireTopicName(text(name)), id, version).with_partitions(partitions))
+}
+
+fn one_topic(
+    image: &ClusterImage,
+    version: i16,
+    topic: OffsetFetchRequestTopics,
+    offsets: &TopicOffsets,
+) -> OffsetFetchResponseTopics {
+    let asked = TopicId::from_wire(topic.topic_id);
+    let name = if version >= TOPIC_IDS_SINCE {
+        match asked.and_then(|id| image.topic_by_id(id)) {
+            Some(known) => known.name.to_string(),
+            None => return refuse(topic, ResponseError::UnknownTopicId),
+        }
+    } else {
+        topic.name.to_string()
+    };
+    let of_topic = offsets.get(&name);
+    // What was committed for another topic of the same name says nothing about this one.
+    let is_same = |offset: &&CommittedOffset| match (offset.topic_id, asked) {
+        (Some(committed), Some(asked)) => committed == asked,
+        _ => true,
+    };
+    let partitions = topic.partition_indexes.iter().map(|&index| {
+        let offset = PartitionIndex::from_wire(index).and_then(|index| of_topic?.get(&index)).filter(is_same);
+        found(index, offset)
+    });
+    let partitions = partitions.collect();
+    named(topic.name, topic.topic_id, version).with_partitions(partitions)
+}
+
+fn named(name: WireTopicName, id: Uuid, version: i16) -> OffsetFetchResponseTopics {
+    let topic = OffsetFetchResponseTopics::default();
+    if version >= TOPIC_IDS_SINCE { topic.with_topic_id(id) } else { topic.with_name(name) }
+}
+
+fn found(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchResponsePartitions {
+    let answer = OffsetFetchResponsePartitions::default().with_partition_index(index);
+    match offset {
+        Some(offset) => answer
+            .with_committed_offset(offset.offset)
+            .with_committed_leader_epoch(offset.leader_epoch.map_or(-1, LeaderEpoch::to_wire))
+            .with_metadata(Some(text(offset.metadata.as_str()))),
+        None => nothing(answer),
+    }
+}
+
+fn nothing(answer: OffsetFetchResponsePartitions) -> OffsetFetchResponsePartitions {
+    answer.with_committed_offset(-1).with_committed_leader_epoch(-1).with_metadata(Some(StrBytes::default()))
+}
+
+fn refuse(topic: OffsetFetchRequestTopics, error: ResponseError) -> OffsetFetchResponseTopics {
+    let partitions = topic.partition_indexes.iter().map(|&index| {
+        let answer = OffsetFetchResponsePartitions::default().with_partition_index(index);
+        nothing(answer).with_error_code(error.code())
+    });
+    let partitions = partitions.collect();
+    OffsetFetchResponseTopics::default().with_name(topic.name).with_topic_id(topic.topic_id).with_partitions(partitions)
+}
