@@ -76,6 +76,9 @@ pub enum CleanLogError {
     /// A batch's records cannot be read or rebuilt.
     #[error(transparent)]
     Records(#[from] CleanError),
+    /// Who paced the round ended it.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl From<ScanError> for CleanLogError {
@@ -126,6 +129,19 @@ impl LocalLog {
     /// # Errors
     /// [`CleanLogError`].
     pub fn clean(&self, request: &CleanRequest) -> Result<Option<Cleaned>, CleanLogError> {
+        self.clean_paced(request, &|_| true)
+    }
+
+    /// As [`clean`](Self::clean). `pace` hears of every batch that was read, in bytes: it may sleep, so that the round leaves
+    /// the disk to others, and ends the round by saying `false`.
+    ///
+    /// # Errors
+    /// [`CleanLogError`]; [`CleanLogError::Stopped`] if `pace` ended the round.
+    pub fn clean_paced(
+        &self,
+        request: &CleanRequest,
+        pace: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<Cleaned>, CleanLogError> {
         let Some(_turn) = self.cleaning.try_lock() else { return Ok(None) };
         let sources = self.sources();
         let segments = self.cleanable_segments(&sources)?;
@@ -135,14 +151,19 @@ impl LocalLog {
         if !cleanable.is_due(limits) {
             return Ok(None);
         }
-        let map = self.read_keys(&sources, &cleanable, request.memory_bytes)?;
+        let map = self.read_keys(&sources, &cleanable, request.memory_bytes, pace)?;
         let mut round = Round {
             log: self,
             map: &map,
             request,
+            pace,
             round_end: cleanable.first_uncleanable,
             transactions: CleanedTransactions::default(),
-            cleaned: Cleaned { end: map.end(), stats: CleanerStats::default(), removed: RemovedFiles::default() },
+            cleaned: Cleaned {
+                end: map.end().max(cleanable.first_dirty),
+                stats: CleanerStats::default(),
+                removed: RemovedFiles::default(),
+            },
         };
         let count = segments.partition_point(|segment| segment.base < map.end());
         for group in group_segments(&segments[..count], limits, request.border) {
@@ -192,6 +213,7 @@ impl LocalLog {
         sources: &[Source],
         cleanable: &Cleanable,
         memory_bytes: usize,
+        pace: &dyn Fn(u64) -> bool,
     ) -> Result<OffsetMap, CleanLogError> {
         let (from, to) = (cleanable.first_dirty, cleanable.first_uncleanable);
         let mut map = OffsetMap::new(memory_bytes);
@@ -199,8 +221,9 @@ impl LocalLog {
         transactions.announce(self.aborted(from, to)?);
         let dirty = sources.iter().filter(|source| source.end > from && source.sealed.base() < to);
         for source in dirty {
-            let room =
-                for_each_batch(&source.sealed, |batch| Ok(index_batch(batch, from, &mut transactions, &mut map)?))?;
+            let room = for_each_batch(&source.sealed, pace, |batch| {
+                Ok(index_batch(batch, from, &mut transactions, &mut map)?)
+            })?;
             if !room {
                 break;
             }
@@ -213,6 +236,7 @@ impl LocalLog {
 /// Gives every batch of a segment to `visit` until that says `false`; returns what it said last.
 fn for_each_batch(
     segment: &Sealed,
+    pace: &dyn Fn(u64) -> bool,
     mut visit: impl FnMut(&RecordBatchView<'_>) -> Result<bool, CleanLogError>,
 ) -> Result<bool, CleanLogError> {
     let file = segment.open()?;
@@ -222,6 +246,9 @@ fn for_each_batch(
         bytes.resize(located.header.bytes as usize, 0);
         file.read_exact_at(&mut bytes, located.position.into())?;
         let (batch, _) = RecordBatchView::parse(&bytes)?;
+        if !pace(u64::from(located.header.bytes)) {
+            return Err(CleanLogError::Stopped);
+        }
         if !visit(&batch)? {
             return Ok(false);
         }
@@ -233,6 +260,7 @@ struct Round<'a> {
     log: &'a LocalLog,
     map: &'a OffsetMap,
     request: &'a CleanRequest,
+    pace: &'a dyn Fn(u64) -> bool,
     round_end: Offset,
     transactions: CleanedTransactions,
     cleaned: Cleaned,
@@ -253,17 +281,26 @@ impl Round<'_> {
         };
         let config = self.log.config();
         let mut output = Output::create(files.with_tail(CLEANED), &config, self.request.now)?;
+        let mut changed = group.len() > 1;
         for source in group {
             self.transactions.announce(self.log.aborted(source.sealed.base(), source.end)?);
             let (transactions, stats) = (&mut self.transactions, &mut self.cleaned.stats);
-            for_each_batch(&source.sealed, |batch| {
-                match clean_batch(batch, &rules, transactions, stats)? {
+            for_each_batch(&source.sealed, self.pace, |batch| {
+                let cleaned = clean_batch(batch, &rules, transactions, stats)?;
+                changed |= cleaned != CleanedBatch::Kept;
+                match cleaned {
                     CleanedBatch::Kept => output.push(batch.header(), batch.as_bytes())?,
                     CleanedBatch::Replaced(bytes) => output.push(&BatchHeader::parse(&bytes)?, &bytes)?,
                     CleanedBatch::Dropped => {}
                 }
                 Ok(true)
             })?;
+        }
+        if !changed {
+            // A segment that has nothing to lose stays, and with it what others know of its files.
+            self.transactions.take_retained();
+            output.segment.files.delete()?;
+            return Ok(true);
         }
         let has_txn_index = output.finish(self.transactions.take_retained())?;
         self.log.exchange(group, &files, output.segment, has_txn_index, &mut self.cleaned.removed)
@@ -347,6 +384,9 @@ impl LocalLog {
             rename_if_present(&segment.files, &swap, suffix)?;
         }
         File::open(&self.dir)?.sync_all()?;
+        for source in group {
+            source.sealed.keep_file()?;
+        }
         for source in group {
             removed.add(&source.sealed)?;
             view.txn_bases.remove(&source.sealed.base());

@@ -434,7 +434,7 @@ mod tests {
         dir.set_cleaned_below(&name, PartitionIndex(0), Some(at(1))).unwrap();
         dir.mark_clean(&[Checkpointed { topic: &name, index: PartitionIndex(0), log: &log, high_watermark: at(2) }])
             .unwrap();
-        drop(log);
+        drop((dir, log));
         let text = fs::read_to_string(at_path.path().join(RECOVERY_POINTS)).unwrap();
         assert_eq!(text, "0\n1\nweb.clicks-2 0 2\n");
         let dir = LogDir::open(at_path.path(), &owner()).unwrap();

@@ -284,7 +284,9 @@ pub(super) fn complete_swaps(dir: &Path, names: &[String]) -> io::Result<()> {
         }
         for (old, suffix) in names.iter().filter_map(|name| files::parse_name(name)) {
             let segment_file = matches!(suffix, LOG | OFFSET_INDEX | TIME_INDEX | TXN_INDEX);
-            if segment_file && old >= *base && old < end.max(base.plus(1)) {
+            // A file of the cleaned segment may have its last name already: one that waits under no other is not old.
+            let arrived = old == *base && !swaps.iter().any(|(swap, waits)| swap == base && waits == suffix);
+            if segment_file && !arrived && old >= *base && old < end.max(base.plus(1)) {
                 files::delete(&SegmentFiles::new(Arc::clone(&dir), old).path(suffix))?;
             }
         }

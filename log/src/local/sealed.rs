@@ -50,16 +50,24 @@ pub(super) struct Sealed {
     pub(super) bytes: u32,
     newest: OnceLock<Option<Newest>>,
     file: Mutex<Weak<File>>,
+    /// Set once another file is about to have this one's name.
+    replaced: OnceLock<Arc<File>>,
 }
 
 impl Sealed {
     pub(super) fn known(files: SegmentFiles, bytes: u32, newest: Option<Newest>, file: &Arc<File>) -> Sealed {
-        Sealed { files, bytes, newest: newest.into(), file: Mutex::new(Arc::downgrade(file)) }
+        Sealed {
+            files,
+            bytes,
+            newest: newest.into(),
+            file: Mutex::new(Arc::downgrade(file)),
+            replaced: OnceLock::new(),
+        }
     }
 
     /// A segment found on disk, whose size is `bytes`.
     pub(super) const fn found(files: SegmentFiles, bytes: u32) -> Sealed {
-        Sealed { files, bytes, newest: OnceLock::new(), file: Mutex::new(Weak::new()) }
+        Sealed { files, bytes, newest: OnceLock::new(), file: Mutex::new(Weak::new()), replaced: OnceLock::new() }
     }
 
     pub(super) const fn base(&self) -> Offset {
@@ -68,6 +76,9 @@ impl Sealed {
 
     /// The `.log` file, shared with whoever else reads it.
     pub(super) fn open(&self) -> io::Result<Arc<File>> {
+        if let Some(file) = self.replaced.get() {
+            return Ok(Arc::clone(file));
+        }
         let mut slot = self.file.lock();
         if let Some(file) = slot.upgrade() {
             return Ok(file);
@@ -75,6 +86,14 @@ impl Sealed {
         let file = Arc::new(File::open(self.files.path(LOG))?);
         *slot = Arc::downgrade(&file);
         Ok(file)
+    }
+
+    /// Keeps the present file for those who found this segment in the log and have not opened it yet: what takes its name
+    /// is another segment's.
+    pub(super) fn keep_file(&self) -> io::Result<()> {
+        let file = self.open()?;
+        self.replaced.get_or_init(|| file);
+        Ok(())
     }
 
     /// Largest timestamp and its offset, out of the time index's last entry.

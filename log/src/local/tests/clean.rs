@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
+use varve_metadata::model::{ProducerEpoch, ProducerId, Sequence};
+
 use super::*;
-use crate::local::cleaner::CleaningLimits;
+use crate::{format::ControlRecord, local::cleaner::CleaningLimits};
 
 fn keyed(pairs: &[(&str, Option<&str>)]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Offset::ZERO);
@@ -163,4 +165,87 @@ fn a_map_without_room_cleans_what_it_knows_and_goes_on_from_there() {
     let left = pairs(&log);
     assert_eq!(left.len(), 1000);
     assert!(left.iter().all(|(offset, _, value)| value.as_deref() == Some(&offset.to_string())));
+}
+
+#[test]
+fn a_crash_while_the_new_files_take_their_names_loses_no_aborted_transaction() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    let (producer, epoch) = (ProducerId::from_wire(1).unwrap(), ProducerEpoch(0));
+    log.append(&keyed(&[("a", Some("1"))]), client()).unwrap();
+    let mut data = BatchBuilder::new(Offset::ZERO).producer(producer, epoch, Sequence::from_wire(0)).transactional();
+    data.push(RecordContent { timestamp: Some(ms(NOW)), key: Some(b"t"), value: Some(b"x"), headers: &[] });
+    log.append(&data.build().unwrap(), client()).unwrap();
+    let abort = ControlRecord::Abort { coordinator_epoch: 0 }.batch(producer, epoch, ms(NOW));
+    log.append(&abort, AppendContext { origin: AppendOrigin::Coordinator, ..client() }).unwrap();
+    log.advance_high_watermark(log.end().0);
+    log.append(&keyed(&[("a", Some("2"))]), client()).unwrap();
+    log.roll().unwrap();
+    let cleaned = log.clean(&request(&log, None)).unwrap().unwrap();
+    cleaned.removed.purge().unwrap();
+    let (after, aborted) = (pairs_of_data(&log), log.aborted(at(0), log.end().0).unwrap());
+    assert_eq!((after.len(), aborted.len()), (1, 1), "the marker and its entry outlive the records by one round");
+    log.close().unwrap();
+    drop(log);
+    let base = "00000000000000000000";
+    let order = ["index", "timeindex", "txnindex", "log"];
+    for renamed in 0..order.len() {
+        let crashed = Fixture::new();
+        for entry in fs::read_dir(fixture.path()).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
+        }
+        for suffix in &order[renamed..] {
+            let name = crashed.path().join(format!("{base}.{suffix}"));
+            fs::rename(&name, name.with_extension(format!("{suffix}.swap"))).unwrap();
+        }
+        let (log, _) = crashed.crashed();
+        assert_eq!(pairs_of_data(&log), after, "{renamed} renames");
+        assert_eq!(log.aborted(at(0), log.end().0).unwrap(), aborted, "{renamed} renames");
+    }
+}
+
+/// As [`pairs`], without control records.
+fn pairs_of_data(log: &LocalLog) -> Vec<(u64, String)> {
+    all(log).into_iter().filter(|(_, value)| !value.starts_with('\0')).collect()
+}
+
+#[test]
+fn a_reader_that_found_a_segment_before_its_exchange_reads_what_it_found() {
+    let fixture = Fixture::new();
+    let log = filled(&fixture);
+    let (stale, before) =
+        (Arc::clone(&log.view.read().sealed[0]), fs::read(fixture.path().join("00000000000000000000.log")));
+    drop(log.clean(&request(&log, None)).unwrap().unwrap().removed);
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; stale.bytes as usize];
+    stale.open().unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, before.unwrap());
+}
+
+#[test]
+fn a_segment_that_has_nothing_to_lose_is_not_exchanged() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    log.append(&keyed(&[("a", Some("1")), ("b", Some("1"))]), client()).unwrap();
+    log.roll().unwrap();
+    let before = Arc::clone(&log.view.read().sealed[0]);
+    let cleaned = log.clean(&request(&log, None)).unwrap().unwrap();
+    assert_eq!((cleaned.end, cleaned.removed.segments), (at(2), 0));
+    assert!(Arc::ptr_eq(&before, &log.view.read().sealed[0]));
+    assert!(fs::read_dir(fixture.path()).unwrap().all(|entry| !entry.unwrap().path().ends_with("cleaned")));
+}
+
+#[test]
+fn a_round_that_is_stopped_leaves_the_log_as_it_was() {
+    let fixture = Fixture::new();
+    let log = filled(&fixture);
+    let before = pairs(&log);
+    for batches in [0_i32, 3, 30] {
+        let left = std::cell::Cell::new(batches);
+        let pace = |_| left.replace(left.get() - 1) > 0;
+        assert!(matches!(log.clean_paced(&request(&log, None), &pace), Err(CleanLogError::Stopped)));
+        assert_eq!(pairs(&log), before);
+    }
+    assert!(log.clean(&request(&log, None)).unwrap().is_some());
 }
