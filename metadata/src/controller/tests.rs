@@ -2,23 +2,28 @@
 
 use std::collections::BTreeMap;
 
+use proptest::{collection::vec, prelude::*};
+
 use super::*;
 use crate::{
     config::{ConfigDef, ConfigTable, Kind},
     image::{BrokerImage, ConfigResource, ImageBuilder, TopicChange, record::BrokerRecord},
     model::BrokerId,
-    store::{Change, ChangeBatch, Revision, Write},
+    store::{Change, ChangeBatch, Revision, Snapshot, Versioned, Write},
 };
 
 /// A cluster that takes every decision at once.
 struct Cluster {
     builder: ImageBuilder,
+    /// What a store would hold.
+    stored: BTreeMap<String, Versioned>,
     next_id: u128,
 }
 
 impl Cluster {
     fn of(brokers: &[(u32, bool)]) -> Cluster {
-        let mut cluster = Cluster { builder: ImageBuilder::new(BrokerId(1), BTreeMap::new()), next_id: 100 };
+        let mut cluster =
+            Cluster { builder: ImageBuilder::new(BrokerId(1), BTreeMap::new()), stored: BTreeMap::new(), next_id: 100 };
         let mut decision = Decision::default();
         for &(id, fenced) in brokers {
             let broker = BrokerImage {
@@ -39,12 +44,25 @@ impl Cluster {
     }
 
     fn take(&mut self, decision: Decision) {
-        let changes = decision.transaction.writes.into_iter().map(|write| match write {
-            Write::Put(key, value) => Change { key, value: Some(value) },
-            Write::Delete(key) => Change { key, value: None },
-        });
-        let revision = Revision(self.image().revision().0 + 1);
-        self.builder.apply(&ChangeBatch { revision, changes: changes.collect() }).unwrap();
+        let modified = Revision(self.image().revision().0 + 1);
+        let mut changes = Vec::new();
+        for write in decision.transaction.writes {
+            match write {
+                Write::Put(key, value) => {
+                    self.stored.insert(key.clone(), Versioned { value: value.clone(), modified });
+                    changes.push(Change { key, value: Some(value) });
+                }
+                Write::Delete(key) => {
+                    self.stored.remove(&key);
+                    changes.push(Change { key, value: None });
+                }
+            }
+        }
+        self.builder.apply(&ChangeBatch { revision: modified, changes }).unwrap();
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { revision: self.image().revision(), entries: self.stored.clone().into_iter().collect() }
     }
 
     fn create(&mut self, topics: &[NewTopic]) -> Vec<Result<(), CreateTopicError>> {
@@ -282,10 +300,88 @@ fn a_list_setting_of_the_broker_is_edited_from_its_default() {
 
 #[test]
 fn a_reloaded_image_shows_no_change_where_nothing_changed() {
-    let cluster = Cluster::of(&[(1, false)]).with_topic("t", 3, 1);
+    let mut cluster = Cluster::of(&[(1, false)]).with_topic("t", 3, 1).with_topic("u", 1, 1);
     let before = cluster.image().clone();
-    let mut builder = cluster.builder;
-    let batch = ChangeBatch { revision: Revision(99), changes: Vec::new() };
-    builder.apply(&batch).unwrap();
-    assert!(builder.image().changes_since(&before).is_empty());
+    let snapshot = cluster.snapshot();
+    cluster.builder.load(&snapshot).unwrap();
+    assert!(cluster.image().changes_since(&before).is_empty());
+}
+
+/// What somebody may do to a cluster of a few topics.
+#[derive(Clone, Debug)]
+enum Action {
+    Create(u8, u32),
+    Delete(u8),
+    Grow(u8, i32),
+    Alter(u8, &'static str),
+    AlterAll(&'static str),
+}
+
+fn any_action() -> impl Strategy<Value = Action> {
+    let topic = 0..4u8;
+    let value = prop_oneof![Just("1000"), Just("2000"), Just("nonsense"), Just("")];
+    prop_oneof![
+        (topic.clone(), 1..4u32).prop_map(|(topic, partitions)| Action::Create(topic, partitions)),
+        topic.clone().prop_map(Action::Delete),
+        (topic.clone(), 0..6i32).prop_map(|(topic, count)| Action::Grow(topic, count)),
+        (topic, value.clone()).prop_map(|(topic, value)| Action::Alter(topic, value)),
+        value.prop_map(Action::AlterAll),
+    ]
+}
+
+fn act(cluster: &mut Cluster, action: &Action) {
+    let named = |topic: &u8| format!("topic-{topic}");
+    let op = |value: &str| if value.is_empty() { ConfigOp::Delete } else { ConfigOp::Set(value.to_owned()) };
+    match action {
+        Action::Create(topic, partitions) => drop(cluster.create(&[spread(&named(topic), Some(*partitions), None)])),
+        Action::Delete(topic) => {
+            let ids: Vec<TopicId> = cluster.image().topic(&named(topic)).iter().map(|topic| topic.id).collect();
+            let (_, decision) = delete_topics(cluster.image(), &ids);
+            cluster.take(decision);
+        }
+        Action::Grow(topic, count) => {
+            let grow = GrowTopic { name: named(topic), count: *count, assignments: None };
+            let (_, decision) = create_partitions(cluster.image(), &[grow], 0);
+            cluster.take(decision);
+        }
+        Action::Alter(topic, value) => {
+            drop(cluster.alter(AlterResource::Topic(named(topic)), &[("retention.ms", op(value))]));
+        }
+        Action::AlterAll(value) => {
+            let all = AlterResource::Other(ConfigResource::BrokerDefaults);
+            // Only what a broker would have checked gets this far.
+            if *value != "nonsense" {
+                drop(cluster.alter(all, &[("log.retention.ms", op(value))]));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_image_that_follows_equals_one_that_is_read_anew(actions in vec(any_action(), 0..40)) {
+        let mut cluster = Cluster::of(&[(1, false), (2, false)]);
+        for action in &actions {
+            let before = cluster.image().clone();
+            act(&mut cluster, action);
+            let mut anew = ImageBuilder::new(BrokerId(1), BTreeMap::new());
+            anew.load(&cluster.snapshot()).unwrap();
+            let (followed, anew) = (cluster.image(), anew.image());
+            prop_assert_eq!(followed.topics(), anew.topics());
+            prop_assert_eq!(followed.partition_count(), anew.partition_count());
+            prop_assert_eq!(followed.configs(), anew.configs());
+            for topic in followed.topics().values() {
+                prop_assert_eq!(followed.topic_by_id(topic.id), Some(topic));
+            }
+            // What changed is what differs, and each topic is told of once.
+            for change in followed.changes_since(&before) {
+                let now = match &change {
+                    TopicChange::Created(now) => before.topic_by_id(now.id).is_none().then_some(now),
+                    TopicChange::Altered { before: old, now } => (old != now).then_some(now),
+                    TopicChange::Deleted(old) => followed.topic_by_id(old.id).is_none().then_some(old),
+                };
+                prop_assert!(now.is_some(), "{change:?}");
+            }
+        }
+    }
 }
