@@ -86,7 +86,8 @@ impl Storage {
                 Err(not_ours) => Err(not_ours),
             }
         };
-        let dirs = settings.dirs.iter().map(open).collect::<Result<_, _>>()?;
+        let dirs = settings.dirs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        partitions.set_log_dirs(dirs.iter().map(|dir| dir.health.clone()).collect());
         Ok(Arc::new(Storage { node: owner.node, partitions, dirs, settings, attach, shown: Mutex::new(None) }))
     }
 

@@ -9,7 +9,7 @@ use varve_metadata::{
     store::Revision,
 };
 
-use super::Partition;
+use super::{LogDirHealth, Partition};
 
 /// A topic with at least one partition here.
 #[derive(Debug)]
@@ -73,6 +73,7 @@ impl LocalTopic {
 #[derive(Debug)]
 pub struct Partitions {
     topics: RwLock<Topics>,
+    log_dirs: RwLock<Vec<Arc<LogDirHealth>>>,
     shows: watch::Sender<Revision>,
 }
 
@@ -84,7 +85,7 @@ struct Topics {
 
 impl Default for Partitions {
     fn default() -> Partitions {
-        Partitions { topics: RwLock::default(), shows: watch::Sender::new(Revision(0)) }
+        Partitions { topics: RwLock::default(), log_dirs: RwLock::default(), shows: watch::Sender::new(Revision(0)) }
     }
 }
 
@@ -135,6 +136,16 @@ impl Partitions {
             *shown = revision.max(*shown);
             newer
         });
+    }
+
+    /// The directories that hold them, in the order of the configuration; failed ones too.
+    pub fn log_dirs(&self) -> Vec<Arc<LogDirHealth>> {
+        self.log_dirs.read().clone()
+    }
+
+    /// Says which directories there are.
+    pub(super) fn set_log_dirs(&self, dirs: Vec<Arc<LogDirHealth>>) {
+        *self.log_dirs.write() = dirs;
     }
 
     /// All partitions, in no order.

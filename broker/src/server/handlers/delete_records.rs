@@ -13,7 +13,7 @@ use varve_metadata::{
 };
 
 use crate::{
-    partition::DeleteRecordsError,
+    partition::{DeleteRecordsError, LookupError},
     server::{Broker, RequestContext},
 };
 
@@ -54,8 +54,10 @@ fn delete(broker: &Broker, topic: &TopicImage, index: i32, offset: i64) -> Resul
         return Err(ResponseError::InvalidTopicException);
     }
     // The table of partitions follows the image; what is in the one will soon be in the other.
-    let partition =
-        broker.partitions.find(topic.name.as_str(), index).map_err(|_| ResponseError::NotLeaderOrFollower)?;
+    let partition = broker.partitions.find(topic.name.as_str(), index).map_err(|missing| match missing {
+        LookupError::Offline => ResponseError::KafkaStorageError,
+        LookupError::UnknownTopic | LookupError::UnknownPartition => ResponseError::NotLeaderOrFollower,
+    })?;
     if !topic.config.cleanup.delete {
         return Err(ResponseError::PolicyViolation);
     }

@@ -51,22 +51,12 @@ pub(crate) async fn handle(
             archive.entry(partition.topic().to_string()).or_default().push(there);
         }
     }
-    let failed: HashSet<&Path> = wanted
+    let dirs = broker.partitions.log_dirs();
+    let mut results: Vec<DescribeLogDirsResult> = dirs
         .iter()
-        .filter(|partition| partition.log_dir().is_failed())
-        .map(|partition| partition.log_dir().path.as_path())
-        .collect();
-    let mut results: Vec<DescribeLogDirsResult> = broker
-        .config
-        .logs
-        .dirs
-        .iter()
-        .map(|dir| {
-            let path = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-            if failed.contains(path.as_path()) {
-                return result(&path).with_error_code(ResponseError::KafkaStorageError.code());
-            }
-            describe(&path, local.remove(path.as_path()).or_else(|| local.remove(dir.as_path())).unwrap_or_default())
+        .map(|dir| match dir.is_failed() {
+            true => result(&dir.path).with_error_code(ResponseError::KafkaStorageError.code()),
+            false => describe(&dir.path, local.remove(dir.path.as_path()).unwrap_or_default()),
         })
         .collect();
     if broker.config.archive.enabled {
@@ -110,7 +100,8 @@ fn describe(dir: &Path, sizes: Sizes) -> DescribeLogDirsResult {
 }
 
 fn result(dir: &Path) -> DescribeLogDirsResult {
-    DescribeLogDirsResult::default().with_log_dir(text(&dir.to_string_lossy()))
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    DescribeLogDirsResult::default().with_log_dir(text(&absolute.to_string_lossy()))
 }
 
 fn topics(sizes: Sizes) -> Vec<DescribeLogDirsTopic> {

@@ -10,6 +10,8 @@ mod alter_settings;
 pub(super) mod api_versions;
 mod cluster_view;
 mod config_view;
+#[cfg(test)]
+mod configs_test;
 pub(super) mod create_partitions;
 pub(super) mod create_topics;
 pub(super) mod delete_groups;
