@@ -13,15 +13,14 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fs::{self, File, OpenOptions},
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
-use rustix::fs::FlockOperation::NonBlockingLockExclusive;
 use uuid::Uuid;
 use varve_metadata::model::{BrokerId, Offset, PartitionIndex, Timestamp, TopicId, TopicName};
 
@@ -29,16 +28,14 @@ use super::{
     LocalLog, LogConfig, OpenError, Recovered, RecoveryStart,
     checkpoint::{self, CheckpointError},
     error::LogDirError,
+    ownership::{lock, read_topic_id, storage, take_ownership, write_topic_id},
 };
 
-const META_PROPERTIES: &str = "meta.properties";
-const LOCK: &str = ".lock";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const CLEANED_BELOW: &str = "cleaner-offset-checkpoint";
-const PARTITION_METADATA: &str = "partition.metadata";
 const DELETE_SUFFIX: &str = "-delete";
 /// Longest name that a directory may have.
 const MAX_NAME_BYTES: usize = 255;
@@ -61,13 +58,19 @@ pub struct LogDir {
     path: PathBuf,
     directory_id: String,
     clean: bool,
-    recovery_points: HashMap<Key, Offset>,
-    log_starts: HashMap<Key, Offset>,
-    high_watermarks: HashMap<Key, Offset>,
+    known: Mutex<Known>,
     cleaned_below: Mutex<BTreeMap<Key, Offset>>,
-    /// Checkpoints are replaced as a whole, one writer at a time.
-    writing: Mutex<()>,
     _lock: File,
+}
+
+/// What the checkpoints say, kept up with what is written to them.
+#[derive(Debug)]
+struct Known {
+    recovery_points: BTreeMap<Key, Offset>,
+    log_starts: BTreeMap<Key, Offset>,
+    high_watermarks: BTreeMap<Key, Offset>,
+    /// Logs that the process before closed and that nobody has opened since.
+    untouched: HashSet<Key>,
 }
 
 /// A partition's directory.
@@ -114,14 +117,19 @@ impl LogDir {
             Err(error) => return Err(error.into()),
         };
         remove_deleted(path)?;
+        let recovery_points = read_offsets(&path.join(RECOVERY_POINTS))?;
+        let known = Known {
+            // A log that the last checkpoint does not name was not closed with the others.
+            untouched: recovery_points.keys().filter(|_| clean).cloned().collect(),
+            recovery_points,
+            log_starts: read_offsets(&path.join(LOG_STARTS))?,
+            high_watermarks: read_offsets(&path.join(HIGH_WATERMARKS))?,
+        };
         Ok(LogDir {
             directory_id,
             clean,
-            recovery_points: read_offsets(&path.join(RECOVERY_POINTS))?,
-            log_starts: read_offsets(&path.join(LOG_STARTS))?,
-            high_watermarks: read_offsets(&path.join(HIGH_WATERMARKS))?,
-            cleaned_below: Mutex::new(read_offsets(&path.join(CLEANED_BELOW))?.into_iter().collect()),
-            writing: Mutex::new(()),
+            known: Mutex::new(known),
+            cleaned_below: Mutex::new(read_offsets(&path.join(CLEANED_BELOW))?),
             path: path.to_owned(),
             _lock: lock,
         })
@@ -191,18 +199,18 @@ impl LogDir {
     }
 
     fn start_of(&self, topic: &TopicName, index: PartitionIndex) -> RecoveryStart {
+        let mut known = self.known.lock();
         let key = (topic.clone(), index);
-        let offset = |offsets: &HashMap<Key, Offset>| offsets.get(&key).copied().unwrap_or_default();
         RecoveryStart {
-            clean: self.clean,
-            recovery_point: offset(&self.recovery_points),
-            log_start: offset(&self.log_starts),
+            clean: known.untouched.remove(&key),
+            recovery_point: known.recovery_points.get(&key).copied().unwrap_or_default(),
+            log_start: known.log_starts.get(&key).copied().unwrap_or_default(),
         }
     }
 
     /// The partition's high watermark at the last checkpoint.
     pub fn high_watermark(&self, topic: &TopicName, index: PartitionIndex) -> Option<Offset> {
-        self.high_watermarks.get(&(topic.clone(), index)).copied()
+        self.known.lock().high_watermarks.get(&(topic.clone(), index)).copied()
     }
 
     /// Where the last round of compaction ended, for [`CleanRequest::checkpoint`](super::CleanRequest).
@@ -229,8 +237,7 @@ impl LogDir {
         if !changed {
             return Ok(());
         }
-        let lines = known.iter().map(|((topic, index), offset)| format!("{topic} {index} {offset}"));
-        checkpoint::replace(&self.path.join(CLEANED_BELOW), &checkpoint::render(lines))
+        self.write_offsets(CLEANED_BELOW, &known)
     }
 
     /// Takes the log's directory out of the way of a new topic of the same name. Returns where it is now, for the caller to
@@ -254,23 +261,35 @@ impl LogDir {
         Ok(aside)
     }
 
-    /// Writes recovery points, log starts and high watermarks of all logs in this directory.
+    /// Writes recovery points, log starts and high watermarks of all logs that are open in this directory. What is known of
+    /// others that are still there stays: records must not come back because their log was offline for a while.
     ///
     /// # Errors
     /// [`CheckpointError`]; each file then has its old text or its new one.
     pub fn checkpoint(&self, logs: &[Checkpointed<'_>]) -> Result<(), CheckpointError> {
-        let _turn = self.writing.lock();
-        let write = |name, offset: &dyn Fn(&Checkpointed<'_>) -> Offset| {
-            let line = |log: &Checkpointed<'_>| {
-                let Checkpointed { topic, index, .. } = log;
-                format!("{topic} {index} {}", offset(log))
-            };
-            checkpoint::replace(&self.path.join(name), &checkpoint::render(logs.iter().map(line)))
+        let mut known = self.known.lock();
+        let key = |log: &Checkpointed<'_>| (log.topic.clone(), log.index);
+        let open: HashSet<Key> = logs.iter().map(key).collect();
+        let is_there = |(topic, index): &Key| {
+            open.contains(&(topic.clone(), *index)) || self.partition_path(topic, *index).is_dir()
         };
+        known.log_starts.retain(|key, _| is_there(key));
+        known.high_watermarks.retain(|key, _| is_there(key));
+        for log in logs {
+            known.log_starts.insert(key(log), log.log.start().0);
+            known.high_watermarks.insert(key(log), log.high_watermark);
+        }
+        // A log that is not open is checked from its beginning when it comes back: nobody can say what reached the disk.
+        known.recovery_points = logs.iter().map(|log| (key(log), log.log.recovery_point())).collect();
         // The log start first: a log must not come back with records that were deleted.
-        write(LOG_STARTS, &|log| log.log.start().0)?;
-        write(RECOVERY_POINTS, &|log| log.log.recovery_point())?;
-        write(HIGH_WATERMARKS, &|log| log.high_watermark)
+        self.write_offsets(LOG_STARTS, &known.log_starts)?;
+        self.write_offsets(RECOVERY_POINTS, &known.recovery_points)?;
+        self.write_offsets(HIGH_WATERMARKS, &known.high_watermarks)
+    }
+
+    fn write_offsets(&self, name: &str, offsets: &BTreeMap<Key, Offset>) -> Result<(), CheckpointError> {
+        let lines = offsets.iter().map(|((topic, index), offset)| format!("{topic} {index} {offset}"));
+        checkpoint::replace(&self.path.join(name), &checkpoint::render(lines))
     }
 
     /// Marks the directory as cleanly shut down: the next start reads no batches. Every log must have been
@@ -284,66 +303,7 @@ impl LogDir {
     }
 }
 
-/// Locks the directory against a process of ours (`flock`) and against one of Kafka's (`fcntl`).
-fn lock(dir: &Path) -> Result<File, LogDirError> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK))?;
-    let held = rustix::fs::flock(&file, NonBlockingLockExclusive)
-        .and_then(|()| rustix::fs::fcntl_lock(&file, NonBlockingLockExclusive));
-    match held {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Err(LogDirError::Locked(dir.to_owned())),
-        Err(error) => Err(io::Error::from(error).into()),
-    }
-}
-
-/// Checks that the directory is `owner`'s, or makes it so if it is nobody's. Returns its id.
-fn take_ownership(dir: &Path, owner: &LogDirOwner) -> Result<String, LogDirError> {
-    let path = dir.join(META_PROPERTIES);
-    let text = checkpoint::read(&path).map_err(storage)?;
-    let known = parse_properties(&text);
-    let node = owner.node.to_string();
-    let foreign = |name, found: &str, expected: &str| LogDirError::Foreign {
-        path: path.clone(),
-        name,
-        found: found.to_owned(),
-        expected: expected.to_owned(),
-    };
-    for (name, expected) in [("version", "1"), ("cluster.id", owner.cluster_id.as_str()), ("node.id", &node)] {
-        match known.get(name) {
-            Some(found) if *found != expected => return Err(foreign(name, found, expected)),
-            Some(_) => {}
-            None if known.is_empty() => {}
-            None => return Err(foreign(name, "", expected)),
-        }
-    }
-    if let Some(id) = known.get("directory.id") {
-        return Ok((*id).to_owned());
-    }
-    // Kafka's ids are all of one kind: random, in 22 characters of base64url.
-    let id = TopicId::random().to_string();
-    let text = format!("#\ncluster.id={}\ndirectory.id={id}\nnode.id={node}\nversion=1\n", owner.cluster_id);
-    checkpoint::replace(&path, &text).map_err(storage)?;
-    Ok(id)
-}
-
-fn storage(error: CheckpointError) -> LogDirError {
-    match error {
-        CheckpointError::Io(error) => error.into(),
-        error @ CheckpointError::Malformed(_) => io::Error::new(io::ErrorKind::InvalidData, error).into(),
-    }
-}
-
-/// Names and values of a properties file that needs no escapes.
-fn parse_properties(text: &str) -> BTreeMap<&str, &str> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with(['#', '!']))
-        .filter_map(|line| line.split_once(['=', ':']))
-        .map(|(name, value)| (name.trim(), value.trim()))
-        .collect()
-}
-
-fn read_offsets(path: &Path) -> Result<HashMap<Key, Offset>, LogDirError> {
+fn read_offsets(path: &Path) -> Result<BTreeMap<Key, Offset>, LogDirError> {
     let text = checkpoint::read(path).map_err(storage)?;
     let entries = checkpoint::parse(&text, |line| {
         let mut words = line.split_ascii_whitespace();
@@ -352,7 +312,7 @@ fn read_offsets(path: &Path) -> Result<HashMap<Key, Offset>, LogDirError> {
         let offset = Offset::from_wire(words.next()?.parse().ok()?)?;
         words.next().is_none().then_some(((topic, index), offset))
     });
-    entries.map(HashMap::from_iter).map_err(storage)
+    entries.map(BTreeMap::from_iter).map_err(storage)
 }
 
 /// Topic and partition of a directory's name; `None` for other names, those of deleted partitions among them.
@@ -372,25 +332,10 @@ fn remove_deleted(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// `None` if the directory does not say whose it is, or not legibly.
-fn read_topic_id(dir: &Path) -> Option<TopicId> {
-    let text = fs::read_to_string(dir.join(PARTITION_METADATA)).ok()?;
-    let known = parse_properties(&text);
-    if known.get("version") != Some(&"0") {
-        return None;
-    }
-    known.get("topic_id")?.parse().ok()
-}
-
-fn write_topic_id(dir: &Path, id: TopicId) -> io::Result<()> {
-    let temporary = dir.join(format!("{PARTITION_METADATA}.tmp"));
-    fs::write(&temporary, format!("version: 0\ntopic_id: {id}\n"))?;
-    fs::rename(temporary, dir.join(PARTITION_METADATA))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::ownership::META_PROPERTIES;
     use crate::local::tests::{all, at, batch, client, ms, values};
 
     fn owner() -> LogDirOwner {
@@ -467,6 +412,32 @@ mod tests {
         drop(dir);
         LogDir::open(at_path.path(), &owner()).unwrap();
         assert!(!aside.exists(), "a deletion that a crash interrupts is finished at the next start");
+    }
+
+    #[test]
+    fn a_log_that_was_offline_keeps_its_start_and_is_checked_when_it_comes_back() {
+        let at_path = tempfile::tempdir().unwrap();
+        let (a, b) = (TopicId::random(), TopicId::random());
+        let (name_a, name_b) = (topic("a"), topic("b"));
+        let of = |log, topic| Checkpointed { topic, index: PartitionIndex(0), log, high_watermark: at(1) };
+        let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+        let (log_a, log_b) = (open_log(&dir, "a", a).0, open_log(&dir, "b", b).0);
+        for log in [&log_a, &log_b] {
+            log.append(&batch(&["x", "y"]), client()).unwrap();
+            log.advance_log_start(at(1)).unwrap();
+            log.close().unwrap();
+        }
+        dir.checkpoint(&[of(&log_a, &name_a), of(&log_b, &name_b)]).unwrap();
+        dir.mark_clean(&[of(&log_a, &name_a)]).unwrap();
+        drop((dir, log_a, log_b));
+        let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+        let checked = |name, id| {
+            let (log, recovered) = open_log(&dir, name, id);
+            (log.start().0, recovered.segments_checked)
+        };
+        assert_eq!(checked("b", b), (at(1), 1), "the mark does not speak for it");
+        assert_eq!(checked("a", a), (at(1), 0));
+        assert_eq!(checked("a", a), (at(1), 1), "the mark is good for one open");
     }
 
     #[test]

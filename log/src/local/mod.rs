@@ -22,6 +22,7 @@ mod log;
 mod log_dir;
 mod lookup;
 mod open;
+mod ownership;
 mod prepare;
 mod producer_snapshot;
 mod producer_state;
