@@ -11,6 +11,10 @@ pub mod sweep;
 pub mod worker;
 
 mod compact;
+#[cfg(test)]
+mod crash_store;
 mod lease;
 mod rewrite;
+#[cfg(test)]
+mod simulation;
 mod source;
