@@ -4,7 +4,6 @@ mod config;
 mod content;
 mod dump;
 mod out;
-mod self_log;
 #[cfg(test)]
 mod subcommands_test;
 mod tier;
@@ -14,8 +13,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-
-pub use self_log::start_self_log;
 
 use crate::config::{BrokerConfig, Loaded, Sources};
 
