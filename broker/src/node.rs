@@ -104,10 +104,11 @@ impl Node {
         };
         let storage = Storage::open(&owner, partitions, settings, Box::new(|_, _| {}))?;
         storage.apply(&metadata.image()).await;
+        metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
         tasks.spawn(storage.clone().checkpoint_every(config.logs.recovery_checkpoint_interval, stop.clone()));
 
-        let server = Server::new(broker.clone(), limits(&config));
+        let server = Server::measured(broker.clone(), limits(&config), &metrics);
         let mut bound = Vec::new();
         for listener in &config.listeners.listeners {
             bound.push((listener, bind(&server, listener).await?));

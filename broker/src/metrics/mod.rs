@@ -5,18 +5,23 @@
 //! [`Metrics::before_scrape`]. Labels are bounded: APIs, kinds, directories, topics; never a client or a partition.
 
 mod disk;
+mod storage;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 pub use disk::{DiskGauges, TimeToFull};
+pub use storage::StorageMetrics;
+
+use crate::partition::Partitions;
 
 /// The node's counters. Clones count into the same.
 #[derive(Clone)]
@@ -56,27 +61,6 @@ pub struct ConnectionMetrics {
     refused: IntCounterVec,
 }
 
-/// Logs on the local disk and in the archive, by topic.
-#[derive(Clone, Debug)]
-pub struct StorageMetrics {
-    /// Record bytes appended.
-    pub appended_bytes: IntCounterVec,
-    /// Records appended.
-    pub appended_records: IntCounterVec,
-    /// Bytes of logs on the local disk.
-    pub local_bytes: IntGaugeVec,
-    /// Bytes of objects that manifests name.
-    pub archive_bytes: IntGaugeVec,
-    /// Partitions that this node leads.
-    pub partitions: IntGauge,
-    /// Partitions that take no writes because of their disk.
-    pub offline_partitions: IntGauge,
-    /// Age of the oldest record that should be in the archive and is not.
-    pub upload_lag_seconds: GaugeVec,
-    /// Bytes in sealed segments that are not in the archive yet.
-    pub upload_backlog_bytes: IntGauge,
-}
-
 impl Metrics {
     /// Fresh counters in a registry of their own.
     ///
@@ -101,6 +85,15 @@ impl Metrics {
     /// Has `refresh` run each time before the counters are read. It must not block for long: a scrape waits for it.
     pub fn before_scrape(&self, refresh: impl Fn() + Send + 'static) {
         self.refreshers.lock().push(Box::new(refresh));
+    }
+
+    /// Has the sizes of `partitions`, and the free space of the directories, looked up before each scrape.
+    pub fn watch_storage(&self, partitions: Arc<Partitions>, dirs: impl IntoIterator<Item = PathBuf>) {
+        let (storage, disks) = (self.storage.clone(), DiskGauges::new(&self.registry, dirs));
+        self.before_scrape(move || {
+            storage.measure(&partitions);
+            disks.refresh();
+        });
     }
 
     /// All counters in Prometheus' text format.
@@ -193,48 +186,6 @@ impl ConnectionMetrics {
     }
 }
 
-impl StorageMetrics {
-    fn new(registry: &Registry) -> StorageMetrics {
-        let counters = |name, help| keep(registry, IntCounterVec::new(Opts::new(name, help), &["topic"]));
-        let gauges = |name, help| keep(registry, IntGaugeVec::new(Opts::new(name, help), &["topic"]));
-        StorageMetrics {
-            appended_bytes: counters("varve_appended_bytes_total", "Bytes of record batches appended"),
-            appended_records: counters("varve_appended_records_total", "Records appended"),
-            local_bytes: gauges("varve_local_log_bytes", "Bytes of logs on the local disk"),
-            archive_bytes: gauges("varve_archive_bytes", "Bytes of objects that manifests name"),
-            partitions: keep(registry, IntGauge::new("varve_partitions", "Partitions that this node leads")),
-            offline_partitions: keep(
-                registry,
-                IntGauge::new("varve_offline_partitions", "Partitions that take no writes because of their disk"),
-            ),
-            upload_lag_seconds: keep(
-                registry,
-                GaugeVec::new(
-                    Opts::new(
-                        "varve_upload_lag_seconds",
-                        "Age of the oldest record in a sealed segment that is not in the archive yet",
-                    ),
-                    &["topic"],
-                ),
-            ),
-            upload_backlog_bytes: keep(
-                registry,
-                IntGauge::new("varve_upload_backlog_bytes", "Bytes in sealed segments that are not in the archive yet"),
-            ),
-        }
-    }
-
-    /// Forgets a deleted topic, so that its last numbers do not stand for ever.
-    pub fn forget(&self, topic: &str) {
-        // A topic that nothing was counted for is not there to forget.
-        let _ = self.appended_bytes.remove_label_values(&[topic]);
-        let _ = self.appended_records.remove_label_values(&[topic]);
-        let _ = self.local_bytes.remove_label_values(&[topic]);
-        let _ = self.archive_bytes.remove_label_values(&[topic]);
-        let _ = self.upload_lag_seconds.remove_label_values(&[topic]);
-    }
-}
-
 /// A declared metric, in the registry.
 fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("name and labels are constant and valid");
@@ -264,13 +215,11 @@ mod tests {
         register_build_info(metrics.registry());
         metrics.requests.answered("Produce", Duration::from_micros(70));
         metrics.connections.refused("address");
-        metrics.storage.local_bytes.with_label_values(&["logs"]).set(42);
         let text = metrics.text();
         for line in [
             "# HELP varve_request_seconds Time from",
             "varve_request_seconds_bucket{api=\"Produce\",le=\"0.0001\"} 1",
             "varve_connections_refused_total{limit=\"address\"} 1",
-            "varve_local_log_bytes{topic=\"logs\"} 42",
             "varve_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
@@ -280,18 +229,9 @@ mod tests {
     #[test]
     fn sizes_are_refreshed_right_before_they_are_read() {
         let metrics = Metrics::new();
-        let partitions = metrics.storage.partitions.clone();
-        metrics.before_scrape(move || partitions.inc());
-        assert!(metrics.text().contains("varve_partitions 1"));
-        assert!(metrics.text().contains("varve_partitions 2"));
-    }
-
-    #[test]
-    fn a_deleted_topic_is_forgotten() {
-        let metrics = Metrics::new();
-        metrics.storage.appended_bytes.with_label_values(&["gone"]).inc();
-        metrics.storage.forget("gone");
-        metrics.storage.forget("never there");
-        assert!(!metrics.text().contains("gone"));
+        let open = metrics.connections.open.clone();
+        metrics.before_scrape(move || open.inc());
+        assert!(metrics.text().contains("varve_connections 1"));
+        assert!(metrics.text().contains("varve_connections 2"));
     }
 }

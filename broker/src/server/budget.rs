@@ -25,6 +25,11 @@ impl RequestBudget {
         RequestBudget { free: Arc::new(Semaphore::new(total_units as usize)), total_units }
     }
 
+    /// Bytes taken at this time.
+    pub(super) fn taken_bytes(&self) -> usize {
+        (self.total_units as usize).saturating_sub(self.free.available_permits()) * UNIT_BYTES
+    }
+
     /// Waits for `bytes`. A request larger than the whole budget takes all of it: it is served alone, not never.
     /// Cancel-safe: giving up loses the place in the queue and nothing else.
     pub(super) async fn reserve(&self, bytes: usize) -> Reservation {

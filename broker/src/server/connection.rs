@@ -68,6 +68,7 @@ pub(super) async fn serve(
             received: Instant::now(),
         };
         let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
+        shared.measured.answered(header.api.key, context.received.elapsed());
         // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
         drop((context, reservation));
         connection.write(reply).await?;
@@ -89,6 +90,7 @@ impl Connection<'_> {
             }
         }
         let bytes = frame::check_length(self.buffer.get_i32(), self.shared.limits.frame_bytes)?;
+        self.shared.measured.requests.received_bytes.inc_by((LENGTH_BYTES + bytes) as u64);
         // Small frames are bounded by the number of connections.
         let reservation = match bytes {
             ..=FIRST_READ_BYTES => None,
@@ -128,11 +130,17 @@ impl Connection<'_> {
     }
 
     async fn write(&mut self, reply: Reply) -> Result<(), Closed> {
+        let bytes = match &reply {
+            Reply::Frame(frame) => frame.len() as u64,
+            Reply::Fetch(frame) => frame.bytes(),
+            Reply::Nothing => 0,
+        };
         match reply {
             Reply::Frame(frame) => self.stream.write_all(&frame).await?,
             Reply::Fetch(frame) => transfer::send(&mut self.stream, frame).await?,
             Reply::Nothing => {}
         }
+        self.shared.measured.requests.sent_bytes.inc_by(bytes);
         Ok(())
     }
 }

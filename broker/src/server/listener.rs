@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::{Broker, budget::RequestBudget, connection};
+use super::{Broker, budget::RequestBudget, connection, measured::Measured};
+use crate::metrics::Metrics;
 
 /// Name of a listener, as in `listeners` (`PLAINTEXT`, `INTERNAL`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,16 +67,25 @@ pub(super) struct Shared {
     pub(super) broker: Arc<Broker>,
     pub(super) limits: Limits,
     pub(super) budget: RequestBudget,
+    pub(super) measured: Measured,
     tasks: TaskTracker,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Server {
-    /// A server without listeners yet.
+    /// A server without listeners yet, which counts for nobody.
     pub fn new(broker: Arc<Broker>, limits: Limits) -> Server {
+        Server::measured(broker, limits, &Metrics::new())
+    }
+
+    /// A server without listeners yet, which counts connections and requests in `metrics`.
+    pub fn measured(broker: Arc<Broker>, limits: Limits, metrics: &Metrics) -> Server {
         let budget = RequestBudget::new(limits.request_bytes);
-        let shared = Shared { broker, limits, budget, tasks: TaskTracker::new(), open: Mutex::new(HashMap::new()) };
-        Server { shared: Arc::new(shared) }
+        let (taken, memory) = (budget.clone(), metrics.requests.memory_bytes.clone());
+        metrics.before_scrape(move || memory.set(i64::try_from(taken.taken_bytes()).unwrap_or(i64::MAX)));
+        let measured = Measured::new(metrics);
+        let (tasks, open) = (TaskTracker::new(), Mutex::new(HashMap::new()));
+        Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, open }) }
     }
 
     /// Opens a listener and accepts in the background until the broker's shutdown token is cancelled. Port 0 takes a
@@ -143,13 +153,18 @@ async fn accept(shared: Arc<Shared>, name: ListenerName, listener: TcpListener) 
                 }
             }
         };
-        let Some(place) = Place::take(&shared, peer.ip()) else {
-            warn!(listener = %name.0, %peer, "connection refused: too many are open");
-            continue;
+        let place = match Place::take(&shared, peer.ip()) {
+            Ok(place) => place,
+            Err(limit) => {
+                shared.measured.connections.refused(limit);
+                warn!(listener = %name.0, %peer, limit, "connection refused: too many are open");
+                continue;
+            }
         };
         let (shared, name) = (shared.clone(), name.clone());
         shared.tasks.clone().spawn(async move {
             if let Err(reason) = connection::serve(&shared, stream, peer, name).await {
+                shared.measured.closed(&reason);
                 debug!(%peer, %reason, "connection closed");
             }
             drop(place);
@@ -164,20 +179,27 @@ struct Place {
 }
 
 impl Place {
-    fn take(shared: &Arc<Shared>, ip: IpAddr) -> Option<Place> {
+    /// A place for a connection from `ip`, or which limit is in its way: `total` or `address`.
+    fn take(shared: &Arc<Shared>, ip: IpAddr) -> Result<Place, &'static str> {
         let mut open = shared.open.lock();
         let total: usize = open.values().sum();
         let from_ip = open.get(&ip).copied().unwrap_or(0);
-        if total >= shared.limits.connections || from_ip >= shared.limits.connections_per_ip {
-            return None;
+        if total >= shared.limits.connections {
+            return Err("total");
+        }
+        if from_ip >= shared.limits.connections_per_ip {
+            return Err("address");
         }
         open.insert(ip, from_ip + 1);
-        Some(Place { shared: shared.clone(), ip })
+        shared.measured.connections.accepted.inc();
+        shared.measured.connections.open.inc();
+        Ok(Place { shared: shared.clone(), ip })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.shared.measured.connections.open.dec();
         let mut open = self.shared.open.lock();
         if let Some(count) = open.get_mut(&self.ip) {
             *count -= 1;

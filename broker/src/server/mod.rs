@@ -26,6 +26,7 @@ mod handlers;
 mod listener;
 mod log_levels;
 pub(crate) mod lookup;
+mod measured;
 mod producer_ids;
 mod resource_type;
 #[cfg(test)]

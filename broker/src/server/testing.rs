@@ -23,6 +23,7 @@ use varve_metadata::{
 use super::{Broker, Limits, ListenerName, LogLevels, Server};
 use crate::{
     config::{BrokerConfig, Sources},
+    metrics::Metrics,
     partition::{Partitions, Storage, StorageSettings},
 };
 
@@ -30,6 +31,7 @@ use crate::{
 pub(crate) struct TestNode {
     pub(crate) broker: Arc<Broker>,
     pub(crate) address: SocketAddr,
+    pub(crate) metrics: Metrics,
     _server: Server,
     _dir: tempfile::TempDir,
 }
@@ -63,7 +65,9 @@ impl TestNode {
         let storage = Storage::open(&owner, broker.partitions.clone(), settings, Box::new(|_, _| {})).unwrap();
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
         tokio::spawn(broker.groups.clone().follow(broker.clone()));
-        let server = Server::new(broker.clone(), limits);
+        let metrics = Metrics::new();
+        metrics.watch_storage(broker.partitions.clone(), broker.config.logs.dirs.clone());
+        let server = Server::measured(broker.clone(), limits, &metrics);
         let address = server.listen(ListenerName("PLAINTEXT".into()), ([127, 0, 0, 1], 0).into()).unwrap();
         let endpoint = Endpoint { host: address.ip().to_string(), port: address.port() };
         let registration = BrokerImage {
@@ -74,7 +78,7 @@ impl TestNode {
             fenced: false,
         };
         broker.metadata.register(registration).await.unwrap();
-        TestNode { broker, address, _server: server, _dir: dir }
+        TestNode { broker, address, metrics, _server: server, _dir: dir }
     }
 
     /// Makes a topic and waits until its partitions are open.

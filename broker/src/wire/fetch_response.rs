@@ -36,6 +36,17 @@ pub(crate) struct Splice {
     pub(crate) source: Source,
 }
 
+impl FetchFrame {
+    /// Size of the whole frame, its length prefix included.
+    pub(crate) fn bytes(&self) -> u64 {
+        let spliced = self.splices.iter().map(|splice| match &splice.source {
+            Source::Memory(bytes) => bytes.len() as u64,
+            Source::File { len, .. } => u64::from(*len),
+        });
+        self.head.len() as u64 + spliced.sum::<u64>()
+    }
+}
+
 /// Where records are.
 #[derive(Debug)]
 pub(crate) enum Source {

@@ -1,0 +1,75 @@
+//! Sizes of logs and archive by topic, looked up when somebody asks.
+
+use std::collections::BTreeMap;
+
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::keep;
+use crate::partition::Partitions;
+
+/// Logs on the local disk and in the archive, by topic.
+#[derive(Clone, Debug)]
+pub struct StorageMetrics {
+    /// Record bytes appended since the node opened the partitions.
+    appended_bytes: IntCounterVec,
+    /// Bytes of logs on the local disk.
+    local_bytes: IntGaugeVec,
+    /// Bytes of objects that manifests name.
+    archive_bytes: IntGaugeVec,
+    /// Partitions that this node leads.
+    partitions: IntGauge,
+    /// Partitions that take no writes because of their disk.
+    offline_partitions: IntGauge,
+}
+
+#[derive(Debug, Default)]
+struct Sizes {
+    appended: u64,
+    local: u64,
+    archive: u64,
+}
+
+impl StorageMetrics {
+    pub(super) fn new(registry: &Registry) -> StorageMetrics {
+        let gauges = |name, help| keep(registry, IntGaugeVec::new(Opts::new(name, help), &["topic"]));
+        let appended =
+            Opts::new("varve_appended_bytes_total", "Bytes of record batches appended since the node started");
+        StorageMetrics {
+            appended_bytes: keep(registry, IntCounterVec::new(appended, &["topic"])),
+            local_bytes: gauges("varve_local_log_bytes", "Bytes of logs on the local disk"),
+            archive_bytes: gauges("varve_archive_bytes", "Bytes of objects that manifests name"),
+            partitions: keep(registry, IntGauge::new("varve_partitions", "Partitions that this node leads")),
+            offline_partitions: keep(
+                registry,
+                IntGauge::new("varve_offline_partitions", "Partitions that take no writes because of their disk"),
+            ),
+        }
+    }
+
+    /// Asks every partition for its sizes. A deleted topic's last numbers go.
+    pub fn measure(&self, partitions: &Partitions) {
+        let (mut topics, mut here, mut failed) = (BTreeMap::<String, Sizes>::new(), 0, 0);
+        for partition in partitions.all() {
+            here += 1;
+            failed += i64::from(partition.log_dir().is_failed());
+            let sizes = topics.entry(partition.topic().as_str().to_owned()).or_default();
+            sizes.appended += partition.appended_bytes();
+            sizes.local += partition.log().size();
+            sizes.archive += partition.remote().map_or(0, |remote| remote.size());
+        }
+        self.partitions.set(here);
+        self.offline_partitions.set(failed);
+        self.appended_bytes.reset();
+        self.local_bytes.reset();
+        self.archive_bytes.reset();
+        for (topic, sizes) in topics {
+            self.appended_bytes.with_label_values(&[&topic]).inc_by(sizes.appended);
+            self.local_bytes.with_label_values(&[&topic]).set(signed(sizes.local));
+            self.archive_bytes.with_label_values(&[&topic]).set(signed(sizes.archive));
+        }
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,104 @@
+//! What the server counts, with each API's histogram looked up once and not with every request.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kafka_protocol::messages::ApiKey;
+use prometheus::Histogram;
+
+use super::{connection::Closed, dispatch::DispatchError};
+use crate::{
+    metrics::{ConnectionMetrics, Metrics, RequestMetrics},
+    wire::{api::SERVED, frame::FrameError},
+};
+
+/// The server's counters.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) connections: ConnectionMetrics,
+    pub(super) requests: RequestMetrics,
+    seconds: BTreeMap<i16, Histogram>,
+}
+
+impl Measured {
+    pub(super) fn new(metrics: &Metrics) -> Measured {
+        let seconds = |key: ApiKey| metrics.requests.seconds_of(&format!("{key:?}"));
+        Measured {
+            connections: metrics.connections.clone(),
+            requests: metrics.requests.clone(),
+            seconds: SERVED.iter().map(|api| (api.key as i16, seconds(api.key))).collect(),
+        }
+    }
+
+    pub(super) fn answered(&self, key: ApiKey, took: Duration) {
+        if let Some(seconds) = self.seconds.get(&(key as i16)) {
+            seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    /// A connection was closed by the node and not by its client.
+    pub(super) fn closed(&self, reason: &Closed) {
+        let label = match reason {
+            // Neither is a failed request: nobody asked anything.
+            Closed::Idle | Closed::Io(_) => return,
+            Closed::Refused(refused) => match refused {
+                DispatchError::Frame(FrameError::Version { .. }) => "version",
+                DispatchError::Frame(_) => "frame",
+                DispatchError::Shape { .. } | DispatchError::Decode { .. } => "malformed",
+                DispatchError::Encode(_) | DispatchError::Records(_) => "answer",
+                DispatchError::Unanswerable => "acks_0",
+                DispatchError::Panic { .. } => "panic",
+            },
+        };
+        self.requests.failed(label);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+    use tokio::io::AsyncReadExt;
+
+    use crate::server::{Limits, testing::TestNode};
+
+    #[tokio::test]
+    async fn requests_connections_and_sizes_are_counted() {
+        let limits = Limits { connections: 1, ..Limits::default() };
+        let node = TestNode::start_with(limits).await;
+        node.create_topic("logs", 2, &[]).await;
+        let mut client = node.connect().await;
+        for _ in 0..2 {
+            client.ask(0, &ApiVersionsRequest::default()).await;
+        }
+        client.ask(1, &MetadataRequest::default()).await;
+        let mut refused = tokio::net::TcpStream::connect(node.address).await.unwrap();
+        assert_eq!(refused.read(&mut [0]).await.unwrap_or(0), 0, "closed at once");
+        let text = node.metrics.text();
+        for line in [
+            "varve_request_seconds_count{api=\"ApiVersions\"} 2",
+            "varve_request_seconds_count{api=\"Metadata\"} 1",
+            "varve_request_seconds_count{api=\"Produce\"} 0",
+            "varve_connections 1",
+            "varve_connections_refused_total{limit=\"total\"} 1",
+            "varve_partitions 2",
+            "varve_local_log_bytes{topic=\"logs\"} 0",
+            "varve_offline_partitions 0",
+            "varve_disk_free_bytes{dir=",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("varve_sent_bytes_total 0\n") && !text.contains("varve_received_bytes_total 0\n"));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_no_request_is_counted_by_its_reason() {
+        let node = TestNode::start().await;
+        let mut client = node.connect().await;
+        client.send_raw(&[0, 0, 0, 11, 0, 0, 0, 99, 0, 0, 0, 7, 0xff, 0xff, 0]).await;
+        assert_eq!(client.receive_raw().await, None);
+        assert!(
+            node.metrics.text().contains("varve_request_failures_total{reason=\"version\"} 1"),
+            "{}",
+            node.metrics.text()
+        );
+    }
+}
