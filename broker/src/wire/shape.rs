@@ -2,7 +2,7 @@
 //!
 //! The generated decoders of `kafka-protocol` reserve memory for as many elements as the bytes claim, so a body of ten
 //! bytes could ask for gigabytes. A [`Shape`] says what a request looks like in each version; [`Shape::check`] follows it
-//! over the bytes, without allocating, and refuses a body that is shorter or longer than its counts say or that holds
+//! over the bytes, without allocating, and refuses a body that is shorter than its counts say or that holds
 //! more elements than a request may. What passed cannot make the decoder reserve more than [`MAX_ELEMENTS`] elements.
 
 use bytes::Buf;
@@ -67,9 +67,6 @@ pub(crate) enum ShapeError {
     /// A field or count needs more bytes than there are.
     #[error("the request ends inside a field")]
     Short,
-    /// Bytes are left behind the last field.
-    #[error("{0} bytes follow the request's last field")]
-    Long(usize),
     /// A length below -1.
     #[error("a length of {0}")]
     Length(i32),
@@ -87,15 +84,16 @@ impl Shape {
         version >= self.flexible_since
     }
 
-    /// Follows this shape over `body`.
+    /// Follows this shape over `body`; returns how many bytes are left behind the last field. They are ignored, as Kafka
+    /// does: librdkafka's Metadata for all topics leaves three.
     ///
     /// # Errors
     /// [`ShapeError`]: the decoder must not see this body.
-    pub(crate) fn check(&self, version: i16, body: &[u8]) -> Result<(), ShapeError> {
+    pub(crate) fn check(&self, version: i16, body: &[u8]) -> Result<usize, ShapeError> {
         let flexible = self.is_flexible(version);
         let mut walk = Walk { rest: body, version, flexible, elements: MAX_ELEMENTS, unknown_tags: MAX_UNKNOWN_TAGS };
         walk.fields(self.fields)?;
-        if walk.rest.is_empty() { Ok(()) } else { Err(ShapeError::Long(walk.rest.len())) }
+        Ok(walk.rest.len())
     }
 }
 
@@ -245,8 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn bytes_behind_the_last_field_are_refused() {
-        assert_eq!(NAMES.check(0, &[0, 0, 0, 0, 7]), Err(ShapeError::Long(1)));
-        assert_eq!(NAMES.check(1, &[1, 0]), Ok(()));
+    fn bytes_behind_the_last_field_are_counted() {
+        assert_eq!(NAMES.check(0, &[0, 0, 0, 0, 7]), Ok(1));
+        assert_eq!(NAMES.check(1, &[1, 0]), Ok(0));
     }
 }

@@ -86,7 +86,7 @@ mod tests {
         let mut bytes = Vec::new();
         nine.encode(&mut bytes, 9).unwrap();
         let ten = as_version_10(&bytes, 1 + 4 + 1 + 1 + 1);
-        assert_eq!(OFFSET_COMMIT.check(10, &ten), Ok(()));
+        assert_eq!(OFFSET_COMMIT.check(10, &ten), Ok(0));
         let mut expected = nine;
         expected.topics[0].topic_id = Uuid::from_u128(0xabcd);
         assert_eq!(decode(10, ten.into()).unwrap(), expected);

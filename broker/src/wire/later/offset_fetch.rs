@@ -108,7 +108,7 @@ mod tests {
         let mut bytes = Vec::new();
         nine.encode(&mut bytes, 9).unwrap();
         let ten = as_version_10(&bytes, 1 + 2 + 2 + 4 + 1);
-        assert_eq!(OFFSET_FETCH.check(10, &ten), Ok(()));
+        assert_eq!(OFFSET_FETCH.check(10, &ten), Ok(0));
         let mut expected = nine;
         expected.groups[0].topics.as_mut().unwrap()[0].topic_id = Uuid::from_u128(0xabcd);
         assert_eq!(decode(10, ten.into()).unwrap(), expected);
