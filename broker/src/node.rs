@@ -108,6 +108,9 @@ impl Node {
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
         tasks.spawn(storage.clone().checkpoint_every(config.logs.recovery_checkpoint_interval, stop.clone()));
 
+        broker.groups.register(&metrics);
+        tasks.spawn(broker.groups.clone().follow(broker.clone()));
+
         let server = Server::measured(broker.clone(), limits(&config), &metrics);
         let mut bound = Vec::new();
         for listener in &config.listeners.listeners {

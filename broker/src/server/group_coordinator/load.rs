@@ -54,7 +54,9 @@ pub(super) async fn load(seat: Arc<Seat>, loads: Arc<Semaphore>, max_bytes: u32)
     match read_all(&seat, max_bytes).await {
         Ok(shard) => {
             let stats = shard.stats();
-            tracing::info!(partition = %index, groups = stats.groups, offsets = stats.offsets, "loaded groups");
+            if stats.groups > 0 {
+                tracing::info!(partition = %index, groups = stats.groups, offsets = stats.offsets, "loaded groups");
+            }
             seat.serve(shard);
         }
         Err(error) => {
