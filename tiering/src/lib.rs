@@ -8,5 +8,6 @@
 
 pub mod layout;
 pub mod manifest;
+pub mod plan;
 pub mod raw;
 pub mod tier;

@@ -117,6 +117,26 @@ pub struct LocalLog {
     /// One round of compaction at a time.
     pub(super) cleaning: Mutex<()>,
     pub(super) recovery_point: AtomicU64,
+    pub(super) on_seal: SealListener,
+}
+
+/// Who wants to know that a segment was sealed.
+#[derive(Default)]
+pub(super) struct SealListener(RwLock<Option<Arc<dyn Fn() + Send + Sync>>>);
+
+impl SealListener {
+    pub(super) fn call(&self) {
+        let listener = self.0.read().clone();
+        if let Some(listener) = listener {
+            listener();
+        }
+    }
+}
+
+impl std::fmt::Debug for SealListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealListener")
+    }
 }
 
 /// What only appends and upkeep touch.
@@ -216,6 +236,12 @@ impl LocalLog {
     /// Puts new settings in force.
     pub fn update_config(&self, config: Arc<LogConfig>) {
         *self.config.write() = config;
+    }
+
+    /// Calls `listener` whenever a segment was sealed, in place of the one set before. It is called in the middle of an
+    /// append, so it only leaves word for somebody else.
+    pub fn on_seal(&self, listener: impl Fn() + Send + Sync + 'static) {
+        *self.on_seal.0.write() = Some(Arc::new(listener));
     }
 
     /// The partition's directory.

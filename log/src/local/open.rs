@@ -98,6 +98,7 @@ impl LocalLog {
             flushing: Mutex::new(()),
             cleaning: Mutex::new(()),
             recovery_point: AtomicU64::new(recovery_point.get()),
+            on_seal: Default::default(),
         };
         Ok((log, loader.recovered))
     }

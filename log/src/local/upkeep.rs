@@ -80,6 +80,9 @@ impl LocalLog {
         if let Some(files) = replaced {
             files.delete()?;
         }
+        if !empty {
+            self.on_seal.call();
+        }
         Ok(base)
     }
 

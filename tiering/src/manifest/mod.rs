@@ -30,3 +30,4 @@ pub use entry::{ObjectId, ObjectKind, RemoteObject, Removed, RemovedEntry};
 pub use find::Place;
 pub use leaf::{Leaf, LeafRef, Limits};
 pub use version::Manifest;
+pub(crate) use version::Stretch;

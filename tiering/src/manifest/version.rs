@@ -37,6 +37,12 @@ pub(super) enum Chunk {
     Leaf(LeafRef),
 }
 
+/// A look at a [`Chunk`].
+pub(crate) enum Stretch<'a> {
+    Leaf(&'a LeafRef),
+    Run(&'a [RemoteObject]),
+}
+
 impl Chunk {
     pub(super) fn base(&self) -> Offset {
         match self {
@@ -155,6 +161,14 @@ impl Manifest {
     /// All entries that need no leaf, in offset order.
     pub fn inline_objects(&self) -> impl DoubleEndedIterator<Item = &RemoteObject> {
         self.chunks.iter().flat_map(|chunk| if let Chunk::Inline(run) = chunk { run.as_slice() } else { &[] })
+    }
+
+    /// Entries in offset order: a leaf, or a run of inline objects.
+    pub(crate) fn stretches(&self) -> impl Iterator<Item = Stretch<'_>> {
+        self.chunks.iter().map(|chunk| match chunk {
+            Chunk::Leaf(leaf) => Stretch::Leaf(leaf),
+            Chunk::Inline(run) => Stretch::Run(run),
+        })
     }
 
     /// Whether no object is listed.

@@ -1,9 +1,10 @@
 //! IO: the bucket, the manifests in it, uploads, the archiver, cold reads.
 //!
 //! [`bucket`] is the one door to the object store; [`cluster`] says whose bucket it is; [`manifests`] loads and publishes;
-//! [`partition`] is the handle through which everyone reads and changes one partition's manifest; [`cold`] reads what lies
-//! there.
+//! [`partition`] is the handle through which everyone reads and changes one partition's manifest; [`upload`] and
+//! [`archiver`] bring sealed segments in; [`cold`] reads what lies there.
 
+pub mod archiver;
 pub mod bucket;
 pub mod cluster;
 pub mod cold;

@@ -1,0 +1,140 @@
+//! What the archiver does with one partition, and when it looks again. Pure.
+//!
+//! Order everywhere: object, then manifest, then local delete; on the way out the manifest first.
+
+use std::time::Duration;
+
+use varve_log::local::SealedSegment;
+use varve_metadata::{
+    config::TopicConfig,
+    model::{Offset, Timestamp},
+};
+
+use crate::manifest::{Manifest, ManifestError, RemoteObject, Stretch};
+
+/// What a topic's settings ask of the archiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Sealed segments go up.
+    pub uploads: bool,
+    /// The archive is to be emptied, because archiving was turned off with `remote.log.delete.on.disable`.
+    pub empties: bool,
+    /// An active segment is sealed this long after its first record; `None`: only as the log itself does.
+    pub seal_after: Option<Duration>,
+    /// Records are dropped from both tiers after this time.
+    pub retention_time: Option<Duration>,
+    /// Bytes of log in both tiers, each record counted once.
+    pub retention_bytes: Option<u64>,
+    /// Archived records leave the local disk after this time.
+    pub local_time: Option<Duration>,
+    /// Archived records leave the local disk when it holds more than this.
+    pub local_bytes: Option<u64>,
+}
+
+impl Policy {
+    /// What `config` asks.
+    pub fn of(config: &TopicConfig) -> Policy {
+        let uploads = config.remote_storage && !config.remote_copy_disable;
+        // Without `delete` in cleanup.policy nothing goes by time or size, and a compacted log is kept whole on the local
+        // disk: it is small, and coordinators read it from there.
+        let deletes = config.cleanup.delete;
+        // Where nothing goes up, there is no local copy to give up before the record itself goes (KIP-950).
+        let local = deletes && uploads;
+        Policy {
+            uploads,
+            empties: !config.remote_storage && config.remote_delete_on_disable,
+            // A quarter of the time is left for the upload itself and for a bucket that is slow.
+            seal_after: config.archive_lag.filter(|_| uploads).map(|lag| lag * 3 / 4),
+            retention_time: config.retention_time.filter(|_| deletes),
+            retention_bytes: config.retention_bytes.filter(|_| deletes),
+            local_time: config.local_retention_time.filter(|_| local),
+            local_bytes: config.local_retention_bytes.filter(|_| local),
+        }
+    }
+}
+
+/// What is to go up next: the first of `sealed` that reaches beyond what is archived, if all of it is decided (below the
+/// last stable offset). Segments that compaction emptied are skipped: the next object answers for their offsets.
+///
+/// The object's base is always `archived`, so that coverage has no gap even where the local log has one.
+pub fn next_upload(sealed: Vec<SealedSegment>, archived: Offset, last_stable: Offset) -> Option<SealedSegment> {
+    sealed
+        .into_iter()
+        .find(|segment| segment.end > archived && segment.bytes > 0)
+        .filter(|next| next.end <= last_stable)
+}
+
+/// How far total retention moves the log start within the archive: the first object that is neither outlived (its newest
+/// record is older than `time`) nor wholly in front of the newest `bytes` of log. `local_only` are the bytes of log that
+/// only the local disk has. [`Manifest::end`] if nothing in the archive is to stay.
+///
+/// # Errors
+/// [`ManifestError::LeafNeeded`]: take that leaf inline and ask again.
+pub fn retained_from(
+    manifest: &Manifest,
+    now: Timestamp,
+    time: Option<Duration>,
+    bytes: Option<u64>,
+    local_only: u64,
+) -> Result<Offset, ManifestError> {
+    let mut surplus = bytes.map_or(0, |bytes| (manifest.log_bytes() + local_only).saturating_sub(bytes));
+    let goes = |newest: Option<Timestamp>, log_bytes: u64, surplus: u64| {
+        outlived(now, time, newest) || (surplus >= log_bytes && surplus > 0)
+    };
+    for stretch in manifest.stretches() {
+        match stretch {
+            Stretch::Leaf(leaf) if goes(leaf.max_timestamp, leaf.log_bytes, surplus) => {
+                surplus = surplus.saturating_sub(leaf.log_bytes);
+            }
+            // Some of it may go; only its entries can tell.
+            Stretch::Leaf(leaf) => return Err(ManifestError::LeafNeeded(Box::new(leaf.clone()))),
+            Stretch::Run(run) => {
+                for object in run {
+                    if !goes(object.max_timestamp, object.log_bytes, surplus) {
+                        return Ok(object.base.max(manifest.log_start().0));
+                    }
+                    surplus = surplus.saturating_sub(object.log_bytes);
+                }
+            }
+        }
+    }
+    Ok(manifest.end())
+}
+
+fn outlived(now: Timestamp, time: Option<Duration>, newest: Option<Timestamp>) -> bool {
+    time.zip(newest)
+        .is_some_and(|(time, newest)| u128::from(now.millis().saturating_sub(newest.millis())) > time.as_millis())
+}
+
+/// When to look at a partition again if nothing happens before.
+///
+/// `active_since`: when the active segment got its first record. `regular`: the time between two looks for retention.
+pub fn look_again_after(
+    policy: &Policy,
+    now: Timestamp,
+    active_since: Option<Timestamp>,
+    segment_time: Duration,
+    regular: Duration,
+) -> Duration {
+    let until_sealed = |after: Duration| match active_since {
+        Some(since) => after.saturating_sub(Duration::from_millis(now.millis().saturating_sub(since.millis()))),
+        // A first record may come right after this look. Seen half-way, its segment is still sealed in time.
+        None => after / 2,
+    };
+    let lag = policy.seal_after.map(until_sealed);
+    let roll = active_since.map(|_| until_sealed(segment_time));
+    // A moment in the past still means a moment's pause, so that a log that will not roll does not spin.
+    [lag, roll].into_iter().flatten().fold(regular, Duration::min).max(Duration::from_millis(100))
+}
+
+/// Bytes of log that only the local disk has: the part of `sealed`, the segments that end above `archived`, and the active
+/// segment.
+pub fn local_only_bytes(sealed: &[SealedSegment], active_bytes: u64) -> u64 {
+    sealed.iter().map(|segment| segment.bytes).fold(active_bytes, u64::saturating_add)
+}
+
+/// Whether `manifest` lists `object` already: a publication whose answer was lost did happen.
+pub fn lists(manifest: &Manifest, object: &RemoteObject) -> bool {
+    // It was the last one when it was published; others may stand behind it by now.
+    manifest.inline_objects().rev().any(|listed| listed.id == object.id && listed.base == object.base)
+}

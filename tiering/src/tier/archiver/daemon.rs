@@ -1,0 +1,354 @@
+//! The tasks of the archiver.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+use varve_metadata::model::{PartitionId, Timestamp};
+
+use super::{
+    metrics::ArchiverMetrics,
+    pressure::HotPressure,
+    schedule::Schedule,
+    tend::{LocalPartition, TendError, Tended, Tools},
+};
+use crate::{
+    layout::Version,
+    tier::{
+        partition::{RemotePartition, UpdateError},
+        upload::ByteRate,
+        wall_clock,
+    },
+};
+
+/// First pause after a failure; doubles up to [`LONGEST_PAUSE`], and the pause taken is random in its upper half.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Between two measurements of hot data and lag.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// How an archiver works.
+#[derive(Clone)]
+pub struct ArchiverOptions {
+    /// Partitions worked on at once.
+    pub workers: usize,
+    /// Bytes per second that go up, all partitions together.
+    pub upload_rate: Option<NonZeroU64>,
+    /// Time between two looks at a partition for retention (`log.retention.check.interval.ms`).
+    pub check_interval: Duration,
+    /// Bytes of local log that all partitions together may have.
+    pub hot_limit: Option<u64>,
+    /// The wall clock.
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+impl Default for ArchiverOptions {
+    fn default() -> ArchiverOptions {
+        ArchiverOptions {
+            workers: 4,
+            upload_rate: None,
+            check_interval: Duration::from_secs(5 * 60),
+            hot_limit: None,
+            clock: Arc::new(wall_clock),
+        }
+    }
+}
+
+/// The daemon. Dropping it stops it without waiting; [`Archiver::stop`] waits.
+pub struct Archiver {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    dispatcher: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    schedule: Mutex<Schedule>,
+    care: RwLock<HashMap<PartitionId, Arc<Care>>>,
+    /// Rung when something may have become due earlier than the dispatcher knows.
+    bell: Notify,
+    started: Instant,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    tools: Tools,
+    pressure: Arc<HotPressure>,
+}
+
+/// What is to be done for a partition.
+struct Care {
+    work: Work,
+    failures: AtomicU32,
+}
+
+enum Work {
+    Tend(Tended),
+    /// Its topic was deleted: the manifest must say so.
+    Bury(Arc<RemotePartition>),
+}
+
+impl Archiver {
+    /// Starts the tasks on the current runtime.
+    pub fn start(options: ArchiverOptions, metrics: ArchiverMetrics) -> Archiver {
+        let tools = Tools { rate: ByteRate::new(options.upload_rate), metrics, regular: options.check_interval };
+        let shared = Arc::new(Shared {
+            schedule: Mutex::default(),
+            care: RwLock::default(),
+            bell: Notify::new(),
+            started: Instant::now(),
+            clock: options.clock,
+            tools,
+            pressure: Arc::new(HotPressure::new(options.hot_limit)),
+        });
+        let stop = CancellationToken::new();
+        let dispatcher = tokio::spawn(Arc::clone(&shared).dispatch(options.workers.max(1), stop.clone()));
+        let meter = tokio::spawn(Arc::clone(&shared).measure(stop.clone()));
+        Archiver { shared, stop, dispatcher: Mutex::new(vec![dispatcher, meter]) }
+    }
+
+    /// Takes a partition that this broker leads into its care. `spread` delays the first look by a random part of it, so
+    /// that the partitions of a starting node do not all ask the bucket at once.
+    pub fn add(&self, local: Arc<dyn LocalPartition>, remote: Arc<RemotePartition>, spread: Duration) {
+        let partition = remote.partition();
+        let shared = Arc::downgrade(&self.shared);
+        local.log().on_seal(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.wake(partition, Duration::ZERO);
+            }
+        });
+        self.shared.take_care(partition, Work::Tend(Tended::new(local, remote)), spread.mul_f64(random()));
+    }
+
+    /// Lets go of a partition: it is closed, or another broker leads it. Work under way ends by itself.
+    pub fn remove(&self, partition: PartitionId) {
+        self.shared.care.write().remove(&partition);
+        self.shared.schedule.lock().remove(partition);
+        self.shared.count();
+    }
+
+    /// Removes everything remote of a partition whose topic was deleted: the manifest says so as soon as the bucket takes
+    /// it, and the sweep deletes objects after the grace period.
+    pub fn delete(&self, remote: Arc<RemotePartition>) {
+        self.shared.take_care(remote.partition(), Work::Bury(remote), Duration::ZERO);
+    }
+
+    /// Looks at a partition now: its log start moved, its settings changed, or its leader epoch did.
+    pub fn wake(&self, partition: PartitionId) {
+        if self.shared.care.read().contains_key(&partition) {
+            self.shared.wake(partition, Duration::ZERO);
+        }
+    }
+
+    /// How full the hot tier is. Producers ask it.
+    pub fn pressure(&self) -> &Arc<HotPressure> {
+        &self.shared.pressure
+    }
+
+    /// What it does, in numbers.
+    pub fn metrics(&self) -> &ArchiverMetrics {
+        &self.shared.tools.metrics
+    }
+
+    /// Stops, and waits until nothing is under way. Uploads in the middle are given up; the next start repeats them.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let tasks = std::mem::take(&mut *self.dispatcher.lock());
+        for task in tasks {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task of the archiver panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Archiver {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shared {
+    /// Monotonic time since the start.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn take_care(&self, partition: PartitionId, work: Work, after: Duration) {
+        let care = Arc::new(Care { work, failures: AtomicU32::new(0) });
+        self.care.write().insert(partition, care);
+        self.wake(partition, after);
+        self.count();
+    }
+
+    fn wake(&self, partition: PartitionId, after: Duration) {
+        self.schedule.lock().wake(partition, self.now() + after);
+        self.bell.notify_one();
+    }
+
+    fn count(&self) {
+        self.tools.metrics.partitions.set(self.care.read().len() as i64);
+    }
+
+    async fn dispatch(self: Arc<Shared>, workers: usize, stop: CancellationToken) {
+        let free = Arc::new(Semaphore::new(workers));
+        let tasks = TaskTracker::new();
+        loop {
+            let permit = tokio::select! {
+                () = stop.cancelled() => break,
+                permit = Arc::clone(&free).acquire_owned() => permit.expect("never closed"),
+            };
+            let Some(partition) = self.next(&stop).await else { break };
+            let (shared, stop) = (Arc::clone(&self), stop.clone());
+            tasks.spawn(async move {
+                // Given back also if the work panics: one broken partition must not take the others' worker.
+                let _permit = permit;
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = shared.work_on(partition) => {}
+                }
+            });
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// Waits for a partition that is due; `None` when it is time to stop.
+    async fn next(&self, stop: &CancellationToken) -> Option<PartitionId> {
+        loop {
+            let rung = self.bell.notified();
+            let due = {
+                let mut schedule = self.schedule.lock();
+                if let Some(partition) = schedule.take(self.now()) {
+                    return Some(partition);
+                }
+                schedule.next_due()
+            };
+            let sleep = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(self.started + due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = rung => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    async fn work_on(&self, partition: PartitionId) {
+        let Some(care) = self.care.read().get(&partition).cloned() else { return };
+        let outcome = match &care.work {
+            Work::Tend(tended) => tended.look(&self.tools, (self.clock)()).await,
+            Work::Bury(remote) => match self.bury(remote).await {
+                // Nothing is left to do, as after a look that finds the topic deleted.
+                Ok(()) => Err(TendError::Deleted),
+                Err(error) => Err(TendError::from(error)),
+            },
+        };
+        let again = match outcome {
+            Ok(again) => {
+                care.failures.store(0, Ordering::Relaxed);
+                again
+            }
+            Err(TendError::Deleted) => {
+                self.finish(partition, &care);
+                return;
+            }
+            Err(error) => self.after_failure(partition, &care, &error),
+        };
+        let now = self.now();
+        self.schedule.lock().give_back(partition, now.saturating_add(again), now);
+        self.bell.notify_one();
+    }
+
+    fn after_failure(&self, partition: PartitionId, care: &Care, error: &TendError) -> Duration {
+        self.tools.metrics.failures.inc();
+        let failures = care.failures.fetch_add(1, Ordering::Relaxed);
+        let error: &dyn std::error::Error = error;
+        let chain = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+        let error_text = chain.collect::<Vec<_>>().join(": ");
+        let tend_error = error.downcast_ref::<TendError>();
+        if let Some(TendError::Upload(crate::tier::upload::UploadError::Damaged { .. })) = tend_error {
+            self.tools.metrics.damaged.inc();
+        }
+        if tend_error.is_some_and(|error| !error.is_weather()) {
+            tracing::error!(%partition, error = error_text, "the archive of this partition needs attention");
+            return self.tools.regular;
+        }
+        tracing::warn!(%partition, failures, error = error_text, "archiving failed, trying again");
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+        pause.mul_f64(0.5 + random() / 2.0)
+    }
+
+    async fn bury(&self, remote: &RemotePartition) -> Result<(), UpdateError> {
+        let manifest = remote.refresh().await?;
+        if manifest.version() != Version::NONE && manifest.deleted_at().is_none() {
+            let now = (self.clock)();
+            remote.update(|manifest| Ok(manifest.deleted(now))).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is left to do for `care`, unless other work took its place meanwhile.
+    fn finish(&self, partition: PartitionId, done: &Arc<Care>) {
+        let mut care = self.care.write();
+        if care.get(&partition).is_some_and(|current| Arc::ptr_eq(current, done)) {
+            care.remove(&partition);
+            self.schedule.lock().remove(partition);
+            drop(care);
+            self.count();
+        }
+    }
+
+    async fn measure(self: Arc<Shared>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(MEASURE_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.measure_once(),
+            }
+        }
+    }
+
+    fn measure_once(&self) {
+        let care: Vec<Arc<Care>> = self.care.read().values().cloned().collect();
+        let now = (self.clock)();
+        let (mut hot, mut pending, mut lag) = (0, 0, Duration::ZERO);
+        for tended in
+            care.iter().filter_map(|care| if let Work::Tend(tended) = &care.work { Some(tended) } else { None })
+        {
+            hot += tended.local.log().size();
+            let (bytes, waiting) = tended.pending(now);
+            pending += bytes;
+            lag = lag.max(waiting);
+        }
+        self.pressure.measure(hot, self.now());
+        let metrics = &self.tools.metrics;
+        metrics.hot_bytes.set(hot as i64);
+        metrics.hot_limit_bytes.set(self.pressure.limit().unwrap_or(0) as i64);
+        metrics.pending_bytes.set(pending as i64);
+        metrics.lag_seconds.set(lag.as_secs() as i64);
+        metrics.time_to_full_seconds.set(self.pressure.time_to_full().map_or(-1, |left| left.as_secs() as i64));
+    }
+}
+
+/// A random number from 0 to 1.
+fn random() -> f64 {
+    let random = u32::from_le_bytes(*Uuid::new_v4().as_bytes().first_chunk().expect("16 bytes"));
+    f64::from(random) / f64::from(u32::MAX)
+}

@@ -1,0 +1,90 @@
+//! What the archiver does and how far behind it is, seen from outside.
+
+use prometheus::{IntCounter, IntGauge, Opts, Registry};
+
+/// Counters of one archiver; clones count into the same.
+#[derive(Clone, Debug)]
+pub struct ArchiverMetrics {
+    /// Segments uploaded and published.
+    pub uploaded_segments: IntCounter,
+    /// Their bytes.
+    pub uploaded_bytes: IntCounter,
+    /// Looks at a partition that ended in a failure and will be repeated.
+    pub failures: IntCounter,
+    /// Segments found damaged on the local disk, which do not go up.
+    pub damaged: IntCounter,
+    /// Local segments deleted because of retention.
+    pub deleted_local_segments: IntCounter,
+    /// Partitions in the archiver's care.
+    pub partitions: IntGauge,
+    /// Sealed bytes that are not in the archive yet.
+    pub pending_bytes: IntGauge,
+    /// Age of the longest waiting sealed segment, in seconds.
+    pub lag_seconds: IntGauge,
+    /// Local bytes of all partitions.
+    pub hot_bytes: IntGauge,
+    /// The limit for them; 0 if there is none.
+    pub hot_limit_bytes: IntGauge,
+    /// Seconds until that limit at the present growth; -1 if it does not grow or there is none.
+    pub time_to_full_seconds: IntGauge,
+}
+
+impl ArchiverMetrics {
+    /// Fresh counters, not yet seen by anyone.
+    pub fn new() -> ArchiverMetrics {
+        let counter = |name, help| IntCounter::with_opts(Opts::new(name, help)).expect("constant and valid");
+        let gauge = |name, help| IntGauge::with_opts(Opts::new(name, help)).expect("constant and valid");
+        ArchiverMetrics {
+            uploaded_segments: counter("varve_archive_uploaded_segments_total", "Segments uploaded and published"),
+            uploaded_bytes: counter("varve_archive_uploaded_bytes_total", "Bytes of segments uploaded and published"),
+            failures: counter("varve_archive_failures_total", "Archive work that failed and will be repeated"),
+            damaged: counter("varve_archive_damaged_segments_total", "Local segments too damaged to archive"),
+            deleted_local_segments: counter(
+                "varve_archive_deleted_local_segments_total",
+                "Local segments deleted by retention",
+            ),
+            partitions: gauge("varve_archive_partitions", "Partitions in the archiver's care"),
+            pending_bytes: gauge("varve_archive_pending_bytes", "Sealed bytes that are not in the archive yet"),
+            lag_seconds: gauge(
+                "varve_archive_lag_seconds",
+                "Seconds that the oldest sealed segment waits for the archive",
+            ),
+            hot_bytes: gauge("varve_hot_bytes", "Bytes of local log of all partitions"),
+            hot_limit_bytes: gauge("varve_hot_limit_bytes", "Limit of the bytes of local log; 0 if there is none"),
+            time_to_full_seconds: gauge(
+                "varve_hot_time_to_full_seconds",
+                "Seconds until the hot limit at the present growth; -1 if it is not in sight",
+            ),
+        }
+    }
+
+    /// Shows them in `registry`.
+    ///
+    /// # Errors
+    /// If they, or others of the same name, are already there.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let counters = [
+            &self.uploaded_segments,
+            &self.uploaded_bytes,
+            &self.failures,
+            &self.damaged,
+            &self.deleted_local_segments,
+        ];
+        let gauges = [
+            &self.partitions,
+            &self.pending_bytes,
+            &self.lag_seconds,
+            &self.hot_bytes,
+            &self.hot_limit_bytes,
+            &self.time_to_full_seconds,
+        ];
+        counters.into_iter().try_for_each(|counter| registry.register(Box::new(counter.clone())))?;
+        gauges.into_iter().try_for_each(|gauge| registry.register(Box::new(gauge.clone())))
+    }
+}
+
+impl Default for ArchiverMetrics {
+    fn default() -> ArchiverMetrics {
+        ArchiverMetrics::new()
+    }
+}

@@ -1,0 +1,375 @@
+//! One look at one partition: everything that is due is done, in the order that loses nothing.
+
+use std::{io, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use varve_log::local::{LocalLog, ReadError, RemovedFiles, RollError, SealedSegment};
+use varve_metadata::{
+    config::TopicConfig,
+    model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, Timestamp},
+};
+
+use super::metrics::ArchiverMetrics;
+use crate::{
+    layout::Version,
+    manifest::{Manifest, ManifestError, RemoteObject, Writer},
+    plan::{self, Policy},
+    tier::{
+        manifests::StoreError,
+        partition::{RemotePartition, UpdateError},
+        upload::{ByteRate, Part, UploadError, upload},
+    },
+};
+
+/// Segments of one partition that go up in one look; then others get their turn.
+const UPLOADS_PER_LOOK: usize = 4;
+/// A sealed segment with an open transaction is looked at again after this time.
+const UNDECIDED: Duration = Duration::from_secs(2);
+
+/// What the archiver needs of a partition on this broker.
+pub trait LocalPartition: Send + Sync + 'static {
+    /// The local log.
+    fn log(&self) -> &LocalLog;
+    /// The epoch in which this broker leads it.
+    fn leader_epoch(&self) -> LeaderEpoch;
+    /// Below it all records are committed and their transactions decided.
+    fn last_stable_offset(&self) -> LastStableOffset;
+    /// The topic's settings in force.
+    fn topic_config(&self) -> Arc<TopicConfig>;
+    /// Retention has moved the log start to `start`: it must outlive a restart.
+    fn log_start_moved(&self, start: LogStartOffset);
+}
+
+/// Why a look ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TendError {
+    /// A newer leader has announced itself: not ours any more.
+    #[error("another broker leads the partition")]
+    Deposed,
+    /// The topic was deleted.
+    #[error("the topic was deleted")]
+    Deleted,
+    /// The archive reaches beyond the local log's end: appending would give offsets out twice.
+    #[error("the archive ends at {archived}, the local log at {end}")]
+    LocalLogLost { archived: Offset, end: Offset },
+    /// The manifest cannot be read or published now.
+    #[error("manifest")]
+    Manifest(#[from] UpdateError),
+    /// A segment cannot go up.
+    #[error("upload")]
+    Upload(#[from] UploadError),
+    /// The local log fails.
+    #[error("local log")]
+    Local(#[from] io::Error),
+}
+
+/// What all looks share.
+pub(super) struct Tools {
+    pub(super) rate: ByteRate,
+    pub(super) metrics: ArchiverMetrics,
+    pub(super) regular: Duration,
+}
+
+/// A partition in the archiver's care.
+pub(super) struct Tended {
+    pub(super) local: Arc<dyn LocalPartition>,
+    pub(super) remote: Arc<RemotePartition>,
+    /// Files that the log let go of, and when they may be deleted.
+    removed: Mutex<Vec<(Timestamp, RemovedFiles)>>,
+    /// Sealed bytes that wait, and since when.
+    pending: Mutex<(u64, Option<Timestamp>)>,
+}
+
+/// Where one look has got to.
+struct Look<'a> {
+    tended: &'a Tended,
+    tools: &'a Tools,
+    now: Timestamp,
+    config: Arc<TopicConfig>,
+    policy: Policy,
+    epoch: LeaderEpoch,
+    manifest: Arc<Manifest>,
+}
+
+impl Tended {
+    pub(super) fn new(local: Arc<dyn LocalPartition>, remote: Arc<RemotePartition>) -> Tended {
+        Tended { local, remote, removed: Mutex::default(), pending: Mutex::default() }
+    }
+
+    /// Sealed bytes that are not archived, and how long the oldest has waited.
+    pub(super) fn pending(&self, now: Timestamp) -> (u64, Duration) {
+        let (bytes, since) = *self.pending.lock();
+        (
+            bytes,
+            since.map_or(Duration::ZERO, |since| Duration::from_millis(now.millis().saturating_sub(since.millis()))),
+        )
+    }
+
+    /// Does what is due; returns when to look again.
+    ///
+    /// Cancel-safe: what was begun is an orphan or is found again by the next look.
+    pub(super) async fn look(&self, tools: &Tools, now: Timestamp) -> Result<Duration, TendError> {
+        let config = self.local.topic_config();
+        let policy = Policy::of(&config);
+        self.purge(now).await;
+        // Sealing needs no bucket: it bounds what a quiet partition can lose of its promise when the bucket comes back.
+        let local = Arc::clone(&self.local);
+        blocking(move || local.log().roll_if_due(now, policy.seal_after).map_err(roll_error)).await?;
+        let manifest = match self.remote.loaded().await {
+            Ok(manifest) => manifest,
+            // A topic that archives nothing does not depend on the bucket.
+            Err(_) if !config.remote_storage => self.remote.manifest(),
+            Err(error) => return Err(UpdateError::Store(error).into()),
+        };
+        if manifest.deleted_at().is_some() {
+            return Err(TendError::Deleted);
+        }
+        let epoch = self.local.leader_epoch();
+        let mut look = Look { tended: self, tools, now, config, policy, epoch, manifest };
+        let LogEndOffset(end) = self.local.log().end();
+        if look.manifest.end() > end {
+            return Err(TendError::LocalLogLost { archived: look.manifest.end(), end });
+        }
+        look.agree_on_log_start().await?;
+        let soon = look.upload().await?;
+        look.retain().await?;
+        look.delete_locally().await?;
+        Ok(look.again(soon))
+    }
+
+    /// Deletes files whose time has come (`file.delete.delay.ms`).
+    async fn purge(&self, now: Timestamp) {
+        let due: Vec<RemovedFiles> = {
+            let mut removed = self.removed.lock();
+            removed.extract_if(.., |(due, _)| *due <= now).map(|(_, files)| files).collect()
+        };
+        for files in due {
+            if let Err(error) = blocking(move || files.purge()).await {
+                tracing::warn!(partition = %self.remote.partition(), %error, "deleted segment files stay until the next start");
+            }
+        }
+    }
+}
+
+impl Look<'_> {
+    fn log(&self) -> &LocalLog {
+        self.tended.local.log()
+    }
+
+    /// DeleteRecords moves the local log's start, expiry by another process the manifest's: both follow the larger.
+    async fn agree_on_log_start(&mut self) -> Result<(), TendError> {
+        let LogStartOffset(remote) = self.manifest.log_start();
+        self.advance_local_start(remote)?;
+        let local = if self.policy.empties { self.log().local_start() } else { self.log().start().0 };
+        if local > remote && !self.manifest.is_empty() {
+            self.expire(local).await?;
+            self.advance_local_start(local)?;
+        }
+        Ok(())
+    }
+
+    /// Brings up what is sealed and decided. Returns a time after which to look again sooner than usual.
+    async fn upload(&mut self) -> Result<Option<Duration>, TendError> {
+        for _ in 0..UPLOADS_PER_LOOK {
+            let sealed = self.unarchived().await?;
+            self.note_pending(&sealed);
+            if !self.policy.uploads || sealed.is_empty() {
+                return Ok(None);
+            }
+            let LastStableOffset(stable) = self.tended.local.last_stable_offset();
+            let Some(segment) = plan::next_upload(sealed, self.manifest.end(), stable) else {
+                return Ok(Some(UNDECIDED));
+            };
+            self.upload_one(segment).await?;
+        }
+        Ok(Some(Duration::ZERO))
+    }
+
+    async fn upload_one(&mut self, segment: SealedSegment) -> Result<(), TendError> {
+        let start = self.log().start().0;
+        self.claim().await?;
+        if start > self.manifest.end() {
+            // Nothing of what lies before was archived or ever will be.
+            self.expire(start).await?;
+        }
+        let (base, end, epoch) = (self.manifest.end(), segment.end, self.epoch);
+        let local = Arc::clone(&self.tended.local);
+        let aborted = blocking(move || local.log().aborted(base, end).map_err(read_error)).await?;
+        let part = Part { segment, base, aborted, epoch };
+        let remote = &self.tended.remote;
+        let object = upload(remote.bucket(), remote.partition(), part, &self.tools.rate).await?;
+        self.publish(&object).await?;
+        self.tools.metrics.uploaded_segments.inc();
+        self.tools.metrics.uploaded_bytes.inc_by(object.bytes);
+        tracing::debug!(
+            topic = %remote.topic(), partition = %remote.partition().index, base = %object.base, end = %object.end,
+            bytes = object.bytes, version = %self.manifest.version(), "segment archived"
+        );
+        Ok(())
+    }
+
+    async fn publish(&mut self, object: &RemoteObject) -> Result<(), TendError> {
+        let epoch = self.epoch;
+        self.update(|manifest| match manifest.with(epoch, object.clone()) {
+            // An earlier try of ours may have been published without our hearing of it.
+            Err(ManifestError::Gap { .. }) if plan::lists(manifest, object) => Ok(manifest.clone()),
+            outcome => outcome,
+        })
+        .await
+    }
+
+    /// Announces our epoch, before anything else is written in it.
+    async fn claim(&mut self) -> Result<(), TendError> {
+        let epoch = self.epoch;
+        if self.manifest.leader_epoch() == epoch && self.manifest.version() != Version::NONE {
+            return Ok(());
+        }
+        self.update(|manifest| manifest.claimed_by(epoch)).await
+    }
+
+    async fn expire(&mut self, start: Offset) -> Result<(), TendError> {
+        self.claim().await?;
+        let (epoch, now) = (self.epoch, self.now);
+        self.update(|manifest| manifest.expire(Writer::Leader(epoch), start, now)).await
+    }
+
+    async fn update(
+        &mut self,
+        change: impl FnMut(&Manifest) -> Result<Manifest, ManifestError>,
+    ) -> Result<(), TendError> {
+        self.manifest = self.tended.remote.update(change).await.map_err(|error| match error {
+            UpdateError::Refused(ManifestError::Fenced { .. }) => TendError::Deposed,
+            UpdateError::Refused(ManifestError::Deleted) => TendError::Deleted,
+            error => TendError::Manifest(error),
+        })?;
+        Ok(())
+    }
+
+    /// `retention.ms` and `retention.bytes` over both tiers: first the manifest, then the log start; files follow.
+    async fn retain(&mut self) -> Result<(), TendError> {
+        let (time, bytes) = (self.policy.retention_time, self.policy.retention_bytes);
+        if (time.is_none() && bytes.is_none()) || (self.manifest.is_empty() && self.log().size() == 0) {
+            return Ok(());
+        }
+        let local_only = plan::local_only_bytes(&self.unarchived().await?, self.log().active().1);
+        let mut start = self.retained_from(local_only).await?;
+        if start >= self.manifest.end() {
+            // The archive goes as a whole, so the local log is asked too, archived or not.
+            let (local, now) = (Arc::clone(&self.tended.local), self.now);
+            let LastStableOffset(stable) = local.last_stable_offset();
+            let expired = move || local.log().expired_below(now, time, bytes, stable).map_err(read_error);
+            start = start.max(blocking(expired).await?);
+        }
+        if start <= self.log().start().0 {
+            return Ok(());
+        }
+        if !self.manifest.is_empty() {
+            self.expire(start).await?;
+        }
+        self.advance_local_start(start)
+    }
+
+    async fn retained_from(&self, local_only: u64) -> Result<Offset, TendError> {
+        let (time, bytes) = (self.policy.retention_time, self.policy.retention_bytes);
+        let remote = &self.tended.remote;
+        let mut manifest = Manifest::clone(&self.manifest);
+        loop {
+            match plan::retained_from(&manifest, self.now, time, bytes, local_only) {
+                Ok(start) => return Ok(start),
+                Err(ManifestError::LeafNeeded(leaf)) => {
+                    let entries = remote.store().leaf(remote.partition(), &leaf).await.map_err(UpdateError::Store)?;
+                    manifest = manifest.inline(&leaf, &entries).map_err(UpdateError::Refused)?;
+                }
+                Err(error) => return Err(UpdateError::Refused(error).into()),
+            }
+        }
+    }
+
+    /// Gives up local copies: only what the published manifest covers, and what lies below the log start.
+    async fn delete_locally(&mut self) -> Result<(), TendError> {
+        let (time, bytes) = (self.policy.local_time, self.policy.local_bytes);
+        let LastStableOffset(stable) = self.tended.local.last_stable_offset();
+        let (covered, now) = (self.manifest.end().min(stable), self.now);
+        let local = Arc::clone(&self.tended.local);
+        let removed = blocking(move || {
+            let log = local.log();
+            let start = log.start().0;
+            let expired = match time.is_some() || bytes.is_some() {
+                true => log.expired_below(now, time, bytes, covered).map_err(read_error)?,
+                false => start,
+            };
+            // The log of the same name never goes back, so a start read before is still right.
+            log.delete_local_below(expired.max(start)).map_err(roll_error)
+        })
+        .await?;
+        if removed.segments > 0 {
+            self.tools.metrics.deleted_local_segments.inc_by(removed.segments.into());
+            self.tended.removed.lock().push((later(self.now, self.config.file_delete_delay), removed));
+        }
+        Ok(())
+    }
+
+    fn advance_local_start(&self, start: Offset) -> Result<(), TendError> {
+        if self.log().advance_log_start(start).map_err(read_error)? {
+            self.tended.local.log_start_moved(LogStartOffset(start));
+        }
+        Ok(())
+    }
+
+    /// Sealed segments that reach beyond the archive.
+    async fn unarchived(&self) -> Result<Vec<SealedSegment>, TendError> {
+        let archived = self.manifest.end();
+        if self.log().active().0 <= archived {
+            return Ok(Vec::new());
+        }
+        let local = Arc::clone(&self.tended.local);
+        Ok(blocking(move || local.log().sealed_segments(archived).map_err(roll_error)).await?)
+    }
+
+    fn note_pending(&self, sealed: &[SealedSegment]) {
+        let bytes = if self.policy.uploads { plan::local_only_bytes(sealed, 0) } else { 0 };
+        let mut pending = self.tended.pending.lock();
+        let since = (bytes > 0).then(|| pending.1.unwrap_or(self.now));
+        *pending = (bytes, since);
+    }
+
+    fn again(&self, soon: Option<Duration>) -> Duration {
+        let (_, _, active_since) = self.log().active();
+        let regular = self.tools.regular;
+        let again =
+            plan::look_again_after(&self.policy, self.now, active_since, self.config.max_segment_time(), regular);
+        let purge = self.tended.removed.lock().iter().map(|(due, _)| *due).min();
+        let purge = purge.map(|due| Duration::from_millis(due.millis().saturating_sub(self.now.millis())));
+        [soon, purge].into_iter().flatten().fold(again, Duration::min)
+    }
+}
+
+impl TendError {
+    /// Whether trying again in a moment may help.
+    pub(super) fn is_weather(&self) -> bool {
+        match self {
+            TendError::Deposed | TendError::Deleted | TendError::LocalLogLost { .. } => false,
+            TendError::Upload(UploadError::Damaged { .. }) => false,
+            TendError::Manifest(UpdateError::Store(StoreError::Format { .. })) => false,
+            TendError::Manifest(_) | TendError::Upload(_) | TendError::Local(_) => true,
+        }
+    }
+}
+
+fn later(now: Timestamp, delay: Duration) -> Timestamp {
+    let millis = u128::from(now.millis()).saturating_add(delay.as_millis());
+    Timestamp::from_wire(i64::try_from(millis).unwrap_or(i64::MAX)).unwrap_or(now)
+}
+
+fn roll_error(error: RollError) -> io::Error {
+    io::Error::other(error)
+}
+
+fn read_error(error: ReadError) -> io::Error {
+    io::Error::other(error)
+}
+
+/// Runs file work off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
