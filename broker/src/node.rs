@@ -17,7 +17,7 @@ use crate::{
     config::{BrokerConfig, Listener, MetadataUrl},
     http::{Health, HttpServer},
     metrics::{Metrics, register_build_info},
-    partition::{Partitions, Storage, StorageSettings},
+    partition::{NoKeeper, Partitions, Storage, StorageSettings},
     server::{Broker, Limits, ListenerName, LogLevels, Server},
 };
 
@@ -102,7 +102,7 @@ impl Node {
             producer_expiry: config.producer_expiry,
             max_transaction_timeout: Duration::from_secs(900),
         };
-        let storage = Storage::open(&owner, partitions, settings, Box::new(|_, _| {}))?;
+        let storage = Storage::open(&owner, partitions, settings, Arc::new(NoKeeper))?;
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));

@@ -28,6 +28,6 @@ pub use leadership::{LogDirHealth, Partition, PartitionAppendError, StaleEpoch};
 pub use offsets::{OffsetAnswer, OffsetError, OffsetQuestion};
 pub use read::{Isolation, PartitionRead, PartitionReadError, ReadBounds, ReadRequest};
 pub use remote::{RemoteBatches, RemoteError, RemoteReader};
-pub use storage::{Attach, Storage, StorageSettings};
+pub use storage::{Keeper, NoKeeper, Storage, StorageSettings};
 pub use table::{LocalTopic, LookupError, Partitions};
 pub use waiters::{Waiter, Watch};

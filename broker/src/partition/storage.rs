@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::BoxFuture, stream};
 use tokio::{sync::Mutex, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -19,7 +19,7 @@ use varve_metadata::{
     cluster::ClusterMetadata,
     config::TopicConfig,
     image::{ClusterImage, TopicChange, TopicImage},
-    model::{BrokerId, PartitionId, PartitionIndex, Timestamp},
+    model::{BrokerId, PartitionId, PartitionIndex, Timestamp, TopicName},
 };
 
 use super::{LogDirHealth, Partition, Partitions};
@@ -38,9 +38,37 @@ pub struct StorageSettings {
     pub max_transaction_timeout: Duration,
 }
 
-/// Called with each partition after its log was opened and before a request can find it: the place to attach its
-/// archive.
-pub type Attach = Box<dyn Fn(&Arc<Partition>, &TopicImage) + Send + Sync>;
+/// Who else cares for the partitions of this node: their archive does.
+pub trait Keeper: Send + Sync {
+    /// The log was opened and nobody can use it yet. `is_start`: the node starts, so the partition may be older than its
+    /// files; what was lost with a disk may be known elsewhere.
+    fn opening<'a>(
+        &'a self,
+        topic: &'a TopicImage,
+        id: PartitionId,
+        log: &'a LocalLog,
+        is_start: bool,
+    ) -> BoxFuture<'a, ()>;
+    /// The partition is complete; requests find it from now on.
+    fn opened(&self, partition: &Arc<Partition>, topic: &TopicImage);
+    /// The topic's settings or leaders changed.
+    fn altered(&self, partition: &Arc<Partition>, topic: &TopicImage);
+    /// The topic was deleted, and this partition with it.
+    fn deleted(&self, id: PartitionId, topic: &TopicName);
+}
+
+/// For a node without an archive.
+#[derive(Clone, Copy, Debug)]
+pub struct NoKeeper;
+
+impl Keeper for NoKeeper {
+    fn opening<'a>(&'a self, _: &'a TopicImage, _: PartitionId, _: &'a LocalLog, _: bool) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+    fn opened(&self, _: &Arc<Partition>, _: &TopicImage) {}
+    fn altered(&self, _: &Arc<Partition>, _: &TopicImage) {}
+    fn deleted(&self, _: PartitionId, _: &TopicName) {}
+}
 
 /// One of `log.dirs`: what is known of it on disk, unless it could not even be opened, and whether it still works.
 struct Dir {
@@ -54,7 +82,7 @@ pub struct Storage {
     partitions: Arc<Partitions>,
     dirs: Vec<Arc<Dir>>,
     settings: StorageSettings,
-    attach: Attach,
+    keeper: Arc<dyn Keeper>,
     shown: Mutex<Option<Arc<ClusterImage>>>,
 }
 
@@ -73,7 +101,7 @@ impl Storage {
         owner: &LogDirOwner,
         partitions: Arc<Partitions>,
         settings: StorageSettings,
-        attach: Attach,
+        keeper: Arc<dyn Keeper>,
     ) -> Result<Arc<Storage>, LogDirError> {
         let open = |path: &PathBuf| {
             let health = LogDirHealth::new(path.clone());
@@ -88,7 +116,7 @@ impl Storage {
         };
         let dirs = settings.dirs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         partitions.set_log_dirs(dirs.iter().map(|dir| dir.health.clone()).collect());
-        Ok(Arc::new(Storage { node: owner.node, partitions, dirs, settings, attach, shown: Mutex::new(None) }))
+        Ok(Arc::new(Storage { node: owner.node, partitions, dirs, settings, keeper, shown: Mutex::new(None) }))
     }
 
     /// Writes each directory's recovery points, log starts and high watermarks every `interval` until `stop` is
@@ -185,7 +213,9 @@ impl Storage {
                 }
             }
         }
-        stream::iter(to_open).for_each_concurrent(PARALLEL, |(topic, index)| self.open_partition(topic, index)).await;
+        let is_start = shown.is_none();
+        let open = |(topic, index)| self.open_partition(topic, index, is_start);
+        stream::iter(to_open).for_each_concurrent(PARALLEL, open).await;
         self.partitions.shows(image.revision());
         *shown = Some(image.clone());
     }
@@ -210,10 +240,11 @@ impl Storage {
             if let Some((_, image)) = topic.partition(index) {
                 partition.lead_in(image.leader_epoch);
             }
+            self.keeper.altered(&partition, topic);
         }
     }
 
-    async fn open_partition(&self, topic: Arc<TopicImage>, index: PartitionIndex) {
+    async fn open_partition(&self, topic: Arc<TopicImage>, index: PartitionIndex, is_start: bool) {
         let id = PartitionId { topic: topic.id, index };
         let Some((_, image)) = topic.partition(index) else { return };
         let Some(dir) = self.place(&topic, index) else {
@@ -234,8 +265,9 @@ impl Storage {
                 return self.partitions.insert_offline(id, &topic.name, topic.internal);
             }
         };
+        self.keeper.opening(&topic, id, &log, is_start).await;
         let partition = Partition::new(id, topic.name.clone(), log, dir.health.clone(), image.leader_epoch);
-        (self.attach)(&partition, &topic);
+        self.keeper.opened(&partition, &topic);
         self.partitions.insert(partition, topic.internal);
     }
 
@@ -250,6 +282,7 @@ impl Storage {
     async fn delete(&self, topic: &TopicImage) {
         let removed = self.partitions.remove(topic.id);
         let count = removed.len();
+        removed.iter().for_each(|partition| self.keeper.deleted(partition.id(), &topic.name));
         let dirs = self.dirs.clone();
         let gone = spawn_blocking(move || removed.iter().for_each(|partition| delete_log(&dirs, partition))).await;
         match gone {

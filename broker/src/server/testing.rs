@@ -24,7 +24,7 @@ use super::{Broker, Limits, ListenerName, LogLevels, Server};
 use crate::{
     config::{BrokerConfig, Sources},
     metrics::Metrics,
-    partition::{Partitions, Storage, StorageSettings},
+    partition::{NoKeeper, Partitions, Storage, StorageSettings},
 };
 
 /// A broker that listens on a free port, with metadata in memory and logs in a directory that goes with it.
@@ -62,7 +62,7 @@ impl TestNode {
         let partitions = Arc::new(Partitions::default());
         let broker = Arc::new(Broker::new(Arc::new(config), metadata, partitions, LogLevels::default()));
         let owner = LogDirOwner { cluster_id: broker.metadata.image().cluster_id().to_owned(), node };
-        let storage = Storage::open(&owner, broker.partitions.clone(), settings, Box::new(|_, _| {})).unwrap();
+        let storage = Storage::open(&owner, broker.partitions.clone(), settings, Arc::new(NoKeeper)).unwrap();
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
         tokio::spawn(broker.groups.clone().follow(broker.clone()));
         let metrics = Metrics::new();
