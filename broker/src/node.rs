@@ -186,6 +186,11 @@ fn limits(config: &BrokerConfig) -> Limits {
         request_bytes: size(network.request_memory_bytes),
         connections: count(network.max_connections),
         connections_per_ip: count(network.max_connections_per_ip),
+        connections_per_ip_overrides: network
+            .max_connections_per_ip_overrides
+            .iter()
+            .map(|(ip, limit)| (*ip, size(*limit)))
+            .collect(),
         idle: network.idle_timeout.unwrap_or(Duration::MAX),
         send_buffer_bytes: network.send_buffer_bytes.map(size),
         receive_buffer_bytes: network.receive_buffer_bytes.map(size),

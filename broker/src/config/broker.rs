@@ -128,12 +128,8 @@ pub struct LogConfig {
     pub flush_check_interval: Option<Duration>,
     /// How often recovery points are written.
     pub recovery_checkpoint_interval: Duration,
-    /// How often log start offsets are written.
-    pub log_start_checkpoint_interval: Duration,
     /// How often logs are looked at for segments that are due to go.
     pub retention_check_interval: Duration,
-    /// How long background work waits after the start.
-    pub initial_task_delay: Duration,
 }
 
 /// The cleaner of compacted local logs.
@@ -191,8 +187,6 @@ pub struct GroupConfig {
     pub offsets_retention_check_interval: Duration,
     /// The most text that may be attached to an offset, in bytes.
     pub offset_metadata_max_bytes: u32,
-    /// The longest that a commit waits for its replicas.
-    pub offsets_commit_timeout: Duration,
     /// Bytes read at once when offsets are loaded.
     pub offsets_load_bytes: u32,
 }

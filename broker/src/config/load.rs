@@ -295,9 +295,7 @@ fn logs(reader: &mut Reader<'_>, data_dir: &Path) -> LogConfig {
         recovery_threads: reader.count("num.recovery.threads.per.data.dir"),
         flush_check_interval: reader.limit("log.flush.scheduler.interval.ms").map(Duration::from_millis),
         recovery_checkpoint_interval: reader.millis("log.flush.offset.checkpoint.interval.ms"),
-        log_start_checkpoint_interval: reader.millis("log.flush.start.offset.checkpoint.interval.ms"),
         retention_check_interval: reader.millis("log.retention.check.interval.ms"),
-        initial_task_delay: reader.millis("log.initial.task.delay.ms"),
     }
 }
 
@@ -332,7 +330,6 @@ fn groups(reader: &mut Reader<'_>) -> GroupConfig {
         offsets_retention: Duration::from_secs(60 * reader.size("offsets.retention.minutes")),
         offsets_retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
         offset_metadata_max_bytes: reader.count("offset.metadata.max.bytes"),
-        offsets_commit_timeout: reader.millis("offsets.commit.timeout.ms"),
         offsets_load_bytes: reader.count("offsets.load.buffer.size"),
     }
 }

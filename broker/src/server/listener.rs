@@ -31,6 +31,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections from one address (`max.connections.per.ip`).
     pub connections_per_ip: usize,
+    /// The same for some addresses (`max.connections.per.ip.overrides`).
+    pub connections_per_ip_overrides: HashMap<IpAddr, usize>,
     /// A connection without a request for so long is closed (`connections.max.idle.ms`).
     pub idle: Duration,
     /// Kernel buffers in bytes; `None` leaves them to the system (`socket.send.buffer.bytes`).
@@ -48,6 +50,7 @@ impl Default for Limits {
             request_bytes: 64 * 1024 * 1024,
             connections: i32::MAX as usize,
             connections_per_ip: i32::MAX as usize,
+            connections_per_ip_overrides: HashMap::new(),
             idle: Duration::from_secs(600),
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
@@ -187,7 +190,8 @@ impl Place {
         if total >= shared.limits.connections {
             return Err("total");
         }
-        if from_ip >= shared.limits.connections_per_ip {
+        let overrides = &shared.limits.connections_per_ip_overrides;
+        if from_ip >= overrides.get(&ip).copied().unwrap_or(shared.limits.connections_per_ip) {
             return Err("address");
         }
         open.insert(ip, from_ip + 1);

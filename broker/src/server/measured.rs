@@ -90,6 +90,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_address_may_have_a_limit_of_its_own() {
+        let own = std::collections::HashMap::from([(std::net::IpAddr::from([127, 0, 0, 1]), 1)]);
+        let limits = Limits { connections_per_ip_overrides: own, ..Limits::default() };
+        let node = TestNode::start_with(limits).await;
+        let mut first = node.connect().await;
+        first.ask(0, &ApiVersionsRequest::default()).await;
+        assert_eq!(node.connect().await.receive_raw().await, None);
+        assert!(node.metrics.text().contains("varve_connections_refused_total{limit=\"address\"} 1"));
+    }
+
+    #[tokio::test]
     async fn a_request_that_is_no_request_is_counted_by_its_reason() {
         let node = TestNode::start().await;
         let mut client = node.connect().await;

@@ -73,7 +73,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         POSITIVE_INT,
         "5000",
         "The longest that a commit waits for its replicas, in milliseconds.",
-    )),
+    ))
+    .no_effect("a commit waits for the local log alone, as partitions have one replica"),
     high(def(
         "offsets.load.buffer.size",
         POSITIVE_INT,

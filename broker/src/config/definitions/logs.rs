@@ -91,13 +91,18 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         NATURAL_INT,
         "60000",
         "How often the log start offsets are written, in milliseconds.",
-    )),
+    ))
+    .no_effect(
+        "log start offsets are written together with the recovery points, as often as \
+         log.flush.offset.checkpoint.interval.ms says",
+    ),
     low(def(
         "log.initial.task.delay.ms",
         NATURAL_LONG,
         "30000",
         "How long background work on logs waits after the start, in milliseconds.",
     ))
+    .no_effect("background work begins with the node and takes turns with what clients ask for")
     .internal(),
     // Records
     high(
