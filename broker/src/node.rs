@@ -106,6 +106,7 @@ impl Node {
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
+        tasks.spawn(storage.clone().clean_logs(config.cleaner.clone(), stop.clone()));
         tasks.spawn(storage.clone().checkpoint_every(config.logs.recovery_checkpoint_interval, stop.clone()));
 
         broker.groups.register(&metrics);

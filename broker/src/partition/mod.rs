@@ -12,6 +12,8 @@
 //! into the archive, and whoever waits for more. On one node a record is committed once it is in the log, or, where
 //! `flush.messages` asks for it, once it was forced to disk.
 
+mod archive;
+mod cleaning;
 mod delete_records;
 mod flush;
 mod leadership;
@@ -22,6 +24,7 @@ mod storage;
 mod table;
 mod waiters;
 
+pub use cleaning::{CompactedLog, CompactedLogs, LogCleaner};
 pub use delete_records::DeleteRecordsError;
 pub use flush::FlushError;
 pub use leadership::{LogDirHealth, Partition, PartitionAppendError, StaleEpoch};

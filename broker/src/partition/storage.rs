@@ -19,10 +19,11 @@ use varve_metadata::{
     cluster::ClusterMetadata,
     config::TopicConfig,
     image::{ClusterImage, TopicChange, TopicImage},
-    model::{BrokerId, PartitionId, PartitionIndex, Timestamp, TopicName},
+    model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicName},
 };
 
-use super::{LogDirHealth, Partition, Partitions};
+use super::{CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, Partition, Partitions};
+use crate::config::CleanerConfig;
 
 /// Partitions opened or deleted at a time.
 const PARALLEL: usize = 8;
@@ -165,6 +166,11 @@ impl Storage {
         }
     }
 
+    /// Compacts the logs that need it, until `stop` is cancelled.
+    pub async fn clean_logs(self: Arc<Storage>, config: CleanerConfig, stop: CancellationToken) {
+        LogCleaner::new(self, config, stop).run().await;
+    }
+
     fn partitions_by_dir(&self) -> Vec<(Arc<Dir>, Vec<Arc<Partition>>)> {
         let mut by_path: HashMap<PathBuf, Vec<Arc<Partition>>> = HashMap::new();
         for partition in self.partitions.all() {
@@ -279,6 +285,10 @@ impl Storage {
         online().find(has).or_else(|| online().min_by_key(|dir| Arc::strong_count(&dir.health))).cloned()
     }
 
+    fn dir_of(&self, partition: &Partition) -> Option<&Arc<Dir>> {
+        self.dirs.iter().find(|dir| dir.health.path == partition.log_dir().path)
+    }
+
     async fn delete(&self, topic: &TopicImage) {
         let removed = self.partitions.remove(topic.id);
         let count = removed.len();
@@ -289,6 +299,33 @@ impl Storage {
             Ok(()) => info!(topic = %topic.name, partitions = count, "topic deleted"),
             Err(panic) => error!(topic = %topic.name, %panic, "deleting a topic panicked"),
         }
+    }
+}
+
+impl CompactedLogs for Arc<Storage> {
+    async fn list(&self) -> Vec<CompactedLog> {
+        let Some(image) = self.shown.lock().await.clone() else { return Vec::new() };
+        let mut logs = Vec::new();
+        for topic in image.topics().values().filter(|topic| topic.config.cleanup.compact) {
+            for index in self.ours(topic) {
+                let Ok(partition) = self.partitions.get(PartitionId { topic: topic.id, index }) else { continue };
+                let files = self.dir_of(&partition).and_then(|dir| dir.files.as_ref());
+                let checkpoint = files.and_then(|files| files.cleaned_below(&topic.name, index));
+                logs.push(CompactedLog { partition, topic: topic.config.clone(), checkpoint });
+            }
+        }
+        logs
+    }
+
+    fn cleaned(&self, partition: &Partition, end: Offset) {
+        let Some(files) = self.dir_of(partition).and_then(|dir| dir.files.as_ref()) else { return };
+        if let Err(error) = files.set_cleaned_below(partition.topic(), partition.id().index, Some(end)) {
+            warn!(dir = %files.path().display(), %error, "the cleaner's checkpoint could not be written");
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        wall_clock()
     }
 }
 
@@ -324,6 +361,8 @@ fn checkpointed(partition: &Partition) -> Checkpointed<'_> {
 fn delete_log(dirs: &[Arc<Dir>], partition: &Partition) {
     let of_partition = |dir: &&Arc<Dir>| dir.health.path == partition.log_dir().path;
     let Some(files) = dirs.iter().find(of_partition).and_then(|dir| dir.files.as_ref()) else { return };
+    // A round of compaction must not go on in the directory of a new topic of this name.
+    partition.log().end_cleaning();
     let aside = files.delete_log(partition.topic(), partition.id().index);
     if let Err(error) = aside.and_then(std::fs::remove_dir_all) {
         warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "a deleted partition's files could not be removed");

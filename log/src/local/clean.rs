@@ -10,7 +10,7 @@ use std::{
     fs::{self, File},
     io::{self, IoSlice},
     os::unix::fs::FileExt,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use varve_metadata::model::{Offset, Timestamp};
@@ -143,6 +143,10 @@ impl LocalLog {
         pace: &dyn Fn(u64) -> bool,
     ) -> Result<Option<Cleaned>, CleanLogError> {
         let Some(_turn) = self.cleaning.try_lock() else { return Ok(None) };
+        let pace: &dyn Fn(u64) -> bool = &|bytes| pace(bytes) && !self.cleaning_ended.load(Ordering::Acquire);
+        if !pace(0) {
+            return Err(CleanLogError::Stopped);
+        }
         let sources = self.sources();
         let segments = self.cleanable_segments(&sources)?;
         let log = self.local_start()..self.end().0;
@@ -180,6 +184,13 @@ impl LocalLog {
             }
         }
         Ok(Some(round.cleaned))
+    }
+
+    /// Stops the round that runs, and lets none begin any more. When this returns none runs: the directory's name may be given
+    /// to another log.
+    pub fn end_cleaning(&self) {
+        self.cleaning_ended.store(true, Ordering::Release);
+        drop(self.cleaning.lock());
     }
 
     fn sources(&self) -> Vec<Source> {
@@ -303,6 +314,9 @@ impl Round<'_> {
             return Ok(true);
         }
         let has_txn_index = output.finish(self.transactions.take_retained())?;
+        if !(self.pace)(0) {
+            return Err(CleanLogError::Stopped);
+        }
         self.log.exchange(group, &files, output.segment, has_txn_index, &mut self.cleaned.removed)
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -116,6 +116,7 @@ pub struct LocalLog {
     pub(super) flushing: Mutex<()>,
     /// One round of compaction at a time.
     pub(super) cleaning: Mutex<()>,
+    pub(super) cleaning_ended: AtomicBool,
     pub(super) recovery_point: AtomicU64,
     pub(super) on_seal: SealListener,
 }

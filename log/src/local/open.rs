@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::Path,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -97,6 +100,7 @@ impl LocalLog {
             view: RwLock::new(view),
             flushing: Mutex::new(()),
             cleaning: Mutex::new(()),
+            cleaning_ended: AtomicBool::new(false),
             recovery_point: AtomicU64::new(recovery_point.get()),
             on_seal: Default::default(),
         };

@@ -249,3 +249,11 @@ fn a_round_that_is_stopped_leaves_the_log_as_it_was() {
     }
     assert!(log.clean(&request(&log, None)).unwrap().is_some());
 }
+
+#[test]
+fn a_log_whose_cleaning_has_ended_is_never_cleaned_again() {
+    let fixture = Fixture::new();
+    let log = filled(&fixture);
+    log.end_cleaning();
+    assert!(matches!(log.clean(&request(&log, None)), Err(CleanLogError::Stopped)));
+}

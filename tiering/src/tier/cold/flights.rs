@@ -11,10 +11,13 @@ use parking_lot::Mutex;
 use super::error::{ColdError, Damage};
 
 type Outcome<V> = Result<V, ColdError>;
+/// What all who wait for the same wait on.
+type Flight<V> = Shared<BoxFuture<'static, Outcome<V>>>;
+type UnderWay<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
 
 /// The work under way, by what it will give.
 pub(super) struct Flights<K, V> {
-    under_way: Arc<Mutex<HashMap<K, Shared<BoxFuture<'static, Outcome<V>>>>>>,
+    under_way: UnderWay<K, V>,
 }
 
 impl<K, V> Flights<K, V>
@@ -35,7 +38,7 @@ where
     }
 
     /// As [`Flights::join`], for who may not wait: the work is under way when this returns.
-    pub(super) fn start<F>(&self, key: K, work: impl FnOnce() -> F) -> Shared<BoxFuture<'static, Outcome<V>>>
+    pub(super) fn start<F>(&self, key: K, work: impl FnOnce() -> F) -> Flight<V>
     where
         F: Future<Output = Outcome<V>> + Send + 'static,
     {
@@ -63,7 +66,7 @@ where
 
 /// Takes a flight off the list when its task ends, in whatever way.
 struct Landing<K: Eq + Hash, V> {
-    under_way: Arc<Mutex<HashMap<K, Shared<BoxFuture<'static, Outcome<V>>>>>>,
+    under_way: UnderWay<K, V>,
     key: K,
 }
 

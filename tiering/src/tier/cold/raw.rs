@@ -11,7 +11,7 @@ use crate::raw::{RawError, RawMeta};
 
 /// What came of trying to open a raw object by its tail.
 pub(super) enum Attempt {
-    Opened(Opened),
+    Opened(Box<Opened>),
     /// The last this many bytes are needed.
     Needs(u64),
 }
@@ -23,7 +23,7 @@ pub(super) fn open(part: &Part, tail: &Bytes, unit_bytes: u64) -> Result<Attempt
     match RawMeta::parse(tail, part_bytes) {
         Ok(meta) if meta.footer.base == object.base && meta.footer.end == object.end => {
             let whole = (tail.len() as u64 == part_bytes).then(|| tail.clone());
-            Ok(Attempt::Opened(Opened::Raw(RawObject::new(meta, range.start, unit_bytes, whole))))
+            Ok(Attempt::Opened(Box::new(Opened::Raw(RawObject::new(meta, range.start, unit_bytes, whole)))))
         }
         Ok(_) => Err(ColdError::corrupt(&part.key, Damage("it holds other offsets than the manifest says"))),
         Err(RawError::TailNeeded(bytes)) => Ok(Attempt::Needs(bytes)),

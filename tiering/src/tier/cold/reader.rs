@@ -272,7 +272,7 @@ impl ColdReader {
         let opened = loop {
             let needed = match part.object.kind {
                 ObjectKind::Raw => match raw::open(part, &tail, self.0.options.raw_unit_bytes)? {
-                    raw::Attempt::Opened(opened) => break opened,
+                    raw::Attempt::Opened(opened) => break *opened,
                     raw::Attempt::Needs(bytes) => range.end.saturating_sub(bytes),
                 },
                 ObjectKind::Parquet => match TableFooter::parse(size, tail.clone()) {

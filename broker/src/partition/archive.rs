@@ -1,0 +1,70 @@
+//! The tiering floor's reader as a partition asks it.
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use varve_log::local::OffsetAndTimestamp;
+use varve_metadata::model::{LeaderEpoch, Offset, Timestamp};
+use varve_tiering::tier::cold::{ColdBatches, ColdError, ColdPartition};
+
+use super::{RemoteBatches, RemoteError, RemoteReader};
+
+impl RemoteReader for ColdPartition {
+    fn bounds(&self) -> Option<(Offset, Offset)> {
+        ColdPartition::bounds(self)
+    }
+
+    fn size(&self) -> u64 {
+        ColdPartition::size(self)
+    }
+
+    fn read(
+        &self,
+        from: Offset,
+        bound: Offset,
+        max_bytes: u32,
+    ) -> BoxFuture<'static, Result<RemoteBatches, RemoteError>> {
+        let partition = self.clone();
+        async move {
+            let ColdBatches { pieces, end, aborted } = ColdPartition::read(&partition, from, bound, max_bytes).await?;
+            debug_assert!(pieces.iter().all(|piece: &Bytes| !piece.is_empty()));
+            Ok(RemoteBatches { pieces, end, aborted })
+        }
+        .boxed()
+    }
+
+    fn offset_for_timestamp(
+        &self,
+        target: Timestamp,
+        from: Offset,
+    ) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+        let partition = self.clone();
+        async move { Ok(ColdPartition::offset_for_timestamp(&partition, target, from).await?) }.boxed()
+    }
+
+    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+        let partition = self.clone();
+        async move { Ok(ColdPartition::max_timestamp_offset(&partition).await?) }.boxed()
+    }
+
+    fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        ColdPartition::end_of_epoch(self, epoch)
+    }
+
+    fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        ColdPartition::epoch_at(self, offset)
+    }
+}
+
+impl From<ColdError> for RemoteError {
+    fn from(error: ColdError) -> RemoteError {
+        let text = match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        match error {
+            ColdError::OutOfRange(_) => RemoteError::OutOfRange,
+            ColdError::Unavailable(_) => RemoteError::Unavailable(text),
+            ColdError::Vanished(_) | ColdError::Corrupt { .. } => RemoteError::Corrupt(text),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Compaction of local logs in the background: the dirtiest first, a few at a time, at a bounded rate.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use varve_log::local::{
+    CleanLogError, CleanRequest, Cleaned, RemovedFiles,
+    cleaner::{Cleanable, CleaningLimits},
+};
+use varve_metadata::{
+    config::TopicConfig,
+    model::{PartitionId, Timestamp},
+};
+
+use super::Partition;
+use crate::config::CleanerConfig;
+
+/// Longest sleep of a paced round before it looks whether it is to stop.
+const NAP: Duration = Duration::from_millis(100);
+
+/// A partition of a compacted topic, and where its last round ended.
+#[derive(Debug, Clone)]
+pub struct CompactedLog {
+    /// The partition.
+    pub partition: Arc<Partition>,
+    /// Its topic's settings.
+    pub topic: Arc<TopicConfig>,
+    /// Where the last round ended, if there was one.
+    pub checkpoint: Option<varve_metadata::model::Offset>,
+}
+
+/// What the cleaner does not know by itself.
+pub trait CompactedLogs: Send + Sync + 'static {
+    /// The compacted logs that are open here.
+    fn list(&self) -> impl Future<Output = Vec<CompactedLog>> + Send;
+
+    /// Writes down where a round over `partition` ended. Blocks on the disk.
+    fn cleaned(&self, partition: &Partition, end: varve_metadata::model::Offset);
+
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+}
+
+/// The cleaner of all local logs.
+#[derive(Debug)]
+pub struct LogCleaner<L> {
+    logs: L,
+    config: CleanerConfig,
+    /// Logs under cleaning, and logs that are damaged and are left alone.
+    taken: Mutex<HashSet<PartitionId>>,
+    stop: CancellationToken,
+}
+
+impl<L: CompactedLogs> LogCleaner<L> {
+    /// A cleaner that ends its rounds when `stop` is cancelled.
+    pub fn new(logs: L, config: CleanerConfig, stop: CancellationToken) -> Arc<LogCleaner<L>> {
+        Arc::new(LogCleaner { logs, config, taken: Mutex::default(), stop })
+    }
+
+    /// Cleans until `stop` is cancelled.
+    pub async fn run(self: Arc<LogCleaner<L>>) {
+        if !self.config.enabled {
+            return;
+        }
+        let work = |_| self.clone().work();
+        futures::future::join_all((0..self.config.threads.max(1)).map(work)).await;
+    }
+
+    async fn work(self: Arc<LogCleaner<L>>) {
+        while !self.stop.is_cancelled() {
+            if !self.clone().clean_dirtiest().await {
+                tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    () = tokio::time::sleep(self.config.backoff) => {}
+                }
+            }
+        }
+    }
+
+    /// Runs one round over the log that needs it most. Returns whether there was one to clean.
+    pub async fn clean_dirtiest(self: Arc<LogCleaner<L>>) -> bool {
+        let logs = self.logs.list().await;
+        let this = self.clone();
+        let cleaned = spawn_blocking(move || {
+            let (log, request) = this.take_dirtiest(logs)?;
+            let partition = &log.partition;
+            let outcome = partition.log().clean_paced(&request, &this.pace());
+            let damaged = matches!(outcome, Err(CleanLogError::Corrupt(_) | CleanLogError::Records(_)));
+            let removed = this.note(partition, outcome);
+            if !damaged {
+                this.taken.lock().remove(&partition.id());
+            }
+            Some((removed?, log.topic.file_delete_delay))
+        });
+        match cleaned.await {
+            Ok(Some((removed, delay))) => {
+                self.purge_later(removed, delay);
+                true
+            }
+            Ok(None) => false,
+            Err(panic) => {
+                error!(%panic, "cleaning a log panicked");
+                false
+            }
+        }
+    }
+
+    /// The log that is due and has the largest share of dirty bytes, taken for this round.
+    fn take_dirtiest(&self, logs: Vec<CompactedLog>) -> Option<(CompactedLog, CleanRequest)> {
+        let mut taken = self.taken.lock();
+        let mut dirtiest: Option<(f64, CompactedLog, CleanRequest)> = None;
+        for log in logs.into_iter().filter(|log| !log.partition.log_dir().is_failed()) {
+            let (partition, request) = (&log.partition, self.request(&log));
+            if taken.contains(&partition.id()) {
+                continue;
+            }
+            let ratio = match partition.log().cleanable(&request) {
+                Ok(found) if found.is_due(&request.limits) => Cleanable::dirty_ratio(&found),
+                Ok(_) => continue,
+                Err(error) => {
+                    warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "cannot be looked at");
+                    continue;
+                }
+            };
+            if dirtiest.as_ref().is_none_or(|(most, _, _)| ratio > *most) {
+                dirtiest = Some((ratio, log, request));
+            }
+        }
+        let (_, log, request) = dirtiest?;
+        taken.insert(log.partition.id());
+        Some((log, request))
+    }
+
+    fn request(&self, log: &CompactedLog) -> CleanRequest {
+        let partition = &log.partition;
+        let memory = self.config.dedupe_buffer_bytes / u64::from(self.config.threads.max(1));
+        CleanRequest {
+            checkpoint: log.checkpoint,
+            stable: partition.last_stable_offset().0,
+            limits: CleaningLimits::of(&log.topic),
+            memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
+            border: partition.remote().and_then(|archive| archive.bounds()).map(|(_, end)| end),
+            now: self.logs.now(),
+        }
+    }
+
+    /// Says `false` once the cleaner is to stop; sleeps where bytes come faster than they may.
+    fn pace(&self) -> impl Fn(u64) -> bool + use<L> {
+        let (stop, started, read) = (self.stop.clone(), Instant::now(), std::cell::Cell::new(0.0));
+        // Bytes are read, and at most as many written.
+        let rate = self.config.max_bytes_per_second.map(|rate| rate / 2.0 / f64::from(self.config.threads.max(1)));
+        move |bytes| {
+            read.set(read.get() + bytes as f64);
+            while let Some(rate) = rate.filter(|rate| *rate > 0.0)
+                && let ahead = read.get() / rate - started.elapsed().as_secs_f64()
+                && ahead > 0.0
+                && !stop.is_cancelled()
+            {
+                thread::sleep(NAP.min(Duration::try_from_secs_f64(ahead).unwrap_or(NAP)));
+            }
+            !stop.is_cancelled()
+        }
+    }
+
+    /// Writes down how a round ended. The replaced files if it ended well.
+    fn note(&self, partition: &Partition, outcome: Result<Option<Cleaned>, CleanLogError>) -> Option<RemovedFiles> {
+        let (topic, index) = (partition.topic(), partition.id().index);
+        match outcome {
+            Ok(Some(Cleaned { end, stats, removed })) => {
+                self.logs.cleaned(partition, end);
+                info!(
+                    %topic, partition = %index, %end, bytes_before = stats.bytes_read, bytes_after = stats.bytes_kept,
+                    records_before = stats.records_read, records_after = stats.records_kept, "log cleaned"
+                );
+                return Some(removed);
+            }
+            Ok(None) | Err(CleanLogError::Stopped) => {}
+            Err(error @ CleanLogError::Storage(_)) => {
+                warn!(%topic, partition = %index, %error, "a log could not be cleaned, trying again later");
+            }
+            Err(error @ (CleanLogError::Corrupt(_) | CleanLogError::Records(_))) => {
+                error!(%topic, partition = %index, %error, "a log is damaged and is not cleaned until the next start");
+            }
+        }
+        None
+    }
+
+    /// Deletes replaced files once no slow reader can need them. What is cut short by a stop goes at the next start.
+    fn purge_later(&self, removed: RemovedFiles, delay: Duration) {
+        if removed.paths.is_empty() {
+            return;
+        }
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+            if let Ok(Err(error)) = spawn_blocking(move || removed.purge()).await {
+                warn!(%error, "replaced files could not be deleted");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use varve_log::{
+        format::{BatchBuilder, RecordContent, batches, records},
+        local::{AppendContext, AppendOrigin, LocalLog, LogConfig, RecoveryStart},
+    };
+    use varve_metadata::{
+        config::TopicDefaults,
+        model::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName},
+    };
+
+    use super::*;
+    use crate::partition::LogDirHealth;
+
+    struct Logs {
+        partitions: Vec<Arc<Partition>>,
+        topic: Arc<TopicConfig>,
+        checkpoints: Mutex<BTreeMap<PartitionId, Offset>>,
+    }
+
+    impl CompactedLogs for Arc<Logs> {
+        async fn list(&self) -> Vec<CompactedLog> {
+            let log = |partition: &Arc<Partition>| CompactedLog {
+                partition: partition.clone(),
+                topic: self.topic.clone(),
+                checkpoint: self.checkpoints.lock().get(&partition.id()).copied(),
+            };
+            self.partitions.iter().map(log).collect()
+        }
+
+        fn cleaned(&self, partition: &Partition, end: Offset) {
+            self.checkpoints.lock().insert(partition.id(), end);
+        }
+
+        fn now(&self) -> Timestamp {
+            now()
+        }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_wire(1_700_000_000_000).unwrap()
+    }
+
+    /// A log with `rounds` sealed segments, each of which has the keys a and b again.
+    fn partition(dir: &std::path::Path, rounds: usize) -> Arc<Partition> {
+        let id = PartitionId { topic: TopicId::random(), index: PartitionIndex(0) };
+        let path = dir.join(id.topic.to_string());
+        let (log, _) = LocalLog::open(&path, Arc::new(LogConfig::default()), RecoveryStart::NEW, now()).unwrap();
+        let context = AppendContext { leader_epoch: LeaderEpoch(0), now: now(), origin: AppendOrigin::Client };
+        for _ in 0..rounds {
+            let mut batch = BatchBuilder::new(Offset::ZERO);
+            for key in ["a", "b"] {
+                let (key, value) = (Some(key.as_bytes()), Some(&b"v"[..]));
+                batch.push(RecordContent { timestamp: Some(now()), key, value, headers: &[] });
+            }
+            log.append(&batch.build().unwrap(), context).unwrap();
+            log.roll().unwrap();
+        }
+        let health = LogDirHealth::new(dir.to_owned());
+        Partition::new(id, TopicName::parse("t").unwrap(), log, health, LeaderEpoch(0))
+    }
+
+    fn record_count(partition: &Partition) -> usize {
+        let log = partition.log();
+        let (mut next, mut count) = (log.local_start(), 0);
+        while next < log.end().0 {
+            let bytes = log.read(next, log.end().0, 1 << 20, true).unwrap().read().unwrap();
+            for batch in batches(&bytes) {
+                let batch = batch.unwrap();
+                count += records(batch.payload(), batch.header().record_count).count();
+                next = batch.header().next_offset();
+            }
+        }
+        count
+    }
+
+    fn cleaner(partitions: Vec<Arc<Partition>>, stop: CancellationToken) -> Arc<LogCleaner<Arc<Logs>>> {
+        let overrides = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        let topic = TopicConfig::resolve(&TopicDefaults::default(), &overrides).unwrap();
+        let logs = Logs { partitions, topic: Arc::new(topic), checkpoints: Mutex::default() };
+        let config = CleanerConfig {
+            enabled: true,
+            threads: 1,
+            backoff: Duration::from_secs(1),
+            dedupe_buffer_bytes: 1 << 20,
+            load_factor: 0.9,
+            max_bytes_per_second: None,
+        };
+        LogCleaner::new(Arc::new(logs), config, stop)
+    }
+
+    #[tokio::test]
+    async fn the_dirtiest_log_is_cleaned_first_and_each_only_while_it_is_dirty() {
+        let dir = tempfile::tempdir().unwrap();
+        let (small, large) = (partition(dir.path(), 2), partition(dir.path(), 9));
+        let cleaner = cleaner(vec![small.clone(), large.clone()], CancellationToken::new());
+        // Half of the large log is clean already, so the small one is dirtier.
+        let half = large.log().sealed_segments(Offset::ZERO).unwrap()[4].base;
+        cleaner.logs.cleaned(&large, half);
+        assert!(cleaner.clone().clean_dirtiest().await);
+        assert_eq!((record_count(&small), record_count(&large)), (2, 18));
+        assert!(cleaner.clone().clean_dirtiest().await);
+        assert_eq!(record_count(&large), 2);
+        assert!(!cleaner.clean_dirtiest().await, "nothing is dirty any more");
+    }
+
+    #[tokio::test]
+    async fn a_cleaner_that_is_stopped_ends_and_leaves_logs_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, stop) = (partition(dir.path(), 5), CancellationToken::new());
+        let cleaner = cleaner(vec![log.clone()], stop.clone());
+        stop.cancel();
+        cleaner.clone().run().await;
+        cleaner.clean_dirtiest().await;
+        assert_eq!(record_count(&log), 10);
+    }
+}
