@@ -213,7 +213,7 @@ impl Workshop {
             }
             Ok((map, transactions, full))
         });
-        let feed = async move { source.send_runs(&self.bucket, &runs).await.map_err(RewriteError::from) };
+        let feed = async move { source.send_runs(&self.reader, &runs).await.map_err(RewriteError::from) };
         let ((), indexed) = futures::try_join!(feed, index)?;
         Ok(indexed)
     }
@@ -263,8 +263,8 @@ impl Workshop {
     /// the state can be rebuilt from the archive.
     async fn last_records(&self, newest: &RemoteObject) -> Result<HashMap<ProducerId, LastRecord>, RewriteError> {
         let key = newest.key(self.partition, &self.topic);
-        let source = Source::open(&self.bucket, key, newest.clone()).await?;
-        let Some(snapshot) = source.producers(&self.bucket).await? else { return Ok(HashMap::new()) };
+        let source = Source::open(&self.reader, key, newest.clone()).await?;
+        let Some(snapshot) = source.producers(&self.reader).await? else { return Ok(HashMap::new()) };
         match decode_snapshot(&snapshot) {
             Ok(producers) => Ok(producers
                 .into_iter()
@@ -285,7 +285,7 @@ impl Workshop {
         source: &Source,
         ranges: &[std::ops::Range<u64>],
     ) -> Result<varve_table::Fetched, RewriteError> {
-        Ok(source.fetch(&self.bucket, ranges).await?)
+        Ok(source.fetch(&self.reader, ranges).await?)
     }
 }
 

@@ -11,7 +11,7 @@ pub struct CompactorMetrics {
     pub(crate) written_bytes: IntCounter,
     pub(crate) carried_batches: IntCounter,
     pub(crate) unreadable_batches: IntCounter,
-    pub(crate) cpu_seconds: Counter,
+    pub(crate) encode_seconds: Counter,
     pub(crate) swept_objects: IntCounter,
 }
 
@@ -43,8 +43,11 @@ impl CompactorMetrics {
                 "varve_compactor_unreadable_batches_total",
                 "Batches whose records could not be read and were carried as they are",
             ),
-            cpu_seconds: Counter::new("varve_compactor_encode_seconds_total", "Time spent encoding and verifying")
-                .expect("name and help are constant and valid"),
+            encode_seconds: Counter::new(
+                "varve_compactor_encode_seconds_total",
+                "Time spent encoding and verifying, waiting for the upload included",
+            )
+            .expect("name and help are constant and valid"),
             swept_objects: counter("varve_compactor_swept_objects_total", "Objects deleted from the bucket"),
         }
     }
@@ -61,7 +64,7 @@ impl CompactorMetrics {
             Box::new(self.written_bytes.clone()),
             Box::new(self.carried_batches.clone()),
             Box::new(self.unreadable_batches.clone()),
-            Box::new(self.cpu_seconds.clone()),
+            Box::new(self.encode_seconds.clone()),
             Box::new(self.swept_objects.clone()),
         ];
         all.into_iter().try_for_each(|collector| registry.register(collector))

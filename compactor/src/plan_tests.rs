@@ -121,8 +121,8 @@ fn merging_ends_and_rewrites_each_byte_a_few_times_only() {
     let mut case = case(&[]);
     case.limits = Limits { small: 4096, target: 8192, fan_in: 4 };
     let (mut sizes, mut written) = (Vec::<u64>::new(), 0);
-    for _ in 0..2000 {
-        sizes.push(10);
+    for size in std::iter::repeat_n(10, 2000) {
+        sizes.push(size);
         loop {
             let described: Vec<_> = sizes.iter().map(|size| (Parquet, *size)).collect();
             let Some(merge) = rewrites(&objects(&described), &case.limits).into_iter().next() else { break };

@@ -8,28 +8,32 @@
 //! runs (16 MiB of records each), one row group with its pages, four pieces, and the parts of the upload under way.
 
 use std::{
-    io,
+    io::{self, Write},
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use varve_log::{
-    format::{BatchError, BatchHeader, HEADER_BYTES, RecordBatchView},
+    format::{BatchError, BatchHeader, RecordBatchView, compression},
     local::{AbortedTxn, cleaner::CleanError},
 };
-use varve_metadata::model::{LeaderEpoch, Offset, PartitionId, TopicName};
-use varve_table::{EncodeError, EncodeOptions, TableMeta, TableSummary, TableWriter};
+use varve_metadata::{
+    config::Codec,
+    model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicName},
+};
+use varve_table::{EncodeError, EncodeOptions, TableMeta, TableWriter};
 use varve_tiering::{
     layout,
     manifest::{ObjectId, ObjectKind, RemoteObject},
+    raw::{Attachments, RawBuilder, RawError},
     tier::bucket::{Bucket, BucketError},
 };
 
 use crate::{
     compact::Cleaning,
     metrics::CompactorMetrics,
-    source::{Run, Source, SourceError, end_of, off_thread},
+    source::{Reader, Run, Source, SourceError, end_of, off_thread},
 };
 
 /// Handed to the upload at a time.
@@ -49,6 +53,9 @@ pub enum RewriteError {
     /// The new object could not be made.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// A raw object could not be made.
+    #[error("a raw object could not be made")]
+    Raw(#[from] RawError),
     /// A batch could not be cleaned.
     #[error(transparent)]
     Clean(#[from] CleanError),
@@ -72,6 +79,9 @@ pub enum RewriteError {
 #[derive(Clone, Debug)]
 pub(crate) struct Workshop {
     pub(crate) bucket: Bucket,
+    pub(crate) reader: Reader,
+    /// What new objects are.
+    pub(crate) kind: ObjectKind,
     pub(crate) partition: PartitionId,
     pub(crate) topic: TopicName,
     pub(crate) encode: EncodeOptions,
@@ -98,7 +108,9 @@ impl Rewritten {
 
 /// What the encoder counted.
 struct Encoded {
-    summary: TableSummary,
+    bytes: u64,
+    crc32c: u32,
+    max_timestamp: Option<Timestamp>,
     log_bytes: u64,
     records: u64,
     cleaning: Option<Cleaning>,
@@ -109,12 +121,12 @@ impl Workshop {
         let mut sources = Vec::with_capacity(objects.len());
         for object in objects {
             let key = object.key(self.partition, &self.topic);
-            sources.push(Source::open(&self.bucket, key, object.clone()).await?);
+            sources.push(Source::open(&self.reader, key, object.clone()).await?);
         }
         Ok(sources)
     }
 
-    /// One Parquet object of `sources`, which are neighbours. With `cleaning`, only what key compaction leaves; it is
+    /// One object of `sources`, which are neighbours. With `cleaning`, only what key compaction leaves; it is
     /// handed back for the objects that follow.
     pub(crate) async fn rewrite(
         &self,
@@ -138,23 +150,24 @@ impl Workshop {
             // Compaction leaves nothing of an aborted transaction. Its marker may go in a later round, and a reader that
             // still knew of the transaction would then take the next one of that producer for aborted, too.
             aborted: if compacts { Vec::new() } else { aborted.clone() },
-            producers: last.producers(&self.bucket).await?,
+            producers: last.producers(&self.reader).await?,
         };
         let leader_epochs = meta.leader_epochs.clone();
 
         let (runs, taken) = mpsc::channel(RUNS_WAITING);
         let (pieces, mut ready) = mpsc::channel::<Bytes>(PIECES_WAITING);
-        let mut writer = self.bucket.writer(layout::table(&self.topic, self.partition.index, base, last_of(end), id.0));
-        let (options, metrics) = (self.encode.clone(), self.metrics.clone());
-        let encode = off_thread(move || {
-            let started = Instant::now();
-            let encoded = encode(taken, pieces, meta, options, cleaning);
-            metrics.cpu_seconds.inc_by(started.elapsed().as_secs_f64());
-            encoded
+        let writer_epoch = last.object.writer_epoch;
+        let mut writer = self.bucket.writer(match self.kind {
+            ObjectKind::Parquet => layout::table(&self.topic, self.partition.index, base, last_of(end), id.0),
+            ObjectKind::Raw => layout::raw(self.partition, base, writer_epoch, id.0),
         });
+        let sink = Pieces { sender: pieces, buffer: BytesMut::new() };
+        let output = Output::new(self.kind, sink, meta, self.encode.clone())?;
+        let metrics = self.metrics.clone();
+        let encode = off_thread(move || encode(taken, output, base, cleaning, &metrics));
         let feed = async move {
             for source in sources {
-                source.send_runs(&self.bucket, &runs).await?;
+                source.send_runs(&self.reader, &runs).await?;
                 self.metrics.read_bytes.inc_by(source.object.log_bytes);
             }
             Ok::<(), RewriteError>(())
@@ -167,27 +180,25 @@ impl Workshop {
         };
         // The encoder ends only when its runs end, so a failed read must not look like the end: its error wins, and the
         // object, which has no end yet, is given up with the writer.
-        let ((), (), encoded) = futures::try_join!(feed, send, async { encode.await })?;
+        let ((), (), encoded) = futures::try_join!(feed, send, encode)?;
         let stored = writer.finish().await?;
-        if stored != encoded.summary.bytes {
-            return Err(RewriteError::Size { stored, sent: encoded.summary.bytes });
+        if stored != encoded.bytes {
+            return Err(RewriteError::Size { stored, sent: encoded.bytes });
         }
         self.metrics.written_bytes.inc_by(stored);
-        self.metrics.carried_batches.inc_by(encoded.summary.carried_batches);
-        self.metrics.unreadable_batches.inc_by(encoded.summary.unreadable_batches);
         let sum = |of: fn(&RemoteObject) -> u64| objects.iter().map(of).fold(0, u64::saturating_add);
         let object = RemoteObject {
             id,
-            kind: ObjectKind::Parquet,
+            kind: self.kind,
             base,
             end,
             bytes: stored,
             log_bytes: if compacts { encoded.log_bytes } else { sum(|object| object.log_bytes) },
             records: encoded.records,
-            max_timestamp: encoded.summary.max_timestamp,
-            writer_epoch: last.object.writer_epoch,
+            max_timestamp: encoded.max_timestamp,
+            writer_epoch,
             leader_epochs,
-            crc32c: encoded.summary.crc32c,
+            crc32c: encoded.crc32c,
             shared_at: None,
         };
         Ok((Rewritten { object, begun, patience: self.patience }, encoded.cleaning))
@@ -197,50 +208,113 @@ impl Workshop {
 /// Takes runs until there are no more, and gives the object piece by piece.
 fn encode(
     mut runs: mpsc::Receiver<Run>,
-    pieces: mpsc::Sender<Bytes>,
-    meta: TableMeta,
-    options: EncodeOptions,
+    mut output: Output,
+    base: Offset,
     mut cleaning: Option<Cleaning>,
+    metrics: &CompactorMetrics,
 ) -> Result<Encoded, RewriteError> {
-    let base = meta.base;
-    let mut writer = TableWriter::new(Pieces { sender: pieces, buffer: BytesMut::new() }, meta, options)?;
     let (mut log_bytes, mut records) = (0, 0);
     while let Some(run) = runs.blocking_recv() {
+        let started = Instant::now();
         run.each(|header, batch, rebuilt| {
             // The batch of a raw object that the wanted offset lies in may be preceded by others.
             if header.next_offset() <= base {
                 return Ok(());
             }
-            let mut keep = |header: &BatchHeader, batch: &RecordBatchView<'_>, rebuilt: bool| {
+            let mut keep = |header: &BatchHeader, batch: &RecordBatchView<'_>| {
                 log_bytes += batch.as_bytes().len() as u64;
                 records += u64::from(header.record_count);
-                match rebuilt {
-                    true => writer.push_records(header, Bytes::copy_from_slice(&batch.as_bytes()[HEADER_BYTES..])),
-                    false => writer.push(batch),
-                }
+                output.push(header, batch, rebuilt)
             };
-            match &mut cleaning {
-                None => keep(header, &batch, rebuilt)?,
-                Some(cleaning) => {
-                    let Some(replaced) = cleaning.clean(&batch)? else { return Ok(()) };
-                    match replaced {
-                        None => keep(header, &batch, rebuilt)?,
-                        Some(bytes) => {
-                            let (batch, _) = RecordBatchView::parse_trusted(&bytes)?;
-                            // What was compressed when it came is called so again, without being compressed on the way.
-                            let codec = header.attributes.compression();
-                            let attributes = batch.header().attributes.with_compression(codec);
-                            keep(&BatchHeader { attributes, ..*batch.header() }, &batch, rebuilt)?;
-                        }
-                    }
+            match cleaning.as_mut().map_or(Ok(Some(None)), |cleaning| cleaning.clean(&batch))? {
+                None => Ok(()),
+                Some(None) => keep(header, &batch),
+                Some(Some(bytes)) => {
+                    let (replaced, _) = RecordBatchView::parse_trusted(&bytes)?;
+                    // What was compressed when it came is called so again, without being compressed on the way.
+                    let codec = header.attributes.compression();
+                    let attributes = replaced.header().attributes.with_compression(codec);
+                    let emptied = replaced.header().record_count == 0;
+                    let header = BatchHeader { attributes, ..*replaced.header() };
+                    keep(if emptied || !rebuilt { replaced.header() } else { &header }, &replaced)
                 }
             }
-            Ok::<(), RewriteError>(())
         })?;
+        metrics.encode_seconds.inc_by(started.elapsed().as_secs_f64());
     }
-    let (mut sink, summary) = writer.finish()?;
-    sink.send_rest().map_err(EncodeError::Sink)?;
-    Ok(Encoded { summary, log_bytes, records, cleaning })
+    let started = Instant::now();
+    let encoded = output.finish(log_bytes, records, cleaning, metrics);
+    metrics.encode_seconds.inc_by(started.elapsed().as_secs_f64());
+    encoded
+}
+
+/// The object being written.
+enum Output {
+    Table(Box<TableWriter<Pieces>>),
+    Raw { builder: Box<RawBuilder>, sink: Pieces, attachments: Attachments },
+}
+
+impl Output {
+    fn new(kind: ObjectKind, sink: Pieces, meta: TableMeta, options: EncodeOptions) -> Result<Output, RewriteError> {
+        Ok(match kind {
+            ObjectKind::Parquet => Output::Table(Box::new(TableWriter::new(sink, meta, options)?)),
+            ObjectKind::Raw => Output::Raw {
+                builder: Box::new(RawBuilder::new(meta.base, meta.end)),
+                sink,
+                attachments: Attachments {
+                    aborted: meta.aborted,
+                    producer_snapshot: meta.producers.unwrap_or_default(),
+                },
+            },
+        })
+    }
+
+    /// Adds a batch: as it lies or, if it was `rebuilt`, by its uncompressed records under the header that it came with.
+    fn push(&mut self, header: &BatchHeader, batch: &RecordBatchView<'_>, rebuilt: bool) -> Result<(), RewriteError> {
+        match self {
+            Output::Table(writer) if rebuilt => {
+                writer.push_records(header, Bytes::copy_from_slice(batch.payload()))?;
+            }
+            Output::Table(writer) => writer.push(batch)?,
+            Output::Raw { builder, sink, .. } => {
+                let codec = header.attributes.compression();
+                let compressed = (rebuilt && codec != Codec::None)
+                    .then(|| {
+                        compression::compress(codec, None, batch.payload()).map(|payload| header.encode_batch(&payload))
+                    })
+                    .transpose()
+                    .map_err(EncodeError::from)?;
+                let bytes = compressed.as_deref().unwrap_or(batch.as_bytes());
+                builder.push(bytes)?;
+                sink.write_all(bytes).map_err(EncodeError::from)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(
+        self,
+        log_bytes: u64,
+        records: u64,
+        cleaning: Option<Cleaning>,
+        metrics: &CompactorMetrics,
+    ) -> Result<Encoded, RewriteError> {
+        let (mut sink, bytes, crc32c, max_timestamp) = match self {
+            Output::Table(writer) => {
+                let (sink, summary) = writer.finish()?;
+                metrics.carried_batches.inc_by(summary.carried_batches);
+                metrics.unreadable_batches.inc_by(summary.unreadable_batches);
+                (sink, summary.bytes, summary.crc32c, summary.max_timestamp)
+            }
+            Output::Raw { builder, mut sink, attachments } => {
+                let (tail, summary) = builder.finish(attachments)?;
+                sink.write_all(&tail).map_err(EncodeError::from)?;
+                (sink, summary.bytes, summary.crc32c, summary.max_timestamp)
+            }
+        };
+        sink.send_rest().map_err(EncodeError::Sink)?;
+        Ok(Encoded { bytes, crc32c, max_timestamp, log_bytes, records, cleaning })
+    }
 }
 
 /// A sink that hands full pieces to the upload.
@@ -257,7 +331,7 @@ impl Pieces {
     }
 }
 
-impl io::Write for Pieces {
+impl Write for Pieces {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(buf);
         if self.buffer.len() >= PIECE_BYTES {

@@ -1,5 +1,7 @@
 //! Reading an object to rewrite it: its batches in order, a few megabytes at a time, of either kind.
 
+use std::{ops::Range, sync::Arc};
+
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use varve_log::{
@@ -12,7 +14,10 @@ use varve_tiering::{
     layout::Key,
     manifest::{ObjectKind, RemoteObject},
     raw::{RawError, RawMeta, TAIL_GUESS},
-    tier::bucket::{Bucket, BucketError},
+    tier::{
+        bucket::{Bucket, BucketError},
+        upload::ByteRate,
+    },
 };
 
 /// Read from a raw object at a time.
@@ -60,6 +65,20 @@ pub enum SourceError {
     },
 }
 
+/// The way objects are read to be rewritten: at a limited rate, so that consumers of cold data do not notice.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) bucket: Bucket,
+    pub(crate) rate: Arc<ByteRate>,
+}
+
+impl Reader {
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, BucketError> {
+        self.rate.take(range.end.saturating_sub(range.start)).await;
+        self.bucket.get_range(key, range).await
+    }
+}
+
 /// Some whole batches in a row.
 #[derive(Debug)]
 pub(crate) enum Run {
@@ -85,10 +104,10 @@ pub(crate) enum Inside {
 
 impl Source {
     /// Reads what lies behind the object's batches.
-    pub(crate) async fn open(bucket: &Bucket, key: Key, object: RemoteObject) -> Result<Source, SourceError> {
+    pub(crate) async fn open(reader: &Reader, key: Key, object: RemoteObject) -> Result<Source, SourceError> {
         let inside = match object.kind {
-            ObjectKind::Raw => Inside::Raw(Box::new(open_raw(bucket, &key, &object).await?)),
-            ObjectKind::Parquet => Inside::Table(Box::new(open_table(bucket, &key, &object).await?)),
+            ObjectKind::Raw => Inside::Raw(Box::new(open_raw(reader, &key, &object).await?)),
+            ObjectKind::Parquet => Inside::Table(Box::new(open_table(reader, &key, &object).await?)),
         };
         Ok(Source { object, key, inside })
     }
@@ -102,31 +121,31 @@ impl Source {
     }
 
     /// Producer state at its end, in Kafka's `.snapshot` format.
-    pub(crate) async fn producers(&self, bucket: &Bucket) -> Result<Option<Bytes>, SourceError> {
+    pub(crate) async fn producers(&self, reader: &Reader) -> Result<Option<Bytes>, SourceError> {
         match &self.inside {
             Inside::Raw(meta) => Ok(Some(meta.producer_snapshot.clone()).filter(|snapshot| !snapshot.is_empty())),
             Inside::Table(footer) => match footer.producers() {
-                Some(range) => Ok(Some(bucket.get_range(&self.key, range).await?)),
+                Some(range) => Ok(Some(reader.get_range(&self.key, range).await?)),
                 None => Ok(None),
             },
         }
     }
 
     /// Sends all its batches that end behind its base, in order. Ends early, without error, if nobody listens any more.
-    pub(crate) async fn send_runs(&self, bucket: &Bucket, runs: &mpsc::Sender<Run>) -> Result<(), SourceError> {
+    pub(crate) async fn send_runs(&self, reader: &Reader, runs: &mpsc::Sender<Run>) -> Result<(), SourceError> {
         match &self.inside {
-            Inside::Raw(meta) => self.send_stored(bucket, meta, runs).await,
-            Inside::Table(footer) => self.send_rebuilt(bucket, footer, runs).await,
+            Inside::Raw(meta) => self.send_stored(reader, meta, runs).await,
+            Inside::Table(footer) => self.send_rebuilt(reader, footer, runs).await,
         }
     }
 
-    async fn send_stored(&self, bucket: &Bucket, meta: &RawMeta, runs: &mpsc::Sender<Run>) -> Result<(), SourceError> {
+    async fn send_stored(&self, reader: &Reader, meta: &RawMeta, runs: &mpsc::Sender<Run>) -> Result<(), SourceError> {
         let start = self.object.range().start;
         let within = meta.batches_from(self.object.base);
         let (mut position, end) = (start + within.start, start + within.end);
         let mut rest = BytesMut::new();
         while position < end {
-            let piece = bucket.get_range(&self.key, position..end.min(position + PIECE_BYTES)).await?;
+            let piece = reader.get_range(&self.key, position..end.min(position + PIECE_BYTES)).await?;
             position += piece.len() as u64;
             rest.extend_from_slice(&piece);
             let whole = whole_batches(&rest).map_err(|source| self.damaged(source))?;
@@ -139,13 +158,13 @@ impl Source {
 
     async fn send_rebuilt(
         &self,
-        bucket: &Bucket,
+        reader: &Reader,
         footer: &TableFooter,
         runs: &mpsc::Sender<Run>,
     ) -> Result<(), SourceError> {
         let mut from = self.object.base;
         while let Some(plan) = footer.plan_group(from).map_err(|source| self.undecodable(source))? {
-            let fetched = self.fetch(bucket, plan.ranges()).await?;
+            let fetched = self.fetch(reader, plan.ranges()).await?;
             from = plan.end();
             let footer = footer.clone();
             let decode = move || {
@@ -164,10 +183,10 @@ impl Source {
     }
 
     /// Fetches parts of the object.
-    pub(crate) async fn fetch(&self, bucket: &Bucket, ranges: &[std::ops::Range<u64>]) -> Result<Fetched, SourceError> {
+    pub(crate) async fn fetch(&self, reader: &Reader, ranges: &[Range<u64>]) -> Result<Fetched, SourceError> {
         let mut fetched = Fetched::new(self.object.bytes);
         for range in ranges {
-            fetched.add(range.start, bucket.get_range(&self.key, range.clone()).await?);
+            fetched.add(range.start, reader.get_range(&self.key, range.clone()).await?);
         }
         Ok(fetched)
     }
@@ -221,12 +240,12 @@ fn whole_batches(buf: &[u8]) -> Result<usize, BatchError> {
     Ok(whole)
 }
 
-async fn open_raw(bucket: &Bucket, key: &Key, object: &RemoteObject) -> Result<RawMeta, SourceError> {
+async fn open_raw(reader: &Reader, key: &Key, object: &RemoteObject) -> Result<RawMeta, SourceError> {
     let range = object.range();
     let mut wanted = TAIL_GUESS;
     loop {
         let from = range.end.saturating_sub(wanted).max(range.start);
-        let tail = bucket.get_range(key, from..range.end).await?;
+        let tail = reader.get_range(key, from..range.end).await?;
         match RawMeta::parse(&tail, object.bytes) {
             Err(RawError::TailNeeded(more)) if more > wanted && from > range.start => wanted = more,
             outcome => return outcome.map_err(|source| SourceError::Raw { key: key.clone(), source }),
@@ -234,10 +253,10 @@ async fn open_raw(bucket: &Bucket, key: &Key, object: &RemoteObject) -> Result<R
     }
 }
 
-async fn open_table(bucket: &Bucket, key: &Key, object: &RemoteObject) -> Result<TableFooter, SourceError> {
+async fn open_table(reader: &Reader, key: &Key, object: &RemoteObject) -> Result<TableFooter, SourceError> {
     let mut from = object.bytes.saturating_sub(TABLE_TAIL_GUESS);
     loop {
-        let tail = bucket.get_range(key, from..object.bytes).await?;
+        let tail = reader.get_range(key, from..object.bytes).await?;
         match TableFooter::parse(object.bytes, tail) {
             Err(FooterError::NeedMore { from: more }) if more < from => from = more,
             outcome => return outcome.map_err(|source| SourceError::Footer { key: key.clone(), source }),
@@ -247,9 +266,11 @@ async fn open_table(bucket: &Bucket, key: &Key, object: &RemoteObject) -> Result
 
 /// Runs CPU work off the async threads.
 pub(crate) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(outcome) => outcome,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is shutting down, and with it whoever waits here.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 

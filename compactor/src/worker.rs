@@ -1,22 +1,28 @@
 //! Performing the plan: one partition at a time, several partitions side by side.
 
 use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroU64,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use varve_metadata::{
-    config::TopicConfig,
+    config::{ArchiveFormat, TopicConfig},
     model::{PartitionId, Timestamp, TopicName},
 };
 use varve_table::EncodeOptions;
 use varve_tiering::{
-    manifest::{Manifest, ManifestError, RemoteObject, Writer},
+    layout::Version,
+    manifest::{Manifest, ManifestError, ObjectKind, RemoteObject, Writer},
     tier::{
         manifests::StoreError,
         partition::{RemotePartition, RemotePartitions, UpdateError},
+        upload::ByteRate,
     },
 };
 
@@ -26,7 +32,7 @@ use crate::{
     metrics::CompactorMetrics,
     plan::{self, Limits, Round, Situation, Work},
     rewrite::{RewriteError, Rewritten, Workshop},
-    source::Source,
+    source::{Reader, Source},
 };
 
 /// How the compactor works.
@@ -40,8 +46,13 @@ pub struct CompactorOptions {
     pub map_bytes: usize,
     /// Partitions worked on at once; each takes a core and about 150 MiB.
     pub jobs: usize,
+    /// Bytes read from the archive per second at most, by all jobs together; `None`: no limit.
+    pub read_bytes_per_second: Option<NonZeroU64>,
     /// Pause between two looks at all partitions.
     pub interval: Duration,
+    /// A partition whose manifest has not changed is looked at this often only: for what time alone makes due, and for
+    /// what another process published. Costs one listing of the bucket.
+    pub idle_interval: Duration,
     /// How long an object outlives its removal from the manifest, and an orphan its upload.
     pub grace: Duration,
     /// Pause between two sweeps.
@@ -55,7 +66,9 @@ impl Default for CompactorOptions {
             encode: EncodeOptions::default(),
             map_bytes: 128 << 20,
             jobs: 1,
+            read_bytes_per_second: None,
             interval: Duration::from_secs(5),
+            idle_interval: Duration::from_secs(10 * 60),
             grace: Duration::from_secs(60 * 60),
             sweep_interval: Duration::from_secs(10 * 60),
         }
@@ -107,26 +120,37 @@ pub struct Compactor {
     pub(crate) options: CompactorOptions,
     pub(crate) metrics: CompactorMetrics,
     leases: Leases,
+    rate: Arc<ByteRate>,
+    /// What was there, and when, the last time that nothing was left to do.
+    settled: Mutex<HashMap<PartitionId, Settled>>,
+}
+
+#[derive(Clone, Debug)]
+struct Settled {
+    version: Version,
+    config: Arc<TopicConfig>,
+    at: Instant,
 }
 
 impl Compactor {
     /// A worker over the bucket of `partitions`.
     pub fn new(partitions: Arc<RemotePartitions>, options: CompactorOptions, metrics: CompactorMetrics) -> Compactor {
-        Compactor { partitions, options, metrics, leases: Leases::default() }
+        let rate = Arc::new(ByteRate::new(options.read_bytes_per_second));
+        Compactor { partitions, options, metrics, leases: Leases::default(), rate, settled: Mutex::default() }
     }
 
     /// Looks after the partitions that `assigned` names, until `stop`. Work under way is dropped then; what it uploaded is an
     /// orphan for the sweep.
     pub async fn run(&self, assigned: impl Fn() -> Vec<Assigned>, stop: CancellationToken) {
         let work = async {
-            let mut next_sweep = tokio::time::Instant::now() + self.options.sweep_interval;
+            let mut next_sweep = Instant::now() + self.options.sweep_interval;
             loop {
                 self.look_after(assigned()).await;
-                if tokio::time::Instant::now() >= next_sweep {
+                if Instant::now() >= next_sweep {
                     if let Err(error) = self.sweep(wall_clock()).await {
                         tracing::warn!(%error, "sweep of the bucket failed, trying again later");
                     }
-                    next_sweep = tokio::time::Instant::now() + self.options.sweep_interval;
+                    next_sweep = Instant::now() + self.options.sweep_interval;
                 }
                 tokio::time::sleep(self.options.interval).await;
             }
@@ -139,21 +163,45 @@ impl Compactor {
 
     /// One look at every partition.
     pub async fn look_after(&self, assigned: Vec<Assigned>) {
+        let known: HashSet<PartitionId> = assigned.iter().map(|one| one.partition).collect();
+        self.settled.lock().retain(|partition, _| known.contains(partition));
         let backlog = futures::stream::iter(assigned)
-            .map(|one| async move {
-                let handle = self.partitions.get(one.partition, &one.topic);
-                match self.work_on(&handle, &one.config, one.local_bytes, wall_clock()).await {
-                    Ok(done) => done.backlog_bytes,
-                    Err(error) => {
-                        tracing::warn!(partition = %one.partition, topic = %one.topic, %error, "compaction failed, trying again later");
-                        0
-                    }
-                }
-            })
+            .map(|one| async move { self.look_at(&one).await })
             .buffer_unordered(self.options.jobs.max(1))
             .fold(0u64, |sum, bytes| async move { sum.saturating_add(bytes) })
             .await;
         self.metrics.backlog_bytes.set(i64::try_from(backlog).unwrap_or(i64::MAX));
+    }
+
+    /// One look at one partition; returns its backlog in bytes.
+    async fn look_at(&self, one: &Assigned) -> u64 {
+        let handle = self.partitions.get(one.partition, &one.topic);
+        if self.is_settled(one, &handle) {
+            return 0;
+        }
+        match self.work_on(&handle, &one.config, one.local_bytes, wall_clock()).await {
+            Ok(done) if done.published == 0 && done.overtaken == 0 => {
+                let version = handle.manifest().version();
+                let settled = Settled { version, config: Arc::clone(&one.config), at: Instant::now() };
+                self.settled.lock().insert(one.partition, settled);
+                done.backlog_bytes
+            }
+            Ok(done) => done.backlog_bytes,
+            Err(error) => {
+                let (partition, topic) = (one.partition, &one.topic);
+                tracing::warn!(%partition, %topic, %error, "compaction failed, trying again later");
+                0
+            }
+        }
+    }
+
+    /// Whether nothing has changed since nothing was left to do, not long ago.
+    fn is_settled(&self, one: &Assigned, handle: &RemotePartition) -> bool {
+        self.settled.lock().get(&one.partition).is_some_and(|settled| {
+            settled.version == handle.manifest().version()
+                && settled.config == one.config
+                && settled.at.elapsed() < self.options.idle_interval
+        })
     }
 
     /// Does what is due for one partition. Does nothing if somebody in this process is at it.
@@ -206,6 +254,11 @@ impl Compactor {
     ) -> Result<(), WorkError> {
         let workshop = Workshop {
             bucket: handle.bucket().clone(),
+            reader: Reader { bucket: handle.bucket().clone(), rate: Arc::clone(&self.rate) },
+            kind: match situation.config.archive_format {
+                ArchiveFormat::Parquet => ObjectKind::Parquet,
+                ArchiveFormat::Raw => ObjectKind::Raw,
+            },
             partition: handle.partition(),
             topic: situation.manifest.topic().clone(),
             encode: self.options.encode.clone(),

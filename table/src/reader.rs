@@ -171,11 +171,11 @@ impl TableFooter {
     /// The pages that hold a part's rows, and its piece of the raw section.
     fn ranges_of(&self, part: &PlanPart) -> Vec<Range<u64>> {
         let raw_bytes: u64 = part.batches.iter().map(|batch| u64::from(batch.raw_bytes)).sum();
-        let mut ranges = vec![part.raw_position..part.raw_position.saturating_add(raw_bytes)];
+        let raw = part.raw_position..part.raw_position.saturating_add(raw_bytes);
         // Rows of batches that are carried whole need no pages, unless rows to be rebuilt lie around them.
         let (skip, take) = part.rows();
-        ranges.extend(self.page_runs(part.row_group, skip..skip + take, 0..COLUMNS).into_iter().map(|run| run.range));
-        ranges
+        let pages = self.page_runs(part.row_group, skip..skip + take, 0..COLUMNS).into_iter().map(|run| run.range);
+        pages.chain([raw]).collect()
     }
 
     /// The pages that hold `rows` of some columns of a row group; none without a row group or rows.
