@@ -1,0 +1,81 @@
+//! A real S3 server for tests: moto, started on a free port, gone with the test process.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tools;
+
+/// Ends the server when its standard input does, which the system closes even if the test process is killed.
+const SERVER: &str = "
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from moto.server import main
+main(['-H', '127.0.0.1', '-p', '0'])
+";
+
+/// A running emulator.
+pub struct S3Emulator {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl S3Emulator {
+    /// Starts the emulator of the test tools and waits until it answers.
+    ///
+    /// # Errors
+    /// The tools are missing ([`tools::folder`]), or the server does not start.
+    pub fn start() -> Result<S3Emulator> {
+        let python = tools::folder()?.join("venv/bin/python");
+        let mut child = Command::new(&python)
+            .args(["-u", "-c", SERVER])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}: run `cargo xtask tools`", python.display()))?;
+        let errors = child.stderr.take().context("standard error was asked for")?;
+        let mut lines = BufReader::new(errors).lines();
+        let mut said = String::new();
+        let address = loop {
+            let Some(line) = lines.next().transpose()? else { bail!("moto did not start:\n{said}") };
+            if let Some((_, address)) = line.split_once("Running on http://") {
+                break address.trim().parse().with_context(|| format!("moto listens on {address:?}"))?;
+            }
+            said.push_str(&line);
+            said.push('\n');
+        };
+        // Somebody has to read its log of requests, or it stops at a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(S3Emulator { child, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes a bucket.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn make_bucket(&self, name: &str) -> Result<()> {
+        let mut server = TcpStream::connect(self.address)?;
+        let host = self.address;
+        write!(server, "PUT /{name} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        server.read_to_string(&mut answer)?;
+        if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { bail!("no bucket {name}: {answer}") }
+    }
+}
+
+impl Drop for S3Emulator {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
