@@ -294,7 +294,7 @@ mod tests {
         for from in 0..200 {
             let stretch = opened.stretch_from(offset(from), 1, &key).unwrap().unwrap();
             let run = decode(&opened, &bytes, &stretch);
-            let picked = select::pick(&run, offset(from), Offset::MAX, 1, true).unwrap();
+            let picked = select::pick(&run, 0, offset(from), Offset::MAX, 1, true).unwrap();
             // A batch answers for 8 offsets; the last two of every ten are a gap.
             let expected = if from % 10 < 8 { from / 10 } else { from / 10 + 1 };
             match picked.bytes.is_empty() {

@@ -1,6 +1,7 @@
 //! Reads of one partition's archive.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,11 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use varve_log::local::{AbortedTxn, OffsetAndTimestamp};
 use varve_metadata::model::{LeaderEpoch, Offset, Timestamp};
 use varve_table::Recompression;
 
 use super::{
+    cache::RunKey,
     error::ColdError,
     metrics::Source,
     object::Opened,
@@ -25,6 +28,8 @@ use crate::{manifest::RemoteObject, tier::partition::RemotePartition};
 
 /// Manifests loaded anew for one read because an object was gone.
 const RELOADS: usize = 3;
+/// Readers of one partition whose place within a unit is remembered.
+const BOOKMARKS: usize = 16;
 
 /// The archived part of one partition, to be read. Clones are the same.
 #[derive(Clone, Debug)]
@@ -34,6 +39,15 @@ pub struct ColdPartition {
     recompress: Arc<AtomicBool>,
     /// Held while a manifest is loaded because an object was gone: all who found it gone share the load.
     reloading: Arc<tokio::sync::Mutex<()>>,
+    /// Where readers stopped within units: reading on needs no walk from the unit's start.
+    bookmarks: Arc<Mutex<VecDeque<Bookmark>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bookmark {
+    unit: RunKey,
+    next: Offset,
+    position: usize,
 }
 
 /// Whole batches out of the archive.
@@ -62,7 +76,13 @@ impl ColdBatches {
 
 impl ColdPartition {
     pub(super) fn new(reader: ColdReader, remote: Arc<RemotePartition>) -> ColdPartition {
-        ColdPartition { reader, remote, recompress: Arc::default(), reloading: Arc::default() }
+        ColdPartition {
+            reader,
+            remote,
+            recompress: Arc::default(),
+            reloading: Arc::default(),
+            bookmarks: Arc::default(),
+        }
     }
 
     /// The handle below.
@@ -195,8 +215,13 @@ impl ColdPartition {
                 cached.map(|run| (run, Source::Memory, true))
             };
             let Some((run, source, whole)) = found else { break };
-            let picked = select::pick(&run, read.end, bound, wanted, read.is_empty())
+            let key = self.reader.unit_key(&part, index, self.recompression());
+            let start = if whole { self.bookmark(&key, read.end) } else { 0 };
+            let picked = select::pick(&run, start, read.end, bound, wanted, read.is_empty())
                 .map_err(|error| ColdError::corrupt(&part.key, error))?;
+            if whole {
+                self.set_bookmark(key, picked.end, picked.position);
+            }
             if !picked.bytes.is_empty() {
                 if read.is_empty() {
                     self.reader.metrics().first_batch(source, started.elapsed());
@@ -297,7 +322,7 @@ impl ColdPartition {
                 if let Some(found) = found.filter(|found| found.offset < part.object.end) {
                     return Ok(Some(found));
                 }
-                let all = select::pick(&run, at, Offset::MAX, usize::MAX, true);
+                let all = select::pick(&run, 0, at, Offset::MAX, usize::MAX, true);
                 let end = all.map_err(|error| ColdError::corrupt(&part.key, error))?.end;
                 probe = if end > at { opened.first_reaching(target, end, &part.key)? } else { None };
             }
@@ -331,6 +356,20 @@ impl ColdPartition {
                 outcome => return outcome,
             }
         }
+    }
+
+    fn bookmark(&self, unit: &RunKey, next: Offset) -> usize {
+        let bookmarks = self.bookmarks.lock();
+        let found = bookmarks.iter().find(|bookmark| bookmark.unit == *unit && bookmark.next == next);
+        found.map_or(0, |bookmark| bookmark.position)
+    }
+
+    fn set_bookmark(&self, unit: RunKey, next: Offset, position: usize) {
+        let mut bookmarks = self.bookmarks.lock();
+        if bookmarks.len() >= BOOKMARKS {
+            bookmarks.pop_front();
+        }
+        bookmarks.push_back(Bookmark { unit, next, position });
     }
 
     fn part(&self, object: RemoteObject) -> Part {

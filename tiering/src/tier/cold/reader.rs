@@ -162,7 +162,12 @@ impl ColdReader {
         self.cached(key, part, opened, load).await
     }
 
-    /// Whether the unit could be given out without waiting.
+    /// What the unit is cached under.
+    pub(super) fn unit_key(&self, part: &Part, index: u64, recompression: Recompression) -> RunKey {
+        run_key(part, Run::Unit(index), recompression)
+    }
+
+    /// The unit, if it can be given out without waiting.
     pub(super) fn unit_in_memory(&self, part: &Part, index: u64, recompression: Recompression) -> Option<Bytes> {
         self.0.cache.in_memory(&run_key(part, Run::Unit(index), recompression))
     }

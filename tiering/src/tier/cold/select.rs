@@ -16,27 +16,31 @@ const MOST_RECORD_BYTES: usize = 256 << 20;
 /// Batches picked from a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Picked {
-    /// Whole batches, shared with the run.
+    /// Whole batches.
     pub(super) bytes: Bytes,
     /// The offset behind the last one; where the search began if there is none.
     pub(super) end: Offset,
+    /// Where in the run the batches behind them begin.
+    pub(super) position: usize,
     /// Whether the bound or the size ended the search: there may be more in the run.
     pub(super) stopped: bool,
 }
 
 /// The batches of `run` from the one that holds `from`, or the first after it, that end at or below `bound`: at most
-/// `max_bytes`, but one in any case if `at_least_one`.
+/// `max_bytes`, but one in any case if `at_least_one`. `start`: position of a batch before which all end at or below `from`;
+/// 0 if none is known.
 ///
 /// # Errors
 /// [`BatchError`] if the run is damaged.
 pub(super) fn pick(
     run: &Bytes,
+    start: usize,
     from: Offset,
     bound: Offset,
     max_bytes: usize,
     at_least_one: bool,
 ) -> Result<Picked, BatchError> {
-    let (mut at, mut start, mut end) = (0, None, from);
+    let (mut at, mut first_at, mut end) = (start, None, from);
     let mut stopped = false;
     while at < run.len() {
         let header = BatchHeader::parse(&run[at..])?;
@@ -45,8 +49,8 @@ pub(super) fn pick(
             return Err(BatchError::Truncated);
         }
         if header.next_offset() > from {
-            let first = start.is_none();
-            let begin = *start.get_or_insert(at);
+            let first = first_at.is_none();
+            let begin = *first_at.get_or_insert(at);
             if header.next_offset() > bound || (next - begin > max_bytes && !(first && at_least_one)) {
                 stopped = true;
                 break;
@@ -55,8 +59,11 @@ pub(super) fn pick(
         }
         at = next;
     }
-    let begin = start.unwrap_or(at);
-    Ok(Picked { bytes: run.slice(begin..at), end, stopped })
+    let begin = first_at.unwrap_or(at);
+    // A slice keeps the whole run in memory for as long as a slow client takes to read it: then a copy is cheaper.
+    let whole = (at - begin) * 2 > run.len();
+    let bytes = if whole { run.slice(begin..at) } else { Bytes::copy_from_slice(&run[begin..at]) };
+    Ok(Picked { bytes, end, position: at, stopped })
 }
 
 /// Checks every batch of `run`, CRC included, and that they ascend.
@@ -151,7 +158,7 @@ mod tests {
     fn whole_batches_from_the_one_that_holds_the_offset() {
         let all = run(&[(0, 5), (5, 5), (20, 5)]);
         let size = run(&[(0, 5)]).len();
-        let pick = |from, bound, max| pick(&all, offset(from), offset(bound), max, true).unwrap();
+        let pick = |from, bound, max| pick(&all, 0, offset(from), offset(bound), max, true).unwrap();
         let summary = |picked: Picked| (picked.bytes.len() / size, picked.end.get(), picked.stopped);
         assert_eq!(summary(pick(0, 100, usize::MAX)), (3, 25, false));
         assert_eq!(summary(pick(7, 100, usize::MAX)), (2, 25, false));
@@ -160,12 +167,15 @@ mod tests {
         assert_eq!(summary(pick(0, 100, 2 * size)), (2, 10, true));
         assert_eq!(summary(pick(0, 100, 1)), (1, 5, true), "one in any case");
         assert_eq!(summary(pick(25, 100, usize::MAX)), (0, 25, false));
+        let first = pick(0, 100, 1);
+        let next = super::pick(&all, first.position, first.end, offset(100), 1, true).unwrap();
+        assert_eq!((next.bytes, next.end), (all.slice(size..2 * size), offset(10)));
     }
 
     #[test]
     fn damage_is_an_error() {
         let all = run(&[(0, 5)]);
-        assert_eq!(pick(&all.slice(..all.len() - 1), offset(0), offset(9), 9, true), Err(BatchError::Truncated));
+        assert_eq!(pick(&all.slice(..all.len() - 1), 0, offset(0), offset(9), 9, true), Err(BatchError::Truncated));
         let mut flipped = all.to_vec();
         flipped[70] ^= 1;
         assert!(verify(&flipped).is_err() && verify(&all).is_ok());

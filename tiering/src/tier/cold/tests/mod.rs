@@ -1,6 +1,8 @@
 mod archive;
 mod store;
 
+use std::sync::Arc;
+
 use archive::{Archive, bucket, committed, contents, handle, millis, offset};
 use proptest::prelude::*;
 use store::Steering;
@@ -9,6 +11,14 @@ use varve_metadata::{config::Codec, model::LeaderEpoch};
 use varve_table::Recompression;
 
 use super::*;
+use crate::{
+    manifest::Limits,
+    tier::{
+        bucket::{Bucket, BucketMetrics, BucketOptions},
+        manifests::ManifestStore,
+        partition::RemotePartition,
+    },
+};
 
 async fn reader(options: ColdOptions) -> ColdReader {
     ColdReader::open(options, ColdMetrics::new()).await.unwrap()
@@ -254,6 +264,44 @@ async fn batches_out_of_parquet_can_be_given_with_their_producers_codec() {
         assert!(batches(&run).all(|batch| batch.unwrap().header().attributes.compression() == codec));
         assert_eq!(contents(&run), contents(&archive.bytes(0, 100)));
     }
+}
+
+#[tokio::test]
+async fn a_local_directory_and_a_disk_cache_serve_the_same_bytes_after_a_restart() {
+    let (objects, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("file://{}", objects.path().display());
+    let bucket = Bucket::open(&url, BucketOptions::default(), BucketMetrics::new()).await.unwrap();
+    let mut archive = Archive::new(&bucket);
+    (0..100).for_each(|_| archive.append(Codec::None, None, false, 10, 2 << 10));
+    archive.upload(1000).await;
+    let disk = ColdDisk { directory: cache.path().to_owned(), bytes: 256 << 20 };
+    for restarted in [false, true] {
+        let cold = reader(ColdOptions { disk: Some(disk.clone()), ..small() }).await;
+        let (run, _) = read_all(&cold.partition(archive.remote.clone()), 0, 1000, 100_000).await;
+        assert_eq!(contents(&run), contents(&archive.bytes(0, 1000)));
+        assert_eq!(cold.metrics().fetches("demand") + cold.metrics().fetches("ahead") == 0, restarted);
+        cold.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn entries_in_leaves_are_found_and_read_across() {
+    let limits = Limits { inline: 6, keep: 2, leaf: 5 };
+    let mut archive = Archive::new(&bucket(&Steering::default()));
+    archive.remote = Arc::new(RemotePartition::new(
+        ManifestStore::with_limits(archive.bucket.clone(), limits),
+        archive.partition,
+        archive::topic(),
+    ));
+    for end in 1..=30 {
+        archive.append(Codec::None, None, false, 10, 500);
+        archive.upload(end * 10).await;
+    }
+    assert!(archive.remote.manifest().leaves().count() > 1);
+    let partition = reader(small()).await.partition(archive.remote.clone());
+    assert_eq!(read_all(&partition, 0, 300, 10_000).await.0, archive.bytes(0, 300));
+    let found = partition.offset_for_timestamp(millis(1042), offset(0)).await.unwrap();
+    assert_eq!(found.map(|found| found.offset), Some(offset(42)));
 }
 
 #[derive(Clone, Debug)]
