@@ -50,6 +50,10 @@ impl Node {
         let from = output.metadata()?.len();
         let mut command = Command::new(binary()?);
         command.current_dir(folder).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // What steers the tests is no setting of the node.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VARVE_")) {
+            command.env_remove(name);
+        }
         let ports = ["listeners=PLAINTEXT://127.0.0.1:0", "varve.http.listener=127.0.0.1:0"];
         for line in ports.iter().chain(overrides) {
             command.args(["--override", line]);

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -60,7 +61,7 @@ func fieldOf(data []byte) *[]byte {
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: go-client produce|consume …")
+		fail("usage: go-client produce|consume|group …")
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	bootstrap := flags.String("bootstrap", "", "broker")
@@ -68,6 +69,7 @@ func main() {
 	codec := flags.String("codec", "none", "compression")
 	input := flags.String("input", "", "records to produce")
 	output := flags.String("output", "", "records consumed")
+	group := flags.String("group", "", "group to join")
 	count := flags.Int("count", 0, "records to consume")
 	isolation := flags.String("isolation", "read_uncommitted", "isolation level")
 	flags.Parse(os.Args[2:])
@@ -76,6 +78,8 @@ func main() {
 		produce(*bootstrap, *topic, *codec, *input)
 	case "consume":
 		consume(*bootstrap, *topic, *isolation, *output, *count)
+	case "group":
+		join(*bootstrap, *topic, *group, *output)
 	default:
 		fail("unknown verb %s", os.Args[1])
 	}
@@ -167,20 +171,7 @@ func consume(bootstrap, topic, isolation, output string, count int) {
 			fail("consume %s-%d: %v", topic, partition, err)
 		})
 		fetches.EachRecord(func(message *kgo.Record) {
-			line := record{
-				Key: fieldOf(message.Key), Value: fieldOf(message.Value), Timestamp: message.Timestamp.UnixMilli(),
-				Partition: &message.Partition, Offset: &message.Offset, RawHeads: []json.RawMessage{},
-			}
-			for _, one := range message.Headers {
-				raw, err := header{one.Key, fieldOf(one.Value)}.MarshalJSON()
-				if err != nil {
-					fail("%v", err)
-				}
-				line.RawHeads = append(line.RawHeads, raw)
-			}
-			if err := encoder.Encode(line); err != nil {
-				fail("%v", err)
-			}
+			write(encoder, message)
 			found++
 		})
 	}
@@ -190,4 +181,62 @@ func consume(bootstrap, topic, isolation, output string, count int) {
 	if found != count {
 		fail("consume: %d records came, %d expected", found, count)
 	}
+}
+
+func write(encoder *json.Encoder, message *kgo.Record) {
+	line := record{
+		Key: fieldOf(message.Key), Value: fieldOf(message.Value), Timestamp: message.Timestamp.UnixMilli(),
+		Partition: &message.Partition, Offset: &message.Offset, RawHeads: []json.RawMessage{},
+	}
+	for _, one := range message.Headers {
+		raw, err := header{one.Key, fieldOf(one.Value)}.MarshalJSON()
+		if err != nil {
+			fail("%v", err)
+		}
+		line.RawHeads = append(line.RawHeads, raw)
+	}
+	if err := encoder.Encode(line); err != nil {
+		fail("%v", err)
+	}
+}
+
+func join(bootstrap, topic, group, output string) {
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(bootstrap), kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group),
+		kgo.Balancers(kgo.RangeBalancer()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(500*time.Millisecond),
+	)
+	if err != nil {
+		fail("%v", err)
+	}
+	file, err := os.Create(output)
+	if err != nil {
+		fail("%v", err)
+	}
+	encoder := json.NewEncoder(file)
+	running, end := context.WithCancel(context.Background())
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		end()
+	}()
+	for running.Err() == nil {
+		fetches := client.PollRecords(running, 100)
+		fetches.EachError(func(topic string, partition int32, err error) {
+			if running.Err() == nil {
+				fail("group %s-%d: %v", topic, partition, err)
+			}
+		})
+		records := fetches.Records()
+		for _, message := range records {
+			write(encoder, message)
+		}
+		// While polled records are not given back, nobody else gets their partition: a failed commit is a fault.
+		if err := client.CommitRecords(context.Background(), records...); err != nil {
+			fail("group: %v", err)
+		}
+		client.AllowRebalance()
+	}
+	client.LeaveGroup()
+	client.Close()
 }

@@ -1,4 +1,6 @@
 import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.OutputStream;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -10,17 +12,21 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Future;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.RangeAssignor;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
@@ -37,6 +43,7 @@ public final class Client {
         switch (arguments[0]) {
             case "produce" -> produce(options);
             case "consume" -> consume(options);
+            case "group" -> group(options);
             default -> throw new IllegalArgumentException("unknown verb " + arguments[0]);
         }
     }
@@ -91,6 +98,45 @@ public final class Client {
         if (found != wanted) {
             System.err.println("consume: " + found + " of " + wanted + " records came");
             System.exit(1);
+        }
+    }
+
+    private static void group(Map<String, String> options) throws Exception {
+        Map<String, Object> config = Map.of(
+            "bootstrap.servers", options.get("bootstrap"),
+            "group.id", options.get("group"),
+            "partition.assignment.strategy", RangeAssignor.class.getName(),
+            "auto.offset.reset", "earliest",
+            "enable.auto.commit", false,
+            "max.poll.records", 100,
+            "session.timeout.ms", 6000,
+            "heartbeat.interval.ms", 500);
+        var ended = new AtomicBoolean();
+        var watcher = new Thread(() -> {
+            try {
+                System.in.transferTo(OutputStream.nullOutputStream());
+            } catch (IOException unreadable) {
+                // As good as its end.
+            }
+            ended.set(true);
+        });
+        watcher.setDaemon(true);
+        watcher.start();
+        try (var consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+                var output = new PrintWriter(options.get("output"), StandardCharsets.UTF_8)) {
+            consumer.subscribe(List.of(options.get("topic")));
+            while (!ended.get()) {
+                var records = consumer.poll(Duration.ofMillis(200));
+                for (ConsumerRecord<byte[], byte[]> record : records) {
+                    output.println(JSON.writeValueAsString(json(record)));
+                }
+                output.flush();
+                try {
+                    consumer.commitSync();
+                } catch (CommitFailedException | RebalanceInProgressException rebalanced) {
+                    // Whoever has the partition now reads these records again.
+                }
+            }
         }
     }
 

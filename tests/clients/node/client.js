@@ -50,14 +50,7 @@ async function consume() {
     const limit = setTimeout(() => reject(new Error(`consume: ${found} of ${wanted} records came`)), 120000);
     consumer.run({
       eachMessage: async ({ partition, message }) => {
-        const headers = [];
-        for (const [name, values] of Object.entries(message.headers)) {
-          for (const value of Array.isArray(values) ? values : [values]) headers.push([name, encode(value)]);
-        }
-        const { offset, timestamp, key, value } = message;
-        output.write(`${JSON.stringify({
-          partition, offset: Number(offset), timestamp: Number(timestamp), key: encode(key), value: encode(value), headers,
-        })}\n`);
+        output.write(`${line(partition, message)}\n`);
         found += 1;
         if (found === wanted) {
           clearTimeout(limit);
@@ -70,7 +63,31 @@ async function consume() {
   await new Promise((resolve) => output.end(resolve));
 }
 
-({ produce, consume })[verb]().catch((error) => {
+async function group() {
+  const consumer = kafka.consumer({ groupId: options.group, sessionTimeout: 6000, heartbeatInterval: 500 });
+  await consumer.connect();
+  await consumer.subscribe({ topic: options.topic, fromBeginning: true });
+  const output = fs.openSync(options.output, 'w');
+  await consumer.run({
+    autoCommitThreshold: 1,
+    eachMessage: async ({ partition, message }) => fs.writeSync(output, `${line(partition, message)}\n`),
+  });
+  await new Promise((resolve) => process.stdin.resume().on('end', resolve));
+  await consumer.disconnect();
+}
+
+function line(partition, message) {
+  const headers = [];
+  for (const [name, values] of Object.entries(message.headers)) {
+    for (const value of Array.isArray(values) ? values : [values]) headers.push([name, encode(value)]);
+  }
+  const { offset, timestamp, key, value } = message;
+  return JSON.stringify({
+    partition, offset: Number(offset), timestamp: Number(timestamp), key: encode(key), value: encode(value), headers,
+  });
+}
+
+({ produce, consume, group })[verb]().catch((error) => {
   console.error(error);
   process.exit(1);
 });

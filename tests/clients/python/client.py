@@ -4,6 +4,7 @@ import argparse
 import base64
 import json
 import sys
+import threading
 import time
 
 IDLE_SECONDS = 60
@@ -138,15 +139,98 @@ def consume_kafka_python(options, write):
     return found
 
 
+def input_ended():
+    ended = threading.Event()
+
+    def wait():
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ended
+
+
+def group_librdkafka(options, write, flush):
+    from confluent_kafka import Consumer, KafkaError, KafkaException
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": options.bootstrap,
+            "group.id": options.group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "partition.assignment.strategy": "range",
+            "session.timeout.ms": 6000,
+            "heartbeat.interval.ms": 500,
+        }
+    )
+    consumer.subscribe([options.topic])
+    ended = input_ended()
+    while not ended.is_set():
+        messages = consumer.consume(100, 0.2)
+        for message in messages:
+            if message.error():
+                raise SystemExit(f"group: {message.error()}")
+            write(
+                message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value(),
+                message.headers() or [],
+            )
+        if messages:
+            flush()
+            try:
+                consumer.commit(asynchronous=False)
+            except KafkaException as error:
+                # A rebalance came in between: whoever has the partition now reads these records again.
+                lost = (
+                    KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID,
+                    KafkaError._NO_OFFSET,
+                )
+                if error.args[0].code() not in lost:
+                    raise
+    consumer.close()
+
+
+def group_kafka_python(options, write, flush):
+    from kafka import KafkaConsumer
+    from kafka.errors import CommitFailedError, RebalanceInProgressError
+
+    consumer = KafkaConsumer(
+        options.topic,
+        bootstrap_servers=options.bootstrap,
+        group_id=options.group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=6000,
+        heartbeat_interval_ms=500,
+    )
+    ended = input_ended()
+    while not ended.is_set():
+        batches = consumer.poll(timeout_ms=200, max_records=100)
+        for messages in batches.values():
+            for message in messages:
+                write(
+                    message.partition, message.offset, message.timestamp, message.key, message.value, message.headers,
+                )
+        if batches:
+            flush()
+            try:
+                consumer.commit()
+            except (CommitFailedError, RebalanceInProgressError):
+                # A rebalance came in between: whoever has the partition now reads these records again.
+                pass
+    consumer.close()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library", choices=["librdkafka", "kafka-python"])
-    parser.add_argument("verb", choices=["produce", "consume"])
+    parser.add_argument("verb", choices=["produce", "consume", "group"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--codec", default="none")
     parser.add_argument("--input")
     parser.add_argument("--output")
+    parser.add_argument("--group")
     parser.add_argument("--count", type=int)
     parser.add_argument("--isolation", default="read_uncommitted")
     options = parser.parse_args()
@@ -169,6 +253,10 @@ def main():
             }
             output.write(json.dumps(record) + "\n")
 
+        if options.verb == "group":
+            run = group_librdkafka if options.library == "librdkafka" else group_kafka_python
+            run(options, write, output.flush)
+            return
         run = consume_librdkafka if options.library == "librdkafka" else consume_kafka_python
         found = run(options, write)
     if found != options.count:

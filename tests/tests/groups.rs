@@ -1,0 +1,251 @@
+//! Groups of real clients: members share the partitions, leave, crash and come back, and no record is left out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use varve_log::format::{BatchBuilder, RecordContent};
+use varve_metadata::model::{Offset, Timestamp};
+use varve_tests::{
+    client::Client,
+    node::{Node, eventually},
+    tools,
+};
+
+const QUICK: [&str; 2] = ["group.initial.rebalance.delay.ms=300", "offsets.topic.num.partitions=5"];
+const PARTITIONS: i32 = 8;
+const LIBRARIES: [&str; 5] = ["java", "librdkafka", "go", "kafka-python", "node"];
+/// Those that share an assignment strategy, and so can share a group.
+const COMPATIBLE: [&str; 4] = ["java", "librdkafka", "go", "kafka-python"];
+
+/// A member of a group in a process of its own.
+struct Member {
+    process: Child,
+    input: Option<ChildStdin>,
+    output: PathBuf,
+}
+
+/// Partition and offset.
+type Place = (i64, i64);
+
+impl Member {
+    fn start(node: &Node, folder: &Path, library: &str, name: &str, topic: &str) -> Result<Member> {
+        let output = folder.join(format!("{name}.jsonl"));
+        let mut command = client(library)?;
+        command.args(["group", "--bootstrap", &node.address.to_string(), "--topic", topic, "--group", topic]);
+        command.arg("--output").arg(&output).stdin(Stdio::piped());
+        let log = fs::File::create(folder.join(format!("{name}.log")))?;
+        command.stdout(log.try_clone()?).stderr(log);
+        let mut process = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        let input = process.stdin.take();
+        Ok(Member { process, input, output })
+    }
+
+    /// What it has read so far, in order.
+    fn read(&self) -> Result<Vec<Place>> {
+        let text = match fs::read_to_string(&self.output) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        // The last line may still be on its way.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let places = whole.map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line)?;
+            let number = |name| record[name].as_i64().with_context(|| format!("{name} in {line}"));
+            Ok((number("partition")?, number("offset")?))
+        });
+        places.collect()
+    }
+
+    /// Has it leave the group, and waits until it has.
+    fn leave(&mut self) -> Result<()> {
+        drop(self.input.take());
+        let status = self.process.wait()?;
+        let log = fs::read_to_string(self.output.with_extension("log")).unwrap_or_default();
+        ensure!(status.success(), "{} ended with {status}\n{log}", self.output.display());
+        Ok(())
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn client(library: &str) -> Result<Command> {
+    match library {
+        "java" => tools::program("java-Client"),
+        "go" => tools::program("go-client"),
+        "node" => {
+            let mut command = Command::new("node");
+            command.arg(tools::checkout().join("tests/clients/node/client.js"));
+            Ok(command)
+        }
+        library => {
+            let mut command = tools::python("tests/clients/python/client.py")?;
+            command.arg(library);
+            Ok(command)
+        }
+    }
+}
+
+/// Writes `count` records to every partition.
+fn produce(node: &Node, topic: &str, count: usize) -> Result<()> {
+    let mut client = Client::connect(node.address)?;
+    for partition in 0..PARTITIONS {
+        let mut batch = BatchBuilder::new(Offset::ZERO);
+        for _ in 0..count {
+            let timestamp = Timestamp::from_wire(1_700_000_000_000);
+            batch.push(RecordContent { timestamp, key: None, value: Some(b"value"), headers: &[] });
+        }
+        client.produce(topic, partition, batch.build()?.into())?;
+    }
+    Ok(())
+}
+
+/// Waits until the members have read every record up to `end` of every partition.
+fn all_read(members: &[&Member], end: i64) -> Result<()> {
+    let wanted: BTreeSet<Place> =
+        (0..i64::from(PARTITIONS)).flat_map(|partition| (0..end).map(move |offset| (partition, offset))).collect();
+    eventually(&format!("everything below offset {end} was read"), || {
+        let mut found = BTreeSet::new();
+        for member in members {
+            found.extend(member.read()?);
+        }
+        Ok((found == wanted).then_some(()))
+    })
+}
+
+fn count_of(node: &Node, metric: &str) -> Result<u64> {
+    let page = node.http_get("/metrics")?;
+    let line = page.lines().find(|line| line.starts_with(metric)).with_context(|| format!("no {metric}"))?;
+    Ok(line.rsplit(' ').next().context("a metric has a value")?.parse::<f64>()? as u64)
+}
+
+fn stable_with(node: &Node, members: u64) -> Result<()> {
+    eventually(&format!("a stable group of {members}"), || {
+        let is_stable = count_of(node, "varve_groups{state=\"stable\"}")? == 1;
+        Ok((is_stable && count_of(node, "varve_group_members")? == members).then_some(()))
+    })
+}
+
+fn two_members_then_another(library: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &QUICK)?;
+    let topic = library;
+    Client::connect(node.address)?.create_topic(topic, PARTITIONS, &[])?;
+    produce(&node, topic, 50)?;
+    let mut first = Member::start(&node, folder.path(), library, "first", topic)?;
+    all_read(&[&first], 50)?;
+
+    let mut second = Member::start(&node, folder.path(), library, "second", topic)?;
+    stable_with(&node, 2)?;
+    produce(&node, topic, 50)?;
+    all_read(&[&first, &second], 100)?;
+    let partitions = |member: &Member| -> Result<BTreeSet<i64>> {
+        Ok(member.read()?.into_iter().filter(|(_, offset)| *offset >= 50).map(|(partition, _)| partition).collect())
+    };
+    let (of_first, of_second) = (partitions(&first)?, partitions(&second)?);
+    ensure!(of_first.is_disjoint(&of_second), "{library}: {of_first:?} and {of_second:?}");
+    ensure!(of_first.len() == 4 && of_second.len() == 4, "{library}: {of_first:?} and {of_second:?}");
+
+    first.leave()?;
+    produce(&node, topic, 50)?;
+    all_read(&[&first, &second], 150)?;
+    second.leave()?;
+
+    // What was committed outlives the node.
+    node.kill();
+    let node = Node::start(folder.path(), &QUICK)?;
+    produce(&node, topic, 50)?;
+    let mut third = Member::start(&node, folder.path(), library, "third", topic)?;
+    all_read(&[&first, &second, &third], 200)?;
+    let earlier: Vec<Place> = third.read()?.into_iter().filter(|(_, offset)| *offset < 150).collect();
+    ensure!(earlier.is_empty(), "{library} read again what it had committed: {earlier:?}");
+    third.leave()?;
+    node.stop()
+}
+
+#[test]
+fn a_group_of_every_library_shares_resumes_and_survives_a_crash_of_the_node() -> Result<()> {
+    for library in LIBRARIES {
+        two_members_then_another(library).with_context(|| library.to_owned())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn members_of_different_libraries_share_one_group_and_take_over_from_one_that_crashed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &QUICK)?;
+    let topic = "mixed";
+    Client::connect(node.address)?.create_topic(topic, PARTITIONS, &[])?;
+    let mut members = BTreeMap::new();
+    for library in COMPATIBLE {
+        members.insert(library, Member::start(&node, folder.path(), library, library, topic)?);
+    }
+    stable_with(&node, COMPATIBLE.len() as u64)?;
+    produce(&node, topic, 100)?;
+    let of = |members: &BTreeMap<&str, Member>, end| all_read(&members.values().collect::<Vec<_>>(), end);
+    of(&members, 100)?;
+    for (library, member) in &members {
+        ensure!(!member.read()?.is_empty(), "{library} has a part of eight partitions");
+    }
+
+    members.get_mut("java").context("one of them")?.crash()?;
+    produce(&node, topic, 100)?;
+    of(&members, 200)?;
+    stable_with(&node, COMPATIBLE.len() as u64 - 1)?;
+    for library in COMPATIBLE.into_iter().filter(|library| *library != "java") {
+        members.get_mut(library).context("one of them")?.leave()?;
+    }
+
+    let mut describe = tools::program("kafka-consumer-groups.sh")?;
+    describe.args(["--bootstrap-server", &node.address.to_string(), "--describe", "--group", topic]);
+    let described = tools::output_of(&mut describe)?;
+    let lags: Vec<&str> = described
+        .lines()
+        .filter(|line| line.starts_with(topic))
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .collect();
+    ensure!(lags == ["0"; PARTITIONS as usize], "everything that was read is committed:\n{described}");
+    node.stop()
+}
+
+#[test]
+fn kafkas_formatters_read_what_groups_leave_in_the_log() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &QUICK)?;
+    let topic = "formatted";
+    Client::connect(node.address)?.create_topic(topic, PARTITIONS, &[])?;
+    produce(&node, topic, 10)?;
+    let mut member = Member::start(&node, folder.path(), "librdkafka", "member", topic)?;
+    all_read(&[&member], 10)?;
+    member.leave()?;
+    let formatted = |formatter: &str, records: usize| -> Result<String> {
+        let mut read = tools::program("kafka-console-consumer.sh")?;
+        read.args(["--bootstrap-server", &node.address.to_string(), "--topic", "__consumer_offsets"]);
+        read.args(["--from-beginning", "--max-messages", &records.to_string(), "--timeout-ms", "30000"]);
+        read.args(["--formatter", &format!("org.apache.kafka.tools.consumer.{formatter}")]);
+        tools::output_of(&mut read)
+    };
+    // One commit for each partition at least, and three states of the group: made, assigned, empty.
+    let offsets = formatted("OffsetsMessageFormatter", PARTITIONS as usize + 3)?;
+    ensure!(offsets.contains(r#""topic":"formatted""#) && offsets.contains(r#""offset":10"#), "{offsets}");
+    let groups = formatted("GroupMetadataMessageFormatter", PARTITIONS as usize + 3)?;
+    ensure!(groups.contains(r#""group":"formatted""#) && groups.contains(r#""protocol":"range""#), "{groups}");
+    node.stop()
+}
