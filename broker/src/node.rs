@@ -17,12 +17,16 @@ use crate::{
     config::{BrokerConfig, Listener, MetadataUrl},
     http::{Health, HttpServer},
     metrics::{Metrics, register_build_info},
-    partition::{NoKeeper, Partitions, Storage, StorageSettings},
+    partition::{NoKeeper, Partitions, Storage, StorageSettings, flush_when_due},
     server::{Broker, Limits, ListenerName, LogLevels, Server},
 };
 
 /// Name of the metadata store's file in its directory.
 const METADATA_FILE: &str = "metadata.redb";
+
+/// How often logs are looked at for `flush.ms` if `log.flush.scheduler.interval.ms` does not say. Kafka's default is never,
+/// which makes a topic's `flush.ms` a promise that nobody keeps.
+const FLUSH_TICK: Duration = Duration::from_secs(1);
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +111,8 @@ impl Node {
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
         tasks.spawn(storage.clone().clean_logs(config.cleaner.clone(), stop.clone()));
+        let flush_tick = config.logs.flush_check_interval.unwrap_or(FLUSH_TICK);
+        tasks.spawn(flush_when_due(broker.partitions.clone(), flush_tick, stop.clone()));
         tasks.spawn(storage.clone().checkpoint_every(config.logs.recovery_checkpoint_interval, stop.clone()));
 
         broker.groups.register(&metrics);

@@ -1,10 +1,18 @@
 //! Forcing appended records to disk: one fsync for everybody who waits.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use tokio_util::sync::CancellationToken;
+use tracing::error;
 use varve_metadata::model::{LogEndOffset, Offset};
 
-use super::Partition;
+use super::{Partition, Partitions};
 
 /// The disk did not take what the page cache holds. Nothing is known about what reached it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -13,7 +21,11 @@ pub struct FlushError(pub(super) String);
 
 /// Serialises the flushes of one partition.
 #[derive(Debug, Default)]
-pub(super) struct FlushQueue(tokio::sync::Mutex<()>);
+pub(super) struct FlushQueue {
+    turn: tokio::sync::Mutex<()>,
+    /// Milliseconds of [`flush_when_due`]'s clock at which it first saw records that are not on disk; 0 if there are none.
+    dirty_since: AtomicU64,
+}
 
 impl Partition {
     /// Whether an append has to be followed by [`committed`](Self::committed): `flush.messages` is set.
@@ -46,7 +58,7 @@ impl Partition {
         if self.log().recovery_point() >= end {
             return Ok(());
         }
-        let _turn = self.flush_queue().0.lock().await;
+        let _turn = self.flush_queue().turn.lock().await;
         if self.log().recovery_point() >= end {
             return Ok(());
         }
@@ -61,5 +73,55 @@ impl Partition {
             self.log_dir().fail(&error);
             FlushError(error.to_string())
         })
+    }
+
+    /// Forces a sealed segment to disk when there is time: nobody waits for it, and a crash before it costs a check of
+    /// the segment.
+    pub(super) fn flush_in_background(self: &Arc<Partition>, upto: Offset) {
+        let partition = self.clone();
+        // Outside of a runtime there is no background; the log's own close flushes then.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { partition.flush_or_log(upto).await });
+        }
+    }
+
+    async fn flush_or_log(self: &Arc<Partition>, upto: Offset) {
+        if let Err(error) = self.flushed(upto).await {
+            error!(topic = %self.topic(), partition = %self.id().index, %error, "flush failed");
+        }
+    }
+
+    /// Whether records have waited for the disk for as long as `flush.ms` allows. `now` in milliseconds, above 0.
+    fn is_flush_due(&self, now: u64) -> bool {
+        let Some(interval) = self.log().config().flush_interval else { return false };
+        let since = &self.flush_queue().dirty_since;
+        let LogEndOffset(end) = self.log().end();
+        if end <= self.log().recovery_point() {
+            since.store(0, Ordering::Relaxed);
+            return false;
+        }
+        match since.load(Ordering::Relaxed) {
+            0 => {
+                since.store(now, Ordering::Relaxed);
+                interval.is_zero()
+            }
+            first => u128::from(now.saturating_sub(first)) >= interval.as_millis(),
+        }
+    }
+}
+
+/// Forces each log to disk that has waited for `flush.ms`; looks every `tick`, until `stop` is cancelled.
+pub async fn flush_when_due(partitions: Arc<Partitions>, tick: Duration, stop: CancellationToken) {
+    let start = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(tick) => {}
+        }
+        let now = start.elapsed().as_millis() as u64 + 1;
+        for partition in partitions.all().into_iter().filter(|partition| partition.is_flush_due(now)) {
+            partition.flush_or_log(partition.log().end().0).await;
+            partition.flush_queue().dirty_since.store(0, Ordering::Relaxed);
+        }
     }
 }

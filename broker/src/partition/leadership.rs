@@ -195,7 +195,7 @@ impl Partition {
     /// # Errors
     /// [`PartitionAppendError`]: nothing was written.
     pub fn append(
-        &self,
+        self: &Arc<Partition>,
         batches: &[u8],
         origin: AppendOrigin,
         now: Timestamp,
@@ -205,6 +205,9 @@ impl Partition {
         }
         let context = AppendContext { leader_epoch: self.leader_epoch(), now, origin };
         let appended = self.log.append(batches, context).inspect_err(|refused| self.note_failure(refused))?;
+        if let Some(sealed_below) = appended.sealed_below {
+            self.flush_in_background(sealed_below);
+        }
         if !appended.duplicate {
             self.appended_bytes.fetch_add(batches.len() as u64, Ordering::Relaxed);
             if self.log.config().flush_messages.is_none() {

@@ -26,7 +26,7 @@ mod waiters;
 
 pub use cleaning::{CompactedLog, CompactedLogs, LogCleaner};
 pub use delete_records::DeleteRecordsError;
-pub use flush::FlushError;
+pub use flush::{FlushError, flush_when_due};
 pub use leadership::{LogDirHealth, Partition, PartitionAppendError, StaleEpoch};
 pub use offsets::{OffsetAnswer, OffsetError, OffsetQuestion};
 pub use read::{Isolation, PartitionRead, PartitionReadError, ReadBounds, ReadRequest};

@@ -145,7 +145,7 @@ impl Partition {
     fn read_local(&self, request: &ReadRequest, bound: Offset) -> Result<PartitionRead, ReadError> {
         let slice = self.log().read(request.from, bound, request.max_bytes, request.at_least_one)?;
         let aborted = match request.isolation {
-            Isolation::Committed if slice.len > 0 => self.log().aborted(request.from, bound)?,
+            Isolation::Committed if slice.len > 0 => self.log().aborted(request.from, slice.next)?,
             _ => Vec::new(),
         };
         Ok(PartitionRead::Local { slice, aborted })

@@ -10,7 +10,14 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use kafka_protocol::error::ResponseError;
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        ListOffsetsRequest,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    },
+    protocol::StrBytes,
+};
 use tokio::sync::Semaphore;
 use varve_log::local::OffsetAndTimestamp;
 use varve_metadata::model::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
@@ -81,7 +88,7 @@ impl RemoteReader for Archive {
 }
 
 struct Cold {
-    _node: TestNode,
+    node: TestNode,
     client: Client,
     topic: TopicId,
     gate: Arc<Semaphore>,
@@ -106,7 +113,7 @@ async fn cold(partitions: u32, fails: bool) -> Cold {
         partition.set_remote(Arc::new(Archive { batches, end, gate, finished, fails }));
         produce(&mut client, 9, ("t", topic), index as i32, records(&["hot"])).await;
     }
-    Cold { _node: node, client, topic, gate, finished }
+    Cold { node: node, client, topic, gate, finished }
 }
 
 #[tokio::test]
@@ -156,6 +163,61 @@ async fn offsets_are_found_across_both_tiers() {
     assert_eq!(listed(-6).await, 1, "first that is not in the archive");
     assert_eq!(listed(5).await, 0);
     assert_eq!(listed(-1).await, 2);
+}
+
+/// An archive with a bug.
+#[derive(Debug)]
+struct Broken;
+
+impl RemoteReader for Broken {
+    fn bounds(&self) -> Option<(Offset, Offset)> {
+        panic!("a bug in the archive")
+    }
+
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn read(&self, _: Offset, _: Offset, _: u32) -> BoxFuture<'static, Result<RemoteBatches, RemoteError>> {
+        async { panic!("a bug in the archive") }.boxed()
+    }
+
+    fn offset_for_timestamp(
+        &self,
+        _: Timestamp,
+        _: Offset,
+    ) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn end_of_epoch(&self, _: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        None
+    }
+
+    fn epoch_at(&self, _: Offset) -> Option<LeaderEpoch> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_connection_and_a_read_that_panics_only_its_answer() {
+    let mut cold = cold(1, false).await;
+    let partition = cold.node.broker.partitions.find("t", PartitionIndex(0)).unwrap();
+    partition.set_remote(Arc::new(Broken));
+    let fetch = fetch_request(12, ("t", cold.topic), &[(0, 0)]);
+    let response = cold.client.ask(12, &fetch).await;
+    assert_eq!(response.responses[0].partitions[0].error_code, ResponseError::KafkaStorageError.code());
+    let asked = ListOffsetsPartition::default().with_current_leader_epoch(-1).with_timestamp(-5);
+    let name = StrBytes::from_static_str("t").into();
+    let asked = ListOffsetsTopic::default().with_name(name).with_partitions(vec![asked]);
+    cold.client.send(10, &ListOffsetsRequest::default().with_topics(vec![asked])).await;
+    assert_eq!(cold.client.receive_raw().await, None);
+    let mut other = cold.node.connect().await;
+    assert_eq!(list_offset(&mut other, 10, -1).await.offset, 2);
 }
 
 #[tokio::test]

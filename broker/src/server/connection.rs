@@ -1,6 +1,11 @@
 //! One client: frames in, answers out, in order.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::{
@@ -24,11 +29,16 @@ const FIRST_READ_BYTES: usize = 16 * 1024;
 /// Up to here a frame's memory is reserved at once; beyond, it doubles as bytes arrive, so that a claim costs nothing.
 const GROW_FROM_BYTES: usize = 1024 * 1024;
 
+/// A request whose next byte takes longer than this is given up: it holds a part of the budget that others wait for.
+const STALL: Duration = Duration::from_secs(30);
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Closed {
     #[error("no request for the time that connections.max.idle.ms allows")]
     Idle,
+    #[error("the client stopped in the middle of a request, or does not take its answer")]
+    Stalled,
     #[error(transparent)]
     Refused(#[from] DispatchError),
     #[error(transparent)]
@@ -71,7 +81,8 @@ pub(super) async fn serve(
         shared.measured.answered(header.api.key, context.received.elapsed());
         // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
         drop((context, reservation));
-        connection.write(reply).await?;
+        let written = timeout(shared.limits.idle, connection.write(reply)).await;
+        written.map_err(|_| Closed::Stalled)??;
     }
 }
 
@@ -99,7 +110,7 @@ impl Connection<'_> {
         while self.buffer.len() < bytes {
             let missing = bytes - self.buffer.len();
             let step = missing.min(GROW_FROM_BYTES.max(self.buffer.len()));
-            if self.read_up_to(step).await? == 0 {
+            if timeout(STALL, self.read_up_to(step)).await.map_err(|_| Closed::Stalled)?? == 0 {
                 return Err(unexpected_end().into());
             }
         }

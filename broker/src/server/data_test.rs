@@ -411,3 +411,20 @@ async fn with_flush_messages_an_answer_means_on_disk() {
     let response = client.ask(12, &fetch_request(12, topic, &[(0, 0)])).await;
     assert_eq!(only(&response).high_watermark, 1);
 }
+
+#[tokio::test]
+async fn with_flush_ms_records_reach_the_disk_by_themselves() {
+    let node = TestNode::start().await;
+    let topic = ("t", node.create_topic("t", 1, &[("flush.ms", "0")]).await);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let flusher =
+        crate::partition::flush_when_due(node.broker.partitions.clone(), Duration::from_millis(1), stop.clone());
+    let flusher = tokio::spawn(flusher);
+    produce(&mut node.connect().await, 9, topic, 0, records(&["a"])).await;
+    let partition = node.broker.partitions.find("t", Default::default()).unwrap();
+    while partition.log().recovery_point() < Offset::new(1).unwrap() {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    flusher.await.unwrap();
+}

@@ -23,6 +23,8 @@ mod group_coordinator;
 #[cfg(test)]
 mod group_test;
 mod handlers;
+#[cfg(test)]
+mod isolation_test;
 mod listener;
 mod log_levels;
 pub(crate) mod lookup;

@@ -340,7 +340,13 @@ mod tests {
     fn slice_of(records: &[u8]) -> LogSlice {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(records, 7).unwrap();
-        LogSlice { file: Arc::new(file), position: 7, len: records.len() as u32, first: Offset::ZERO }
+        LogSlice {
+            file: Arc::new(file),
+            position: 7,
+            len: records.len() as u32,
+            first: Offset::ZERO,
+            next: Offset::ZERO,
+        }
     }
 
     fn answer(version: i16, records: Vec<Records>) -> FetchAnswer {

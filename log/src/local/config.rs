@@ -32,6 +32,8 @@ pub struct LogConfig {
     /// Records after which the log must be forced to disk (`flush.messages`); `None`: never. Left to the caller, who can
     /// wait for the disk without holding a lock.
     pub flush_messages: Option<u64>,
+    /// Time after which appended records are forced to disk; `None`: never.
+    pub flush_interval: Option<Duration>,
     /// How long the state of a silent producer is kept (`producer.id.expiration.ms`).
     pub producer_expiry: Duration,
     /// Upper bound of a transaction's duration (`transaction.max.timeout.ms`), for hanging ones.
@@ -57,6 +59,7 @@ impl LogConfig {
             timestamp_after_max: finite(topic.timestamp_after_max),
             compacted: topic.cleanup.compact,
             flush_messages: (topic.flush_messages < i64::MAX as u64).then_some(topic.flush_messages),
+            flush_interval: finite(topic.flush_interval),
             producer_expiry,
             max_transaction_timeout,
         }

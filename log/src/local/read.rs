@@ -136,7 +136,7 @@ fn damaged(error: TxnIndexError) -> ReadError {
 
 impl SegmentReader<'_> {
     fn empty(&self, from: Offset) -> LogSlice {
-        LogSlice { file: Arc::clone(&self.file), position: self.bytes.into(), len: 0, first: from }
+        LogSlice { file: Arc::clone(&self.file), position: self.bytes.into(), len: 0, first: from, next: from }
     }
 
     fn slice(&self, first: Found, bound: Offset, max_bytes: u32, at_least_one: bool) -> Result<LogSlice, ReadError> {
@@ -151,8 +151,13 @@ impl SegmentReader<'_> {
             let end = self.boundary(first, first.position.saturating_add(max_bytes))?;
             if end == first.position && at_least_one { first.end } else { end }
         };
+        // Cut short, the run ends where the next batch starts.
+        let next = match self.headers(end).next().filter(|_| end < limit) {
+            Some(batch) => batch?.header.base_offset,
+            None => bound.min(self.end),
+        };
         let (file, position) = (Arc::clone(&self.file), first.position.into());
-        Ok(LogSlice { file, position, len: end - first.position, first: first.base })
+        Ok(LogSlice { file, position, len: end - first.position, first: first.base, next })
     }
 
     /// The first batch that ends at or behind `offset`.

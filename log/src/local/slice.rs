@@ -15,6 +15,8 @@ pub struct LogSlice {
     pub len: u32,
     /// Base offset of its first batch, which may lie below the offset asked for; the offset asked for if empty.
     pub first: Offset,
+    /// All offsets in it lie below this one, and the next run starts here or behind.
+    pub next: Offset,
 }
 
 impl LogSlice {

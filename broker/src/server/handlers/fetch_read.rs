@@ -27,6 +27,8 @@ pub(super) struct FetchLimits {
     /// The asker calls itself a follower; this broker has none.
     pub(super) is_replica: bool,
     pub(super) deadline: Instant,
+    /// Until when the archive may take, `remote.fetch.max.wait.ms` at least.
+    pub(super) remote_deadline: Instant,
 }
 
 /// What was found for one partition.
@@ -180,7 +182,7 @@ impl RemoteRead {
             Ok(read) => read,
             Err(panic) => Err(RemoteError::Unavailable(panic.to_string())),
         });
-        let batches = match timeout_at(limits.deadline.into(), read).await {
+        let batches = match timeout_at(limits.remote_deadline.into(), read).await {
             Err(_late) => return nothing(bounds, limits.isolation),
             Ok(Ok(batches)) => batches,
             Ok(Err(error)) => {
