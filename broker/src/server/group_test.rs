@@ -247,6 +247,26 @@ async fn offsets_are_committed_and_fetched_in_every_version() {
 }
 
 #[tokio::test]
+async fn commits_wait_for_the_disk_where_the_offsets_topic_asks_for_it() {
+    let node = node().await;
+    let topic = ("orders", node.create_topic("orders", 2, &[]).await);
+    node.create_topic(OFFSETS_TOPIC, 3, &[("cleanup.policy", "compact"), ("flush.messages", "1")]).await;
+    let mut client = coordinated(&node).await;
+    let joined = join_alone(&mut client, 9).await;
+    assert_eq!(client.ask(5, &sync(5, &joined)).await.error_code, 0);
+    for offset in 1..20 {
+        let mut request = commit(9, topic, offset);
+        request.generation_id_or_member_epoch = joined.generation_id;
+        request.member_id = joined.member_id.clone();
+        assert_eq!(commit_outcomes(&mut client, 9, &request).await[0], 0);
+        let seat = node.broker.groups.seat(&node.broker, GROUP).unwrap();
+        let partition = seat.partition();
+        assert_eq!(partition.log().recovery_point(), partition.log().end().0, "answered after the flush");
+    }
+    assert_eq!(offsets(&ask(&mut client, 9, &fetch(9, topic, true)).await), [(0, 19)]);
+}
+
+#[tokio::test]
 async fn commits_for_unknown_topics_say_so() {
     let node = node().await;
     let mut client = coordinated(&node).await;

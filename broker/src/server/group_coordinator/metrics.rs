@@ -1,6 +1,6 @@
 //! What is counted about groups.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts};
 
@@ -47,7 +47,7 @@ impl GroupCoordinator {
 
     fn stats(&self) -> ShardStats {
         let mut total = ShardStats::default();
-        for stats in self.seats.read().values().filter_map(|seat| seat.stats()) {
+        for stats in self.seats.read().iter().flat_map(HashMap::values).filter_map(|seat| seat.stats()) {
             total.stable_groups += stats.stable_groups;
             total.rebalancing_groups += stats.rebalancing_groups;
             total.empty_groups += stats.empty_groups;

@@ -45,7 +45,8 @@ pub struct GroupCoordinator {
     settings: Settings,
     rules: Arc<GroupConfig>,
     partitions: Arc<Partitions>,
-    seats: RwLock<HashMap<PartitionId, Arc<Seat>>>,
+    /// `None` once the node stops: nobody takes a seat again.
+    seats: RwLock<Option<HashMap<PartitionId, Arc<Seat>>>>,
     loads: Arc<Semaphore>,
     /// Where every shard's clock starts.
     started: Instant,
@@ -67,7 +68,7 @@ impl GroupCoordinator {
             settings,
             rules: Arc::new(rules),
             partitions,
-            seats: RwLock::default(),
+            seats: RwLock::new(Some(HashMap::new())),
             loads: Arc::new(Semaphore::new(PARALLEL_LOADS)),
             started: Instant::now(),
         })
@@ -88,28 +89,28 @@ impl GroupCoordinator {
     pub(crate) fn seat(self: &Arc<Self>, broker: &Broker, group_id: &str) -> Result<Arc<Seat>, GroupError> {
         let index = self.partition_of(&broker.metadata.image(), group_id);
         let partition = self.partitions.find(OFFSETS_TOPIC, index).map_err(|_| GroupError::NotCoordinator)?;
-        Ok(self.take_seat(partition))
+        self.take_seat(partition).ok_or(GroupError::NotCoordinator)
     }
 
     /// Every seat of this node; those that were not asked for yet start to load.
     pub(crate) fn all_seats(self: &Arc<Self>) -> Vec<Arc<Seat>> {
         let Ok(topic) = self.partitions.topic_named(OFFSETS_TOPIC) else { return Vec::new() };
-        topic.partitions().into_iter().map(|partition| self.take_seat(partition)).collect()
+        topic.partitions().into_iter().filter_map(|partition| self.take_seat(partition)).collect()
     }
 
-    fn take_seat(self: &Arc<Self>, partition: Arc<Partition>) -> Arc<Seat> {
-        if let Some(seat) = self.seats.read().get(&partition.id()) {
-            return seat.clone();
+    fn take_seat(self: &Arc<Self>, partition: Arc<Partition>) -> Option<Arc<Seat>> {
+        let id = partition.id();
+        if let Some(seat) = self.seats.read().as_ref()?.get(&id) {
+            return Some(seat.clone());
         }
         let mut seats = self.seats.write();
-        let id = partition.id();
         let new = || {
             let seat = Seat::new(partition, self.rules.clone(), self.settings.offsets_codec, self.started);
             let (loads, load_bytes) = (self.loads.clone(), self.settings.offsets_load_bytes);
             tokio::spawn(load::load(seat.clone(), loads, load_bytes));
             seat
         };
-        seats.entry(id).or_insert_with(new).clone()
+        Some(seats.as_mut()?.entry(id).or_insert_with(new).clone())
     }
 
     /// Follows the cluster until `broker` stops: loads what this node comes to lead, forgets the offsets of topics that
@@ -124,7 +125,7 @@ impl GroupCoordinator {
             () = following => {}
         }
         if let Some(groups) = groups.upgrade() {
-            for (_, seat) in groups.seats.write().drain() {
+            for seat in groups.seats.write().take().unwrap_or_default().values() {
                 seat.close();
             }
         }
@@ -140,13 +141,15 @@ impl GroupCoordinator {
                 TopicChange::Created(_) | TopicChange::Altered { .. } => None,
             })
             .collect();
-        self.seats.write().retain(|id, seat| {
-            let is_ours = self.partitions.get(*id).is_ok();
-            if !is_ours {
-                seat.close();
-            }
-            is_ours
-        });
+        if let Some(seats) = self.seats.write().as_mut() {
+            seats.retain(|id, seat| {
+                let is_ours = self.partitions.get(*id).is_ok();
+                if !is_ours {
+                    seat.close();
+                }
+                is_ours
+            });
+        }
         for seat in self.all_seats() {
             if !deleted.is_empty() {
                 seat.topics_deleted(&deleted);
@@ -172,6 +175,8 @@ async fn follow(groups: Weak<GroupCoordinator>, metadata: Arc<ClusterMetadata>) 
 
 impl std::fmt::Debug for GroupCoordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GroupCoordinator").field("seats", &self.seats.read().len()).finish_non_exhaustive()
+        f.debug_struct("GroupCoordinator")
+            .field("seats", &self.seats.read().as_ref().map(HashMap::len))
+            .finish_non_exhaustive()
     }
 }

@@ -69,7 +69,7 @@ impl Seat {
         })
     }
 
-    pub(super) fn partition(&self) -> &Arc<Partition> {
+    pub(in crate::server) fn partition(&self) -> &Arc<Partition> {
         &self.partition
     }
 
