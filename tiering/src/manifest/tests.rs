@@ -117,7 +117,8 @@ impl Model {
             }
         }
         let mut gone: Vec<ObjectId> = self.gone.iter().map(|object| object.id).collect();
-        (removed.sort_unstable(), gone.sort_unstable());
+        removed.sort_unstable();
+        gone.sort_unstable();
         assert_eq!(removed, gone);
     }
 

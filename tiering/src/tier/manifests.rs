@@ -30,8 +30,11 @@ const LOAD_ATTEMPTS: usize = 3;
 pub struct ManifestStore {
     bucket: Bucket,
     limits: Limits,
-    leaves: Arc<Mutex<VecDeque<(Uuid, Arc<Leaf>)>>>,
+    leaves: Arc<Mutex<LeafCache>>,
 }
+
+/// Leaves by id, the one used last in front.
+type LeafCache = VecDeque<(Uuid, Arc<Leaf>)>;
 
 /// Why a manifest was not loaded or published.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,12 @@
 //! What every bucket must do, and manifests in it. The same suite runs on S3 in the black-box tests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use object_store::{
+    memory::InMemory,
+    throttle::{ThrottleConfig, ThrottledStore},
+};
 use uuid::Uuid;
 use varve_metadata::model::{LeaderEpoch, Offset};
 
@@ -140,7 +144,8 @@ async fn writers_that_race_lose_no_update() {
     let handles = [handle(&bucket)];
     let handles: Vec<_> = (0..4).map(|_| Arc::new(second(&handles[0]))).collect();
     let mut tasks = tokio::task::JoinSet::new();
-    for remote in handles.iter().cloned() {
+    for remote in &handles {
+        let remote = Arc::clone(remote);
         tasks.spawn(async move {
             for _ in 0..10 {
                 upload(&remote, 0).await.unwrap();
@@ -207,4 +212,35 @@ async fn a_create_that_is_already_there_with_the_same_content_is_ours() {
     bucket.create(&key, Bytes::from_static(b"mine")).await.unwrap();
     let other = bucket.create(&key, Bytes::from_static(b"other")).await.unwrap_err();
     assert!(matches!(other, BucketError::AlreadyExists(_)), "{other}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_slept_through_the_pruning_of_its_version_does_not_fork_the_history() {
+    let store = Arc::new(ThrottledStore::new(InMemory::new(), ThrottleConfig::default()));
+    let long = Duration::from_secs(7200);
+    let patient = BucketOptions { attempt_timeout: 2 * long, ..BucketOptions::default() };
+    let bucket = Bucket::over_shared(Arc::clone(&store), patient);
+    let sleepy = Arc::new(handle(&bucket));
+    upload(&sleepy, 0).await.unwrap();
+
+    // Its write of version 2 takes two hours on the way.
+    store.config_mut(|config| config.wait_put_per_call = long);
+    let sleeping = tokio::spawn({
+        let sleepy = Arc::clone(&sleepy);
+        async move { upload(&sleepy, 0).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.config_mut(|config| config.wait_put_per_call = Duration::ZERO);
+    let awake = second(&sleepy);
+    for _ in 0..4 {
+        upload(&awake, 0).await.unwrap();
+    }
+    let newest = awake.update(|manifest| Ok(manifest.pruned_below(Version(5)))).await.unwrap();
+    assert_eq!(awake.store().prune(&newest).await.unwrap(), 4);
+
+    // Nothing is in its way when it arrives; but it learns that this means nothing, and starts anew.
+    let published = sleeping.await.unwrap().unwrap();
+    assert_eq!((published.version(), published.end()), (Version(7), at(60)));
+    assert_eq!(awake.refresh().await.unwrap().version(), Version(7));
+    assert_eq!(second(&awake).refresh().await.unwrap().object_count(), 6);
 }

@@ -139,7 +139,12 @@ impl Bucket {
 
     /// A bucket over a store of the caller's own making, for tests that need faults.
     pub fn over<S: ObjectStore + MultipartStore>(store: S, options: BucketOptions) -> Bucket {
-        let (store, backend, _) = with_parts(store, "");
+        Bucket::over_shared(Arc::new(store), options)
+    }
+
+    /// The same, where the test keeps the store in hand.
+    pub fn over_shared<S: ObjectStore + MultipartStore>(store: Arc<S>, options: BucketOptions) -> Bucket {
+        let (store, backend) = (Arc::clone(&store) as Arc<dyn ObjectStore>, Backend::Remote(store));
         Bucket::new("custom://", store, backend, Default::default(), options, BucketMetrics::new())
     }
 }
