@@ -28,7 +28,7 @@ pub(crate) fn measure(settings: &Settings, lines: &Lines, note: &mut impl FnMut(
     let server = Server::start(
         settings,
         Kind::Varve,
-        &["log.retention.check.interval.ms=500", "remote.log.manager.task.interval.ms=500"],
+        &["log.retention.check.interval.ms=500", "varve.compactor.interval.ms=500"],
     )?;
     let mut client = Client::connect(server.address)?;
     let configs = [("segment.bytes", "134217728"), ("varve.archive.lag.ms", "2000"), ("local.retention.bytes", "1")];
@@ -70,7 +70,7 @@ fn wait_until_all_is_parquet(client: &mut Client, root: &Path, end: i64) -> Resu
     loop {
         let local = client.list_offset(TOPIC, 0, -4)?;
         let tiered = client.list_offset(TOPIC, 0, -5)?;
-        let raw = bytes_of(&root.join("objects").join("raw"), "")?;
+        let raw = bytes_of(&root.join("archive").join("raw"), "")?;
         if local == end && tiered + 1 == end && raw == 0 {
             return Ok(());
         }

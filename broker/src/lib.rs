@@ -6,6 +6,7 @@
 //! connection are answered in order.
 //! Leaves to others: what a batch, a segment and an object are.
 
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod coordinator;

@@ -45,7 +45,7 @@ fn start(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
 async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let node = Node::start(config.clone(), levels).await?;
-    greet(&config);
+    greet(&config, &node);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -55,10 +55,10 @@ async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels)
 }
 
 /// Says what to do next, for whoever started the node by hand.
-fn greet(config: &BrokerConfig) {
-    let data = config.data_dir.display();
+fn greet(config: &BrokerConfig, node: &Node) {
+    let (data, address) = (config.data_dir.display(), node.address());
     info!(
-        "varve is ready. Data is in {data}. Next: kcat -b 127.0.0.1:9092 -t logs -P -l FILE, then \
-         varve tier describe logs; README.md has five minutes more. Ctrl-C stops."
+        "varve is ready. Data is in {data}. Next: kcat -b {address} -t logs -P -l FILE, then varve tier describe logs; \
+         README.md has five minutes more. Ctrl-C stops."
     );
 }

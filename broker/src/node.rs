@@ -14,10 +14,11 @@ use varve_metadata::{
 };
 
 use crate::{
+    archive::{Archive, ArchiveError},
     config::{BrokerConfig, Listener, MetadataUrl},
     http::{Health, HttpServer},
     metrics::{Metrics, register_build_info},
-    partition::{NoKeeper, Partitions, Storage, StorageSettings, flush_when_due},
+    partition::{Keeper, NoKeeper, Partitions, Storage, StorageSettings, flush_when_due},
     server::{Broker, Limits, ListenerName, LogLevels, Server},
 };
 
@@ -49,6 +50,9 @@ pub enum StartError {
     /// A log directory is somebody else's.
     #[error(transparent)]
     LogDir(#[from] LogDirError),
+    /// The archive cannot be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -75,6 +79,8 @@ pub struct Node {
     broker: Arc<Broker>,
     server: Server,
     storage: Arc<Storage>,
+    archive: Option<Arc<Archive>>,
+    addresses: Vec<String>,
     health: Health,
     tasks: TaskTracker,
     /// Ends the background work; the broker's own token ends the requests first.
@@ -106,7 +112,15 @@ impl Node {
             producer_expiry: config.producer_expiry,
             max_transaction_timeout: Duration::from_secs(900),
         };
-        let storage = Storage::open(&owner, partitions, settings, Arc::new(NoKeeper))?;
+        let archive = match config.archive.enabled {
+            true => Some(Archive::open(&config, metadata.image().cluster_id(), metrics.registry()).await?),
+            false => None,
+        };
+        let keeper: Arc<dyn Keeper> = match &archive {
+            Some(archive) => archive.clone(),
+            None => Arc::new(NoKeeper),
+        };
+        let storage = Storage::open(&owner, partitions, settings, keeper)?;
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
@@ -114,6 +128,10 @@ impl Node {
         let flush_tick = config.logs.flush_check_interval.unwrap_or(FLUSH_TICK);
         tasks.spawn(flush_when_due(broker.partitions.clone(), flush_tick, stop.clone()));
         tasks.spawn(storage.clone().checkpoint_every(config.logs.recovery_checkpoint_interval, stop.clone()));
+
+        if let Some(archive) = archive.as_ref().filter(|_| config.roles.compactor) {
+            archive.compact_in_background(&tasks, &stop);
+        }
 
         broker.groups.register(&metrics);
         tasks.spawn(broker.groups.clone().follow(broker.clone()));
@@ -124,13 +142,30 @@ impl Node {
             bound.push((listener, bind(&server, listener).await?));
         }
         metadata.register(registration(&config, &bound)).await?;
+        let mut addresses = Vec::new();
         for (listener, socket) in bound {
             let address = socket.local_addr().map_or_else(|_| "?".into(), |address| address.to_string());
+            addresses.push(address.clone());
             server.accept(ListenerName(listener.name.as_str().into()), socket);
             info!(protocol = %"kafka", name = %listener.name, %address, "listening");
         }
         health.ready();
-        Ok(Node { broker, server, storage, health, tasks, stop, shutdown_timeout: config.shutdown_timeout })
+        Ok(Node {
+            broker,
+            server,
+            storage,
+            archive,
+            addresses,
+            health,
+            tasks,
+            stop,
+            shutdown_timeout: config.shutdown_timeout,
+        })
+    }
+
+    /// Where clients connect: the address of the first listener.
+    pub fn address(&self) -> &str {
+        self.addresses.first().map_or("?", String::as_str)
     }
 
     /// Stops: no new requests, those under way are answered, logs are closed and marked as clean.
@@ -142,6 +177,9 @@ impl Node {
             warn!(seconds = self.shutdown_timeout.as_secs(), "connections did not end in time");
         }
         self.stop.cancel();
+        if let Some(archive) = &self.archive {
+            archive.close().await;
+        }
         self.tasks.close();
         if tokio::time::timeout(self.shutdown_timeout, self.tasks.wait()).await.is_err() {
             warn!(seconds = self.shutdown_timeout.as_secs(), "background work did not end in time");

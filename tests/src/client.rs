@@ -110,7 +110,7 @@ impl Client {
     /// # Errors
     /// The broker's error code.
     pub fn init_producer_id(&mut self) -> Result<(ProducerId, ProducerEpoch)> {
-        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
         let mut answer = self.call(ApiKey::InitProducerId, 4, &request)?;
         let given = InitProducerIdResponse::decode(&mut answer, 4)?;
         ensure!(given.error_code == 0, "InitProducerId: error {}", given.error_code);

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::client::Client;
 
 /// Longest wait for a node to come up or go down.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A running `varve`; killed when dropped.
 pub struct Node {
@@ -38,6 +38,20 @@ pub fn binary() -> Result<PathBuf> {
     Ok(beside.context("the varve binary is not built: cargo build, then test again")?.join("varve"))
 }
 
+/// The binary under test as a command, without the variables of this test, which it would take for settings of its own.
+///
+/// # Errors
+/// As [`binary`].
+pub fn varve() -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("VARVE_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
+
 impl Node {
     /// Starts a node in `folder` (its `./varve-data` lies there) with configuration lines `overrides`, and waits until
     /// it answers.
@@ -48,7 +62,7 @@ impl Node {
         let log = folder.join("varve.log");
         let output = fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let from = output.metadata()?.len();
-        let mut command = Command::new(binary()?);
+        let mut command = varve()?;
         command.current_dir(folder).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         // What steers the tests is no setting of the node.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VARVE_")) {
@@ -147,7 +161,7 @@ fn announced(printed: &str, protocol: &str) -> Option<SocketAddr> {
 /// Waits until `condition` gives a value, looking again and again.
 ///
 /// # Errors
-/// `what` has not come true within a minute, or `condition` fails.
+/// `what` has not come true within two minutes, or `condition` fails.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let started = Instant::now();
     loop {

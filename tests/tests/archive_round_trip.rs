@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use anyhow::{Result, ensure};
 use varve_tests::{
     client::Client,
-    node::{Node, eventually},
+    node::{Node, eventually, varve},
     records::{self, TestRecord},
     tools,
 };
@@ -58,11 +58,9 @@ fn wait_until_only_parquet_is_left(node: &Node, folder: &Path, topic: &str) -> R
         })?;
     }
     eventually(&format!("{topic} is Parquet alone"), || {
-        let described = tools::output_of(
-            Command::new(varve_tests::node::binary()?).current_dir(folder).args(["tier", "describe", topic, "--json"]),
-        )?;
-        let described: serde_json::Value = serde_json::from_str(&described)?;
-        Ok((!described.to_string().contains("\"raw\"")).then_some(()))
+        let described = tools::output_of(varve()?.current_dir(folder).args(["tier", "describe", topic, "--json"]))?;
+        let only_parquet = described.lines().all(|line| line.contains("\"raw_objects\":0"));
+        Ok((only_parquet && !described.is_empty()).then_some(()))
     })?;
     Ok(total)
 }
@@ -75,7 +73,12 @@ fn real_log_lines_come_back_identical_from_the_archive_alone() -> Result<()> {
     let bootstrap = node.address.to_string();
     for codec in CODECS {
         let topic = format!("logs-{codec}");
-        let configs = [("local.retention.bytes", "1"), ("segment.bytes", "1048576")];
+        let configs = [
+            ("local.retention.ms", "1"),
+            ("retention.ms", "-1"),
+            ("segment.bytes", "1048576"),
+            ("file.delete.delay.ms", "0"),
+        ];
         Client::connect(node.address)?.create_topic(&topic, PARTITIONS, &configs)?;
         for (number, producer) in PRODUCERS.into_iter().enumerate() {
             let input = folder.path().join("input.jsonl");
@@ -123,7 +126,7 @@ fn assert_same(
 
 /// DuckDB and pyarrow count the same rows, offsets and groups in the same files.
 fn check_parquet(folder: &Path, topic: &str, expected: &BTreeMap<String, Vec<TestRecord>>) -> Result<()> {
-    let files = folder.join(format!("varve-data/objects/tables/{topic}/data"));
+    let files = folder.join(format!("varve-data/archive/tables/{topic}/data"));
     for engine in ["duckdb", "pyarrow"] {
         let mut command = tools::python("tests/clients/python/query.py")?;
         let printed = tools::output_of(command.arg(engine).arg(&files))?;

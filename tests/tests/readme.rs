@@ -41,14 +41,16 @@ fn readmes_five_minutes_work_as_they_stand() -> Result<()> {
             environment.push_str(block.lines().next().unwrap_or_default());
             environment.push('\n');
         }
-        let script = format!("set -eu\n{environment}{block}");
+        // The variables that say where this test finds its tools are no settings of the node.
+        let script = format!("set -eu\nunset ${{!VARVE_*}}\n{environment}{block}");
         tools::output_of(Command::new("bash").arg("-c").arg(script).current_dir(folder.path()))
     };
     for block in five_minutes {
         if block.contains("tier describe") {
             eventually("all lines are Parquet", || {
-                let printed = shell(&block.replace("app-logs", "app-logs --json"))?;
-                Ok((printed.contains("parquet") && !printed.contains("\"raw\"")).then_some(()))
+                // Until the first segment is archived there is nothing to describe, and varve says so.
+                let Ok(printed) = shell(&block.replace("app-logs", "app-logs --json")) else { return Ok(None) };
+                Ok((printed.contains("\"raw_objects\":0") && printed.contains("\"records\":50000")).then_some(()))
             })?;
         }
         let printed = shell(block)?;
