@@ -27,6 +27,15 @@ pub enum CheckpointError {
     Malformed(&'static str),
 }
 
+impl CheckpointError {
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            CheckpointError::Io(error) => error,
+            malformed @ CheckpointError::Malformed(_) => io::Error::new(io::ErrorKind::InvalidData, malformed),
+        }
+    }
+}
+
 /// The text of a checkpoint with these lines.
 pub fn render(lines: impl IntoIterator<Item = String>) -> String {
     let lines: Vec<String> = lines.into_iter().collect();

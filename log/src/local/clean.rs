@@ -193,6 +193,11 @@ impl LocalLog {
         drop(self.cleaning.lock());
     }
 
+    /// Whether [`end_cleaning`](Self::end_cleaning) was called: the log is about to be deleted, or was.
+    pub(super) fn has_ended_cleaning(&self) -> bool {
+        self.cleaning_ended.load(Ordering::Acquire)
+    }
+
     fn sources(&self) -> Vec<Source> {
         let view = self.view.read();
         let source =

@@ -1,0 +1,153 @@
+use super::*;
+use crate::local::ownership::META_PROPERTIES;
+use crate::local::tests::{all, at, batch, client, ms, values};
+
+fn owner() -> LogDirOwner {
+    LogDirOwner { cluster_id: "abc".into(), node: BrokerId(3) }
+}
+
+fn topic(name: &str) -> TopicName {
+    TopicName::parse(name).unwrap()
+}
+
+fn open_log(dir: &LogDir, name: &str, id: TopicId) -> (LocalLog, Recovered) {
+    dir.open_log(&topic(name), id, PartitionIndex(0), Arc::default(), ms(1)).unwrap()
+}
+
+#[test]
+fn a_directory_belongs_to_one_broker_of_one_cluster_and_one_process() {
+    let at = tempfile::tempdir().unwrap();
+    let dir = LogDir::open(at.path(), &owner()).unwrap();
+    assert!(matches!(LogDir::open(at.path(), &owner()), Err(LogDirError::Locked(_))));
+    let id = dir.directory_id().to_owned();
+    drop(dir);
+    let text = fs::read_to_string(at.path().join(META_PROPERTIES)).unwrap();
+    assert_eq!(text, format!("#\ncluster.id=abc\ndirectory.id={id}\nnode.id=3\nversion=1\n"));
+    for stranger in [LogDirOwner { cluster_id: "x".into(), ..owner() }, LogDirOwner { node: BrokerId(4), ..owner() }] {
+        assert!(matches!(LogDir::open(at.path(), &stranger), Err(LogDirError::Foreign { .. })));
+    }
+    assert_eq!(LogDir::open(at.path(), &owner()).unwrap().directory_id(), id);
+}
+
+#[test]
+fn a_clean_shutdown_saves_the_next_start_from_reading() {
+    let at_path = tempfile::tempdir().unwrap();
+    let (dir, id) = (LogDir::open(at_path.path(), &owner()).unwrap(), TopicId::random());
+    assert!(!dir.was_clean());
+    let (log, _) = open_log(&dir, "web.clicks-2", id);
+    log.append(&batch(&["a", "b"]), client()).unwrap();
+    log.close().unwrap();
+    let name = topic("web.clicks-2");
+    dir.set_cleaned_below(&name, PartitionIndex(0), Some(at(1))).unwrap();
+    dir.mark_clean(&[Checkpointed { topic: &name, index: PartitionIndex(0), log: &log, high_watermark: at(2) }])
+        .unwrap();
+    drop((dir, log));
+    let text = fs::read_to_string(at_path.path().join(RECOVERY_POINTS)).unwrap();
+    assert_eq!(text, "0\n1\nweb.clicks-2 0 2\n");
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    assert!(dir.was_clean());
+    let partitions = dir.partitions().unwrap();
+    assert_eq!((&partitions[0].topic, partitions[0].topic_id), (&name, Some(id)));
+    assert_eq!(dir.high_watermark(&name, PartitionIndex(0)), Some(at(2)));
+    assert_eq!(dir.cleaned_below(&name, PartitionIndex(0)), Some(at(1)));
+    let (log, recovered) = open_log(&dir, "web.clicks-2", id);
+    assert_eq!((all(&log), recovered), (values(&[(0, "a"), (1, "b")]), Recovered::default()));
+    drop((dir, log));
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    assert!(!dir.was_clean(), "the mark is good for one start");
+    assert_eq!(open_log(&dir, "web.clicks-2", id).1.segments_checked, 1);
+}
+
+#[test]
+fn a_topic_made_again_under_its_name_starts_empty() {
+    let at_path = tempfile::tempdir().unwrap();
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (log, _) = open_log(&dir, "a", TopicId::random());
+    log.append(&batch(&["old"]), client()).unwrap();
+    let name = topic("a");
+    dir.checkpoint(&[Checkpointed { topic: &name, index: PartitionIndex(0), log: &log, high_watermark: at(1) }])
+        .unwrap();
+    let (log, _) = open_log(&dir, "a", TopicId::random());
+    assert_eq!(log.end().0, at(0));
+    let aside = dir.delete_log(&name, PartitionIndex(0)).unwrap();
+    assert!(aside.is_dir() && dir.partitions().unwrap().is_empty());
+    drop(dir);
+    LogDir::open(at_path.path(), &owner()).unwrap();
+    assert!(!aside.exists(), "a deletion that a crash interrupts is finished at the next start");
+}
+
+#[test]
+fn a_log_made_again_owes_nothing_to_the_checkpoints_of_its_name() {
+    let at_path = tempfile::tempdir().unwrap();
+    let name = topic("a");
+    let (first, second, third) = (TopicId::random(), TopicId::random(), TopicId::random());
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (log, _) = open_log(&dir, "a", first);
+    log.append(&batch(&["x", "y"]), client()).unwrap();
+    log.advance_log_start(at(2)).unwrap();
+    log.flush(at(2)).unwrap();
+    let of = |log| Checkpointed { topic: &name, index: PartitionIndex(0), log, high_watermark: at(2) };
+    dir.checkpoint(&[of(&log)]).unwrap();
+    let stale = fs::read_to_string(at_path.path().join(LOG_STARTS)).unwrap();
+    log.end_cleaning();
+    dir.delete_log(&name, PartitionIndex(0)).unwrap();
+    let (again, _) = open_log(&dir, "a", second);
+    again.append(&batch(&["new"]), client()).unwrap();
+    // A checkpoint that was under way when the topic was deleted.
+    dir.checkpoint(&[of(&log)]).unwrap();
+    drop((dir, log, again));
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (again, _) = open_log(&dir, "a", second);
+    assert_eq!((again.start().0, all(&again)), (at(0), values(&[(0, "new")])), "deleted, made again, killed");
+    drop((dir, again));
+    // Killed between the deletion and what it writes: the checkpoint still speaks of the first.
+    fs::remove_dir_all(at_path.path().join("a-0")).unwrap();
+    fs::write(at_path.path().join(LOG_STARTS), stale).unwrap();
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    open_log(&dir, "a", third).0.append(&batch(&["newer"]), client()).unwrap();
+    drop(dir);
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (again, _) = open_log(&dir, "a", third);
+    assert_eq!((again.start().0, all(&again)), (at(0), values(&[(0, "newer")])));
+}
+
+#[test]
+fn a_log_that_was_offline_keeps_its_start_and_is_checked_when_it_comes_back() {
+    let at_path = tempfile::tempdir().unwrap();
+    let (a, b) = (TopicId::random(), TopicId::random());
+    let (name_a, name_b) = (topic("a"), topic("b"));
+    let of = |log, topic| Checkpointed { topic, index: PartitionIndex(0), log, high_watermark: at(1) };
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (log_a, log_b) = (open_log(&dir, "a", a).0, open_log(&dir, "b", b).0);
+    for log in [&log_a, &log_b] {
+        log.append(&batch(&["x", "y"]), client()).unwrap();
+        log.advance_log_start(at(1)).unwrap();
+        log.close().unwrap();
+    }
+    dir.checkpoint(&[of(&log_a, &name_a), of(&log_b, &name_b)]).unwrap();
+    dir.mark_clean(&[of(&log_a, &name_a)]).unwrap();
+    drop((dir, log_a, log_b));
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let checked = |name, id| {
+        let (log, recovered) = open_log(&dir, name, id);
+        (log.start().0, recovered.segments_checked)
+    };
+    assert_eq!(checked("b", b), (at(1), 1), "the mark does not speak for it");
+    assert_eq!(checked("a", a), (at(1), 0));
+    assert_eq!(checked("a", a), (at(1), 1), "the mark is good for one open");
+}
+
+#[test]
+fn only_names_of_partitions_are_partitions() {
+    for (name, parsed) in [("a-0", true), ("a-b-12", true), ("a", false), ("a-", false), ("-0", false), ("a-+1", false)]
+    {
+        assert_eq!(parse_partition(name).is_some(), parsed, "{name}");
+    }
+    assert_eq!(parse_partition("a-0.0123456789abcdef0123456789abcdef-delete"), None);
+    let long = topic(&"x".repeat(249));
+    let at_path = tempfile::tempdir().unwrap();
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    fs::create_dir(dir.partition_path(&long, PartitionIndex(7))).unwrap();
+    let aside = dir.delete_log(&long, PartitionIndex(7)).unwrap();
+    assert_eq!(aside.file_name().unwrap().len(), 255);
+}
