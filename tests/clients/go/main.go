@@ -92,7 +92,7 @@ func produce(bootstrap, topic, codec, input string) {
 	}
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(bootstrap), kgo.ProducerBatchCompression(codecs[codec]),
-		kgo.AllowAutoTopicCreation(), kgo.RecordDeliveryTimeout(time.Minute),
+		kgo.AllowAutoTopicCreation(),
 	)
 	if err != nil {
 		fail("%v", err)
@@ -132,7 +132,10 @@ func produce(bootstrap, topic, codec, input string) {
 			}
 		})
 	}
-	if err := client.Flush(context.Background()); err != nil {
+	// Not kgo.RecordDeliveryTimeout: it counts from the record's timestamp, and these are old.
+	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := client.Flush(limit); err != nil {
 		fail("%v", err)
 	}
 	if len(errors) > 0 {

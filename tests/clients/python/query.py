@@ -1,15 +1,15 @@
-"""Counts rows, offsets and keys in a topic's Parquet files, with DuckDB or pyarrow. Prints JSON."""
+"""Counts rows, offsets and keys in Parquet files, with DuckDB or pyarrow: ENGINE FOLDER FILE... Prints JSON."""
 
 import base64
 import json
 import sys
 
 
-def with_duckdb(folder):
+def with_duckdb(paths):
     import duckdb
 
-    files = f"read_parquet('{folder}/**/*.parquet', hive_partitioning = true)"
-    rows = duckdb.sql(f"select count(*) from {files}").fetchone()[0]
+    files = f"read_parquet({paths}, hive_partitioning = true)"
+    rows = duckdb.sql(f"select count(*) from {files}").fetchall()[0][0]
     partitions = duckdb.sql(
         f'select "partition", min("offset"), max("offset") from {files} group by 1 order by 1'
     ).fetchall()
@@ -17,11 +17,11 @@ def with_duckdb(folder):
     return rows, partitions, keys
 
 
-def with_pyarrow(folder):
+def with_pyarrow(paths):
     import pyarrow.compute as compute
     import pyarrow.dataset as dataset
 
-    table = dataset.dataset(folder, format="parquet", partitioning="hive").to_table(
+    table = dataset.dataset(paths, format="parquet", partitioning="hive", partition_base_dir=folder).to_table(
         columns=["partition", "offset", "key", "timestamp", "value", "headers"]
     )
     grouped = table.group_by("partition").aggregate([("offset", "min"), ("offset", "max")]).to_pylist()
@@ -30,8 +30,9 @@ def with_pyarrow(folder):
     return table.num_rows, partitions, [(count["values"], count["counts"]) for count in counts]
 
 
-engine, folder = sys.argv[1:]
-rows, partitions, keys = {"duckdb": with_duckdb, "pyarrow": with_pyarrow}[engine](folder)
+engine, folder, *files = sys.argv[1:]
+files = [f"{folder}/{file}" for file in files]
+rows, partitions, keys = {"duckdb": with_duckdb, "pyarrow": with_pyarrow}[engine](files)
 print(
     json.dumps(
         {
