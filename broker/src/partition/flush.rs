@@ -28,9 +28,10 @@ pub(super) struct FlushQueue {
 }
 
 impl Partition {
-    /// Whether an append has to be followed by [`committed`](Self::committed): `flush.messages` is set.
-    pub fn must_flush(&self) -> bool {
-        self.log().config().flush_messages.is_some()
+    /// Whether an append that ended at `end` has to be followed by [`committed`](Self::committed): its records are not
+    /// visible yet, since `flush.messages` is set or was when it began.
+    pub fn must_wait(&self, end: LogEndOffset) -> bool {
+        self.high_watermark().0 < end.0
     }
 
     /// Returns once everything below `end` is committed: at once, unless `flush.messages` asks for a flush.
@@ -41,9 +42,9 @@ impl Partition {
     /// # Errors
     /// [`FlushError`]: the records are in the log, and may or may not survive a loss of power.
     pub async fn committed(self: &Arc<Partition>, end: LogEndOffset) -> Result<(), FlushError> {
-        let Some(records) = self.log().config().flush_messages else { return Ok(()) };
         let LogEndOffset(end) = end;
-        if end.since(self.log().recovery_point()) < records.max(1) {
+        let pending = end.since(self.log().recovery_point());
+        if self.log().config().flush_messages.is_none_or(|records| pending < records.max(1)) {
             self.advance_high_watermark(end);
             return Ok(());
         }

@@ -184,9 +184,19 @@ impl Partition {
         self.appended_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether the log has records that are not committed yet.
+    pub fn has_hidden(&self) -> bool {
+        self.must_wait(self.log.end())
+    }
+
     /// Wakes `waiter` whenever records become visible, until the watch is dropped.
     pub fn watch(&self, waiter: &Waiter) -> Watch {
         self.waiters.watch(waiter)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.waiters.is_watched()
     }
 
     /// Appends whole batches. They are visible at once, unless `flush.messages` is set: then

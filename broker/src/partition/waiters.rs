@@ -36,6 +36,11 @@ impl Waiters {
         Watch { waiters: self.clone(), waiter: waiter.0.clone() }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_watched(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
     /// Wakes all who watch.
     pub(super) fn wake(&self) {
         // Sequentially consistent on both sides: either this load sees the watcher, or the watcher's look at the

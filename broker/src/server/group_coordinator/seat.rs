@@ -188,7 +188,8 @@ impl Seat {
                 }
                 Effect::Append { id, records } => {
                     let written = self.append(&records);
-                    let must_wait = !serving.unconfirmed.is_empty() || (written.is_ok() && self.partition.must_flush());
+                    let is_hidden = written.is_ok_and(|end| self.partition.must_wait(end));
+                    let must_wait = !serving.unconfirmed.is_empty() || is_hidden;
                     if must_wait {
                         serving.unconfirmed.push_back((id, written));
                         if serving.unconfirmed.len() == 1 {

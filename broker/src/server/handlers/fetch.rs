@@ -124,6 +124,7 @@ async fn collect(broker: &Broker, wanted: &Named, limits: &FetchLimits) -> Vec<F
     let watches: Vec<Watch> = partitions.iter().flatten().map(|partition| partition.watch(&waiter)).collect();
     let fetched = loop {
         let appended = total_appended(&partitions);
+        let is_hidden = partitions.iter().flatten().any(|partition| partition.has_hidden());
         let read = round.read();
         if read.remote > 0 {
             break round.finish_remote(read.fetched).await;
@@ -135,8 +136,10 @@ async fn collect(broker: &Broker, wanted: &Named, limits: &FetchLimits) -> Vec<F
         let grown = async {
             loop {
                 waiter.woken().await;
-                // A reader of committed records may gain much by a marker of a few bytes: it always looks.
-                if limits.isolation == Isolation::Committed || total_appended(&partitions) - appended >= missing {
+                // Records that wait for their flush are counted already. A reader of committed records may gain much by a
+                // marker of a few bytes. In both cases the count tells nothing: it looks.
+                let must_look = is_hidden || limits.isolation == Isolation::Committed;
+                if must_look || total_appended(&partitions).wrapping_sub(appended) >= missing {
                     return;
                 }
             }

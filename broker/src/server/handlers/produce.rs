@@ -159,7 +159,7 @@ fn append_partition(
         let LogStartOffset(log_start) = partition.log_start();
         Refusal::of_append(&error, log_start)
     })?;
-    let must_wait = partition.must_flush();
+    let must_wait = partition.must_wait(appended.end);
     Ok((appended, must_wait.then(|| Waiting { partition, end: appended.end })))
 }
 
