@@ -123,6 +123,16 @@ pub struct Compactor {
     rate: Arc<ByteRate>,
     /// What was there, and when, the last time that nothing was left to do.
     settled: Mutex<HashMap<PartitionId, Settled>>,
+    /// Partitions on which work failed the last time.
+    failed: Mutex<HashMap<PartitionId, Failed>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    /// In a row.
+    times: u32,
+    /// Until when it is left alone.
+    until: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -136,7 +146,15 @@ impl Compactor {
     /// A worker over the bucket of `partitions`.
     pub fn new(partitions: Arc<RemotePartitions>, options: CompactorOptions, metrics: CompactorMetrics) -> Compactor {
         let rate = Arc::new(ByteRate::new(options.read_bytes_per_second));
-        Compactor { partitions, options, metrics, leases: Leases::default(), rate, settled: Mutex::default() }
+        Compactor {
+            partitions,
+            options,
+            metrics,
+            leases: Leases::default(),
+            rate,
+            settled: Mutex::default(),
+            failed: Mutex::default(),
+        }
     }
 
     /// Looks after the partitions that `assigned` names, until `stop`. Work under way is dropped then; what it uploaded is an
@@ -165,6 +183,7 @@ impl Compactor {
     pub async fn look_after(&self, assigned: Vec<Assigned>) {
         let known: HashSet<PartitionId> = assigned.iter().map(|one| one.partition).collect();
         self.settled.lock().retain(|partition, _| known.contains(partition));
+        self.failed.lock().retain(|partition, _| known.contains(partition));
         let backlog = futures::stream::iter(assigned)
             .map(|one| async move { self.look_at(&one).await })
             .buffer_unordered(self.options.jobs.max(1))
@@ -176,10 +195,12 @@ impl Compactor {
     /// One look at one partition; returns its backlog in bytes.
     async fn look_at(&self, one: &Assigned) -> u64 {
         let handle = self.partitions.get(one.partition, &one.topic);
-        if self.is_settled(one, &handle) {
+        if self.is_settled(one, &handle) || self.failed_lately(one.partition) {
             return 0;
         }
-        match self.work_on(&handle, &one.config, one.local_bytes, wall_clock()).await {
+        let outcome = self.work_on(&handle, &one.config, one.local_bytes, wall_clock()).await;
+        self.note_outcome(one.partition, outcome.is_err());
+        match outcome {
             Ok(done) if done.published == 0 && done.overtaken == 0 => {
                 let version = handle.manifest().version();
                 let settled = Settled { version, config: Arc::clone(&one.config), at: Instant::now() };
@@ -202,6 +223,22 @@ impl Compactor {
                 && settled.config == one.config
                 && settled.at.elapsed() < self.options.idle_interval
         })
+    }
+
+    fn failed_lately(&self, partition: PartitionId) -> bool {
+        self.failed.lock().get(&partition).is_some_and(|failed| Instant::now() < failed.until)
+    }
+
+    /// What fails again and again costs reads and uploads each time, so it is tried less and less often.
+    fn note_outcome(&self, partition: PartitionId, is_failure: bool) {
+        let mut failed = self.failed.lock();
+        if !is_failure {
+            failed.remove(&partition);
+            return;
+        }
+        let times = failed.get(&partition).map_or(0, |failed| failed.times);
+        let pause = self.options.interval.saturating_mul(1 << times.min(16)).min(self.options.idle_interval);
+        failed.insert(partition, Failed { times: times.saturating_add(1), until: Instant::now() + pause });
     }
 
     /// Does what is due for one partition. Does nothing if somebody in this process is at it.
@@ -351,19 +388,26 @@ impl Compactor {
         now: Timestamp,
         done: &mut Done,
     ) -> Result<(), WorkError> {
-        rewritten.check_age()?;
         let old: Vec<RemoteObject> = sources.iter().map(|source| source.object.clone()).collect();
+        if let Err(too_slow) = rewritten.check_age() {
+            self.discard(handle, &rewritten.object).await;
+            return Err(too_slow.into());
+        }
         let before = done.overtaken;
         let object = rewritten.object;
-        self.publish(handle, done, |manifest| manifest.replace(&old, vec![object.clone()], now)).await?;
-        if done.overtaken > before {
-            // Refused, so nobody can know of it: the sweep would find it, this is sooner.
-            let key = object.key(handle.partition(), handle.topic());
-            if let Err(error) = handle.bucket().delete(&key).await {
-                tracing::debug!(%key, %error, "an object that nobody needs is left to the sweep");
-            }
+        let outcome = self.publish(handle, done, |manifest| manifest.replace(&old, vec![object.clone()], now)).await;
+        if done.overtaken > before || matches!(outcome, Err(WorkError::Refused(_))) {
+            self.discard(handle, &object).await;
         }
-        Ok(())
+        outcome
+    }
+
+    /// Deletes an object that was not published, so that nobody can know of it: the sweep would find it, this is sooner.
+    async fn discard(&self, handle: &RemotePartition, object: &RemoteObject) {
+        let key = object.key(handle.partition(), handle.topic());
+        if let Err(error) = handle.bucket().delete(&key).await {
+            tracing::debug!(%key, %error, "an object that nobody needs is left to the sweep");
+        }
     }
 
     async fn publish(

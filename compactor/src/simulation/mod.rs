@@ -5,6 +5,7 @@ mod world;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use varve_metadata::{
@@ -204,6 +205,26 @@ async fn a_partition_with_nothing_to_do_costs_no_requests() {
     process.handle.refresh().await.unwrap();
     process.compactor.look_after(assigned()).await;
     assert!(world.read().await.2.iter().all(|object| object.kind == ObjectKind::Parquet));
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_takes_longer_than_it_may_leaves_no_orphan_and_is_tried_less_and_less_often() {
+    let mut world = World::new(81, DELETE).await;
+    world.grow(3).await;
+    let process = world.process_with(Fuse::never(), Duration::ZERO);
+    let (partition, topic, config) = (world.partition, world.topic.clone(), Arc::new(world.config.clone()));
+    let assigned = || vec![Assigned { partition, topic: topic.clone(), config: Arc::clone(&config), local_bytes: 0 }];
+    let before = world.stored().await;
+    let mut tries = 0;
+    for _ in 0..720 {
+        let asked = || process.handle.bucket().metrics().requests("get", "ok");
+        let before_look = asked();
+        process.compactor.look_after(assigned()).await;
+        assert_eq!(world.stored().await, before);
+        tries += usize::from(asked() > before_look);
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    assert!((8..16).contains(&tries), "{tries} tries in an hour");
 }
 
 #[tokio::test]

@@ -112,6 +112,10 @@ impl World {
     }
 
     pub(super) fn process(&self, fuse: Arc<Fuse>) -> Process {
+        self.process_with(fuse, Duration::from_secs(3600))
+    }
+
+    pub(super) fn process_with(&self, fuse: Arc<Fuse>, grace: Duration) -> Process {
         let store = CrashStore { inner: Arc::clone(&self.inner), fuse: Arc::clone(&fuse) };
         let bucket = Bucket::over(store, BucketOptions { attempts: 1, ..BucketOptions::default() });
         let partitions = Arc::new(RemotePartitions::new(ManifestStore::new(bucket)));
@@ -124,7 +128,7 @@ impl World {
                 tag_filter_max_bytes: 256,
                 ..EncodeOptions::default()
             },
-            grace: Duration::from_secs(3600),
+            grace,
             ..CompactorOptions::default()
         };
         Process { compactor: Compactor::new(partitions, options, CompactorMetrics::new()), handle, fuse }
