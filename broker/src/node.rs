@@ -18,7 +18,9 @@ use crate::{
     config::{BrokerConfig, Listener, MetadataUrl},
     http::{Health, HttpServer},
     metrics::{Metrics, register_build_info},
-    partition::{Keeper, NoKeeper, Partitions, Storage, StorageSettings, flush_when_due},
+    partition::{
+        Keeper, NoKeeper, Partitions, Storage, StorageSettings, Upkeep, UpkeepMetrics, UpkeepSettings, flush_when_due,
+    },
     server::{Broker, Limits, ListenerName, LogLevels, Server},
 };
 
@@ -124,7 +126,10 @@ impl Node {
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
-        tasks.spawn(storage.clone().clean_logs(config.cleaner.clone(), stop.clone()));
+        let upkeep_metrics = UpkeepMetrics::new(metrics.registry());
+        tasks.spawn(storage.clone().clean_logs(config.cleaner.clone(), upkeep_metrics.clone(), stop.clone()));
+        let (logs, settings) = (broker.partitions.clone(), UpkeepSettings::of(&config));
+        Upkeep::new(logs, metadata.clone(), settings, upkeep_metrics).start(&tasks, &stop);
         let flush_tick = config.logs.flush_check_interval.unwrap_or(FLUSH_TICK);
         tasks.spawn(flush_when_due(broker.partitions.clone(), flush_tick, stop.clone()));
         tasks.spawn(storage.clone().checkpoint_every(config.logs.recovery_checkpoint_interval, stop.clone()));

@@ -187,7 +187,7 @@ impl ConnectionMetrics {
 }
 
 /// A declared metric, in the registry.
-fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+pub(crate) fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("name and labels are constant and valid");
     registry.register(Box::new(metric.clone())).expect("each name is declared once");
     metric

@@ -1,7 +1,8 @@
 //! Compaction of local logs in the background: the dirtiest first, a few at a time, at a bounded rate.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    ops::Range,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -14,17 +15,21 @@ use tracing::{error, info, warn};
 use varve_log::local::{
     CleanLogError, CleanRequest, Cleaned, RemovedFiles,
     cleaner::{Cleanable, CleaningLimits},
+    is_no_space,
 };
 use varve_metadata::{
     config::TopicConfig,
-    model::{PartitionId, Timestamp},
+    model::{LastStableOffset, Offset, PartitionId, Timestamp},
 };
 
-use super::Partition;
+use super::{Partition, UpkeepMetrics};
 use crate::config::CleanerConfig;
 
 /// Longest sleep of a paced round before it looks whether it is to stop.
 const NAP: Duration = Duration::from_millis(100);
+
+/// A log that was not due is looked at again after this time, even if nothing happened: records get old.
+const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// A partition of a compacted topic, and where its last round ended.
 #[derive(Debug, Clone)]
@@ -34,7 +39,7 @@ pub struct CompactedLog {
     /// Its topic's settings.
     pub topic: Arc<TopicConfig>,
     /// Where the last round ended, if there was one.
-    pub checkpoint: Option<varve_metadata::model::Offset>,
+    pub checkpoint: Option<Offset>,
 }
 
 /// What the cleaner does not know by itself.
@@ -43,10 +48,25 @@ pub trait CompactedLogs: Send + Sync + 'static {
     fn list(&self) -> impl Future<Output = Vec<CompactedLog>> + Send;
 
     /// Writes down where a round over `partition` ended. Blocks on the disk.
-    fn cleaned(&self, partition: &Partition, end: varve_metadata::model::Offset);
+    fn cleaned(&self, partition: &Partition, end: Offset);
 
     /// The wall clock.
     fn now(&self) -> Timestamp;
+}
+
+/// While all this is the same, another look at a log finds the same, so that nobody has to open its segments.
+#[derive(Debug)]
+struct Seen {
+    /// Where its dirty part may begin and end.
+    dirty: Range<Offset>,
+    topic: Arc<TopicConfig>,
+    at: Instant,
+}
+
+impl Seen {
+    fn holds(&self, dirty: &Range<Offset>, topic: &Arc<TopicConfig>) -> bool {
+        self.dirty == *dirty && Arc::ptr_eq(&self.topic, topic) && self.at.elapsed() < LOOK_AGAIN
+    }
 }
 
 /// The cleaner of all local logs.
@@ -54,6 +74,9 @@ pub trait CompactedLogs: Send + Sync + 'static {
 pub struct LogCleaner<L> {
     logs: L,
     config: CleanerConfig,
+    metrics: UpkeepMetrics,
+    /// What logs looked like that were not due.
+    seen: Mutex<HashMap<PartitionId, Seen>>,
     /// Logs under cleaning, and logs that are damaged and are left alone.
     taken: Mutex<HashSet<PartitionId>>,
     stop: CancellationToken,
@@ -61,8 +84,8 @@ pub struct LogCleaner<L> {
 
 impl<L: CompactedLogs> LogCleaner<L> {
     /// A cleaner that ends its rounds when `stop` is cancelled.
-    pub fn new(logs: L, config: CleanerConfig, stop: CancellationToken) -> Arc<LogCleaner<L>> {
-        Arc::new(LogCleaner { logs, config, taken: Mutex::default(), stop })
+    pub fn new(logs: L, config: CleanerConfig, metrics: UpkeepMetrics, stop: CancellationToken) -> Arc<LogCleaner<L>> {
+        Arc::new(LogCleaner { logs, config, metrics, seen: Mutex::default(), taken: Mutex::default(), stop })
     }
 
     /// Cleans until `stop` is cancelled.
@@ -115,25 +138,38 @@ impl<L: CompactedLogs> LogCleaner<L> {
 
     /// The log that is due and has the largest share of dirty bytes, taken for this round.
     fn take_dirtiest(&self, logs: Vec<CompactedLog>) -> Option<(CompactedLog, CleanRequest)> {
-        let mut taken = self.taken.lock();
+        let (mut taken, mut seen) = (self.taken.lock(), self.seen.lock());
+        let open: HashSet<PartitionId> = logs.iter().map(|log| log.partition.id()).collect();
+        taken.retain(|id| open.contains(id));
+        seen.retain(|id, _| open.contains(id));
         let mut dirtiest: Option<(f64, CompactedLog, CleanRequest)> = None;
         for log in logs.into_iter().filter(|log| !log.partition.log_dir().is_failed()) {
             let (partition, request) = (&log.partition, self.request(&log));
-            if taken.contains(&partition.id()) {
+            let (active, ..) = partition.log().active();
+            let there = partition.log().local_start()..=partition.log().end().0;
+            // One that lies outside of the log is another log's.
+            let checkpoint = log.checkpoint.filter(|checkpoint| there.contains(checkpoint));
+            let dirty = checkpoint.unwrap_or(*there.start())..request.stable.min(active);
+            let is_known = || seen.get(&partition.id()).is_some_and(|seen| seen.holds(&dirty, &log.topic));
+            if taken.contains(&partition.id()) || dirty.is_empty() || is_known() {
                 continue;
             }
-            let ratio = match partition.log().cleanable(&request) {
-                Ok(found) if found.is_due(&request.limits) => Cleanable::dirty_ratio(&found),
-                Ok(_) => continue,
-                Err(error) => {
-                    warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "cannot be looked at");
-                    continue;
-                }
+            let found = partition.log().cleanable(&request);
+            let due = found.as_ref().ok().filter(|found| found.is_due(&request.limits)).map(Cleanable::dirty_ratio);
+            if let Err(error) = &found
+                && !partition.is_retired()
+            {
+                warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "cannot be looked at");
+            }
+            let Some(ratio) = due else {
+                seen.insert(partition.id(), Seen { dirty, topic: log.topic.clone(), at: Instant::now() });
+                continue;
             };
             if dirtiest.as_ref().is_none_or(|(most, _, _)| ratio > *most) {
                 dirtiest = Some((ratio, log, request));
             }
         }
+        self.metrics.max_dirty_ratio.set(dirtiest.as_ref().map_or(0.0, |(ratio, ..)| *ratio));
         let (_, log, request) = dirtiest?;
         taken.insert(log.partition.id());
         Some((log, request))
@@ -141,13 +177,14 @@ impl<L: CompactedLogs> LogCleaner<L> {
 
     fn request(&self, log: &CompactedLog) -> CleanRequest {
         let partition = &log.partition;
+        let (stable, border) = bounds(partition, log.topic.remote_storage);
         let memory = self.config.dedupe_buffer_bytes / u64::from(self.config.threads.max(1));
         CleanRequest {
             checkpoint: log.checkpoint,
-            stable: partition.last_stable_offset().0,
+            stable,
             limits: CleaningLimits::of(&log.topic),
             memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
-            border: partition.remote().and_then(|archive| archive.bounds()).map(|(_, end)| end),
+            border,
             now: self.logs.now(),
         }
     }
@@ -176,6 +213,9 @@ impl<L: CompactedLogs> LogCleaner<L> {
         match outcome {
             Ok(Some(Cleaned { end, stats, removed })) => {
                 self.logs.cleaned(partition, end);
+                self.metrics.cleaned_logs.inc();
+                self.metrics.cleaned_bytes.with_label_values(&["read"]).inc_by(stats.bytes_read);
+                self.metrics.cleaned_bytes.with_label_values(&["kept"]).inc_by(stats.bytes_kept);
                 info!(
                     %topic, partition = %index, %end, bytes_before = stats.bytes_read, bytes_after = stats.bytes_kept,
                     records_before = stats.records_read, records_after = stats.records_kept, "log cleaned"
@@ -183,10 +223,15 @@ impl<L: CompactedLogs> LogCleaner<L> {
                 return Some(removed);
             }
             Ok(None) | Err(CleanLogError::Stopped) => {}
-            Err(error @ CleanLogError::Storage(_)) => {
+            Err(_) if partition.is_retired() => {}
+            Err(CleanLogError::Storage(error)) => {
+                if is_no_space(&error) {
+                    partition.storage_failed(&error);
+                }
                 warn!(%topic, partition = %index, %error, "a log could not be cleaned, trying again later");
             }
             Err(error @ (CleanLogError::Corrupt(_) | CleanLogError::Records(_))) => {
+                self.metrics.uncleanable_logs.inc();
                 error!(%topic, partition = %index, %error, "a log is damaged and is not cleaned until the next start");
             }
         }
@@ -211,6 +256,21 @@ impl<L: CompactedLogs> LogCleaner<L> {
     }
 }
 
+/// Below which offset a log may be compacted, and what no rewritten segment reaches across.
+///
+/// Of an archived topic only what was archived is touched: a segment that waits for its upload, or is being read for it, must
+/// not become another one. The archive compacts its own copy.
+fn bounds(partition: &Partition, is_archived: bool) -> (Offset, Option<Offset>) {
+    let LastStableOffset(stable) = partition.last_stable_offset();
+    match partition.remote() {
+        None => (stable, None),
+        Some(archive) => {
+            let end = archive.bounds().map(|(_, end)| end);
+            (if is_archived { end.map_or(Offset::ZERO, |end| end.min(stable)) } else { stable }, end)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -221,7 +281,7 @@ mod tests {
     };
     use varve_metadata::{
         config::TopicDefaults,
-        model::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicName},
+        model::{LeaderEpoch, PartitionIndex, TopicId, TopicName},
     };
 
     use super::*;
@@ -301,7 +361,7 @@ mod tests {
             load_factor: 0.9,
             max_bytes_per_second: None,
         };
-        LogCleaner::new(Arc::new(logs), config, stop)
+        LogCleaner::new(Arc::new(logs), config, UpkeepMetrics::new(&prometheus::Registry::new()), stop)
     }
 
     #[tokio::test]

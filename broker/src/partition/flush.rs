@@ -70,8 +70,11 @@ impl Partition {
         });
         let outcome = flush.await.map_err(|panic| FlushError(panic.to_string()))?;
         outcome.map_err(|error| {
-            // After a failed fsync the kernel may have dropped the pages: nothing of this directory is trusted any more.
-            self.log_dir().fail(&error);
+            // After a failed fsync the kernel may have dropped the pages: nothing of this directory is trusted any more,
+            // unless the topic was deleted meanwhile, and its directory with it.
+            if !self.is_retired() {
+                self.log_dir().fail(&error);
+            }
             FlushError(error.to_string())
         })
     }
@@ -87,7 +90,9 @@ impl Partition {
     }
 
     async fn flush_or_log(self: &Arc<Partition>, upto: Offset) {
-        if let Err(error) = self.flushed(upto).await {
+        if let Err(error) = self.flushed(upto).await
+            && !self.is_retired()
+        {
             error!(topic = %self.topic(), partition = %self.id().index, %error, "flush failed");
         }
     }

@@ -1,7 +1,7 @@
 //! One partition that this broker leads.
 
 use std::{
-    path::PathBuf,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -9,41 +9,13 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use tracing::error;
-use varve_log::local::{AppendContext, AppendError, AppendOrigin, Appended, LocalLog};
+use varve_log::local::{AppendContext, AppendError, AppendOrigin, Appended, LocalLog, is_no_space};
 use varve_metadata::model::{
     HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, Timestamp,
     TopicName,
 };
 
-use super::{RemoteReader, Waiter, Watch, flush::FlushQueue, waiters::Waiters};
-
-/// One of `log.dirs`. When it fails, only the partitions in it go offline.
-#[derive(Debug)]
-pub struct LogDirHealth {
-    /// Where it is.
-    pub path: PathBuf,
-    failed: AtomicBool,
-}
-
-impl LogDirHealth {
-    /// A directory that works.
-    pub fn new(path: PathBuf) -> Arc<LogDirHealth> {
-        Arc::new(LogDirHealth { path, failed: AtomicBool::new(false) })
-    }
-
-    /// Whether it failed; what lies in it is answered with KAFKA_STORAGE_ERROR until a restart.
-    pub fn is_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// Takes the directory offline. Logged once.
-    pub fn fail(&self, reason: &dyn std::error::Error) {
-        if !self.failed.swap(true, Ordering::Relaxed) {
-            error!(dir = %self.path.display(), %reason, "log directory failed; its partitions are offline");
-        }
-    }
-}
+use super::{LogDirHealth, RemoteReader, Waiter, Watch, flush::FlushQueue, waiters::Waiters};
 
 /// Why an append was refused.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +52,7 @@ pub struct Partition {
     remote: RwLock<Option<Arc<dyn RemoteReader>>>,
     waiters: Arc<Waiters>,
     flush_queue: FlushQueue,
+    retired: AtomicBool,
 }
 
 impl Partition {
@@ -103,6 +76,7 @@ impl Partition {
             remote: RwLock::new(None),
             waiters: Arc::default(),
             flush_queue: FlushQueue::default(),
+            retired: AtomicBool::new(false),
         })
     }
 
@@ -215,6 +189,9 @@ impl Partition {
         }
         let context = AppendContext { leader_epoch: self.leader_epoch(), now, origin };
         let appended = self.log.append(batches, context).inspect_err(|refused| self.note_failure(refused))?;
+        if self.log_dir.is_full() && !appended.duplicate {
+            self.log_dir.note_room();
+        }
         if let Some(sealed_below) = appended.sealed_below {
             self.flush_in_background(sealed_below);
         }
@@ -227,15 +204,29 @@ impl Partition {
         Ok(appended)
     }
 
-    /// A full disk is weather: later appends succeed. Anything else means that the directory cannot be trusted.
     fn note_failure(&self, refused: &AppendError) {
-        if let AppendError::Storage { no_space, source } = refused {
-            if *no_space {
-                error!(topic = %self.topic, partition = %self.id.index, %source, "disk full; append refused");
-            } else {
-                self.log_dir.fail(source);
-            }
+        if let AppendError::Storage { source, .. } = refused {
+            self.storage_failed(source);
         }
+    }
+
+    /// A file of this partition could not be changed; everything that was there before still is. A full disk is weather:
+    /// later attempts succeed. Anything else means that the directory cannot be trusted.
+    pub(super) fn storage_failed(&self, error: &io::Error) {
+        if self.is_retired() {
+            return;
+        }
+        if is_no_space(error) { self.log_dir.note_full(error) } else { self.log_dir.fail(error) }
+    }
+
+    /// The topic was deleted: what still works on its files may fail without meaning anything.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether the topic was deleted.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Everything below `offset` is committed; wakes those who wait for it. Never moves back.

@@ -22,7 +22,7 @@ use varve_metadata::{
     model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicName},
 };
 
-use super::{CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, Partition, Partitions};
+use super::{CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, Partition, Partitions, UpkeepMetrics};
 use crate::config::CleanerConfig;
 
 /// Partitions opened or deleted at a time.
@@ -167,8 +167,13 @@ impl Storage {
     }
 
     /// Compacts the logs that need it, until `stop` is cancelled.
-    pub async fn clean_logs(self: Arc<Storage>, config: CleanerConfig, stop: CancellationToken) {
-        LogCleaner::new(self, config, stop).run().await;
+    pub async fn clean_logs(
+        self: Arc<Storage>,
+        config: CleanerConfig,
+        metrics: UpkeepMetrics,
+        stop: CancellationToken,
+    ) {
+        LogCleaner::new(self, config, metrics, stop).run().await;
     }
 
     fn partitions_by_dir(&self) -> Vec<(Arc<Dir>, Vec<Arc<Partition>>)> {
@@ -343,7 +348,7 @@ fn open_log(
     Ok(log)
 }
 
-fn wall_clock() -> Timestamp {
+pub(super) fn wall_clock() -> Timestamp {
     let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     Timestamp::from_wire(millis).unwrap_or_default()
 }
@@ -361,8 +366,8 @@ fn checkpointed(partition: &Partition) -> Checkpointed<'_> {
 fn delete_log(dirs: &[Arc<Dir>], partition: &Partition) {
     let of_partition = |dir: &&Arc<Dir>| dir.health.path == partition.log_dir().path;
     let Some(files) = dirs.iter().find(of_partition).and_then(|dir| dir.files.as_ref()) else { return };
-    // A round of compaction must not go on in the directory of a new topic of this name.
-    partition.log().end_cleaning();
+    // Work under way must not go on in the directory of a new topic of this name.
+    partition.log().abandon();
     let aside = files.delete_log(partition.topic(), partition.id().index);
     if let Err(error) = aside.and_then(std::fs::remove_dir_all) {
         warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "a deleted partition's files could not be removed");

@@ -192,6 +192,8 @@ impl Partitions {
             topics.by_name.remove(&topic.name);
         }
         drop(topics);
-        topic.partitions()
+        let partitions = topic.partitions();
+        partitions.iter().for_each(|partition| partition.retire());
+        partitions
     }
 }

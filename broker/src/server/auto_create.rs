@@ -74,6 +74,7 @@ fn internal_topic(broker: &Broker, name: &TopicName) -> NewTopic {
         // Batches of the coordinator are kept as it made them.
         ("compression.type", "producer".to_owned()),
         ("segment.bytes", groups.offsets_segment_bytes.to_string()),
+        ("remote.storage.enable", "false".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), Some(value)))
     .into();

@@ -84,8 +84,11 @@ impl LocalLog {
         Ok(appended)
     }
 
-    /// Cuts off what a failed write left behind the last batch.
+    /// Before every change of files: cuts off what a failed write left behind the last batch.
     pub(super) fn mend(&self, writer: &mut Writer) -> io::Result<()> {
+        if writer.abandoned {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the log was deleted"));
+        }
         if writer.torn {
             let view = self.view.read();
             view.active.file.set_len(view.active.bytes.into())?;

@@ -151,6 +151,8 @@ pub(super) struct Writer {
     pub(super) unindexed: Vec<CompletedTxn>,
     /// A failed write may have left bytes behind the last batch.
     pub(super) torn: bool,
+    /// The directory may be another log's by now: no file is touched any more.
+    pub(super) abandoned: bool,
     pub(super) quota: Quota,
 }
 

@@ -52,6 +52,7 @@ pub use removed::RemovedFiles;
 pub use sealed::SealedSegment;
 pub use slice::LogSlice;
 pub use txn_index::{AbortedTxn, TXN_INDEX_ENTRY_BYTES, TxnIndex, TxnIndexError};
+pub use write::is_no_space;
 
 #[cfg(test)]
 mod tests;

@@ -95,6 +95,7 @@ impl LocalLog {
                 txn_index,
                 unindexed: Vec::new(),
                 torn: false,
+                abandoned: false,
                 quota: Quota::default(),
             }),
             view: RwLock::new(view),

@@ -140,7 +140,7 @@ impl LocalLog {
         let mut view = self.view.write();
         view.log_start = offset;
         view.first_unstable = writer.producers.first_unstable();
-        if view.epochs.truncate_from_start(offset) {
+        if view.epochs.truncate_from_start(offset) && !writer.abandoned {
             // A stale file only knows epochs that the start then cuts off again.
             let _ = epochs_file::write(&self.dir, &view.epochs);
         }
@@ -174,6 +174,7 @@ impl LocalLog {
         offset: Offset,
         removed: &mut RemovedFiles,
     ) -> Result<(), RollError> {
+        self.mend(writer)?;
         let (gone, first) = {
             let mut view = self.view.write();
             let count = (0..view.sealed.len()).take_while(|place| view.end_of(*place) <= offset).count();
@@ -255,6 +256,14 @@ impl LocalLog {
             });
         }
         Ok(segments)
+    }
+
+    /// Ends all work on the log's files: its directory is about to go, and another log may soon live under the same path.
+    /// Waits for a round of compaction, which its pace can end, and for an append in the middle. Whatever would change a
+    /// file from here on fails with [`io::ErrorKind::NotFound`]; open files can be read to the end.
+    pub fn abandon(&self) {
+        self.end_cleaning();
+        self.writer.lock().abandoned = true;
     }
 
     /// Flushes everything and writes indexes and the producer snapshot: after this and a clean-shutdown mark nothing needs

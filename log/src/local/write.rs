@@ -64,6 +64,6 @@ fn pwritev(file: &File, slices: &[IoSlice<'_>], position: u64, quota: &mut Quota
 }
 
 /// Whether `error` says that the disk or the quota on it is full.
-pub(super) fn is_no_space(error: &io::Error) -> bool {
+pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

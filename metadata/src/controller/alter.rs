@@ -6,7 +6,7 @@ use super::Decision;
 use crate::{
     config::{ConfigError, ConfigTable, Kind, TopicConfig, topic_table},
     image::{
-        ClusterImage, ConfigResource,
+        ClusterImage, ConfigResource, is_internal,
         record::{self, ConfigRecord, Key, TopicRecord},
     },
     model::{TopicName, TopicNameError},
@@ -164,7 +164,10 @@ fn alter_topic(
         return Err(AlterError::DefaultTopic);
     }
     TopicName::parse(name)?;
-    TopicConfig::resolve(image.topic_defaults(), &settings)?;
+    let config = TopicConfig::resolve(image.topic_defaults(), &settings)?;
+    if is_internal(name) && config.remote_storage && settings.contains_key("remote.storage.enable") {
+        return Err(AlterError::Refused(format!("The internal topic {name} cannot have remote storage.")));
+    }
     // Kafka asks last whether the topic exists.
     let topic = topic.ok_or_else(|| AlterError::UnknownTopic(name.to_owned()))?;
     if settings == *topic.overrides {

@@ -10,10 +10,11 @@ use super::{
     placement::{self, Placement, PlacementError},
 };
 use crate::{
-    config::{ConfigError, TopicConfig},
+    config::ConfigError,
     image::{
         ClusterImage, PartitionImage, TopicImage, is_internal,
         record::{self, Key, PartitionRecord, TopicNameRecord, TopicRecord},
+        resolve_config,
     },
     model::{PartitionId, PartitionIndex, TopicId, TopicName, TopicNameError},
     store::Expect,
@@ -136,7 +137,7 @@ fn create_topic(
         return Err(CreateTopicError::Collides { name, existing });
     }
     let overrides = given_configs(&topic.overrides)?;
-    let config = TopicConfig::resolve(image.topic_defaults(), &overrides)?;
+    let config = resolve_config(&name, image.topic_defaults(), &overrides)?;
     let partitions = place(image, topic.placement.as_ref().map_err(Clone::clone)?, defaults, start)?;
     Ok(TopicImage {
         id,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{
     BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, TopicImage, is_internal,
     record::{self, BrokerRecord, ClusterRecord, ConfigRecord, Key, PartitionRecord, RecordError, TopicRecord},
+    resolve_config,
 };
 use crate::{
     config::{TopicConfig, TopicDefaults},
@@ -227,10 +228,10 @@ impl ImageBuilder {
     }
 
     fn resolve(&self, name: &crate::model::TopicName, overrides: &BTreeMap<String, String>) -> Arc<TopicConfig> {
-        if overrides.is_empty() {
+        if overrides.is_empty() && !is_internal(name.as_str()) {
             return Arc::clone(&self.default_config);
         }
-        match TopicConfig::resolve(&self.image.topic_defaults, overrides) {
+        match resolve_config(name, &self.image.topic_defaults, overrides) {
             Ok(config) => Arc::new(config),
             Err(error) => {
                 // As above; a topic that stays readable is worth more than one that is refused.

@@ -16,7 +16,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    config::{TopicConfig, TopicDefaults},
+    config::{ConfigError, TopicConfig, TopicDefaults},
     model::{BrokerId, LeaderEpoch, PartitionId, PartitionIndex, TopicId, TopicName},
     store::Revision,
 };
@@ -197,4 +197,19 @@ pub const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_sta
 /// Whether `name` is one of [`INTERNAL_TOPICS`].
 pub fn is_internal(name: &str) -> bool {
     INTERNAL_TOPICS.contains(&name)
+}
+
+/// The settings of a topic of that name. The cluster's own topics are never archived, as in Kafka: a broker reads them before
+/// it serves anything, so they must not depend on a bucket.
+///
+/// # Errors
+/// As [`TopicConfig::resolve`].
+pub(crate) fn resolve_config(
+    name: &TopicName,
+    defaults: &TopicDefaults,
+    overrides: &BTreeMap<String, String>,
+) -> Result<TopicConfig, ConfigError> {
+    let config = TopicConfig::resolve(defaults, overrides)?;
+    let remote_storage = config.remote_storage && !is_internal(name.as_str());
+    Ok(TopicConfig { remote_storage, ..config })
 }

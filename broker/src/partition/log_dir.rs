@@ -1,0 +1,68 @@
+//! How one of `log.dirs` is doing.
+
+use std::{
+    error::Error,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tracing::{error, info};
+
+/// A disk is called full for this long after the last refusal: small appends may fit where others do not.
+const FULL_FOR: Duration = Duration::from_secs(10);
+
+/// One of `log.dirs`. When it fails, only the partitions in it go offline.
+#[derive(Debug)]
+pub struct LogDirHealth {
+    /// Where it is.
+    pub path: PathBuf,
+    failed: AtomicBool,
+    full: AtomicBool,
+    last_refusal: Mutex<Option<Instant>>,
+}
+
+impl LogDirHealth {
+    /// A directory that works.
+    pub fn new(path: PathBuf) -> Arc<LogDirHealth> {
+        let (failed, full) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(LogDirHealth { path, failed, full, last_refusal: Mutex::default() })
+    }
+
+    /// Whether it failed; what lies in it is answered with KAFKA_STORAGE_ERROR until a restart.
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Takes the directory offline. Logged once.
+    pub fn fail(&self, reason: &dyn Error) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            error!(dir = %self.path.display(), %reason, "log directory failed; its partitions are offline");
+        }
+    }
+
+    /// Whether its disk had no room of late. Appends are tried all the same, and each that finds room succeeds.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// There was no room for something. Logged once until there is room again.
+    pub(super) fn note_full(&self, reason: &dyn Error) {
+        *self.last_refusal.lock() = Some(Instant::now());
+        if !self.full.swap(true, Ordering::Relaxed) {
+            error!(dir = %self.path.display(), %reason, "disk full; appends are refused until there is room");
+        }
+    }
+
+    /// There was room for something.
+    pub(super) fn note_room(&self) {
+        let is_over = self.last_refusal.lock().is_none_or(|refusal| refusal.elapsed() >= FULL_FOR);
+        if is_over && self.full.swap(false, Ordering::Relaxed) {
+            info!(dir = %self.path.display(), "there is room on the disk again");
+        }
+    }
+}
