@@ -448,6 +448,20 @@ async fn records_become_visible_even_if_flush_messages_is_taken_back_meanwhile()
 }
 
 #[tokio::test]
+async fn a_fetch_of_a_topic_that_is_being_deleted_costs_no_other_topic_its_directory() {
+    let node = TestNode::start().await;
+    let topic = ("t", node.create_topic("t", 1, &[]).await);
+    let mut client = node.connect().await;
+    produce(&mut client, 9, topic, 0, records(&["a"])).await;
+    let partition = node.broker.partitions.find("t", Default::default()).unwrap();
+    partition.log().roll().unwrap();
+    std::fs::rename(partition.log().dir(), partition.log().dir().with_extension("0-delete")).unwrap();
+    let response = client.ask(12, &fetch_request(12, topic, &[(0, 0)])).await;
+    assert_eq!(only(&response).error_code, ResponseError::NotLeaderOrFollower.code());
+    assert!(!partition.log_dir().is_failed());
+}
+
+#[tokio::test]
 async fn with_flush_ms_records_reach_the_disk_by_themselves() {
     let node = TestNode::start().await;
     let topic = ("t", node.create_topic("t", 1, &[("flush.ms", "0")]).await);

@@ -1,6 +1,6 @@
 //! One look at every partition of a fetch: errors, bounds, and where the records lie.
 
-use std::{sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use futures::FutureExt;
 use kafka_protocol::error::ResponseError;
@@ -165,6 +165,11 @@ fn error_code(partition: &Partition, error: &PartitionReadError) -> ResponseErro
         PartitionReadError::Failed(ReadError::Corrupt(reason)) => {
             warn!(topic = %partition.topic(), partition = %partition.id().index, %reason, "local log is damaged");
             ResponseError::CorruptMessage
+        }
+        // Its topic was deleted after this fetch had found it: no reason to give up every other log of the directory.
+        PartitionReadError::Failed(ReadError::Storage(reason)) if reason.kind() == io::ErrorKind::NotFound => {
+            warn!(topic = %partition.topic(), partition = %partition.id().index, %reason, "a segment file is gone");
+            ResponseError::NotLeaderOrFollower
         }
         PartitionReadError::Failed(ReadError::Storage(reason)) => {
             partition.log_dir().fail(reason);
