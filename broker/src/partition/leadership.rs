@@ -138,9 +138,10 @@ impl Partition {
         LastStableOffset(self.log.first_unstable().map_or(high_watermark, |first| first.min(high_watermark)))
     }
 
-    /// First offset readable in any tier.
+    /// First offset readable in any tier. Without an archive that is the first on the disk: after a crash the log start known
+    /// may be older than the segments that retention has left, and a reader sent there would come back for ever.
     pub fn log_start(&self) -> LogStartOffset {
-        self.log.start()
+        if self.remote.read().is_some() { self.log.start() } else { LogStartOffset(self.log.local_start()) }
     }
 
     /// The archive of this partition, if it has one.

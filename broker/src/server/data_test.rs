@@ -462,6 +462,23 @@ async fn a_fetch_of_a_topic_that_is_being_deleted_costs_no_other_topic_its_direc
 }
 
 #[tokio::test]
+async fn without_an_archive_the_log_starts_where_the_disk_does() {
+    let node = TestNode::start().await;
+    let topic = ("t", node.create_topic("t", 1, &[]).await);
+    let mut client = node.connect().await;
+    produce(&mut client, 9, topic, 0, records(&["a"])).await;
+    produce(&mut client, 9, topic, 0, records(&["b"])).await;
+    let partition = node.broker.partitions.find("t", Default::default()).unwrap();
+    // As after a crash between retention and the checkpoint of the log start.
+    partition.log().roll().unwrap();
+    let _kept = partition.log().delete_local_below(Offset::new(2).unwrap()).unwrap();
+    assert_eq!(partition.log().start().0, Offset::ZERO);
+    let earliest = list_offset(&mut client, 9, -2).await.offset;
+    let response = client.ask(12, &fetch_request(12, topic, &[(0, earliest)])).await;
+    assert_eq!((earliest, only(&response).error_code, only(&response).log_start_offset), (2, 0, 2));
+}
+
+#[tokio::test]
 async fn with_flush_ms_records_reach_the_disk_by_themselves() {
     let node = TestNode::start().await;
     let topic = ("t", node.create_topic("t", 1, &[("flush.ms", "0")]).await);
