@@ -3,17 +3,18 @@
 //! Three kinds go. What a manifest lists as removed, once its readers had time to finish. Old manifest versions. And
 //! orphans, of uploads that were never published: objects and leaves older than the grace period that no manifest names
 //! (mark and sweep over the whole bucket). The listing comes first and the manifests are read after it, so an object is
-//! deleted only if it was there for the whole grace period and is still not named; who uploads publishes well within that
-//! time or starts anew. If any manifest or leaf cannot be read, nothing is deleted as an orphan.
+//! deleted only if it was there for the whole grace period and is still not named; the compactor publishes well within that
+//! time or starts anew, and what a leader may yet publish is recognised by its offsets. If any manifest or leaf cannot be read, nothing is deleted as an orphan.
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use futures::TryStreamExt;
 use uuid::Uuid;
-use varve_metadata::model::{PartitionIndex, Timestamp, TopicName};
+use varve_metadata::model::{Offset, PartitionId, PartitionIndex, Timestamp, TopicName};
 use varve_tiering::{
     layout::{self, Key, LEAVES, Named, RAW, TABLES, Version},
     manifest::{LeafRef, Manifest, RemoteObject, Removed, RemovedEntry},
@@ -28,6 +29,9 @@ use crate::worker::{Compactor, WorkError};
 
 /// Orphans looked at in one sweep; the rest waits for the next.
 const MAX_CANDIDATES: usize = 1 << 20;
+
+/// Superseded manifest versions of one partition that stay.
+const WORTH_PRUNING: usize = 8;
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,16 +55,12 @@ impl Compactor {
             candidates(store.bucket(), before(now, self.options.grace)).await.map_err(StoreError::Bucket)?;
         let mut swept = Swept::default();
         let mut marked = Marked::default();
-        for (partition, version) in store.partitions().await? {
-            // A manifest that was pruned between the listing and now has a newer one.
-            let Some(manifest) = store.load(partition, Version::NONE).await? else {
-                tracing::debug!(%partition, version = version.0, "no manifest left");
-                continue;
-            };
+        for (partition, versions) in store.all_versions().await? {
+            let Some(manifest) = self.newest(partition, &versions).await? else { continue };
             marked.mark(store, &manifest).await?;
             let handle = self.partitions.get(partition, manifest.topic());
             swept.removed += self.sweep_removed(&handle, &manifest, now).await?;
-            swept.versions += self.prune(&handle, now).await?;
+            swept.versions += self.prune(&handle, &versions, now).await?;
         }
         for (key, named) in candidates.into_iter().filter(|(_, named)| !marked.names(named)) {
             store.bucket().delete(&key).await.map_err(StoreError::Bucket)?;
@@ -69,6 +69,26 @@ impl Compactor {
         }
         self.metrics.swept_objects.inc_by((swept.removed + swept.orphans) as u64);
         Ok(swept)
+    }
+
+    /// The newest manifest of a partition, given the versions just listed: from memory if nobody published behind our back.
+    async fn newest(
+        &self,
+        partition: PartitionId,
+        versions: &[(Version, Timestamp)],
+    ) -> Result<Option<Arc<Manifest>>, WorkError> {
+        let Some((listed, _)) = versions.last() else { return Ok(None) };
+        let store = self.partitions.store();
+        let handle = match self.partitions.known(partition) {
+            Some(handle) => handle,
+            // Its manifest says the topic's name, which a handle needs; pruned meanwhile, there is a newer one.
+            None => match store.load(partition, Version::NONE).await? {
+                Some(manifest) => self.partitions.get(partition, manifest.topic()),
+                None => return Ok(None),
+            },
+        };
+        let known = handle.manifest();
+        Ok(Some(if known.version() >= *listed { known } else { handle.refresh().await? }))
     }
 
     /// Deletes what `manifest` lists as removed for long enough, then takes it off the list.
@@ -90,7 +110,9 @@ impl Compactor {
                 RemovedEntry::Leaf(leaf) => deleted += self.delete_leaf(handle, manifest, leaf).await?,
             }
         }
-        let forget = |manifest: &Manifest| Ok(manifest.swept(|removed| gone.contains(removed)));
+        // Many may go at once: they are told apart by their ids.
+        let ids: HashSet<(Uuid, u64)> = gone.iter().map(id_of).collect();
+        let forget = |manifest: &Manifest| Ok(manifest.swept(|removed| ids.contains(&id_of(removed))));
         match handle.update(forget).await {
             Ok(_) => Ok(deleted),
             Err(UpdateError::Refused(refused)) => Err(WorkError::Refused(refused)),
@@ -133,14 +155,20 @@ impl Compactor {
     }
 
     /// Deletes manifest versions that were superseded long ago, leave first.
-    async fn prune(&self, handle: &RemotePartition, now: Timestamp) -> Result<usize, WorkError> {
+    async fn prune(
+        &self,
+        handle: &RemotePartition,
+        versions: &[(Version, Timestamp)],
+        now: Timestamp,
+    ) -> Result<usize, WorkError> {
         let due = before(now, PRUNE_AFTER.max(self.options.grace));
-        let versions = handle.store().versions(handle.partition(), Version::NONE).await?;
         // A version is superseded when the next one is written.
-        let oldest = versions.iter().rev().find(|(_, written)| *written <= due).map(|(version, _)| *version);
-        let Some(oldest) = oldest.filter(|oldest| versions.first().is_some_and(|(first, _)| first < oldest)) else {
+        let Some(superseded) = versions.iter().rposition(|(_, written)| *written <= due) else { return Ok(0) };
+        // The leave is a version itself, which will be superseded: a few old ones are not worth it, or it never ended.
+        if superseded < WORTH_PRUNING {
             return Ok(0);
-        };
+        }
+        let oldest = versions[superseded].0;
         match handle.update(|manifest| Ok(manifest.pruned_below(oldest))).await {
             Ok(newest) => Ok(handle.store().prune(&newest).await?),
             Err(UpdateError::Refused(refused)) => Err(WorkError::Refused(refused)),
@@ -155,10 +183,15 @@ struct Marked {
     objects: HashSet<Uuid>,
     leaves: HashSet<Uuid>,
     tables: HashMap<(TopicName, PartitionIndex), HashSet<Uuid>>,
+    /// Where the coverage of each live partition ends.
+    ends: HashMap<PartitionId, Offset>,
 }
 
 impl Marked {
     async fn mark(&mut self, store: &ManifestStore, manifest: &Manifest) -> Result<(), StoreError> {
+        if manifest.deleted_at().is_none() {
+            self.ends.insert(manifest.partition(), manifest.end());
+        }
         let removed = manifest.removed().iter();
         let removed_leaves = removed.clone().filter_map(|removed| match &removed.entry {
             RemovedEntry::Leaf(leaf) => Some(leaf),
@@ -187,7 +220,12 @@ impl Marked {
 
     fn names(&self, named: &Named) -> bool {
         match named {
-            Named::Raw { id, .. } | Named::Shared(id) => self.objects.contains(id),
+            // What begins at or behind the end may be an upload that its leader has yet to publish, however long ago it
+            // was begun. What begins before can not be published any more.
+            Named::Raw { partition, base, id, .. } => {
+                self.objects.contains(id) || self.ends.get(partition).is_some_and(|end| base >= end)
+            }
+            Named::Shared(id) => self.objects.contains(id),
             Named::Leaf(_, id) => self.leaves.contains(id),
             Named::Table { topic, index, id, .. } => {
                 self.tables.get(&(topic.clone(), *index)).is_some_and(|ids| ids.contains(id))
@@ -217,6 +255,14 @@ async fn candidates(bucket: &Bucket, due: Timestamp) -> Result<Vec<(Key, Named)>
         }
     }
     Ok(found)
+}
+
+/// What tells a removed entry from all others of its partition.
+fn id_of(removed: &Removed) -> (Uuid, u64) {
+    match &removed.entry {
+        RemovedEntry::Object(object) => (object.id.0, object.base.get()),
+        RemovedEntry::Leaf(leaf) => (leaf.id, leaf.base.get()),
+    }
 }
 
 fn before(now: Timestamp, age: Duration) -> Timestamp {

@@ -50,12 +50,12 @@ pub struct CompactorOptions {
     pub read_bytes_per_second: Option<NonZeroU64>,
     /// Pause between two looks at all partitions.
     pub interval: Duration,
-    /// A partition whose manifest has not changed is looked at this often only: for what time alone makes due, and for
-    /// what another process published. Costs one listing of the bucket.
+    /// A partition whose manifest has not changed is looked at this often only: for what time alone makes due. Costs no
+    /// request.
     pub idle_interval: Duration,
     /// How long an object outlives its removal from the manifest, and an orphan its upload.
     pub grace: Duration,
-    /// Pause between two sweeps.
+    /// Pause between two sweeps. Each lists the bucket, and so learns what other processes published.
     pub sweep_interval: Duration,
 }
 
@@ -198,7 +198,7 @@ impl Compactor {
         if self.is_settled(one, &handle) || self.failed_lately(one.partition) {
             return 0;
         }
-        let outcome = self.work_on(&handle, &one.config, one.local_bytes, wall_clock()).await;
+        let outcome = self.look_closer(one, &handle).await;
         self.note_outcome(one.partition, outcome.is_err());
         match outcome {
             Ok(done) if done.published == 0 && done.overtaken == 0 => {
@@ -223,6 +223,15 @@ impl Compactor {
                 && settled.config == one.config
                 && settled.at.elapsed() < self.options.idle_interval
         })
+    }
+
+    /// Asks the bucket for the manifest only if the known one may be why work failed: it is only the basis of a plan, which
+    /// whoever was first refuses, and the sweep tells of what others published.
+    async fn look_closer(&self, one: &Assigned, handle: &RemotePartition) -> Result<Done, WorkError> {
+        let Some(_lease) = self.leases.take(handle.partition()) else { return Ok(Done::default()) };
+        let has_failed = self.failed.lock().contains_key(&one.partition);
+        let manifest = if has_failed { handle.refresh().await? } else { handle.loaded().await? };
+        self.work(handle, manifest, &one.config, one.local_bytes, wall_clock()).await
     }
 
     fn failed_lately(&self, partition: PartitionId) -> bool {
@@ -256,6 +265,17 @@ impl Compactor {
     ) -> Result<Done, WorkError> {
         let Some(_lease) = self.leases.take(handle.partition()) else { return Ok(Done::default()) };
         let manifest = handle.refresh().await?;
+        self.work(handle, manifest, config, local_bytes, now).await
+    }
+
+    async fn work(
+        &self,
+        handle: &RemotePartition,
+        manifest: Arc<Manifest>,
+        config: &TopicConfig,
+        local_bytes: u64,
+        now: Timestamp,
+    ) -> Result<Done, WorkError> {
         if manifest.is_empty() || manifest.deleted_at().is_some() {
             return Ok(Done::default());
         }

@@ -10,9 +10,12 @@ use std::{
 
 use varve_metadata::{
     config::{ArchiveFormat, CleanupPolicy},
-    model::{Offset, Timestamp},
+    model::{LeaderEpoch, Offset, Timestamp},
 };
-use varve_tiering::manifest::{ObjectKind, RemoteObject};
+use varve_tiering::{
+    layout::{self, Version},
+    manifest::{ObjectKind, RemoteObject},
+};
 
 use self::world::{Record, World, visible};
 use crate::{
@@ -205,6 +208,62 @@ async fn a_partition_with_nothing_to_do_costs_no_requests() {
     process.handle.refresh().await.unwrap();
     process.compactor.look_after(assigned()).await;
     assert!(world.read().await.2.iter().all(|object| object.kind == ObjectKind::Parquet));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_in_which_nothing_happens_costs_a_listing_of_the_bucket_by_the_sweep_alone() {
+    let mut world = World::new(82, DELETE).await;
+    world.grow(3).await;
+    let process = world.process(Fuse::never());
+    let (partition, topic, config) = (world.partition, world.topic.clone(), Arc::new(world.config.clone()));
+    let assigned = || vec![Assigned { partition, topic: topic.clone(), config: Arc::clone(&config), local_bytes: 0 }];
+    let kinds = ["get", "list", "head", "put", "create", "delete"];
+    let asked = || kinds.map(|kind| process.handle.bucket().metrics().requests(kind, "ok"));
+    for _ in 0..3 {
+        process.compactor.look_after(assigned()).await;
+    }
+    assert!(process.sweep(later(3)).await);
+    process.compactor.look_after(assigned()).await;
+    let before = asked();
+    for hour in 4..8 {
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        process.compactor.look_after(assigned()).await;
+        assert!(process.sweep(later(hour)).await);
+    }
+    assert_eq!(asked(), before, "{kinds:?}; pages of listings are not counted");
+    // What another process published is learned by the sweep.
+    world.grow(1).await;
+    assert!(process.sweep(later(8)).await);
+    process.compactor.look_after(assigned()).await;
+    assert!(world.read().await.2.iter().all(|object| object.kind == ObjectKind::Parquet));
+}
+
+#[tokio::test]
+async fn an_upload_that_takes_longer_than_the_grace_period_is_no_orphan_until_another_takes_its_place() {
+    let mut world = World::new(83, DELETE).await;
+    world.grow(1).await;
+    let process = world.process(Fuse::never());
+    let end = process.handle.refresh().await.unwrap().end();
+    let key = layout::raw(world.partition, end, LeaderEpoch(3), uuid::Uuid::from_u128(1));
+    process.handle.bucket().put(&key, bytes::Bytes::from_static(b"on its way")).await.unwrap();
+    assert!(process.sweep(later(3)).await);
+    assert!(world.stored().await.contains(key.as_str()), "its leader may publish it any moment");
+    world.grow(1).await;
+    assert!(process.sweep(later(3)).await);
+    assert!(!world.stored().await.contains(key.as_str()));
+}
+
+#[tokio::test]
+async fn old_manifest_versions_go_and_a_few_are_left_alone() {
+    let mut world = World::new(84, DELETE).await;
+    world.grow(20).await;
+    let process = world.process(Fuse::never());
+    assert!(process.sweep(later(3)).await);
+    let versions = || process.handle.store().versions(world.partition, Version::NONE);
+    let left = versions().await.unwrap();
+    assert_eq!(left.len(), 2, "the newest, and the leave to delete what lay before");
+    assert!(process.sweep(later(6)).await);
+    assert_eq!(versions().await.unwrap(), left);
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,15 +132,24 @@ impl ManifestStore {
     /// # Errors
     /// [`StoreError::Bucket`].
     pub async fn partitions(&self) -> Result<BTreeMap<PartitionId, Version>, StoreError> {
-        let mut newest: BTreeMap<PartitionId, Version> = BTreeMap::new();
+        let newest = |versions: Vec<(Version, Timestamp)>| versions.last().map_or(Version::NONE, |(newest, _)| *newest);
+        Ok(self.all_versions().await?.into_iter().map(|(partition, versions)| (partition, newest(versions))).collect())
+    }
+
+    /// As [`ManifestStore::versions`], of all partitions: one listing of everything below `manifests/`.
+    ///
+    /// # Errors
+    /// [`StoreError::Bucket`].
+    pub async fn all_versions(&self) -> Result<BTreeMap<PartitionId, Vec<(Version, Timestamp)>>, StoreError> {
+        let mut found: BTreeMap<PartitionId, Vec<(Version, Timestamp)>> = BTreeMap::new();
         let mut listing = self.bucket.list_stream(layout::MANIFESTS);
         while let Some(listed) = listing.try_next().await.map_err(StoreError::Bucket)? {
             if let Some(Named::Manifest(partition, version)) = layout::parse(&listed.key) {
-                let known = newest.entry(partition).or_default();
-                *known = version.max(*known);
+                found.entry(partition).or_default().push((version, listed.modified));
             }
         }
-        Ok(newest)
+        found.values_mut().for_each(|versions| versions.sort_unstable());
+        Ok(found)
     }
 
     /// Publishes `next` as the version after `seen`, under `nonce`; its new leaves first. Returns it as published.

@@ -330,6 +330,11 @@ impl RemotePartitions {
         Arc::clone(handle)
     }
 
+    /// The handle of `partition`, if it was made.
+    pub fn known(&self, partition: PartitionId) -> Option<Arc<RemotePartition>> {
+        self.open.lock().get(&partition).cloned()
+    }
+
     /// All handles made so far, in no particular order.
     pub fn all(&self) -> Vec<Arc<RemotePartition>> {
         self.open.lock().values().cloned().collect()
