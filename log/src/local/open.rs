@@ -281,12 +281,13 @@ pub(super) fn load_producers(
         view.sealed.iter().map(|segment| segment.base()).chain([view.active.base()]).collect();
     snapshots.delete_strays(&bases).map_err(storage)?;
     snapshots.retain_within(view.log_start, view.end).map_err(storage)?;
+    let had_snapshot = snapshots.latest().is_some();
     let mut state = match snapshots.load_latest().map_err(storage)? {
         Some(snapshot) => {
             ProducerState::load(snapshot.producers, snapshot.offset, now.to_wire(), config.producer_expiry)
         }
         // A log that was shut down cleanly without a snapshot never had a producer worth remembering.
-        None if clean => ProducerState::starting_at(view.end),
+        None if clean && !had_snapshot => ProducerState::starting_at(view.end),
         None => ProducerState::starting_at(view.local_start()),
     };
     if state.end() < view.end {

@@ -144,6 +144,18 @@ fn create_times_must_lie_near_the_brokers_clock() {
     }
 }
 
+#[test]
+fn a_snapshot_that_is_damaged_costs_a_clean_start_time_and_no_sequence() {
+    let fixture = Fixture::new();
+    let (log, _) = fixture.open(RecoveryStart::NEW);
+    log.append(&from_producer(0, &["a", "b"]), client()).unwrap();
+    log.close().unwrap();
+    drop(log);
+    std::fs::write(fixture.path().join("00000000000000000002.snapshot"), b"rubbish").unwrap();
+    let (log, _) = fixture.open(RecoveryStart { clean: true, recovery_point: at(2), log_start: at(0) });
+    assert!(log.append(&from_producer(0, &["a", "b"]), client()).unwrap().duplicate);
+}
+
 fn from_producer(sequence: i32, values: &[&str]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Offset::ZERO).producer(
         ProducerId::from_wire(7).unwrap(),
