@@ -31,7 +31,14 @@ pub(crate) fn measure(settings: &Settings, lines: &Lines, note: &mut impl FnMut(
         &["log.retention.check.interval.ms=500", "varve.compactor.interval.ms=500"],
     )?;
     let mut client = Client::connect(server.address)?;
-    let configs = [("segment.bytes", "134217728"), ("varve.archive.lag.ms", "2000"), ("local.retention.bytes", "1")];
+    // The lines' timestamps are old: only the local copy may go by time.
+    let configs = [
+        ("segment.bytes", "134217728"),
+        ("varve.archive.lag.ms", "2000"),
+        ("local.retention.ms", "1"),
+        ("retention.ms", "-1"),
+        ("file.delete.delay.ms", "0"),
+    ];
     client.create_topic(TOPIC, 1, &configs)?;
     let total = settings.archive_megabytes * 1_000_000;
     let zstd = lines.batches(Codec::Zstd, 64 << 10, 32 << 20)?;
