@@ -1,5 +1,7 @@
 //! The bucket on real S3 protocol: an emulator server, directly and through a proxy that fails.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::{
     net::SocketAddr,
     process::Command,
@@ -137,7 +139,7 @@ fn a_publication_whose_answer_was_lost_counts_once() {
         for lost in [Fault::DoneButAnswered(500), Fault::DoneButAnswered(503), Fault::DoneButCut] {
             // Every other PUT succeeds without the writer hearing of it.
             let decide = move |request: &varve_tests::fault_proxy::Request| {
-                if request.method == "PUT" && request.number % 2 == 0 { lost } else { Fault::None }
+                if request.method == "PUT" && request.number.is_multiple_of(2) { lost } else { Fault::None }
             };
             let proxy = FaultProxy::start(address, decide).unwrap();
             let remote = handle(&bucket_at(proxy.address(), "lost").await);
@@ -187,7 +189,7 @@ fn a_large_object_arrives_though_its_parts_and_its_end_are_answered_with_errors(
         for fault in [Fault::DoneButAnswered(500), Fault::DoneButCut, Fault::Refuse(503), Fault::CutBefore] {
             let decide = move |request: &varve_tests::fault_proxy::Request| {
                 let multipart = request.target.contains("uploadId");
-                if multipart && request.number % 2 == 0 { fault } else { Fault::None }
+                if multipart && request.number.is_multiple_of(2) { fault } else { Fault::None }
             };
             let proxy = FaultProxy::start(address, decide).unwrap();
             let bucket = bucket_at(proxy.address(), "large").await;

@@ -113,7 +113,7 @@ async fn cold(partitions: u32, fails: bool) -> Cold {
         partition.set_remote(Arc::new(Archive { batches, end, gate, finished, fails }));
         produce(&mut client, 9, ("t", topic), index as i32, records(&["hot"])).await;
     }
-    Cold { node: node, client, topic, gate, finished }
+    Cold { node, client, topic, gate, finished }
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use kafka_protocol::{
     messages::{
         BrokerId as WireBrokerId, CreatePartitionsRequest, CreateTopicsRequest, CreateTopicsResponse,
         DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeLogDirsRequest,
-        DescribeTopicPartitionsRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest,
-        MetadataResponse, TopicName, TransactionalId, alter_configs_request,
+        DescribeTopicPartitionsRequest, InitProducerIdRequest, MetadataRequest, MetadataResponse, TopicName,
+        TransactionalId,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
         delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
