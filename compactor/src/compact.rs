@@ -49,6 +49,7 @@ impl Cleaning {
             latest: self.latest.as_ref(),
             now: self.now,
             delete_retention: self.delete_retention,
+            unheard_from: Offset::MAX,
             last_records: &self.last_records,
             round_end: self.round_end,
         };

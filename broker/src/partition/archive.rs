@@ -13,6 +13,10 @@ impl RemoteReader for ColdPartition {
         ColdPartition::bounds(self)
     }
 
+    fn clean_until(&self) -> Offset {
+        self.remote().manifest().clean_until()
+    }
+
     fn size(&self) -> u64 {
         ColdPartition::size(self)
     }

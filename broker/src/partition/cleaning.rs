@@ -185,6 +185,7 @@ impl<L: CompactedLogs> LogCleaner<L> {
             limits: CleaningLimits::of(&log.topic),
             memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
             border,
+            unheard_from: unheard_from(log),
             now: self.logs.now(),
         }
     }
@@ -271,6 +272,20 @@ fn bounds(partition: &Partition, is_archived: bool) -> (Offset, Option<Offset>) 
     }
 }
 
+/// Where the tombstones begin that must outlive their time: the archive would give deleted keys back. Where all that it
+/// holds is still here, too, it need only have the tombstones; else it must also have acted on them, since readers come to the
+/// local log from there.
+fn unheard_from(log: &CompactedLog) -> Offset {
+    let Some(archive) = log.partition.remote() else { return Offset::MAX };
+    match archive.bounds() {
+        Some((start, end)) if log.partition.log().local_start() <= start => end,
+        Some(_) => archive.clean_until(),
+        // Perhaps the bucket has not answered yet, or the first upload is on its way.
+        None if log.topic.remote_storage => Offset::ZERO,
+        None => Offset::MAX,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -284,8 +299,11 @@ mod tests {
         model::{LeaderEpoch, PartitionIndex, TopicId, TopicName},
     };
 
+    use futures::future::BoxFuture;
+    use varve_log::local::OffsetAndTimestamp;
+
     use super::*;
-    use crate::partition::LogDirHealth;
+    use crate::partition::{LogDirHealth, RemoteBatches, RemoteError, RemoteReader};
 
     struct Logs {
         partitions: Vec<Arc<Partition>>,
@@ -388,5 +406,63 @@ mod tests {
         cleaner.clone().run().await;
         cleaner.clean_dirtiest().await;
         assert_eq!(record_count(&log), 10);
+    }
+
+    /// An archive that holds the offsets below 6, of which key compaction has seen those below 3.
+    #[derive(Debug)]
+    struct Archive;
+
+    impl RemoteReader for Archive {
+        fn bounds(&self) -> Option<(Offset, Offset)> {
+            Some((Offset::ZERO, Offset::new(6)?))
+        }
+
+        fn clean_until(&self) -> Offset {
+            Offset::new(3).unwrap()
+        }
+
+        fn size(&self) -> u64 {
+            1
+        }
+
+        fn read(&self, _: Offset, _: Offset, _: u32) -> BoxFuture<'static, Result<RemoteBatches, RemoteError>> {
+            unreachable!("the cleaner reads nothing")
+        }
+
+        fn offset_for_timestamp(
+            &self,
+            _: Timestamp,
+            _: Offset,
+        ) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+            unreachable!("the cleaner asks for no time")
+        }
+
+        fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+            unreachable!("the cleaner asks for no time")
+        }
+
+        fn end_of_epoch(&self, _: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+            None
+        }
+
+        fn epoch_at(&self, _: Offset) -> Option<LeaderEpoch> {
+            None
+        }
+    }
+
+    #[test]
+    fn tombstones_stay_until_the_archive_cannot_give_back_what_they_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = partition(dir.path(), 5);
+        let cleaner = cleaner(vec![partition.clone()], CancellationToken::new());
+        let unheard_from = || {
+            let (partition, topic) = (partition.clone(), cleaner.logs.topic.clone());
+            cleaner.request(&CompactedLog { partition, topic, checkpoint: None }).unheard_from.get()
+        };
+        assert_eq!(unheard_from(), Offset::MAX.get(), "without an archive there is nobody to tell");
+        partition.set_remote(Arc::new(Archive));
+        assert_eq!(unheard_from(), 6, "what is archived is archived with its tombstones");
+        partition.log().delete_local_below(Offset::new(4).unwrap()).unwrap().purge().unwrap();
+        assert_eq!(unheard_from(), 3, "readers come from the archive, where a key may still have its old value");
     }
 }

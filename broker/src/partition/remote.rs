@@ -52,6 +52,10 @@ pub trait RemoteReader: Send + Sync + Debug {
     /// nothing was archived.
     fn bounds(&self) -> Option<(Offset, Offset)>;
 
+    /// First offset in the archive that key compaction has not looked at: what lies before is rid of all that a tombstone
+    /// below it deletes.
+    fn clean_until(&self) -> Offset;
+
     /// Bytes in the archive.
     fn size(&self) -> u64;
 

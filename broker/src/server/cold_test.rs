@@ -43,6 +43,10 @@ impl RemoteReader for Archive {
         Some((Offset::ZERO, self.end))
     }
 
+    fn clean_until(&self) -> Offset {
+        Offset::ZERO
+    }
+
     fn size(&self) -> u64 {
         self.batches.len() as u64
     }
@@ -172,6 +176,10 @@ struct Broken;
 impl RemoteReader for Broken {
     fn bounds(&self) -> Option<(Offset, Offset)> {
         panic!("a bug in the archive")
+    }
+
+    fn clean_until(&self) -> Offset {
+        Offset::ZERO
     }
 
     fn size(&self) -> u64 {

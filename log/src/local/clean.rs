@@ -49,6 +49,9 @@ pub struct CleanRequest {
     pub memory_bytes: usize,
     /// Where the archive's part of the log ends, if it has one: no rewritten segment reaches across.
     pub border: Option<Offset>,
+    /// From here on tombstones and markers stay whatever their age: the archive holds what they speak of, and does not know
+    /// them yet. [`Offset::MAX`] without an archive.
+    pub unheard_from: Offset,
     /// The wall clock.
     pub now: Timestamp,
 }
@@ -292,6 +295,7 @@ impl Round<'_> {
             latest: self.map,
             now: self.request.now,
             delete_retention: self.request.limits.delete_retention,
+            unheard_from: self.request.unheard_from,
             last_records: &last_records,
             round_end: self.round_end,
         };

@@ -50,6 +50,9 @@ pub struct BatchRules<'a, L> {
     pub now: Timestamp,
     /// How long tombstones and markers stay after they could go (`delete.retention.ms`).
     pub delete_retention: Duration,
+    /// From here on tombstones and markers stay whatever their age: what they speak of may lie elsewhere, where nobody has
+    /// heard of them. [`Offset::MAX`] if there is no such place.
+    pub unheard_from: Offset,
     /// The last record of every producer that is still known: its batch stays, if need be without records.
     pub last_records: &'a HashMap<ProducerId, LastRecord>,
     /// Where the round ends: the batch that ends there stays, so that the log's offsets do not end earlier.
@@ -134,7 +137,7 @@ pub fn clean_batch<L: LatestOffsets>(
     } else {
         (transactions.meet_data(header), header.delete_horizon())
     };
-    let horizon_passed = horizon.is_some_and(|horizon| horizon <= rules.now);
+    let horizon_passed = horizon.is_some_and(|horizon| horizon <= rules.now) && at < rules.unheard_from;
     let discard = discardable && (!is_control || horizon_passed);
     let must_stay = is_last_of_its_producer(header, rules.last_records) || header.next_offset() == rules.round_end;
     if discard && !must_stay {
@@ -228,7 +231,7 @@ fn keeps<L: LatestOffsets>(
         stats.records_without_key += 1;
         return false;
     };
-    let in_time = header.delete_horizon().is_none_or(|horizon| rules.now < horizon);
+    let in_time = offset >= rules.unheard_from || header.delete_horizon().is_none_or(|horizon| rules.now < horizon);
     (record.value.is_some() || in_time) && rules.latest.is_latest(key, offset)
 }
 

@@ -26,7 +26,8 @@ fn request(log: &LocalLog, checkpoint: Option<Offset>) -> CleanRequest {
         delete_retention: Duration::from_secs(60),
     };
     let stable = log.end().0;
-    CleanRequest { checkpoint, stable, limits, memory_bytes: 1 << 20, border: None, now: ms(NOW) }
+    let unheard_from = Offset::MAX;
+    CleanRequest { checkpoint, stable, limits, memory_bytes: 1 << 20, border: None, unheard_from, now: ms(NOW) }
 }
 
 /// Offset, key and value of every record.
@@ -103,6 +104,26 @@ fn tombstones_go_when_their_time_has_passed() {
     let later = CleanRequest { now: ms(NOW + 61_000), ..request(&log, Some(first.end)) };
     let second = log.clean(&later).unwrap().unwrap();
     drop(second.removed);
+    assert!(!pairs(&log).iter().any(|(_, key, _)| key == "gone"));
+}
+
+#[test]
+fn tombstones_that_the_archive_has_not_heard_of_stay_whatever_their_age() {
+    let fixture = Fixture::new();
+    let log = filled(&fixture);
+    let archived = log.sealed_segments(at(0)).unwrap()[2].base;
+    let mut end = None;
+    for round in 1..4 {
+        let now = ms(NOW + round * 61_000);
+        let cleaned = log.clean(&CleanRequest { now, unheard_from: archived, ..request(&log, end) }).unwrap().unwrap();
+        drop(cleaned.removed);
+        end = Some(cleaned.end);
+        assert!(pairs(&log).iter().any(|(_, key, _)| key == "gone"));
+        log.append(&keyed(&[("b", Some("later"))]), client()).unwrap();
+        log.roll().unwrap();
+    }
+    let heard = CleanRequest { now: ms(NOW + 400_000), ..request(&log, end) };
+    drop(log.clean(&heard).unwrap().unwrap().removed);
     assert!(!pairs(&log).iter().any(|(_, key, _)| key == "gone"));
 }
 

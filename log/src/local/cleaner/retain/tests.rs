@@ -96,6 +96,7 @@ impl Log {
             latest: &map,
             now: time(now),
             delete_retention: Duration::from_millis(DAY_MS as u64),
+            unheard_from: Offset::MAX,
             last_records: &self.last_records,
             round_end: offset(self.end),
         };
@@ -273,6 +274,7 @@ fn what_the_map_does_not_cover_stays_and_keyless_records_go() {
         latest: &empty,
         now: time(0),
         delete_retention: retention,
+        unheard_from: Offset::MAX,
         last_records: &none,
         round_end: offset(9),
     };
