@@ -1,24 +1,23 @@
 //! What the archive costs and gives: only Varve has one.
 
 use std::{
-    fs,
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use varve_metadata::config::Codec;
 use varve_tests::{client::Client, lines::Lines};
 
 use crate::{
     Settings,
     load::{consume, frames, produce},
-    servers::{Kind, Server},
+    servers::{Kind, Server, varve},
 };
 
 const TOPIC: &str = "bench-archive";
 /// Longest wait until all is Parquet.
-const ARCHIVE_LIMIT: Duration = Duration::from_secs(600);
+const ARCHIVE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Produces log lines, waits until all of it is Parquet and nothing is local, and reads it back twice.
 pub(crate) fn measure(settings: &Settings, lines: &Lines, note: &mut impl FnMut(&'static str, f64)) -> Result<()> {
@@ -51,11 +50,9 @@ pub(crate) fn measure(settings: &Settings, lines: &Lines, note: &mut impl FnMut(
     let producing = server.process.cpu()?;
     let raw_gigabytes = produced.bytes as f64 * ratio / 1e9;
     let end = client.list_offset(TOPIC, 0, -1)?;
-    let root = server.folder.path().join("varve-data");
-    wait_until_all_is_parquet(&mut client, &root, end)?;
+    let archived = wait_until_all_is_parquet(settings, &mut client, server.folder.path(), end)?;
     note("archive, CPU-s per GB of raw log", (server.process.cpu()? - producing).as_secs_f64() / raw_gigabytes);
     note("produce zstd batches, CPU-s per GB of raw log", (producing - before).as_secs_f64() / raw_gigabytes);
-    let archived = bytes_of_parquet(&root)?;
     note("archive bytes / zstd batch bytes", archived as f64 / produced.bytes as f64);
     for name in ["cold read first, MB/s of raw log", "cold read again, MB/s of raw log"] {
         let before = server.process.cpu()?;
@@ -72,40 +69,21 @@ pub(crate) fn measure(settings: &Settings, lines: &Lines, note: &mut impl FnMut(
     Ok(())
 }
 
-fn wait_until_all_is_parquet(client: &mut Client, root: &Path, end: i64) -> Result<()> {
+/// Waits, and returns the bytes of the Parquet objects in force.
+fn wait_until_all_is_parquet(settings: &Settings, client: &mut Client, folder: &Path, end: i64) -> Result<u64> {
     let started = Instant::now();
     loop {
         let local = client.list_offset(TOPIC, 0, -4)?;
         let tiered = client.list_offset(TOPIC, 0, -5)?;
-        let raw = bytes_of(&root.join("archive").join("raw"), "")?;
-        if local == end && tiered + 1 == end && raw == 0 {
-            return Ok(());
+        let mut describe = varve(settings)?;
+        let described = describe.current_dir(folder).args(["tier", "describe", TOPIC, "--json"]).output()?.stdout;
+        let described: serde_json::Value = serde_json::from_slice(&described).unwrap_or_default();
+        if local == end && tiered + 1 == end && described["raw_objects"] == 0 {
+            return described["parquet_bytes"].as_u64().context("bytes of Parquet");
         }
         if started.elapsed() > ARCHIVE_LIMIT {
-            bail!("after {ARCHIVE_LIMIT:?}: local from {local}, tiered to {tiered} of {end}, {raw} raw bytes left");
+            bail!("after {ARCHIVE_LIMIT:?}: local from {local}, tiered to {tiered} of {end}: {described}");
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-}
-
-fn bytes_of_parquet(root: &Path) -> Result<u64> {
-    let bytes = bytes_of(root, ".parquet")?;
-    ensure!(bytes > 0, "no Parquet under {}", root.display());
-    Ok(bytes)
-}
-
-fn bytes_of(folder: &Path, ending: &str) -> Result<u64> {
-    let mut total = 0;
-    if !folder.exists() {
-        return Ok(0);
-    }
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            total += bytes_of(&entry.path(), ending)?;
-        } else if entry.file_name().to_string_lossy().ends_with(ending) {
-            total += entry.metadata().map_or(0, |metadata| metadata.len());
-        }
-    }
-    Ok(total)
 }

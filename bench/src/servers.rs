@@ -70,7 +70,8 @@ impl Server {
     }
 }
 
-fn varve_command(settings: &Settings, folder: &Path, address: SocketAddr, overrides: &[&str]) -> Result<Command> {
+/// The varve binary.
+pub(crate) fn varve(settings: &Settings) -> Result<Command> {
     let program = match &settings.varve {
         Some(program) => program.clone(),
         None => std::env::current_exe()?.with_file_name("varve"),
@@ -78,7 +79,11 @@ fn varve_command(settings: &Settings, folder: &Path, address: SocketAddr, overri
     if !program.exists() {
         bail!("{} does not exist: cargo build --release first, or --varve PATH", program.display());
     }
-    let mut command = Command::new(program);
+    Ok(Command::new(program))
+}
+
+fn varve_command(settings: &Settings, folder: &Path, address: SocketAddr, overrides: &[&str]) -> Result<Command> {
+    let mut command = varve(settings)?;
     command.current_dir(folder);
     let listener = format!("listeners=PLAINTEXT://{address}");
     for line in [listener.as_str(), "varve.http.listener=127.0.0.1:0"].iter().chain(overrides) {
