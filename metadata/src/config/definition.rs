@@ -301,9 +301,13 @@ impl ConfigTable {
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Jaro-Winkler alone favours long common prefixes ("log.retention.x"), so edits decide and it only breaks ties.
     let lower = name.to_ascii_lowercase();
+    let chars = lower.chars().count();
+    let near = |edits: usize, candidate: &str| edits * 3 <= candidate.len().max(chars);
     known
+        // Counting edits takes memory and time of both lengths multiplied, and a name off a socket has any length.
+        .filter(|candidate| near(chars.abs_diff(candidate.len()), candidate))
         .map(|candidate| (strsim::damerau_levenshtein(&lower, candidate), candidate))
-        .filter(|(edits, candidate)| *edits * 3 <= candidate.len().max(lower.len()))
+        .filter(|(edits, candidate)| near(*edits, candidate))
         .min_by(|(a, left), (b, right)| {
             let closer = strsim::jaro_winkler(&lower, right).total_cmp(&strsim::jaro_winkler(&lower, left));
             a.cmp(b).then(closer)
@@ -314,6 +318,13 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_megabytes_is_compared_with_nothing() {
+        // Comparing would take a matrix of a gigabyte.
+        let name = "ü".repeat(8 << 20);
+        assert_eq!(nearest(&name, ["log.retention.ms", "node.id"].into_iter()), None);
+    }
 
     #[test]
     fn an_unknown_name_is_answered_with_the_nearest_known_one() {
