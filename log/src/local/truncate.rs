@@ -18,7 +18,8 @@ use super::{
 };
 
 impl LocalLog {
-    /// Cuts the log so that it ends at `offset`, or at the start of the batch that holds it.
+    /// Cuts the log so that it ends at `offset`, or at the start of the batch that holds it; a log start behind that end
+    /// moves down to it.
     ///
     /// # Errors
     /// [`RollError::Storage`]: the log must be opened anew.
@@ -64,6 +65,8 @@ impl LocalLog {
         }
         let segment = recovery::walk(files.clone(), &config, now)?;
         (view.active, view.end) = (segment.active, segment.end);
+        // The batch that was cut off may have held the log start; no log starts behind its end.
+        view.log_start = view.log_start.min(view.end);
         view.active.write_indexes()?;
         let base = view.active.base();
         view.txn_bases.split_off(&base.plus(1));

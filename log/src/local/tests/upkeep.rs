@@ -195,6 +195,18 @@ fn a_flush_moves_the_recovery_point_over_everything_written() {
 }
 
 #[test]
+fn truncation_within_the_batch_of_the_log_start_leaves_no_start_behind_the_end() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    log.append(&batch(&["a", "b", "c", "d", "e"]), client()).unwrap();
+    assert!(log.advance_log_start(at(3)).unwrap());
+    drop(log.truncate_to(at(4), ms(NOW)).unwrap());
+    assert_eq!((log.start().0, log.local_start(), log.end().0), (at(0), at(0), at(0)));
+    log.append(&batch(&["x"]), client()).unwrap();
+    assert_eq!(all(&log), values(&[(0, "x")]));
+}
+
+#[test]
 fn truncation_forgets_records_epochs_and_producers_behind_the_cut() {
     let fixture = Fixture::new();
     let log = four_segments(&fixture);
