@@ -1,18 +1,49 @@
 //! Coverage-guided fuzzing with libFuzzer on the stable toolchain: the compiler's own coverage pass, no sanitizer.
+//!
+//! Only the workspace's own crates are watched: cargo lets a wrapper stand in for rustc there, and that wrapper is this very
+//! program. Dependencies are those of an ordinary build, so a fuzz run costs no second build of the world.
 
-use std::fs;
+use std::{env, ffi::OsString, fs, process};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{cache, cargo, command, root, run_command};
+use crate::run::{cache, cargo, root, run_command};
 
 /// What cargo-fuzz passes, less the sanitizers, which need a nightly compiler.
-const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions -Ccodegen-units=1";
+const FLAGS: &[&str] = &[
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "--cfg=fuzzing",
+    "-Cdebug-assertions",
+    "-Ccodegen-units=1",
+];
+
+/// Set for rustc calls that are to be wrapped.
+const WRAPPED: &str = "VARVE_FUZZ_RUSTC";
 
 /// Largest resident size of a target, in MiB: more means that some input balloons it.
 const MEMORY_MIB: u32 = 1024;
+
+/// Stands in for rustc if cargo called for that: adds the flags and returns how rustc ended.
+///
+/// # Errors
+/// If rustc cannot be started.
+pub(crate) fn stand_in() -> Result<Option<process::ExitCode>> {
+    if env::var_os(WRAPPED).is_none() {
+        return Ok(None);
+    }
+    let mut arguments = env::args_os().skip(1);
+    let rustc = arguments.next().context("cargo names the rustc to call")?;
+    let arguments: Vec<OsString> = arguments.collect();
+    // A build script has no fuzzer to link with, and a call that only asks rustc something has no crate.
+    let watched = arguments.windows(2).any(|pair| pair[0] == "--crate-name" && pair[1] != "build_script_build");
+    let flags = if watched && !arguments.iter().any(|argument| argument == "proc-macro") { FLAGS } else { &[] };
+    let status = process::Command::new(&rustc).args(&arguments).args(flags).status().context("cannot start rustc")?;
+    Ok(Some(process::ExitCode::from(if status.success() { 0 } else { 1 })))
+}
 
 /// Fuzzes `target`, or each target in turn, for `seconds`. New inputs go to the cache, not into the checkout's corpus.
 pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
@@ -21,18 +52,13 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
     if chosen.is_empty() {
         bail!("no fuzz target {target:?}; there are {targets:?}");
     }
-    let build_place = cache()?.join("fuzz-target");
-    let mut build = cargo();
-    // Naming the target keeps the flags away from build scripts, which have no fuzzer to link with.
-    let host = host()?;
-    build.args(["build", "--package", "varve-fuzz", "--bins", "--locked", "--target", &host]);
-    build.arg("--target-dir").arg(&build_place);
-    build.env("RUSTFLAGS", FLAGS);
-    run_command(build)?;
+    let wrapper = env::current_exe().context("no path to this program")?;
     for name in chosen {
         let found = cache()?.join("fuzz-found").join(name);
         fs::create_dir_all(&found)?;
-        let mut fuzz = command(&build_place.join(&host).join("debug").join(name).to_string_lossy());
+        let mut fuzz = cargo();
+        fuzz.env("RUSTC_WORKSPACE_WRAPPER", &wrapper).env(WRAPPED, "1");
+        fuzz.args(["run", "--package", "varve-fuzz", "--bin", name, "--locked", "--"]);
         fuzz.arg(&found).arg(root().join("fuzz/corpus").join(name));
         fuzz.arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
         fuzz.args(["-timeout=10", "-print_final_stats=1", "-verbosity=0"]);
@@ -40,14 +66,6 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
         run_command(fuzz).with_context(|| format!("fuzz target {name}: the input is beside {}", found.display()))?;
     }
     Ok(())
-}
-
-/// The triple that rustc builds for here.
-fn host() -> Result<String> {
-    let printed = command("rustc").arg("-vV").output().context("rustc -vV")?;
-    let printed = String::from_utf8(printed.stdout)?;
-    let host = printed.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
-    Ok(host.to_owned())
 }
 
 /// The names of the targets: one file each in `fuzz/targets`.

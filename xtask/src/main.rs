@@ -7,6 +7,8 @@ mod run;
 mod test;
 mod tools;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Varve's own commands.
@@ -41,12 +43,16 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
+    if let Some(ended) = fuzz::stand_in()? {
+        return Ok(ended);
+    }
     match Arguments::parse().command {
         Command::Tools => tools::install().map(|place| println!("{}", place.display())),
         Command::Test { filters } => test::run(&filters),
         Command::Check => check::run(),
         Command::Floors => floors::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
