@@ -17,3 +17,6 @@ pub mod node;
 pub mod partition;
 pub mod server;
 pub(crate) mod wire;
+
+#[doc(hidden)]
+pub use wire::check::check_frame;

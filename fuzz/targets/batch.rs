@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use varve_fuzz as _; // its allocator
 use varve_log::format::{RecordBatchView, compression::decompress, records};
 
 /// Most bytes that records may decompress to here.

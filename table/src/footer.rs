@@ -36,7 +36,7 @@ use varve_metadata::model::{LeaderEpoch, Offset, PartitionId, PartitionIndex, Pr
 
 use crate::{
     batch_table::{BatchEntry, BatchTable, GroupEntry},
-    error::{DecodeError, EncodeError, FooterError, without_panic},
+    error::{DecodeError, EncodeError, FooterError, checksum_holds, without_panic},
     fetched::Fetched,
     options::TableMeta,
     pages::PageChecksums,
@@ -88,7 +88,7 @@ impl TableFooter {
                 return Err(FooterError::NeedMore { from: keys.tail_start()? });
             }
             let bytes = fetched.get(blob.range.clone()).ok_or(FooterError::Corrupt("blob position"))?;
-            if crc32c::crc32c(&bytes) != blob.crc { Err(FooterError::Corrupt("blob")) } else { Ok(bytes) }
+            if checksum_holds(&bytes, blob.crc) { Ok(bytes) } else { Err(FooterError::Corrupt("blob")) }
         };
         let aborted = parse_aborted(&blob_bytes("varve.aborted")?).ok_or(FooterError::Corrupt("aborted index"))?;
         let epochs = parse_epochs(&blob_bytes("varve.leader_epochs")?).ok_or(FooterError::Corrupt("leader epochs"))?;

@@ -11,6 +11,7 @@
 //! decoder, which trusts the counts it reads, may see it.
 
 pub(crate) mod api;
+pub(crate) mod check;
 pub(crate) mod fetch_response;
 pub(crate) mod frame;
 pub(crate) mod later;

@@ -1,0 +1,87 @@
+//! All that a frame goes through before a handler sees it, in one call: what a fuzzer aims at.
+
+use anyhow::Result;
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeGroupsRequest, DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+        IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
+        ListOffsetsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        SyncGroupRequest,
+    },
+    protocol::Decodable,
+};
+
+use super::{frame::parse_header, later};
+
+/// Takes a frame, without its length, through header, version, shape and decoder, as a connection does. Returns whether a
+/// handler would see it. Not for serving: the request is dropped.
+#[doc(hidden)]
+pub fn check_frame(mut frame: Bytes) -> bool {
+    let Ok(header) = parse_header(&mut frame) else { return false };
+    header.api.serves(header.version)
+        && header.api.shape.check(header.version, &frame).is_ok()
+        && matches!(decode(header.api.key, header.version, frame), Some(Ok(())))
+}
+
+/// `None` for a request that is not known here.
+fn decode(key: ApiKey, version: i16, body: Bytes) -> Option<Result<()>> {
+    fn known<R: Decodable>(key: ApiKey, version: i16, mut body: Bytes) -> Result<()> {
+        R::decode(&mut body, later::codec_version(key, version)).map(drop)
+    }
+    let known = match key {
+        ApiKey::Produce => known::<ProduceRequest>,
+        ApiKey::Fetch => known::<FetchRequest>,
+        ApiKey::ListOffsets => known::<ListOffsetsRequest>,
+        ApiKey::OffsetForLeaderEpoch => known::<OffsetForLeaderEpochRequest>,
+        ApiKey::ApiVersions => known::<ApiVersionsRequest>,
+        ApiKey::Metadata => known::<MetadataRequest>,
+        ApiKey::DescribeCluster => known::<DescribeClusterRequest>,
+        ApiKey::DescribeTopicPartitions => known::<DescribeTopicPartitionsRequest>,
+        ApiKey::CreateTopics => known::<CreateTopicsRequest>,
+        ApiKey::DeleteTopics => known::<DeleteTopicsRequest>,
+        ApiKey::DeleteRecords => known::<DeleteRecordsRequest>,
+        ApiKey::InitProducerId => known::<InitProducerIdRequest>,
+        ApiKey::DescribeConfigs => known::<DescribeConfigsRequest>,
+        ApiKey::AlterConfigs => known::<AlterConfigsRequest>,
+        ApiKey::CreatePartitions => known::<CreatePartitionsRequest>,
+        ApiKey::IncrementalAlterConfigs => known::<IncrementalAlterConfigsRequest>,
+        ApiKey::FindCoordinator => known::<FindCoordinatorRequest>,
+        ApiKey::JoinGroup => known::<JoinGroupRequest>,
+        ApiKey::SyncGroup => known::<SyncGroupRequest>,
+        ApiKey::Heartbeat => known::<HeartbeatRequest>,
+        ApiKey::LeaveGroup => known::<LeaveGroupRequest>,
+        ApiKey::OffsetDelete => known::<OffsetDeleteRequest>,
+        ApiKey::DescribeGroups => known::<DescribeGroupsRequest>,
+        ApiKey::ListGroups => known::<ListGroupsRequest>,
+        ApiKey::DeleteGroups => known::<DeleteGroupsRequest>,
+        ApiKey::DescribeLogDirs => return Some(later::describe_log_dirs::decode(version, body).map(drop)),
+        ApiKey::OffsetCommit => return Some(later::offset_commit::decode(version, body).map(drop)),
+        ApiKey::OffsetFetch => return Some(later::offset_fetch::decode(version, body).map(drop)),
+        _ => return None,
+    };
+    Some(known(key, version, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::api::SERVED;
+
+    #[test]
+    fn every_served_request_is_known_here() {
+        for api in SERVED {
+            assert!(decode(api.key, api.max, Bytes::new()).is_some(), "{:?}", api.key);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_a_handler_would_see_passes_and_a_cut_one_does_not() {
+        // ApiVersions 3 of client "me", software "a" "b".
+        let whole = [0, 18, 0, 3, 0, 0, 0, 9, 0, 2, b'm', b'e', 0, 2, b'a', 2, b'b', 0];
+        assert!(check_frame(Bytes::copy_from_slice(&whole)));
+        assert!(!check_frame(Bytes::copy_from_slice(&whole[..whole.len() - 1])));
+    }
+}

@@ -1,0 +1,265 @@
+//! What disks and buckets hold, made by the code that writes it.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use uuid::Uuid;
+use varve_broker::coordinator::{
+    CommittedOffset, Generation,
+    records::{CoordinatorRecord, GroupMetadata, MemberMetadata, OffsetKey},
+};
+use varve_fuzz::input::{Piece, SEGMENT_FILES, join};
+use varve_log::{
+    format::{BatchBuilder, ControlRecord, RecordContent},
+    local::{AppendContext, AppendOrigin, LocalLog, LogConfig, RecoveryStart},
+};
+use varve_metadata::{
+    config::Codec,
+    model::{
+        LeaderEpoch, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId,
+        TopicName,
+    },
+};
+use varve_table::{EncodeOptions, TableMeta, encode};
+use varve_tiering::{
+    manifest::{Leaf, Limits, Manifest, ObjectId, ObjectKind, RemoteObject},
+    raw::{Attachments, RawBuilder},
+};
+
+use crate::Seeds;
+
+const NOW: i64 = 1_700_000_000_000;
+
+fn at(raw: u64) -> Offset {
+    Offset::new(raw).expect("small")
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_wire(NOW).expect("a time")
+}
+
+fn partition() -> PartitionId {
+    let topic = TopicId::from_wire(Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef)).expect("an id");
+    PartitionId { topic, index: PartitionIndex(3) }
+}
+
+/// A batch of two records at `base`; with a codec, or plain, idempotent and in a transaction.
+pub(crate) fn batch(base: u64, codec: Option<Codec>, value: &[u8]) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(at(base)).leader_epoch(LeaderEpoch(1));
+    builder = match codec {
+        Some(codec) => builder.compression(codec, None),
+        None => builder.producer(
+            ProducerId::from_wire(9).expect("an id"),
+            ProducerEpoch(0),
+            Sequence::from_wire(base as i32),
+        ),
+    };
+    for key in [Some(b"key".as_slice()), None] {
+        let headers = [(b"h".as_slice(), Some(b"v".as_slice()))];
+        builder.push(RecordContent { timestamp: Some(now()), key, value: Some(value), headers: &headers });
+    }
+    builder.build().expect("small")
+}
+
+const CODECS: [Option<Codec>; 5] = [None, Some(Codec::Gzip), Some(Codec::Snappy), Some(Codec::Lz4), Some(Codec::Zstd)];
+
+/// One batch of each codec, offsets ascending by two.
+fn run() -> Vec<u8> {
+    CODECS.iter().zip(0..).flat_map(|(codec, turn)| batch(turn * 2, *codec, b"a value, a value, a value")).collect()
+}
+
+pub(crate) fn batches() -> Seeds {
+    let mut seeds: Seeds = CODECS
+        .iter()
+        .map(|codec| {
+            let name = codec.map_or("plain".to_owned(), |codec| format!("{codec:?}").to_lowercase());
+            (name, batch(0, *codec, b"a value, a value, a value"))
+        })
+        .collect();
+    let producer = ProducerId::from_wire(9).expect("an id");
+    let marker = ControlRecord::Abort { coordinator_epoch: 1 }.batch(producer, ProducerEpoch(0), now());
+    seeds.push(("marker".into(), marker));
+    seeds.push(("run".into(), run()));
+    seeds
+}
+
+pub(crate) fn coordinator_records() -> Seeds {
+    let key = OffsetKey { group: "g".into(), topic: "web.clicks".into(), partition: PartitionIndex(3) };
+    let committed = CommittedOffset {
+        offset: 42,
+        leader_epoch: Some(LeaderEpoch(1)),
+        metadata: "m".into(),
+        committed_at: now(),
+        expires_at: None,
+        topic_id: Some(partition().topic),
+    };
+    let expiring = CommittedOffset { expires_at: Some(now()), topic_id: None, leader_epoch: None, ..committed.clone() };
+    let member = MemberMetadata {
+        member_id: "m1".into(),
+        instance_id: Some("i".into()),
+        client_id: "c".into(),
+        client_host: "/127.0.0.1".into(),
+        rebalance_timeout: Duration::from_secs(60),
+        session_timeout: Duration::from_secs(10),
+        subscription: Bytes::from_static(&[1, 2]),
+        assignment: Bytes::from_static(&[3]),
+    };
+    let group = GroupMetadata {
+        protocol_type: "consumer".into(),
+        generation: Generation(5),
+        protocol: Some("range".into()),
+        leader: Some("m1".into()),
+        state_since: Some(now()),
+        members: vec![member],
+    };
+    [
+        ("offset", CoordinatorRecord::Offset(key.clone(), Some(committed))),
+        ("expiring", CoordinatorRecord::Offset(key.clone(), Some(expiring))),
+        ("removed", CoordinatorRecord::Offset(key, None)),
+        ("group", CoordinatorRecord::Group("g".into(), Some(group))),
+        ("ended", CoordinatorRecord::Group("g".into(), None)),
+    ]
+    .map(|(name, record)| {
+        let record = record.encode().expect("short names");
+        let mut input = vec![u8::from(record.value.is_some()), record.key.len() as u8];
+        input.extend(record.key);
+        input.extend(record.value.unwrap_or_default());
+        (name.to_owned(), input)
+    })
+    .into()
+}
+
+pub(crate) fn manifests() -> Seeds {
+    let topic = TopicName::parse("web.clicks").expect("a name");
+    let mut manifest = Manifest::new(partition(), topic);
+    for index in 0..12_u64 {
+        let kind = if index < 5 { ObjectKind::Parquet } else { ObjectKind::Raw };
+        let object = RemoteObject {
+            id: ObjectId(Uuid::from_u128(0x0123_4567_89ab_4cde_8f01_2345_6789_0000 + u128::from(index))),
+            kind,
+            base: at(index * 10),
+            end: at(index * 10 + 10),
+            bytes: 1000,
+            log_bytes: 900,
+            records: 10,
+            max_timestamp: Some(now()),
+            writer_epoch: LeaderEpoch(0),
+            leader_epochs: vec![(LeaderEpoch(0), at(index * 10))],
+            crc32c: 7,
+            shared_at: (index == 11).then_some(512),
+        };
+        manifest = manifest.with(LeaderEpoch(0), object).expect("the next object");
+    }
+    let mut ids = 1_u128;
+    let limits = Limits { inline: 6, keep: 2, leaf: 5 };
+    let (packed, leaves) = manifest.clone().pack(limits, || {
+        ids += 1;
+        Uuid::from_u128(0x0123_4567_89ab_4cde_8f01_2345_6789_1000 + ids)
+    });
+    let sealed = |bytes: Vec<u8>| [vec![1], bytes].concat();
+    let mut seeds = vec![("inline".into(), sealed(manifest.encode())), ("packed".into(), sealed(packed.encode()))];
+    let leaf: Option<&Leaf> = leaves.first().map(|(_, leaf)| leaf);
+    seeds.extend(leaf.map(|leaf| ("leaf".into(), sealed(leaf.encode()))));
+    seeds
+}
+
+pub(crate) fn raw_objects() -> Seeds {
+    let mut builder = RawBuilder::new(at(0), at(10));
+    builder.push(&run()).expect("sound batches");
+    let producer_snapshot = Bytes::from_static(&[0, 1, 2, 3]);
+    let (tail, summary) = builder.finish(Attachments { aborted: Vec::new(), producer_snapshot }).expect("a whole run");
+    let input = |before: u64, bytes: &[u8]| [&[1], &(before as u16).to_be_bytes()[..], bytes].concat();
+    vec![
+        ("tail".into(), input(summary.log_bytes, &tail)),
+        ("whole".into(), input(0, &[run(), tail].concat())),
+        ("batches".into(), input(0, &run())),
+    ]
+}
+
+pub(crate) fn tables() -> Seeds {
+    let log = run();
+    let table = |options: EncodeOptions| {
+        let meta = TableMeta {
+            partition: partition(),
+            base: at(0),
+            end: at(10),
+            leader_epochs: vec![(LeaderEpoch(1), at(0))],
+            aborted: Vec::new(),
+            producers: None,
+        };
+        let batches = varve_log::format::batches(&log).map(|batch| batch.expect("sound"));
+        encode(batches, meta, options).expect("sound batches").bytes.to_vec()
+    };
+    let one = EncodeOptions { tag_filter_max_bytes: 0, ..EncodeOptions::default() };
+    let several = EncodeOptions { group_bytes: 150, page_bytes: 50, ..one.clone() };
+    vec![("one-group".into(), table(one)), ("several-groups".into(), table(several))]
+}
+
+/// A log of two segments with a transaction aborted, and its directory's files.
+fn log_files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let config = Arc::new(LogConfig { index_interval_bytes: 100, ..LogConfig::default() });
+    let (log, _) = LocalLog::open(dir, config, RecoveryStart::NEW, now()).expect("a new log");
+    let client = AppendContext { leader_epoch: LeaderEpoch(1), now: now(), origin: AppendOrigin::Client };
+    let append = |bytes: &[u8], context: AppendContext| {
+        // Clients leave the base offset to the log; no checksum covers it.
+        let mut bytes = bytes.to_vec();
+        bytes[..8].fill(0);
+        log.append(&bytes, context).expect("a sound batch");
+    };
+    let producer = ProducerId::from_wire(5).expect("an id");
+    for turn in 0..3 {
+        append(&batch(turn * 2, None, b"value"), client);
+    }
+    let mut transactional =
+        BatchBuilder::new(at(0)).producer(producer, ProducerEpoch(0), Sequence::from_wire(0)).transactional();
+    transactional.push(RecordContent { timestamp: Some(now()), value: Some(b"t"), ..RecordContent::default() });
+    append(&transactional.build().expect("small"), client);
+    let marker = ControlRecord::Abort { coordinator_epoch: 0 }.batch(producer, ProducerEpoch(0), now());
+    append(&marker, AppendContext { origin: AppendOrigin::Coordinator, ..client });
+    log.advance_high_watermark(log.end().0);
+    log.roll().expect("a new segment");
+    append(&batch(0, Some(Codec::Zstd), b"value"), AppendContext { leader_epoch: LeaderEpoch(2), ..client });
+    append(&batch(6, None, b"value"), AppendContext { leader_epoch: LeaderEpoch(2), ..client });
+    log.close().expect("an empty disk");
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .expect("a directory")
+        .map(|entry| {
+            let entry = entry.expect("a directory");
+            (entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).expect("a file"))
+        })
+        .filter(|(_, bytes)| !bytes.is_empty())
+        .collect();
+    files.sort();
+    files
+}
+
+pub(crate) fn segments() -> Seeds {
+    let dir = tempfile::tempdir().expect("a place for a log");
+    let files = log_files(dir.path());
+    let input = |flags: u8, chosen: &dyn Fn(&str) -> bool| {
+        let pieces: Vec<Piece<'_>> = files
+            .iter()
+            .filter(|(name, _)| chosen(name))
+            .filter_map(|(name, bytes)| {
+                let kind = SEGMENT_FILES.iter().position(|file| file == name)?;
+                Some(Piece { kind: kind as u8, bytes })
+            })
+            .collect();
+        [vec![flags], join(&pieces)].concat()
+    };
+    vec![
+        ("clean".into(), input(1 | 8, &|_| true)),
+        ("torn".into(), input(8, &|_| true)),
+        ("flushed".into(), input(2 | 8, &|_| true)),
+        ("from-three".into(), input(4 | 8, &|_| true)),
+        ("without-indexes".into(), input(1 | 8, &|name| !name.ends_with("index"))),
+        ("one-segment".into(), input(8, &|name| name.starts_with("00000000000000000000"))),
+        ("damaged".into(), input(0, &|name| name.ends_with(".log") || name.ends_with("checkpoint"))),
+    ]
+}
+
+pub(crate) fn checkpoints() -> Seeds {
+    let dir = tempfile::tempdir().expect("a place for a log");
+    let small = |name: &str| ["checkpoint", ".txnindex", ".snapshot"].iter().any(|suffix| name.ends_with(suffix));
+    log_files(dir.path()).into_iter().filter(|(name, _)| small(name)).collect()
+}
