@@ -177,7 +177,9 @@ impl<L: CompactedLogs> LogCleaner<L> {
 
     fn request(&self, log: &CompactedLog) -> CleanRequest {
         let partition = &log.partition;
-        let (stable, border) = bounds(partition, log.topic.remote_storage);
+        let LastStableOffset(stable) = partition.last_stable_offset();
+        let archive = partition.remote().map(|archive| archive.bounds().map(|(_, end)| end));
+        let (stable, border) = bounds(stable, archive, log.topic.remote_storage);
         let memory = self.config.dedupe_buffer_bytes / u64::from(self.config.threads.max(1));
         CleanRequest {
             checkpoint: log.checkpoint,
@@ -257,18 +259,16 @@ impl<L: CompactedLogs> LogCleaner<L> {
     }
 }
 
-/// Below which offset a log may be compacted, and what no rewritten segment reaches across.
+/// Below which offset a log may be compacted, and what no rewritten segment reaches across. `archive`: of a partition that has
+/// one, where it ends, if anything is in it.
 ///
 /// Of an archived topic only what was archived is touched: a segment that waits for its upload, or is being read for it, must
 /// not become another one. The archive compacts its own copy.
-fn bounds(partition: &Partition, is_archived: bool) -> (Offset, Option<Offset>) {
-    let LastStableOffset(stable) = partition.last_stable_offset();
-    match partition.remote() {
+fn bounds(stable: Offset, archive: Option<Option<Offset>>, is_archived: bool) -> (Offset, Option<Offset>) {
+    match archive {
+        Some(end) if is_archived => (stable.min(end.unwrap_or(Offset::ZERO)), end),
+        Some(end) => (stable, end),
         None => (stable, None),
-        Some(archive) => {
-            let end = archive.bounds().map(|(_, end)| end);
-            (if is_archived { end.map_or(Offset::ZERO, |end| end.min(stable)) } else { stable }, end)
-        }
     }
 }
 
@@ -464,5 +464,26 @@ mod tests {
         assert_eq!(unheard_from(), 6, "what is archived is archived with its tombstones");
         partition.log().delete_local_below(Offset::new(4).unwrap()).unwrap().purge().unwrap();
         assert_eq!(unheard_from(), 3, "readers come from the archive, where a key may still have its old value");
+    }
+
+    #[test]
+    fn an_archived_log_is_compacted_only_where_it_was_archived() {
+        let offset = |raw| Offset::new(raw).unwrap();
+        let (stable, end) = (offset(9), offset(5));
+        assert_eq!(bounds(stable, Some(Some(end)), true), (end, Some(end)));
+        assert_eq!(bounds(stable, Some(None), true), (Offset::ZERO, None));
+        assert_eq!(bounds(stable, Some(Some(end)), false), (stable, Some(end)), "nothing goes up any more");
+        assert_eq!(bounds(stable, None, true), (stable, None), "this node has no archive");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_not_due_is_left_in_peace_until_something_happens() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = partition(dir.path(), 4);
+        let cleaner = cleaner(vec![log.clone()], CancellationToken::new());
+        cleaner.logs.cleaned(&log, log.log().sealed_segments(Offset::ZERO).unwrap()[2].base);
+        assert!(!cleaner.clone().clean_dirtiest().await, "half of it is clean");
+        cleaner.logs.checkpoints.lock().clear();
+        assert!(cleaner.clean_dirtiest().await, "all of it is dirty");
     }
 }

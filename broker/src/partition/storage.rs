@@ -14,7 +14,7 @@ use futures::{StreamExt, future::BoxFuture, stream};
 use tokio::{sync::Mutex, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use varve_log::local::{Checkpointed, LocalLog, LogConfig, LogDir, LogDirError, LogDirOwner, OpenError};
+use varve_log::local::{Checkpointed, LocalLog, LogConfig, LogDir, LogDirError, LogDirOwner, OpenError, is_no_space};
 use varve_metadata::{
     cluster::ClusterMetadata,
     config::TopicConfig,
@@ -27,6 +27,9 @@ use crate::config::CleanerConfig;
 
 /// Partitions opened or deleted at a time.
 const PARALLEL: usize = 8;
+
+/// A partition for which there was no room is tried again after this time.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the node says about its storage.
 #[derive(Debug, Clone)]
@@ -85,6 +88,8 @@ pub struct Storage {
     settings: StorageSettings,
     keeper: Arc<dyn Keeper>,
     shown: Mutex<Option<Arc<ClusterImage>>>,
+    /// Partitions that a full disk kept from opening, and whether they were there when the node started.
+    waiting: parking_lot::Mutex<Vec<(PartitionId, bool)>>,
 }
 
 impl std::fmt::Debug for Storage {
@@ -117,7 +122,15 @@ impl Storage {
         };
         let dirs = settings.dirs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         partitions.set_log_dirs(dirs.iter().map(|dir| dir.health.clone()).collect());
-        Ok(Arc::new(Storage { node: owner.node, partitions, dirs, settings, keeper, shown: Mutex::new(None) }))
+        Ok(Arc::new(Storage {
+            node: owner.node,
+            partitions,
+            dirs,
+            settings,
+            keeper,
+            shown: Mutex::new(None),
+            waiting: Default::default(),
+        }))
     }
 
     /// Writes each directory's recovery points, log starts and high watermarks every `interval` until `stop` is
@@ -194,6 +207,20 @@ impl Storage {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = images.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(OPEN_AGAIN), if !self.waiting.lock().is_empty() => self.open_waiting().await,
+            }
+        }
+    }
+
+    /// Tries again to open the partitions for which there was no room.
+    pub(super) async fn open_waiting(&self) {
+        let shown = self.shown.lock().await;
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        for (id, is_start) in waiting {
+            let topic = shown.as_ref().and_then(|image| image.topic_by_id(id.topic)).cloned();
+            // Meanwhile its topic may have been deleted, or altered, which tries as well.
+            if let Some(topic) = topic.filter(|_| self.partitions.get(id).is_err()) {
+                self.open_partition(topic, id.index, is_start).await;
             }
         }
     }
@@ -268,7 +295,12 @@ impl Storage {
         let log = match opened {
             Ok(Ok(log)) => log,
             Ok(Err(OpenError::Storage(error))) => {
-                dir.health.fail(&error);
+                if is_no_space(&error) {
+                    dir.health.note_full(&error);
+                    self.waiting.lock().push((id, is_start));
+                } else {
+                    dir.health.fail(&error);
+                }
                 return self.partitions.insert_offline(id, &topic.name, topic.internal);
             }
             Err(panic) => {

@@ -1,12 +1,18 @@
 //! Upkeep of real logs under a clock that the tests move.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use varve_log::{
     format::{BatchBuilder, RecordContent},
-    local::{AppendOrigin, LogDirOwner},
+    local::{AppendError, AppendOrigin, LogDirOwner},
 };
 use varve_metadata::{
     cluster::ClusterMetadata,
@@ -23,7 +29,7 @@ use varve_metadata::{
 use super::{tasks::purge, *};
 use crate::{
     config::{BrokerConfig, Sources},
-    partition::{NoKeeper, Partition, Partitions, Storage, StorageSettings},
+    partition::{LookupError, NoKeeper, Partition, PartitionAppendError, Partitions, Storage, StorageSettings},
 };
 
 /// No test changes other settings than those of topics.
@@ -59,7 +65,10 @@ struct Logs {
 
 impl Logs {
     async fn new() -> Logs {
-        let dir = tempfile::tempdir().unwrap();
+        Logs::at(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn at(dir: tempfile::TempDir) -> Logs {
         let config = BrokerConfig::load(&Sources { overrides: Vec::new(), ..Sources::default() }).unwrap().config;
         let node = BrokerId(1);
         let metadata = ClusterMetadata::start(Arc::new(MemoryStore::new()), node, Default::default()).await.unwrap();
@@ -85,6 +94,14 @@ impl Logs {
     }
 
     async fn create(&self, name: &str, overrides: &[(&str, &str)]) -> Arc<Partition> {
+        self.try_create_with(name, overrides).await.unwrap()
+    }
+
+    async fn try_create(&self, name: &str) -> Result<Arc<Partition>, LookupError> {
+        self.try_create_with(name, &[NO_ARCHIVE]).await
+    }
+
+    async fn try_create_with(&self, name: &str, overrides: &[(&str, &str)]) -> Result<Arc<Partition>, LookupError> {
         let topic = NewTopic {
             name: name.to_owned(),
             placement: Ok(Placement::Spread { partitions: Some(1), replication_factor: None }),
@@ -94,7 +111,7 @@ impl Logs {
         let made = self.upkeep.metadata.create_topics(&[topic], defaults, false, None).await.unwrap();
         assert!(made[0].is_ok(), "{made:?}");
         self.follow().await;
-        self.upkeep.partitions.find(name, PartitionIndex(0)).unwrap()
+        self.upkeep.partitions.find(name, PartitionIndex(0))
     }
 
     async fn alter(&self, topic: &str, name: &str, value: &str) {
@@ -256,4 +273,64 @@ async fn silent_producers_are_forgotten() {
     assert_eq!(log.log().producer_count(), 1);
     logs.upkeep.expire_producers(at(61_000));
     assert_eq!((log.log().producer_count(), logs.upkeep.metrics.expired_producers.get()), (0, 1));
+}
+
+/// A disk of one MiB; `None` where tests may not mount.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path) -> Option<SmallDisk> {
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(path).output();
+        mount.ok()?.status.success().then(|| SmallDisk(path.to_owned()))
+    }
+
+    fn fill(&self) {
+        let error = std::fs::write(self.0.join("filler"), vec![0; 2 << 20]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_needs_room_and_takes_nothing_offline() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(dir.path()) else {
+        eprintln!("skipped: mounting a small disk needs root");
+        return;
+    };
+    let logs = Logs::at(dir).await;
+    let log = logs.create("t", &[NO_ARCHIVE, ("segment.ms", "100")]).await;
+    let produce = |log: &Arc<Partition>| {
+        let mut batch = BatchBuilder::new(Offset::ZERO);
+        let value = vec![7; 10_000];
+        batch.push(RecordContent { timestamp: Some(at(0)), key: None, value: Some(&value), headers: &[] });
+        log.append(&batch.build().unwrap(), AppendOrigin::Client, at(0)).map(|appended| appended.base)
+    };
+    assert_eq!(produce(&log).unwrap(), offset(0));
+
+    disk.fill();
+    let refused = produce(&log).unwrap_err();
+    assert!(
+        matches!(refused, PartitionAppendError::Refused(AppendError::Storage { no_space: true, .. })),
+        "{refused:?}"
+    );
+    logs.sweep(at(1000));
+    assert!(logs.try_create("u").await.is_err(), "there is no room for its files");
+    assert!(log.log_dir().is_full() && !log.log_dir().is_failed());
+    assert_eq!(log.log().read(offset(0), offset(1), 1 << 20, true).unwrap().first, offset(0), "reads go on");
+
+    disk.empty();
+    assert_eq!(produce(&log).unwrap(), offset(1));
+    logs.storage.open_waiting().await;
+    let other = logs.upkeep.partitions.find("u", PartitionIndex(0)).unwrap();
+    assert_eq!(produce(&other).unwrap(), offset(0));
 }
