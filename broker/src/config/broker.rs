@@ -143,8 +143,6 @@ pub struct CleanerConfig {
     pub backoff: Duration,
     /// The most memory for keys, in bytes, over all threads.
     pub dedupe_buffer_bytes: u64,
-    /// How full the table of keys may get; above 0, to 1.
-    pub load_factor: f64,
     /// The most bytes read and written per second; `None`: no limit.
     pub max_bytes_per_second: Option<f64>,
 }

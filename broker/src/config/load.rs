@@ -305,7 +305,6 @@ fn cleaner(reader: &mut Reader<'_>) -> CleanerConfig {
         threads: reader.count("log.cleaner.threads"),
         backoff: reader.millis("log.cleaner.backoff.ms"),
         dedupe_buffer_bytes: reader.size("log.cleaner.dedupe.buffer.size"),
-        load_factor: reader.number("log.cleaner.io.buffer.load.factor"),
         max_bytes_per_second: Some(reader.number("log.cleaner.io.max.bytes.per.second"))
             .filter(|rate| *rate < f64::MAX),
     }

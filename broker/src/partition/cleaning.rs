@@ -376,7 +376,6 @@ mod tests {
             threads: 1,
             backoff: Duration::from_secs(1),
             dedupe_buffer_bytes: 1 << 20,
-            load_factor: 0.9,
             max_bytes_per_second: None,
         };
         LogCleaner::new(Arc::new(logs), config, UpkeepMetrics::new(&prometheus::Registry::new()), stop)

@@ -205,7 +205,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "0.9",
         "How full the table of keys may get. Fuller cleans more per pass, with more collisions.",
     )
-    .dynamic()),
+    .dynamic())
+    .no_effect("the table of keys grows as it fills, up to three quarters, within log.cleaner.dedupe.buffer.size"),
     low(def(
         "log.cleaner.io.buffer.size",
         NATURAL_INT,
