@@ -19,7 +19,7 @@ use varve_metadata::{
 };
 use varve_table::Recompression;
 use varve_tiering::tier::{
-    archiver::{Archiver, ArchiverMetrics, ArchiverOptions, LocalPartition},
+    archiver::{Archiver, ArchiverMetrics, ArchiverOptions, LocalPartition, Pressure},
     bucket::{Bucket, BucketMetrics, OpenError},
     cluster::{ClusterError, claim_bucket},
     cold::{ColdDisk, ColdMetrics, ColdOpenError, ColdOptions, ColdPartition, ColdReader},
@@ -94,6 +94,18 @@ impl Archive {
     pub fn compact_in_background(self: &Arc<Archive>, tasks: &TaskTracker, stop: &CancellationToken) {
         let (archive, stop) = (self.clone(), stop.clone());
         tasks.spawn(async move { archive.compactor.run(|| archive.assigned(), stop).await });
+    }
+
+    /// What producers of archived partitions are to feel now, as Kafka's quotas are felt. Costs one atomic load.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.archiver.as_ref().map_or(Pressure::Fine, |archiver| archiver.pressure().now())
+    }
+
+    /// DeleteRecords moved the log start of a partition: the archive follows soon.
+    pub(crate) fn log_start_moved(&self, id: PartitionId) {
+        if let Some(archiver) = &self.archiver {
+            archiver.wake(id);
+        }
     }
 
     /// Ends uploads, and writes the cache to its disk.
@@ -274,6 +286,7 @@ fn archiver_options(config: &BrokerConfig) -> ArchiverOptions {
         workers: config.archive.upload_concurrency as usize,
         upload_rate: config.archive.upload_bytes_per_second.and_then(NonZeroU64::new),
         check_interval: config.logs.retention_check_interval,
+        hot_limit: config.archive.local_max_bytes,
         ..ArchiverOptions::default()
     }
 }

@@ -107,16 +107,17 @@ impl Node {
 
         health.waiting_for("recovery of logs");
         let partitions = Arc::new(Partitions::default());
-        let broker = Arc::new(Broker::new(config.clone(), metadata.clone(), partitions.clone(), log_levels));
+        let archive = match config.archive.enabled {
+            true => Some(Archive::open(&config, metadata.image().cluster_id(), metrics.registry()).await?),
+            false => None,
+        };
+        let broker = Broker::new(config.clone(), metadata.clone(), partitions.clone(), log_levels);
+        let broker = Arc::new(broker.with_archive(archive.clone()));
         let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: config.node };
         let settings = StorageSettings {
             dirs: config.logs.dirs.clone(),
             producer_expiry: config.producer_expiry,
             max_transaction_timeout: Duration::from_secs(900),
-        };
-        let archive = match config.archive.enabled {
-            true => Some(Archive::open(&config, metadata.image().cluster_id(), metrics.registry()).await?),
-            false => None,
         };
         let keeper: Arc<dyn Keeper> = match &archive {
             Some(archive) => archive.clone(),

@@ -25,6 +25,8 @@ pub struct Policy {
     pub retention_time: Option<Duration>,
     /// Bytes of log in both tiers, each record counted once.
     pub retention_bytes: Option<u64>,
+    /// Archived records may leave the local disk, also before their time if room is needed.
+    pub may_leave: bool,
     /// Archived records leave the local disk after this time.
     pub local_time: Option<Duration>,
     /// Archived records leave the local disk when it holds more than this.
@@ -47,6 +49,7 @@ impl Policy {
             seal_after: config.archive_lag.filter(|_| uploads).map(|lag| lag * 3 / 4),
             retention_time: config.retention_time.filter(|_| deletes),
             retention_bytes: config.retention_bytes.filter(|_| deletes),
+            may_leave: local,
             local_time: config.local_retention_time.filter(|_| local),
             local_bytes: config.local_retention_bytes.filter(|_| local),
         }

@@ -196,6 +196,8 @@ pub struct ArchiveConfig {
     pub enabled: bool,
     /// How long an object outlives its removal from the manifest.
     pub grace: Duration,
+    /// The most bytes of local log of all archived partitions together; `None`: what the disk takes.
+    pub local_max_bytes: Option<u64>,
     /// How often partitions are looked at for uploads and expiry.
     pub task_interval: Duration,
     /// The most segments uploaded at the same time.

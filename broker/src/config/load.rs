@@ -337,6 +337,7 @@ fn archive(reader: &mut Reader<'_>) -> ArchiveConfig {
     ArchiveConfig {
         enabled: reader.flag("remote.log.storage.system.enable"),
         grace: reader.millis("varve.archive.grace.ms"),
+        local_max_bytes: reader.maybe_size("varve.local.max.bytes"),
         task_interval: reader.millis("remote.log.manager.task.interval.ms"),
         upload_concurrency: reader.count("remote.log.manager.copier.thread.pool.size"),
         upload_bytes_per_second: reader.limit("remote.log.manager.copy.max.bytes.per.second"),

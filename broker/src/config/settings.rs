@@ -162,6 +162,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub(super) fn maybe_size(&mut self, name: &str) -> Option<u64> {
+        match self.read(name) {
+            Some(ConfigValue::Int(size)) => u64::try_from(size).ok(),
+            _ => None,
+        }
+    }
+
     pub(super) fn flag(&mut self, name: &str) -> bool {
         self.read(name) == Some(ConfigValue::Bool(true))
     }

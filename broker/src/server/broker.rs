@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{GroupCoordinator, fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds};
-use crate::{config::BrokerConfig, partition::Partitions};
+use crate::{archive::Archive, config::BrokerConfig, partition::Partitions};
 
 /// The node: everything that a request may touch.
 pub struct Broker {
@@ -18,6 +18,8 @@ pub struct Broker {
     pub metadata: Arc<ClusterMetadata>,
     /// The partitions that this node leads.
     pub partitions: Arc<Partitions>,
+    /// What this node keeps in the object store; absent if it keeps nothing there.
+    pub archive: Option<Arc<Archive>>,
     /// Consumer groups and their offsets.
     pub groups: Arc<GroupCoordinator>,
     /// Levels of the node's own log.
@@ -43,6 +45,7 @@ impl Broker {
             metadata,
             groups: GroupCoordinator::new(config.groups.clone(), partitions.clone()),
             partitions,
+            archive: None,
             log_levels,
             producer_ids: ProducerIds::default(),
             shutdown: CancellationToken::new(),
@@ -50,6 +53,11 @@ impl Broker {
             fetch_sessions: FetchSessions::new(config.network.fetch_sessions as usize),
             config,
         }
+    }
+
+    /// The same node with an archive.
+    pub fn with_archive(self, archive: Option<Arc<Archive>>) -> Broker {
+        Broker { archive, ..self }
     }
 }
 

@@ -81,8 +81,16 @@ pub(super) async fn serve(
         shared.measured.answered(header.api.key, context.received.elapsed());
         // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
         drop((context, reservation));
+        let pause = reply.pause();
         let written = timeout(shared.limits.idle, connection.write(reply)).await;
         written.map_err(|_| Closed::Stalled)??;
+        if let Some(pause) = pause {
+            // The socket's buffers fill meanwhile: that is what slows the producer down.
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
     }
 }
 
@@ -142,14 +150,14 @@ impl Connection<'_> {
 
     async fn write(&mut self, reply: Reply) -> Result<(), Closed> {
         let bytes = match &reply {
-            Reply::Frame(frame) => frame.len() as u64,
+            Reply::Frame(frame) | Reply::Throttled(Some(frame), _) => frame.len() as u64,
             Reply::Fetch(frame) => frame.bytes(),
-            Reply::Nothing => 0,
+            Reply::Nothing | Reply::Throttled(None, _) => 0,
         };
         match reply {
-            Reply::Frame(frame) => self.stream.write_all(&frame).await?,
+            Reply::Frame(frame) | Reply::Throttled(Some(frame), _) => self.stream.write_all(&frame).await?,
             Reply::Fetch(frame) => transfer::send(&mut self.stream, frame).await?,
-            Reply::Nothing => {}
+            Reply::Nothing | Reply::Throttled(None, _) => {}
         }
         self.shared.measured.requests.sent_bytes.inc_by(bytes);
         Ok(())

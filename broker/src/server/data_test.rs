@@ -45,7 +45,13 @@ pub(super) fn records(values: &[&str]) -> Bytes {
     batch_of(values).build().unwrap().into()
 }
 
-fn produce_request(version: i16, topic: (&str, TopicId), partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
+pub(super) fn produce_request(
+    version: i16,
+    topic: (&str, TopicId),
+    partition: i32,
+    acks: i16,
+    records: Bytes,
+) -> ProduceRequest {
     let data = PartitionProduceData::default().with_index(partition).with_records(Some(records));
     let data = TopicProduceData::default().with_partition_data(vec![data]);
     let data = if version >= 13 {

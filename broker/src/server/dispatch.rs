@@ -1,6 +1,6 @@
 //! From a frame to its answer: one `match` over everything that [`api`](crate::wire::api) lists.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
@@ -20,7 +20,10 @@ use tracing::error;
 
 use super::{
     Broker, RequestContext,
-    handlers::{self, produce::Produced},
+    handlers::{
+        self,
+        produce::{Outcome, Produced},
+    },
 };
 use crate::wire::{
     api::Api,
@@ -39,6 +42,15 @@ pub(super) enum Reply {
     Fetch(FetchFrame),
     /// Nothing: a producer with acks=0.
     Nothing,
+    /// The same, or nothing, and then no look at the next request for a while (KIP-219).
+    Throttled(Option<BytesMut>, Duration),
+}
+
+impl Reply {
+    /// How long the connection's next request is to wait, if it is.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        if let Reply::Throttled(_, pause) = self { Some(*pause) } else { None }
+    }
 }
 
 /// Why a connection is closed instead of answered.
@@ -162,11 +174,17 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
 async fn produce(broker: &Broker, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
     let (key, version) = (ApiKey::Produce, context.api_version);
     let request: ProduceRequest = decode(key, version, body)?;
-    match handlers::produce::handle(broker, context, request).await {
-        Produced::Answer(response) => encode(key, version, context.correlation_id, &response),
-        Produced::Nothing => Ok(Reply::Nothing),
-        Produced::Close => Err(DispatchError::Unanswerable),
-    }
+    let Outcome { produced, pause } = handlers::produce::handle(broker, context, request).await;
+    let reply = match produced {
+        Produced::Answer(response) => encode(key, version, context.correlation_id, &response)?,
+        Produced::Nothing => Reply::Nothing,
+        Produced::Close => return Err(DispatchError::Unanswerable),
+    };
+    Ok(match reply {
+        Reply::Frame(frame) if !pause.is_zero() => Reply::Throttled(Some(frame), pause),
+        Reply::Nothing if !pause.is_zero() => Reply::Throttled(None, pause),
+        reply => reply,
+    })
 }
 
 async fn fetch(broker: &Broker, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {

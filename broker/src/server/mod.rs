@@ -8,6 +8,8 @@
 //! does: a client may send several requests ahead, they wait in the socket. Memory for requests being read or
 //! answered comes out of one [`budget`]; a reader that is slow to take its answer holds nobody but itself up.
 
+#[cfg(test)]
+mod archive_test;
 mod auto_create;
 mod broker;
 mod broker_rules;

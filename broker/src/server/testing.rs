@@ -112,6 +112,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) async fn to(address: &str) -> Client {
+        Client { stream: TcpStream::connect(address).await.unwrap(), next: 0 }
+    }
+
     pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) {
         self.send_as(version, version, request).await;
     }

@@ -74,6 +74,14 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "How long an object outlives its removal from the manifest, so that readers with an older manifest can \
          finish, in milliseconds. Objects that no manifest names go after it too.",
     ),
+    unset(
+        "varve.local.max.bytes",
+        POSITIVE_LONG,
+        "The most bytes of local log that all archived partitions together may have. Near it, archived records leave \
+         the local disk before local.retention lets them; where the archive does not keep up, producers are slowed \
+         down from four fifths of it on and refused (KAFKA_STORAGE_ERROR, which they retry) at it. If unset, the disk \
+         is the limit.",
+    ),
     def("log.local.retention.ms", Kind::Long { min: -2, max: i64::MAX }, "-2", "Default of local.retention.ms.")
         .dynamic(),
     def("log.local.retention.bytes", Kind::Long { min: -2, max: i64::MAX }, "-2", "Default of local.retention.bytes.")

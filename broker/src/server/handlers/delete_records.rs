@@ -65,8 +65,12 @@ fn delete(broker: &Broker, topic: &TopicImage, index: i32, offset: i64) -> Resul
         HIGH_WATERMARK => None,
         given => Some(Offset::from_wire(given).ok_or(ResponseError::OffsetOutOfRange)?),
     };
-    partition.delete_records(before).map_err(|error| match error {
+    let start = partition.delete_records(before).map_err(|error| match error {
         DeleteRecordsError::Offline | DeleteRecordsError::Failed(_) => ResponseError::KafkaStorageError,
         DeleteRecordsError::BeyondHighWatermark { .. } => ResponseError::OffsetOutOfRange,
-    })
+    })?;
+    if let Some(archive) = &broker.archive {
+        archive.log_start_moved(partition.id());
+    }
+    Ok(start)
 }

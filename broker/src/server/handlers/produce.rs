@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 use varve_log::local::{AppendOrigin, Appended};
 use varve_metadata::model::{LogEndOffset, LogStartOffset, Timestamp};
+use varve_tiering::tier::archiver::Pressure;
 
 use super::produce_errors::{Refusal, check_one_batch};
 use crate::{
@@ -31,6 +32,15 @@ use crate::{
 };
 
 /// What goes back to the producer.
+#[derive(Debug)]
+pub(in crate::server) struct Outcome {
+    pub(in crate::server) produced: Produced,
+    /// How long the connection is not to be read, because hot data outgrows its limit (KIP-219: answered at once, then
+    /// muted).
+    pub(in crate::server) pause: Duration,
+}
+
+/// The answer itself.
 #[derive(Debug)]
 pub(in crate::server) enum Produced {
     /// Results per partition.
@@ -48,8 +58,28 @@ const TOPIC_IDS_SINCE: i16 = 13;
 /// First version that answers with the leader's address (KIP-951).
 const LEADERS_SINCE: i16 = 10;
 
-pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext, request: ProduceRequest) -> Produced {
-    let terms = Terms { acks: request.acks, version: context.api_version, now: wall_clock() };
+/// What a producer reads when the hot tier is full.
+const HOT_TIER_FULL: &str = "the hot tier is full (varve.local.max.bytes): the archive does not take what is sealed, \
+                             because the object store cannot be reached or is too slow; retry";
+
+pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext, request: ProduceRequest) -> Outcome {
+    let pressure = broker.archive.as_ref().map_or(Pressure::Fine, |archive| archive.pressure());
+    let pause = pressure.pause();
+    let produced = match append_all(broker, context, request, pressure).await {
+        Produced::Answer(response) => Produced::Answer(response.with_throttle_time_ms(pause.as_millis() as i32)),
+        other => other,
+    };
+    Outcome { produced, pause }
+}
+
+async fn append_all(
+    broker: &Broker,
+    context: &RequestContext,
+    request: ProduceRequest,
+    pressure: Pressure,
+) -> Produced {
+    let is_full = pressure == Pressure::Refuse;
+    let terms = Terms { acks: request.acks, version: context.api_version, now: wall_clock(), is_full };
     let mut response = ProduceResponse::default();
     let mut pending = Vec::new();
     for topic in request.topic_data {
@@ -85,6 +115,8 @@ struct Terms {
     acks: i16,
     version: i16,
     now: Timestamp,
+    /// Archived partitions take nothing.
+    is_full: bool,
 }
 
 /// Records that are in the log and not committed yet.
@@ -152,6 +184,10 @@ fn append_partition(
     let partition = found.partition(data.index)?;
     if !(-1..=1).contains(&terms.acks) {
         return Err(ResponseError::InvalidRequiredAcks.into());
+    }
+    if terms.is_full && partition.remote().is_some() {
+        let message = Some(HOT_TIER_FULL.to_owned());
+        return Err(Refusal { message, ..ResponseError::KafkaStorageError.into() });
     }
     let records: Bytes = data.records.unwrap_or_default();
     let batch = check_one_batch(&records, terms.version)?;

@@ -22,7 +22,7 @@ use varve_metadata::model::{PartitionId, Timestamp};
 
 use super::{
     metrics::ArchiverMetrics,
-    pressure::HotPressure,
+    pressure::{HotPressure, Pressure},
     schedule::Schedule,
     tend::{LocalPartition, TendError, Tended, Tools},
 };
@@ -38,8 +38,9 @@ use crate::{
 /// First pause after a failure; doubles up to [`LONGEST_PAUSE`], and the pause taken is random in its upper half.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Between two measurements of hot data and lag.
+/// Between two measurements of hot data and lag without a limit for hot data, and with one.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+const MEASURE_LIMITED_EVERY: Duration = Duration::from_millis(500);
 
 /// How an archiver works.
 #[derive(Clone)]
@@ -83,7 +84,8 @@ struct Shared {
     started: Instant,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     tools: Tools,
-    pressure: Arc<HotPressure>,
+    /// What producers were told last, so that a change is logged once.
+    told: Mutex<Pressure>,
 }
 
 /// What is to be done for a partition.
@@ -101,7 +103,12 @@ enum Work {
 impl Archiver {
     /// Starts the tasks on the current runtime.
     pub fn start(options: ArchiverOptions, metrics: ArchiverMetrics) -> Archiver {
-        let tools = Tools { rate: ByteRate::new(options.upload_rate), metrics, regular: options.check_interval };
+        let tools = Tools {
+            rate: ByteRate::new(options.upload_rate),
+            metrics,
+            regular: options.check_interval,
+            pressure: Arc::new(HotPressure::new(options.hot_limit)),
+        };
         let shared = Arc::new(Shared {
             schedule: Mutex::default(),
             care: RwLock::default(),
@@ -109,7 +116,7 @@ impl Archiver {
             started: Instant::now(),
             clock: options.clock,
             tools,
-            pressure: Arc::new(HotPressure::new(options.hot_limit)),
+            told: Mutex::new(Pressure::Fine),
         });
         let stop = CancellationToken::new();
         let dispatcher = tokio::spawn(Arc::clone(&shared).dispatch(options.workers.max(1), stop.clone()));
@@ -152,7 +159,7 @@ impl Archiver {
 
     /// How full the hot tier is. Producers ask it.
     pub fn pressure(&self) -> &Arc<HotPressure> {
-        &self.shared.pressure
+        &self.shared.tools.pressure
     }
 
     /// What it does, in numbers.
@@ -316,7 +323,8 @@ impl Shared {
     }
 
     async fn measure(self: Arc<Shared>, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(MEASURE_EVERY);
+        let limited = self.tools.pressure.limit().is_some();
+        let mut ticks = tokio::time::interval(if limited { MEASURE_LIMITED_EVERY } else { MEASURE_EVERY });
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -337,13 +345,58 @@ impl Shared {
             pending += bytes;
             lag = lag.max(waiting);
         }
-        self.pressure.measure(hot, self.now());
+        let pressure = &self.tools.pressure;
+        pressure.measure(hot, self.now());
+        self.tell(pressure);
+        if pressure.needs_room() {
+            self.make_room(&care);
+        }
         let metrics = &self.tools.metrics;
         metrics.hot_bytes.set(hot as i64);
-        metrics.hot_limit_bytes.set(self.pressure.limit().unwrap_or(0) as i64);
+        metrics.hot_limit_bytes.set(pressure.limit().unwrap_or(0) as i64);
         metrics.pending_bytes.set(pending as i64);
         metrics.lag_seconds.set(lag.as_secs() as i64);
-        metrics.time_to_full_seconds.set(self.pressure.time_to_full().map_or(-1, |left| left.as_secs() as i64));
+        metrics.time_to_full_seconds.set(pressure.time_to_full().map_or(-1, |left| left.as_secs() as i64));
+    }
+}
+
+impl Shared {
+    /// Logs what producers begin to feel, or no longer do.
+    fn tell(&self, pressure: &HotPressure) {
+        let now = pressure.now();
+        let before = std::mem::replace(&mut *self.told.lock(), now);
+        let (bytes, limit) = (pressure.bytes(), pressure.limit().unwrap_or(0));
+        let failing = self.tools.metrics.failures.get();
+        match (before, now) {
+            (Pressure::Refuse, Pressure::Refuse) | (Pressure::Throttle(_), Pressure::Throttle(_)) => {}
+            (Pressure::Fine, Pressure::Fine) => {}
+            (_, Pressure::Fine) => tracing::info!(bytes, limit, "the hot tier has room again: producers are free"),
+            (_, Pressure::Throttle(_)) => tracing::warn!(
+                bytes,
+                limit,
+                failing,
+                seconds_to_full = pressure.time_to_full().map(|left| left.as_secs()),
+                "the hot tier fills faster than the archive takes it: producers are slowed down"
+            ),
+            (_, Pressure::Refuse) => tracing::error!(
+                bytes,
+                limit,
+                failing,
+                "the hot tier is full and the archive does not take it: producers are refused"
+            ),
+        }
+    }
+
+    /// Has partitions looked at whose archived records may leave. Those that fail wait for their pause all the same.
+    fn make_room(&self, care: &[Arc<Care>]) {
+        let may_help = |care: &&Arc<Care>| care.failures.load(Ordering::Relaxed) == 0;
+        for care in care.iter().filter(may_help) {
+            if let Work::Tend(tended) = &care.work
+                && tended.may_make_room()
+            {
+                self.wake(tended.remote.partition(), Duration::ZERO);
+            }
+        }
     }
 }
 

@@ -7,8 +7,12 @@ use std::{
 
 use parking_lot::Mutex;
 
+/// Share of the limit from which archived records leave the local disk before their time.
+const EVICT_FROM: f64 = 0.7;
 /// Share of the limit from which producers are slowed down.
 const THROTTLE_FROM: f64 = 0.8;
+/// How long a producer pauses right below the limit.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Weight of the newest measurement of growth.
 const NEWEST: f64 = 0.3;
 
@@ -21,6 +25,17 @@ pub enum Pressure {
     Throttle(f64),
     /// No: the hot tier is full.
     Refuse,
+}
+
+impl Pressure {
+    /// How long the producer's next request is to wait.
+    pub fn pause(self) -> Duration {
+        match self {
+            Pressure::Fine => Duration::ZERO,
+            Pressure::Throttle(share) => LONGEST_PAUSE.mul_f64(share.clamp(0.0, 1.0)),
+            Pressure::Refuse => LONGEST_PAUSE,
+        }
+    }
 }
 
 /// The local bytes of all partitions against the limit that the operator set.
@@ -57,6 +72,18 @@ impl HotPressure {
         growth.last = Some((now, bytes));
     }
 
+    /// Notes that `bytes` left the local disk since the last measurement.
+    pub fn released(&self, bytes: u64) {
+        let left = |measured: u64| Some(measured.saturating_sub(bytes));
+        // The closure always gives a value.
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+    }
+
+    /// Whether archived records have to leave the local disk now, so that producers need not feel the limit.
+    pub fn needs_room(&self) -> bool {
+        self.limit.is_some_and(|limit| self.bytes() as f64 > EVICT_FROM * limit as f64)
+    }
+
     /// Local bytes as last measured.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -67,7 +94,7 @@ impl HotPressure {
         self.limit
     }
 
-    /// What producers have to be told now.
+    /// What producers have to be told now. Costs one atomic load.
     pub fn now(&self) -> Pressure {
         let Some(limit) = self.limit else { return Pressure::Fine };
         let used = self.bytes() as f64 / limit.max(1) as f64;
@@ -106,6 +133,17 @@ mod tests {
         assert!(matches!(at(900), Pressure::Throttle(half) if (half - 0.5).abs() < 1e-9));
         assert_eq!(at(1000), Pressure::Refuse);
         assert_eq!(at(100), Pressure::Fine);
+        assert!(Pressure::Throttle(0.5).pause() < Pressure::Refuse.pause());
+    }
+
+    #[test]
+    fn archived_records_leave_before_producers_feel_anything() {
+        let hot = HotPressure::new(Some(1000));
+        hot.measure(750, Duration::ZERO);
+        assert_eq!((hot.needs_room(), hot.now()), (true, Pressure::Fine));
+        hot.released(100);
+        assert!(!hot.needs_room());
+        assert!(!HotPressure::new(None).needs_room());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use varve_metadata::{
     model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, Timestamp},
 };
 
-use super::metrics::ArchiverMetrics;
+use super::{metrics::ArchiverMetrics, pressure::HotPressure};
 use crate::{
     layout::Version,
     manifest::{Manifest, ManifestError, RemoteObject, Writer},
@@ -68,6 +68,7 @@ pub(super) struct Tools {
     pub(super) rate: ByteRate,
     pub(super) metrics: ArchiverMetrics,
     pub(super) regular: Duration,
+    pub(super) pressure: Arc<HotPressure>,
 }
 
 /// A partition in the archiver's care.
@@ -103,6 +104,12 @@ impl Tended {
             bytes,
             since.map_or(Duration::ZERO, |since| Duration::from_millis(now.millis().saturating_sub(since.millis()))),
         )
+    }
+
+    /// Whether the local disk holds archived records that may leave it before their time.
+    pub(super) fn may_make_room(&self) -> bool {
+        let (log, end) = (self.local.log(), self.remote.bounds().end);
+        log.local_start() < end.min(log.end().0) && Policy::of(&self.local.topic_config()).may_leave
     }
 
     /// Does what is due; returns when to look again.
@@ -291,10 +298,12 @@ impl Look<'_> {
         let LastStableOffset(stable) = self.tended.local.last_stable_offset();
         let (covered, now) = (self.manifest.end().min(stable), self.now);
         let local = Arc::clone(&self.tended.local);
+        let makes_room = self.policy.may_leave && self.tools.pressure.needs_room();
         let removed = blocking(move || {
             let log = local.log();
             let start = log.start().0;
             let expired = match time.is_some() || bytes.is_some() {
+                _ if makes_room => covered,
                 true => log.expired_below(now, time, bytes, covered).map_err(read_error)?,
                 false => start,
             };
@@ -304,7 +313,9 @@ impl Look<'_> {
         .await?;
         if removed.segments > 0 {
             self.tools.metrics.deleted_local_segments.inc_by(removed.segments.into());
-            self.tended.removed.lock().push((later(self.now, self.config.file_delete_delay), removed));
+            self.tools.pressure.released(removed.bytes);
+            let delay = if makes_room { Duration::ZERO } else { self.config.file_delete_delay };
+            self.tended.removed.lock().push((later(self.now, delay), removed));
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ use varve_metadata::{
 };
 
 use super::{
-    Archiver, ArchiverMetrics, ArchiverOptions, LocalPartition,
+    Archiver, ArchiverMetrics, ArchiverOptions, HotPressure, LocalPartition,
     tend::{TendError, Tended, Tools},
 };
 use crate::{
@@ -159,7 +159,12 @@ fn remote_in(bucket: &Bucket) -> Arc<RemotePartition> {
 }
 
 fn tools() -> Tools {
-    Tools { rate: ByteRate::new(None), metrics: ArchiverMetrics::new(), regular: HOUR }
+    Tools {
+        rate: ByteRate::new(None),
+        metrics: ArchiverMetrics::new(),
+        regular: HOUR,
+        pressure: Arc::new(HotPressure::new(None)),
+    }
 }
 
 struct Rig {
