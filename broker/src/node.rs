@@ -127,6 +127,7 @@ impl Node {
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
+        tasks.spawn(storage.clone().settle(stop.clone()));
         let upkeep_metrics = UpkeepMetrics::new(metrics.registry());
         tasks.spawn(storage.clone().clean_logs(config.cleaner.clone(), upkeep_metrics.clone(), stop.clone()));
         let (logs, settings) = (broker.partitions.clone(), UpkeepSettings::of(&config));
@@ -136,7 +137,10 @@ impl Node {
         tasks.spawn(storage.clone().checkpoint_every(config.logs.recovery_checkpoint_interval, stop.clone()));
 
         if let Some(archive) = archive.as_ref().filter(|_| config.roles.compactor) {
-            archive.compact_in_background(&tasks, &stop);
+            archive.compact_in_background(&metadata, &tasks, &stop);
+        }
+        if let Some(archive) = &archive {
+            archive.started(&metadata, &tasks, &stop);
         }
 
         broker.groups.register(&metrics);

@@ -14,7 +14,7 @@ use std::{
 
 use futures::TryStreamExt;
 use uuid::Uuid;
-use varve_metadata::model::{Offset, PartitionId, PartitionIndex, Timestamp, TopicName};
+use varve_metadata::model::{Offset, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName};
 use varve_tiering::{
     layout::{self, Key, LEAVES, Named, RAW, TABLES, Version},
     manifest::{LeafRef, Manifest, RemoteObject, Removed, RemovedEntry},
@@ -45,20 +45,33 @@ pub struct Swept {
 }
 
 impl Compactor {
-    /// Sweeps the whole bucket once. `now` is compared with the times that manifests and the store state.
+    /// Sweeps the whole bucket once. `now` is compared with the times that manifests and the store state. `topics`: all
+    /// topics of the cluster, asked after the manifests were listed, so that an archive without a topic is one whose topic is
+    /// gone: its manifest says so from now on. `None`: the cluster's metadata cannot be read, and nobody is buried.
     ///
     /// # Errors
     /// [`WorkError`]; what was deleted until then stays deleted, and was to be.
-    pub async fn sweep(&self, now: Timestamp) -> Result<Swept, WorkError> {
+    pub async fn sweep(
+        &self,
+        now: Timestamp,
+        topics: impl Fn() -> Option<HashSet<TopicId>>,
+    ) -> Result<Swept, WorkError> {
         let store = self.partitions.store();
         let candidates =
             candidates(store.bucket(), before(now, self.options.grace)).await.map_err(StoreError::Bucket)?;
         let mut swept = Swept::default();
         let mut marked = Marked::default();
-        for (partition, versions) in store.all_versions().await? {
-            let Some(manifest) = self.newest(partition, &versions).await? else { continue };
-            marked.mark(store, &manifest).await?;
+        let listed = store.all_versions().await?;
+        let topics = topics();
+        for (partition, versions) in listed {
+            let Some(mut manifest) = self.newest(partition, &versions).await? else { continue };
             let handle = self.partitions.get(partition, manifest.topic());
+            let is_gone = topics.as_ref().is_some_and(|topics| !topics.contains(&partition.topic));
+            if is_gone && manifest.deleted_at().is_none() {
+                tracing::warn!(topic = %manifest.topic(), %partition, "the topic of this archive is gone: burying it");
+                manifest = handle.update(|manifest| Ok(manifest.deleted(now))).await.map_err(work_error)?;
+            }
+            marked.mark(store, &manifest).await?;
             swept.removed += self.sweep_removed(&handle, &manifest, now).await?;
             swept.versions += self.prune(&handle, &versions, now).await?;
         }
@@ -115,8 +128,7 @@ impl Compactor {
         let forget = |manifest: &Manifest| Ok(manifest.swept(|removed| ids.contains(&id_of(removed))));
         match handle.update(forget).await {
             Ok(_) => Ok(deleted),
-            Err(UpdateError::Refused(refused)) => Err(WorkError::Refused(refused)),
-            Err(UpdateError::Store(error)) => Err(error.into()),
+            Err(error) => Err(work_error(error)),
         }
     }
 
@@ -171,9 +183,15 @@ impl Compactor {
         let oldest = versions[superseded].0;
         match handle.update(|manifest| Ok(manifest.pruned_below(oldest))).await {
             Ok(newest) => Ok(handle.store().prune(&newest).await?),
-            Err(UpdateError::Refused(refused)) => Err(WorkError::Refused(refused)),
-            Err(UpdateError::Store(error)) => Err(error.into()),
+            Err(error) => Err(work_error(error)),
         }
+    }
+}
+
+fn work_error(error: UpdateError) -> WorkError {
+    match error {
+        UpdateError::Refused(refused) => WorkError::Refused(refused),
+        UpdateError::Store(error) => error.into(),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use varve_metadata::{
     config::{ArchiveFormat, TopicConfig},
-    model::{PartitionId, Timestamp, TopicName},
+    model::{PartitionId, Timestamp, TopicId, TopicName},
 };
 use varve_table::EncodeOptions;
 use varve_tiering::{
@@ -158,14 +158,19 @@ impl Compactor {
     }
 
     /// Looks after the partitions that `assigned` names, until `stop`. Work under way is dropped then; what it uploaded is an
-    /// orphan for the sweep.
-    pub async fn run(&self, assigned: impl Fn() -> Vec<Assigned>, stop: CancellationToken) {
+    /// orphan for the sweep. `topics` as [`Compactor::sweep`] takes them.
+    pub async fn run(
+        &self,
+        assigned: impl Fn() -> Vec<Assigned>,
+        topics: impl Fn() -> Option<HashSet<TopicId>>,
+        stop: CancellationToken,
+    ) {
         let work = async {
             let mut next_sweep = Instant::now() + self.options.sweep_interval;
             loop {
                 self.look_after(assigned()).await;
                 if Instant::now() >= next_sweep {
-                    if let Err(error) = self.sweep(wall_clock()).await {
+                    if let Err(error) = self.sweep(wall_clock(), &topics).await {
                         tracing::warn!(%error, "sweep of the bucket failed, trying again later");
                     }
                     next_sweep = Instant::now() + self.options.sweep_interval;

@@ -9,6 +9,15 @@ use varve_tiering::tier::cold::{ColdBatches, ColdError, ColdPartition};
 use super::{RemoteBatches, RemoteError, RemoteReader};
 
 impl RemoteReader for ColdPartition {
+    fn loaded(&self) -> BoxFuture<'static, Result<(), RemoteError>> {
+        let remote = self.remote().clone();
+        async move {
+            let loaded = remote.loaded().await;
+            loaded.map(drop).map_err(|error| RemoteError::Unavailable(error.to_string()))
+        }
+        .boxed()
+    }
+
     fn bounds(&self) -> Option<(Offset, Offset)> {
         ColdPartition::bounds(self)
     }

@@ -34,7 +34,7 @@ pub use log_dir::LogDirHealth;
 pub use offsets::{OffsetAnswer, OffsetError, OffsetQuestion};
 pub use read::{Isolation, PartitionRead, PartitionReadError, ReadBounds, ReadRequest};
 pub use remote::{RemoteBatches, RemoteError, RemoteReader};
-pub use storage::{Keeper, NoKeeper, Storage, StorageSettings};
+pub use storage::{Keeper, NoKeeper, Storage, StorageSettings, Unsettled};
 pub use table::{LocalTopic, LookupError, Partitions};
 pub use upkeep::{Upkeep, UpkeepMetrics, UpkeepSettings};
 pub use waiters::{Waiter, Watch};

@@ -75,6 +75,11 @@ impl Partition {
     ) -> Result<Option<OffsetAnswer>, OffsetError> {
         let plain = |offset| OffsetAnswer { offset, timestamp: None, leader_epoch: self.epoch_at(offset) };
         let log_start = self.log_start().0;
+        if let (OffsetQuestion::LatestTiered | OffsetQuestion::EarliestPendingUpload, Some(remote)) =
+            (question, self.remote())
+        {
+            remote.loaded().await?;
+        }
         let remote_end = || self.remote().and_then(|remote| remote.bounds()).map(|(_, end)| end);
         let answer = match question {
             OffsetQuestion::Latest => {

@@ -48,6 +48,11 @@ impl RemoteBatches {
 /// Reads the archived part of one partition. Every future runs to its end even if the asker stops waiting: what was
 /// fetched stays in the cache for the next attempt.
 pub trait RemoteReader: Send + Sync + Debug {
+    /// Waits until the archive has been asked once since the start: what is answered from memory is right from then on.
+    fn loaded(&self) -> BoxFuture<'static, Result<(), RemoteError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// First offset in the archive, and the offset behind its last one (both from the cached manifest); `None` while
     /// nothing was archived.
     fn bounds(&self) -> Option<(Offset, Offset)>;

@@ -4,7 +4,7 @@
 //! requests meanwhile go on with the partitions that are in the table.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -30,6 +30,8 @@ const PARALLEL: usize = 8;
 
 /// A partition for which there was no room is tried again after this time.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
+/// Between two tries to open partitions that wait for the archive.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// What the node says about its storage.
 #[derive(Debug, Clone)]
@@ -42,9 +44,13 @@ pub struct StorageSettings {
     pub max_transaction_timeout: Duration,
 }
 
+/// Where the partition's records end cannot be told now: appending could give offsets out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsettled;
+
 /// Who else cares for the partitions of this node: their archive does.
 pub trait Keeper: Send + Sync {
-    /// The log was opened and nobody can use it yet. `is_start`: the node starts, so the partition may be older than its
+    /// The log was opened and nobody can use it yet; with [`Unsettled`] nobody ever does, and it is opened again later. `is_start`: the node starts, so the partition may be older than its
     /// files; what was lost with a disk may be known elsewhere.
     fn opening<'a>(
         &'a self,
@@ -52,7 +58,7 @@ pub trait Keeper: Send + Sync {
         id: PartitionId,
         log: &'a LocalLog,
         is_start: bool,
-    ) -> BoxFuture<'a, ()>;
+    ) -> BoxFuture<'a, Result<(), Unsettled>>;
     /// The partition is complete; requests find it from now on.
     fn opened(&self, partition: &Arc<Partition>, topic: &TopicImage);
     /// The topic's settings or leaders changed.
@@ -66,8 +72,14 @@ pub trait Keeper: Send + Sync {
 pub struct NoKeeper;
 
 impl Keeper for NoKeeper {
-    fn opening<'a>(&'a self, _: &'a TopicImage, _: PartitionId, _: &'a LocalLog, _: bool) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
+    fn opening<'a>(
+        &'a self,
+        _: &'a TopicImage,
+        _: PartitionId,
+        _: &'a LocalLog,
+        _: bool,
+    ) -> BoxFuture<'a, Result<(), Unsettled>> {
+        Box::pin(async { Ok(()) })
     }
     fn opened(&self, _: &Arc<Partition>, _: &TopicImage) {}
     fn altered(&self, _: &Arc<Partition>, _: &TopicImage) {}
@@ -90,6 +102,8 @@ pub struct Storage {
     shown: Mutex<Option<Arc<ClusterImage>>>,
     /// Partitions that a full disk kept from opening, and whether they were there when the node started.
     waiting: parking_lot::Mutex<Vec<(PartitionId, bool)>>,
+    /// Partitions to be opened once more is known about them.
+    unsettled: parking_lot::Mutex<HashSet<PartitionId>>,
 }
 
 impl std::fmt::Debug for Storage {
@@ -130,6 +144,7 @@ impl Storage {
             keeper,
             shown: Mutex::new(None),
             waiting: Default::default(),
+            unsettled: parking_lot::Mutex::default(),
         }))
     }
 
@@ -258,6 +273,25 @@ impl Storage {
         *shown = Some(image.clone());
     }
 
+    /// Opens partitions for which the archive could not be asked, as soon as it can, until `stop` is cancelled.
+    pub async fn settle(self: Arc<Storage>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(SETTLE_EVERY) => {}
+            }
+            if self.unsettled.lock().is_empty() {
+                continue;
+            }
+            let shown = self.shown.lock().await;
+            let Some(image) = shown.as_ref() else { continue };
+            let waiting = std::mem::take(&mut *self.unsettled.lock());
+            let topic = |id: PartitionId| Some((image.topic_by_id(id.topic)?.clone(), id.index));
+            let open = |(topic, index)| self.open_partition(topic, index, true);
+            stream::iter(waiting.into_iter().filter_map(topic)).for_each_concurrent(PARALLEL, open).await;
+        }
+    }
+
     /// Numbers of the topic's partitions that have a replica here.
     fn ours<'a>(&'a self, topic: &'a TopicImage) -> impl Iterator<Item = PartitionIndex> + 'a {
         let numbered = topic.partitions.iter().zip(0..);
@@ -308,7 +342,10 @@ impl Storage {
                 return self.partitions.insert_offline(id, &topic.name, topic.internal);
             }
         };
-        self.keeper.opening(&topic, id, &log, is_start).await;
+        if self.keeper.opening(&topic, id, &log, is_start).await == Err(Unsettled) {
+            self.unsettled.lock().insert(id);
+            return self.partitions.insert_offline(id, &topic.name, topic.internal);
+        }
         let partition = Partition::new(id, topic.name.clone(), log, dir.health.clone(), image.leader_epoch);
         self.keeper.opened(&partition, &topic);
         self.partitions.insert(partition, topic.internal);

@@ -1,7 +1,7 @@
 //! A whole node and its archive, through restarts and with a bucket that comes and goes.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,12 +9,20 @@ use std::{
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        CreateTopicsRequest,
+        CreateTopicsRequest, DeleteTopicsRequest, OffsetForLeaderEpochRequest,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
+        offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
     },
     protocol::StrBytes,
 };
 use varve_metadata::model::TopicId;
+use varve_tiering::{
+    layout::Version,
+    tier::{
+        bucket::{Bucket, BucketMetrics, BucketOptions},
+        manifests::ManifestStore,
+    },
+};
 
 use super::{
     LogLevels,
@@ -47,6 +55,7 @@ impl Home {
             "listeners=PLAINTEXT://127.0.0.1:0".to_owned(),
             "varve.http.listener=".to_owned(),
             "log.retention.check.interval.ms=100".to_owned(),
+            "remote.log.manager.task.interval.ms=100".to_owned(),
             "varve.object.store.request.attempts=1".to_owned(),
         ];
         let overrides = own.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())).collect();
@@ -111,12 +120,12 @@ async fn read_all(client: &mut Client, topic: TopicId, from: u64) -> Vec<(u64, S
     }
 }
 
-/// Segments that hold two of the records of [`large`], and leave the local disk once they are archived.
+/// Segments that hold two of the records of [`large`] and leave the local disk once they are archived.
 const EAGER: &[(&str, &str)] =
-    &[("segment.bytes", "40000"), ("local.retention.ms", "1"), ("file.delete.delay.ms", "0"), ("retention.ms", "-1")];
+    &[("segment.bytes", "1048576"), ("local.retention.ms", "1"), ("file.delete.delay.ms", "0"), ("retention.ms", "-1")];
 
 fn large(number: usize) -> String {
-    format!("{number:016}").repeat(1000)
+    format!("{number:016}").repeat(25_000)
 }
 
 /// Appends `numbers` and returns once all but the newest lie in the archive alone.
@@ -133,15 +142,10 @@ fn expected(numbers: std::ops::Range<usize>) -> Vec<(u64, String)> {
     numbers.map(|number| (number as u64, large(number))).collect()
 }
 
-#[expect(dead_code, reason = "for tests to come")]
-fn is_there(path: &Path) -> bool {
-    path.exists()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn producers_feel_a_bucket_that_is_away_before_the_disk_is_full_and_lose_nothing() {
     let home = Home::new();
-    let node = home.start(&["varve.local.max.bytes=1000000"]).await;
+    let node = home.start(&["varve.local.max.bytes=40000000"]).await;
     let mut client = Client::to(node.address()).await;
     let topic = create_topic(&mut client, EAGER).await;
     fill_archive(&mut client, topic, 0..4).await;
@@ -164,7 +168,7 @@ async fn producers_feel_a_bucket_that_is_away_before_the_disk_is_full_and_lose_n
         throttled += usize::from(pause > 0);
         if pause == 0 {
             // As a producer that shares its node with others: the limit is looked at twice a second.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     assert_eq!(refused.error_code, ResponseError::KafkaStorageError.code());
@@ -183,4 +187,155 @@ async fn producers_feel_a_bucket_that_is_away_before_the_disk_is_full_and_lose_n
     assert_eq!(base, next as i64);
     assert_eq!(read_all(&mut client, topic, 0).await, expected(0..next + 1));
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn right_after_a_restart_the_archive_answers_before_it_was_looked_at() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, EAGER).await;
+    fill_archive(&mut client, topic, 0..7).await;
+    let tiered = list_offset(&mut client, 9, -5).await.offset;
+    assert!(tiered >= 4);
+    node.stop().await;
+    // First looks are far away: what is asked now is found by asking alone.
+    let node = home.start(&["remote.log.manager.task.interval.ms=3600000"]).await;
+    let mut client = Client::to(node.address()).await;
+    assert_eq!(list_offset(&mut client, 9, -5).await.offset, tiered);
+    assert_eq!(list_offset(&mut client, 9, -2).await.offset, 0);
+    assert_eq!(read_all(&mut client, topic, 0).await, expected(0..7));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_disk_goes_on_where_the_archive_ends_and_knows_its_epochs() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, EAGER).await;
+    fill_archive(&mut client, topic, 0..7).await;
+    let archived = list_offset(&mut client, 9, -5).await.offset as usize + 1;
+    node.stop().await;
+    std::fs::remove_dir_all(home.path("log")).unwrap();
+    for round in 0..2 {
+        let node = home.start(&["remote.log.manager.task.interval.ms=3600000"]).await;
+        let mut client = Client::to(node.address()).await;
+        let end = archived + round;
+        assert_eq!(list_offset(&mut client, 9, -1).await.offset, end as i64);
+        assert_eq!(read_all(&mut client, topic, 0).await, expected(0..end));
+        // A consumer that read the last archived record, in epoch 0, is told that it did not diverge.
+        let asked = OffsetForLeaderPartition::default().with_current_leader_epoch(-1).with_leader_epoch(0);
+        let name = StrBytes::from_static_str("t").into();
+        let asked = OffsetForLeaderTopic::default().with_topic(name).with_partitions(vec![asked]);
+        let request = OffsetForLeaderEpochRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
+        let answer = client.ask(4, &request).await.topics.remove(0).partitions.remove(0);
+        assert_eq!((answer.error_code, answer.leader_epoch, answer.end_offset), (0, 0, end as i64));
+        let mut fetch = fetch_request(12, ("t", topic), &[(0, archived as i64 - 1)]).with_max_wait_ms(5000);
+        fetch.topics[0].partitions[0].last_fetched_epoch = 0;
+        let answer = client.ask(12, &fetch).await.responses.remove(0).partitions.remove(0);
+        assert_eq!((answer.error_code, answer.diverging_epoch.epoch), (0, -1));
+        let answer = produce(&mut client, 9, ("t", topic), 0, records(&[&large(end)])).await;
+        assert_eq!((answer.error_code, answer.base_offset), (0, end as i64));
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_whose_topic_was_deleted_right_before_a_crash_is_buried() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, EAGER).await;
+    fill_archive(&mut client, topic, 0..7).await;
+    node.stop().await;
+    // A node that deletes the topic and does not come to tell the bucket.
+    let node = home.start(&["remote.log.storage.system.enable=false"]).await;
+    let mut client = Client::to(node.address()).await;
+    let request = DeleteTopicsRequest::default()
+        .with_topic_names(vec![StrBytes::from_static_str("t").into()])
+        .with_timeout_ms(9000);
+    assert_eq!(client.ask(5, &request).await.responses[0].error_code, 0);
+    node.stop().await;
+    let url = format!("file://{}", home.path("archive").display());
+    let bucket = Bucket::open(&url, BucketOptions::default(), BucketMetrics::new()).await.unwrap();
+    let manifests = ManifestStore::new(bucket);
+    let is_buried = async || {
+        let (partition, _) = manifests.partitions().await.unwrap().pop_first().unwrap();
+        assert_eq!(partition.topic, topic);
+        manifests.load(partition, Version::NONE).await.unwrap().unwrap().deleted_at().is_some()
+    };
+    assert!(!is_buried().await);
+    let node = home.start(&[]).await;
+    eventually("the manifest says that the topic is gone", is_buried).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_without_its_bucket_and_archives_once_it_is_there() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, EAGER).await;
+    fill_archive(&mut client, topic, 0..7).await;
+    let tiered = list_offset(&mut client, 9, -5).await.offset;
+    node.stop().await;
+    let (mark, aside) = (home.path("archive/cluster.json"), home.path("cluster.json"));
+    std::fs::rename(&mark, &aside).unwrap();
+    std::fs::create_dir(&mark).unwrap();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    // Hot data is served and grows; nothing goes up.
+    assert_eq!(read_all(&mut client, topic, tiered as u64 + 1).await.len(), 7 - tiered as usize - 1);
+    for number in 7..12 {
+        assert_eq!(produce(&mut client, 9, ("t", topic), 0, records(&[&large(number)])).await.error_code, 0);
+    }
+    assert_eq!(list_offset(&mut client, 9, -5).await.offset, tiered);
+    std::fs::remove_dir(&mark).unwrap();
+    std::fs::rename(&aside, &mark).unwrap();
+    eventually("new records go up", async || list_offset(&mut client, 9, -5).await.offset > tiered).await;
+    assert_eq!(read_all(&mut client, topic, 0).await, expected(0..12));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_disk_and_its_bucket_a_partition_waits_and_gives_no_offset_twice() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, EAGER).await;
+    fill_archive(&mut client, topic, 0..7).await;
+    let archived = list_offset(&mut client, 9, -5).await.offset + 1;
+    node.stop().await;
+    std::fs::remove_dir_all(home.path("log")).unwrap();
+    let (mark, aside) = (home.path("archive/cluster.json"), home.path("cluster.json"));
+    std::fs::rename(&mark, &aside).unwrap();
+    std::fs::create_dir(&mark).unwrap();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let refused = produce(&mut client, 9, ("t", topic), 0, records(&["x"])).await;
+    assert_eq!(refused.error_code, ResponseError::KafkaStorageError.code());
+    std::fs::remove_dir(&mark).unwrap();
+    std::fs::rename(&aside, &mark).unwrap();
+    let mut base = -1;
+    eventually("the partition is back", async || {
+        let answer = produce(&mut client, 9, ("t", topic), 0, records(&["x"])).await;
+        base = answer.base_offset;
+        answer.error_code == 0
+    })
+    .await;
+    assert_eq!(base, archived);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bucket_of_another_cluster_is_refused_with_both_names() {
+    let home = Home::new();
+    home.start(&[]).await.stop().await;
+    std::fs::remove_dir_all(home.path("metadata")).unwrap();
+    std::fs::remove_dir_all(home.path("log")).unwrap();
+    let refused = home.try_start(&[]).await.unwrap_err();
+    let chain = std::iter::successors(Some(&refused as &dyn std::error::Error), |error| error.source());
+    let told: Vec<String> = chain.map(ToString::to_string).collect();
+    assert!(told.iter().any(|line| line.contains("belongs to cluster")), "{told:?}");
 }

@@ -335,3 +335,17 @@ async fn retention_moves_the_log_start_and_the_sweep_takes_the_objects() {
     assert!(process.sweep(later(3)).await);
     assert_eq!(world.stored().await, BTreeSet::new());
 }
+
+#[tokio::test]
+async fn an_archive_without_a_topic_is_buried_but_not_while_the_metadata_cannot_be_read() {
+    let mut world = World::new(51, DELETE).await;
+    world.grow(3).await;
+    let process = world.process(Fuse::never());
+    process.compactor.sweep(later(0), || None).await.unwrap();
+    process.compactor.sweep(later(0), || Some([world.partition.topic].into())).await.unwrap();
+    assert_eq!(process.handle.refresh().await.unwrap().deleted_at(), None);
+    process.compactor.sweep(later(0), || Some([].into())).await.unwrap();
+    assert!(process.handle.refresh().await.unwrap().deleted_at().is_some());
+    process.compactor.sweep(later(3), || Some([].into())).await.unwrap();
+    assert_eq!(world.stored().await, BTreeSet::new());
+}

@@ -321,7 +321,7 @@ impl Process {
 
     pub(super) async fn sweep(&self, now: Timestamp) -> bool {
         tokio::select! {
-            swept = self.compactor.sweep(now) => {
+            swept = self.compactor.sweep(now, || None) => {
                 swept.unwrap();
                 true
             }

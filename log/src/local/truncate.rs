@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use varve_metadata::model::{Offset, Timestamp};
+use varve_metadata::model::{LeaderEpoch, Offset, Timestamp};
 
 use super::{
     active::ActiveSegment,
     epochs_file,
     error::{ReadError, RollError},
     files::{SegmentFiles, TXN_INDEX},
+    leader_epochs::EpochCache,
     log::{LocalLog, Writer},
     open::load_producers,
     producer_state::ProducerState,
@@ -88,6 +89,29 @@ impl LocalLog {
         writer.txn_index = TxnIndex::open(path, base)?;
         view.first_unstable = writer.producers.first_unstable();
         self.recovery_point.fetch_min(end.get(), Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Puts `known` epochs of what lies before the local log, oldest first, in front of those that the log knows itself: from
+    /// then on it answers for them, also after a restart.
+    ///
+    /// # Errors
+    /// [`RollError::Storage`]: they are known until the log is closed, and not on disk.
+    pub fn learn_epochs(&self, known: &[(LeaderEpoch, Offset)]) -> Result<(), RollError> {
+        let _writer = self.writer.lock();
+        let mut view = self.view.write();
+        let own = view.epochs.entries().to_vec();
+        let first = own.first().copied();
+        let is_before = |(epoch, start): &&(LeaderEpoch, Offset)| {
+            first.is_none_or(|(first_epoch, first_start)| *epoch < first_epoch && *start < first_start)
+        };
+        let mut epochs = EpochCache::default();
+        for (epoch, start) in known.iter().filter(is_before).chain(&own) {
+            epochs.assign(*epoch, *start);
+        }
+        epochs.truncate_from_start(view.log_start);
+        view.epochs = epochs;
+        epochs_file::write(&self.dir, &view.epochs)?;
         Ok(())
     }
 

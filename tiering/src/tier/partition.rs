@@ -12,7 +12,7 @@ use uuid::Uuid;
 use varve_metadata::model::{LogStartOffset, Offset, PartitionId, Timestamp, TopicName};
 
 use super::{
-    bucket::Bucket,
+    bucket::{Bucket, BucketError},
     manifests::{ManifestStore, StoreError},
 };
 use crate::{
@@ -59,10 +59,15 @@ pub struct RemotePartition {
     partition: PartitionId,
     topic: TopicName,
     current: RwLock<Known>,
+    /// The newest version that a listing of all partitions named, and when.
+    listed: Mutex<Option<(Version, Asked)>>,
     /// Held while publishing: writers of one process queue here instead of racing in the bucket.
     writing: tokio::sync::Mutex<()>,
     changed: watch::Sender<Version>,
 }
+
+/// When the bucket was asked, by both clocks.
+type Asked = (Instant, SystemTime);
 
 #[derive(Clone)]
 struct Known {
@@ -88,6 +93,7 @@ impl RemotePartition {
             partition,
             topic,
             current: RwLock::new(Known { manifest, confirmed: None }),
+            listed: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
             changed: watch::Sender::new(Version::NONE),
         }
@@ -150,12 +156,33 @@ impl RemotePartition {
         Ok(self.learn(newer.map(Arc::new), asked))
     }
 
+    /// A listing of all partitions, begun at `asked`, named `newest` as this one's newest version, or had none
+    /// ([`Version::NONE`]): it need not be listed again.
+    pub fn listed(&self, newest: Version, asked: (Instant, SystemTime)) {
+        if self.is_loaded() {
+        } else if newest == Version::NONE {
+            self.learn(None, asked);
+        } else {
+            *self.listed.lock() = Some((newest, asked));
+        }
+    }
+
     /// The newest manifest, asking the bucket only if it was never asked.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn loaded(&self) -> Result<Arc<Manifest>, StoreError> {
-        if self.is_loaded() { Ok(self.manifest()) } else { self.refresh().await }
+        if self.is_loaded() {
+            return Ok(self.manifest());
+        }
+        let listed = *self.listed.lock();
+        let Some((version, asked)) = listed else { return self.refresh().await };
+        match self.store.read(self.partition, version).await {
+            Ok(manifest) => Ok(self.learn(Some(Arc::new(manifest)), asked)),
+            // Pruned since the listing.
+            Err(StoreError::Bucket(BucketError::NotFound(_))) => self.refresh().await,
+            Err(error) => Err(error),
+        }
     }
 
     /// Derives a change from the newest manifest and publishes it; derives it anew whenever somebody else was first.

@@ -12,7 +12,7 @@ use varve_metadata::model::{LeaderEpoch, Offset};
 
 use super::{
     bucket::{Bucket, BucketError, BucketMetrics, BucketOptions},
-    cluster::{ClusterError, claim_bucket, read_cluster},
+    cluster::{Claim, ClusterError, claim_bucket, read_cluster},
     conformance,
     manifests::ManifestStore,
     partition::{RemotePartition, UpdateError},
@@ -69,6 +69,16 @@ async fn a_bucket_belongs_to_one_cluster() {
     claim_bucket(&bucket, "one").await.unwrap();
     assert_eq!(claim_bucket(&bucket, "one").await.unwrap().cluster_id, "one");
     assert!(matches!(claim_bucket(&bucket, "two").await, Err(ClusterError::Foreign { .. })));
+}
+
+#[tokio::test]
+async fn a_claim_is_settled_once_and_a_foreign_bucket_stays_foreign() {
+    let bucket = Bucket::memory();
+    let (mine, theirs) = (Claim::new(bucket.clone(), "one"), Claim::new(bucket.clone(), "two"));
+    assert!(!mine.is_ours());
+    mine.ours().await.unwrap();
+    let refused = theirs.ours().await.unwrap_err();
+    assert!(mine.is_ours() && !theirs.is_ours() && !refused.is_weather());
 }
 
 #[tokio::test]

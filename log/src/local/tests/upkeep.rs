@@ -219,7 +219,10 @@ fn truncation_forgets_records_epochs_and_producers_behind_the_cut() {
     assert_eq!(appended.base, at(2));
     drop(log.truncate_fully(at(50), at(10)).unwrap());
     assert_eq!((log.start().0, log.local_start(), log.end().0), (at(10), at(50), at(50)));
+    log.learn_epochs(&[(LeaderEpoch(0), at(0)), (LeaderEpoch(2), at(20))]).unwrap();
     log.append(&batch(&["y"]), in_epoch(7)).unwrap();
+    assert_eq!(log.end_of_epoch(LeaderEpoch(0)), Some((LeaderEpoch(0), at(20))));
+    assert_eq!(log.end_of_epoch(LeaderEpoch(3)), Some((LeaderEpoch(2), at(50))));
     drop(log);
     let (log, _) = fixture.crashed();
     assert_eq!(all(&log), values(&[(50, "y")]));

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     layout::Version,
     tier::{
+        cluster::Claim,
         partition::{RemotePartition, UpdateError},
         upload::ByteRate,
         wall_clock,
@@ -53,6 +54,8 @@ pub struct ArchiverOptions {
     pub check_interval: Duration,
     /// Bytes of local log that all partitions together may have.
     pub hot_limit: Option<u64>,
+    /// Asked before the first upload; `None`: the bucket is ours.
+    pub claim: Option<Arc<Claim>>,
     /// The wall clock.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -64,6 +67,7 @@ impl Default for ArchiverOptions {
             upload_rate: None,
             check_interval: Duration::from_secs(5 * 60),
             hot_limit: None,
+            claim: None,
             clock: Arc::new(wall_clock),
         }
     }
@@ -108,6 +112,7 @@ impl Archiver {
             metrics,
             regular: options.check_interval,
             pressure: Arc::new(HotPressure::new(options.hot_limit)),
+            claim: options.claim,
         };
         let shared = Arc::new(Shared {
             schedule: Mutex::default(),
@@ -264,7 +269,7 @@ impl Shared {
             Work::Bury(remote) => match self.bury(remote).await {
                 // Nothing is left to do, as after a look that finds the topic deleted.
                 Ok(()) => Err(TendError::Deleted),
-                Err(error) => Err(TendError::from(error)),
+                Err(error) => Err(error),
             },
         };
         let again = match outcome {
@@ -302,8 +307,9 @@ impl Shared {
         pause.mul_f64(0.5 + random() / 2.0)
     }
 
-    async fn bury(&self, remote: &RemotePartition) -> Result<(), UpdateError> {
-        let manifest = remote.refresh().await?;
+    async fn bury(&self, remote: &RemotePartition) -> Result<(), TendError> {
+        self.tools.check_claim().await?;
+        let manifest = remote.refresh().await.map_err(UpdateError::Store)?;
         if manifest.version() != Version::NONE && manifest.deleted_at().is_none() {
             let now = (self.clock)();
             remote.update(|manifest| Ok(manifest.deleted(now))).await?;

@@ -15,6 +15,7 @@ use crate::{
     manifest::{Manifest, ManifestError, RemoteObject, Writer},
     plan::{self, Policy},
     tier::{
+        cluster::{Claim, ClusterError},
         manifests::StoreError,
         partition::{RemotePartition, UpdateError},
         upload::{ByteRate, Part, UploadError, upload},
@@ -55,6 +56,9 @@ pub(super) enum TendError {
     /// The manifest cannot be read or published now.
     #[error("manifest")]
     Manifest(#[from] UpdateError),
+    /// The bucket is another cluster's, or does not say whose it is.
+    #[error("nothing is uploaded")]
+    Claim(#[source] Arc<ClusterError>),
     /// A segment cannot go up.
     #[error("upload")]
     Upload(#[from] UploadError),
@@ -69,6 +73,17 @@ pub(super) struct Tools {
     pub(super) metrics: ArchiverMetrics,
     pub(super) regular: Duration,
     pub(super) pressure: Arc<HotPressure>,
+    pub(super) claim: Option<Arc<Claim>>,
+}
+
+impl Tools {
+    /// Nothing is written to a bucket that is not ours for sure.
+    pub(super) async fn check_claim(&self) -> Result<(), TendError> {
+        match &self.claim {
+            Some(claim) => claim.ours().await.map_err(TendError::Claim),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A partition in the archiver's care.
@@ -194,6 +209,7 @@ impl Look<'_> {
 
     async fn upload_one(&mut self, segment: SealedSegment) -> Result<(), TendError> {
         let start = self.log().start().0;
+        self.tools.check_claim().await?;
         self.claim().await?;
         if start > self.manifest.end() {
             // Nothing of what lies before was archived or ever will be.
@@ -360,6 +376,7 @@ impl TendError {
     pub(super) fn is_weather(&self) -> bool {
         match self {
             TendError::Deposed | TendError::Deleted | TendError::LocalLogLost { .. } => false,
+            TendError::Claim(error) => error.is_weather(),
             TendError::Upload(UploadError::Damaged { .. }) => false,
             TendError::Manifest(UpdateError::Store(StoreError::Format { .. })) => false,
             TendError::Manifest(_) | TendError::Upload(_) | TendError::Local(_) => true,

@@ -164,6 +164,7 @@ fn tools() -> Tools {
         metrics: ArchiverMetrics::new(),
         regular: HOUR,
         pressure: Arc::new(HotPressure::new(None)),
+        claim: None,
     }
 }
 
