@@ -11,7 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use varve_log::local::{AbortedTxn, OffsetAndTimestamp};
+use varve_log::{
+    format::BatchHeader,
+    local::{AbortedTxn, OffsetAndTimestamp},
+};
 use varve_metadata::model::{LeaderEpoch, Offset, Timestamp};
 use varve_table::Recompression;
 
@@ -222,6 +225,10 @@ impl ColdPartition {
             if whole {
                 self.set_bookmark(key, picked.end, picked.position);
             }
+            let picked = match read.is_empty() && picked.bytes.len() > max_bytes {
+                true => self.compressed_again(&part, &opened, picked, bound).await?,
+                false => picked,
+            };
             if !picked.bytes.is_empty() {
                 if read.is_empty() {
                     self.reader.metrics().first_batch(source, started.elapsed());
@@ -271,6 +278,26 @@ impl ColdPartition {
         }
         let (run, source) = self.reader.run_from(part, opened, at, wanted as u64, recompression).await?;
         Ok((run, source, false))
+    }
+
+    /// The one batch that was `picked`, as its producer compressed it, if that is smaller: uncompressed it exceeds what the
+    /// client asked for, and may exceed what it can take in at all, though it once sent it.
+    async fn compressed_again(
+        &self,
+        part: &Part,
+        opened: &Opened,
+        picked: select::Picked,
+        bound: Offset,
+    ) -> Result<select::Picked, ColdError> {
+        let corrupt = |error| ColdError::corrupt(&part.key, error);
+        if !opened.decodes() || self.recompression() == Recompression::Producer {
+            return Ok(picked);
+        }
+        let base = BatchHeader::parse(&picked.bytes).map_err(corrupt)?.base_offset.max(part.object.base);
+        let (run, _) = self.reader.run_from(part, opened, base, 0, Recompression::Producer).await?;
+        let again = select::pick(&run, 0, base, bound, 0, true).map_err(corrupt)?;
+        let smaller = again.end == picked.end && again.bytes.len() < picked.bytes.len();
+        Ok(if smaller { select::Picked { bytes: again.bytes, ..picked } } else { picked })
     }
 
     /// Has the next `ahead` units fetched, as far as the budget allows. The first of them is looked for in this object

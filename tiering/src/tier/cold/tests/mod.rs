@@ -91,6 +91,25 @@ async fn a_read_keeps_to_its_bounds() {
 }
 
 #[tokio::test]
+async fn a_batch_that_is_larger_than_asked_for_once_uncompressed_comes_as_its_producer_compressed_it() {
+    let mut archive = Archive::new(&bucket(&Steering::default()));
+    for _ in 0..3 {
+        archive.append(Codec::Zstd, None, false, 100, 10_000);
+    }
+    let object = archive.upload(300).await;
+    archive.convert(&[object]).await;
+    let partition = reader(small()).await.partition(archive.remote.clone());
+    for from in [0, 150] {
+        let read = partition.read(offset(from), offset(300), 100_000).await.unwrap();
+        let sent = archive.bytes(from / 100 * 100, from / 100 * 100 + 100);
+        assert!(read.len() <= 100_000 && sent.len() < 100_000, "{} bytes of {}", read.len(), sent.len());
+        assert_eq!((contents(&read.pieces.concat()), read.end.get()), (contents(&sent), from / 100 * 100 + 100));
+    }
+    let roomy = partition.read(offset(0), offset(300), 2 << 20).await.unwrap();
+    assert!(roomy.len() > 1 << 20, "what fits is given out uncompressed");
+}
+
+#[tokio::test]
 async fn all_who_ask_for_the_same_share_one_fetch() {
     let steering = Steering::default();
     let archive = two_objects(&steering, false).await;
