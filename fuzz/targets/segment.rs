@@ -144,5 +144,5 @@ fn request(log: &LocalLog, now: Timestamp) -> CleanRequest {
         index_bytes: 1 << 20,
         delete_retention: Duration::from_secs(60),
     };
-    CleanRequest { checkpoint: None, stable: log.end().0, limits, memory_bytes: 1 << 16, border: None, unheard_from: None, now }
+    CleanRequest { checkpoint: None, stable: log.end().0, limits, memory_bytes: 1 << 16, border: None, unheard_from: Offset::MAX, now }
 }
