@@ -104,7 +104,7 @@ fn cut_txn_index(files: &SegmentFiles, end: Offset) -> io::Result<()> {
     if cut.is_err() { files::delete(&path) } else { Ok(()) }
 }
 
-/// Reads the headers of a segment whose batches are known to hold, for its indexes.
+/// Reads the headers of a segment whose batches are taken to hold, for its indexes. Fails on one that its indexes cannot name.
 pub(super) fn walk(files: SegmentFiles, config: &LogConfig, now: Timestamp) -> io::Result<Segment> {
     let mut active = ActiveSegment::open(files)?;
     let file = Arc::clone(&active.file);
@@ -112,6 +112,9 @@ pub(super) fn walk(files: SegmentFiles, config: &LogConfig, now: Timestamp) -> i
     let mut end = active.base();
     for batch in HeaderScan::new(&file, 0, limit).with_chunk(CHUNK) {
         let header = batch.map_err(invalid)?.header;
+        if !follows(&header, end, active.base()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a batch's offsets are not those of its segment"));
+        }
         active.note(&header, config, now);
         end = header.next_offset();
     }

@@ -91,6 +91,21 @@ fn damaged_or_missing_indexes_cost_time_but_no_record() {
 }
 
 #[test]
+fn a_sealed_segment_with_an_offset_that_is_not_its_own_is_refused_when_its_index_is_made_anew() {
+    let fixture = Fixture::new();
+    filled(&fixture).close().unwrap();
+    let name = fixture.path().join("00000000000000000000.log");
+    let mut bytes = fs::read(&name).unwrap();
+    bytes[..8].copy_from_slice(&(1_u64 << 40).to_be_bytes());
+    fs::write(name, bytes).unwrap();
+    fs::remove_file(fixture.path().join("00000000000000000000.index")).unwrap();
+    let start = RecoveryStart { clean: true, recovery_point: at(10), log_start: at(0) };
+    let opened = LocalLog::open(fixture.path(), Arc::new(fixture.config.clone()), start, ms(NOW));
+    let Err(OpenError::Storage(error)) = opened else { panic!("an offset beyond its segment") };
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[test]
 fn a_damaged_active_index_is_noticed() {
     let fixture = Fixture::new().with(|config| config.index_interval_bytes = 0);
     let log = filled(&fixture);
