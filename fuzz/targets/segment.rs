@@ -103,7 +103,7 @@ fn read(log: &LocalLog, checked: bool) {
             Ok(slice) if slice.len > 0 => slice,
             // Known and open: a base offset lies outside of its batch's CRC, so a flipped one can take a segment's offsets
             // into the next one's; recovery does not compare the two, and the reader is told "out of range".
-            Err(ReadError::OutOfRange { .. }) => break,
+            Err(varve_log::local::ReadError::OutOfRange { .. }) => break,
             Err(error) if checked => panic!("{error:?}"),
             _ => break,
         };
