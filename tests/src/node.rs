@@ -28,14 +28,14 @@ pub struct Node {
 /// The binary under test, built by Cargo beside the test.
 ///
 /// # Errors
-/// It is not there: `cargo test --workspace` builds it, `cargo test -p varve-tests` alone does not.
+/// It is not there: `cargo xtask test` builds it, `cargo test -p varve-tests` alone does not.
 pub fn binary() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("VARVE_BINARY") {
         return Ok(given.into());
     }
     let test = std::env::current_exe()?;
     let beside = test.ancestors().find(|folder| folder.join("varve").is_file());
-    Ok(beside.context("the varve binary is not built: cargo build, then test again")?.join("varve"))
+    Ok(beside.context("the varve binary is not built: cargo build --package varve-broker, then test again")?.join("varve"))
 }
 
 /// The binary under test as a command, without the variables of this test, which it would take for settings of its own.
@@ -64,10 +64,6 @@ impl Node {
         let from = output.metadata()?.len();
         let mut command = varve()?;
         command.current_dir(folder).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // What steers the tests is no setting of the node.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VARVE_")) {
-            command.env_remove(name);
-        }
         let ports = ["listeners=PLAINTEXT://127.0.0.1:0", "varve.http.listener=127.0.0.1:0"];
         for line in ports.iter().chain(overrides) {
             command.args(["--override", line]);

@@ -14,6 +14,11 @@ const FUZZ_SECONDS: u32 = 15;
 /// Installs the tools and runs all tests of the workspace, then each fuzz target for a short time.
 pub(crate) fn run(filters: &[String]) -> Result<()> {
     let tools = tools::install()?;
+    // The black-box tests start the binary, which `cargo test` does not build for a package other than their own.
+    // Naming the tests too keeps one set of features, and so one build of each dependency.
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--bins", "--tests", "--locked"]);
+    run_command(build)?;
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--locked"]).args(filters).env("VARVE_TEST_TOOLS", &tools);
     run_command(tests)?;
