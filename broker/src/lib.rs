@@ -1,6 +1,6 @@
 //! Kafka's protocol and promises, served from the local log and the archive.
 //!
-//! Owns: the wire ([`wire`]), the partitions a node leads ([`partition`]), groups, and the server that ties them to
+//! Owns: the wire (`wire`), the partitions a node leads ([`partition`]), groups, and the server that ties them to
 //! sockets, disk and bucket ([`server`]).
 //! Promises: no byte from a socket panics the node or makes it reserve memory beyond its limits; requests of one
 //! connection are answered in order.

@@ -1,4 +1,4 @@
-//! Formatting, lints, floors, licences.
+//! Formatting, lints, floors, documentation, licences.
 
 use anyhow::Result;
 
@@ -18,6 +18,10 @@ pub(crate) fn run() -> Result<()> {
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]);
     run_command(clippy)?;
+    let mut documentation = cargo();
+    documentation.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+    documentation.env("RUSTDOCFLAGS", "--deny warnings");
+    run_command(documentation)?;
     // Advisories need a database from the network; licences, bans and sources do not.
     let mut deny = command(&tools.join("bin/cargo-deny").to_string_lossy());
     deny.args(["--locked", "check", "bans", "licenses", "sources"]);

@@ -6,7 +6,7 @@
 //!
 //! A connection reads one frame, has it answered, writes the answer, and only then looks at the next one, as Kafka
 //! does: a client may send several requests ahead, they wait in the socket. Memory for requests being read or
-//! answered comes out of one [`budget`]; a reader that is slow to take its answer holds nobody but itself up.
+//! answered comes out of one budget (`budget`); a reader that is slow to take its answer holds nobody but itself up.
 
 #[cfg(test)]
 mod archive_test;
