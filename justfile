@@ -1,17 +1,32 @@
-# One command each; the logic is in xtask.
+# One command each; the logic is in xtask. Without just, type the line that stands below a name.
 
-# Formatting, lints, floors, licences
-check:
-    cargo xtask check
+# What there is
+default:
+    @just --list --unsorted
 
-# Everything that tests need, then every test
+# A node on loopback, with its data in ./varve-data
+run *ARGS:
+    cargo run --release -- {{ARGS}}
+
+# Everything that tests need, then every test, or those that match
 test *FILTERS:
     cargo xtask test {{FILTERS}}
+
+# Formatting, floors, lints, documentation, licences
+check:
+    cargo xtask check
 
 # One fuzz target (all when absent) for a bounded time
 fuzz TARGET="" SECONDS="60":
     cargo xtask fuzz {{TARGET}} --seconds {{SECONDS}}
 
-# Apache Kafka and Varve side by side
+# Apache Kafka and Varve side by side; the report goes to bench/results
 bench *ARGS:
+    cargo xtask tools
+    cargo build --release
     cargo run --release --package varve-bench -- {{ARGS}}
+
+# docs/configuration.md from the definitions
+docs:
+    cargo run --quiet -- config docs > docs/.configuration.md
+    mv docs/.configuration.md docs/configuration.md
