@@ -29,9 +29,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filters: Vec<String>,
     },
-    /// Formatting, lints, floors, licences and generated documents
+    /// Formatting, floors, lints, documentation, licences
     Check,
-    /// An import that points up the house fails (docs: style, floors)
+    /// Fails where an import points up the house (ARCHITECTURE.md) or a pure room does IO
     Floors,
     /// Fuzzes one target, or each in turn, for a bounded time from the corpus in fuzz/corpus
     Fuzz {

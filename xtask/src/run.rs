@@ -13,10 +13,11 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace's root")
 }
 
-/// Runs `program` in the checkout's root; fails if it cannot start or ends with anything but success.
+/// Runs `program` in the checkout's root; fails if it cannot start or ends with anything but success. What it prints goes
+/// to standard error: what an xtask prints on standard output is its answer, and scripts use it.
 pub(crate) fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Result<()> {
     let mut command = command(program);
-    command.args(arguments);
+    command.args(arguments).stdout(std::io::stderr());
     run_command(command)
 }
 
