@@ -287,16 +287,16 @@ pub(crate) fn is_archived(topic: &TopicImage) -> bool {
 }
 
 impl Keeper for Archive {
-    /// A log that is empty at the node's start may be one whose disk was lost: it goes on where the archive ends.
+    /// A log that is empty and not new may be one whose disk was lost: it goes on where the archive ends.
     fn opening<'a>(
         &'a self,
         topic: &'a TopicImage,
         id: PartitionId,
         log: &'a LocalLog,
-        is_start: bool,
+        is_new: bool,
     ) -> BoxFuture<'a, Result<(), Unsettled>> {
         Box::pin(async move {
-            if !is_start || !is_archived(topic) || log.end().0 > Offset::ZERO {
+            if is_new || !is_archived(topic) || log.end().0 > Offset::ZERO {
                 return Ok(());
             }
             let remote = self.remote(id, &topic.name);

@@ -101,9 +101,6 @@ fn read(log: &LocalLog, checked: bool) {
     for _ in 0..RUNS {
         let slice = match log.read(from, end, 300, true) {
             Ok(slice) if slice.len > 0 => slice,
-            // Known and open: a base offset lies outside of its batch's CRC, so a flipped one can take a segment's offsets
-            // into the next one's; recovery does not compare the two, and the reader is told "out of range".
-            Err(varve_log::local::ReadError::OutOfRange { .. }) => break,
             Err(error) if checked => panic!("{error:?}"),
             _ => break,
         };

@@ -1,6 +1,8 @@
 //! DeleteRecords: the log start moves forward, over both tiers.
 
-use varve_log::local::ReadError;
+use std::{io, sync::Arc};
+
+use varve_log::local::{ReadError, checkpoint::CheckpointError};
 use varve_metadata::model::{HighWatermark, LogStartOffset, Offset};
 
 use super::Partition;
@@ -26,7 +28,8 @@ pub enum DeleteRecordsError {
 
 impl Partition {
     /// Makes everything before `before` unreadable, or everything committed if it is `None`. Files and objects go later, in
-    /// the course of retention. Returns the log start, which is larger if it was before.
+    /// the course of retention. Returns the log start, which is larger if it was before. It survives a crash once
+    /// [`save_log_starts`] wrote it down.
     ///
     /// # Errors
     /// [`DeleteRecordsError`]: nothing changed.
@@ -42,4 +45,24 @@ impl Partition {
         self.log().advance_log_start(offset).map_err(DeleteRecordsError::Failed)?;
         Ok(self.log_start())
     }
+}
+
+/// Writes down where these partitions start, with one write for all that share a directory. Blocks on the disk. Returns those
+/// for which it failed: their records are gone for now, and may be back after a crash.
+pub fn save_log_starts(partitions: &[Arc<Partition>]) -> Vec<Arc<Partition>> {
+    let mut rest: Vec<_> = partitions.iter().collect();
+    let mut failed = Vec::new();
+    while let Some(dir) = rest.first().map(|partition| partition.log_dir().clone()) {
+        let here: Vec<_> = rest.extract_if(.., |partition| Arc::ptr_eq(partition.log_dir(), &dir)).collect();
+        let logs: Vec<_> =
+            here.iter().map(|partition| (partition.topic(), partition.id().index, partition.log())).collect();
+        let saved = dir.files().ok_or_else(|| io::Error::other("the log directory is offline").into());
+        if let Err(error) = saved.and_then(|files| files.save_log_starts(&logs)) {
+            if let CheckpointError::Io(error) = &error {
+                here[0].storage_failed(error);
+            }
+            failed.extend(here.into_iter().cloned());
+        }
+    }
+    failed
 }

@@ -1,4 +1,4 @@
-//! How one of `log.dirs` is doing.
+//! One of `log.dirs`: what is known of it on disk, and how it is doing.
 
 use std::{
     error::Error,
@@ -12,6 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tracing::{error, info};
+use varve_log::local::LogDir;
 
 /// A disk is called full for this long after the last refusal: small appends may fit where others do not.
 const FULL_FOR: Duration = Duration::from_secs(10);
@@ -21,16 +22,32 @@ const FULL_FOR: Duration = Duration::from_secs(10);
 pub struct LogDirHealth {
     /// Where it is.
     pub path: PathBuf,
+    /// `None` if it could not even be opened.
+    files: Option<LogDir>,
     failed: AtomicBool,
     full: AtomicBool,
     last_refusal: Mutex<Option<Instant>>,
 }
 
 impl LogDirHealth {
-    /// A directory that works.
+    /// A directory that works, without its checkpoints.
     pub fn new(path: PathBuf) -> Arc<LogDirHealth> {
+        LogDirHealth::with(path, None)
+    }
+
+    /// A directory that was opened.
+    pub(super) fn opened(files: LogDir) -> Arc<LogDirHealth> {
+        LogDirHealth::with(files.path().to_owned(), Some(files))
+    }
+
+    fn with(path: PathBuf, files: Option<LogDir>) -> Arc<LogDirHealth> {
         let (failed, full) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(LogDirHealth { path, failed, full, last_refusal: Mutex::default() })
+        Arc::new(LogDirHealth { path, files, failed, full, last_refusal: Mutex::default() })
+    }
+
+    /// What is in it and what its checkpoints say; `None` if it failed.
+    pub(super) fn files(&self) -> Option<&LogDir> {
+        self.files.as_ref().filter(|_| !self.is_failed())
     }
 
     /// Whether it failed; what lies in it is answered with KAFKA_STORAGE_ERROR until a restart.

@@ -19,6 +19,7 @@ mod flush;
 mod leadership;
 mod log_dir;
 mod offsets;
+mod placement;
 mod read;
 mod remote;
 mod storage;
@@ -27,7 +28,7 @@ mod upkeep;
 mod waiters;
 
 pub use cleaning::{CompactedLog, CompactedLogs, LogCleaner};
-pub use delete_records::DeleteRecordsError;
+pub use delete_records::{DeleteRecordsError, save_log_starts};
 pub use flush::{FlushError, flush_when_due};
 pub use leadership::{Partition, PartitionAppendError, StaleEpoch};
 pub use log_dir::LogDirHealth;

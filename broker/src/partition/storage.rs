@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -22,7 +23,10 @@ use varve_metadata::{
     model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicName},
 };
 
-use super::{CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, Partition, Partitions, UpkeepMetrics};
+use super::{
+    CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, Partition, Partitions, UpkeepMetrics,
+    placement::{place, set_strays_aside},
+};
 use crate::config::CleanerConfig;
 
 /// Partitions opened or deleted at a time.
@@ -50,14 +54,15 @@ pub struct Unsettled;
 
 /// Who else cares for the partitions of this node: their archive does.
 pub trait Keeper: Send + Sync {
-    /// The log was opened and nobody can use it yet; with [`Unsettled`] nobody ever does, and it is opened again later. `is_start`: the node starts, so the partition may be older than its
-    /// files; what was lost with a disk may be known elsewhere.
+    /// The log was opened and nobody can use it yet; with [`Unsettled`] nobody ever does, and it is opened again later.
+    /// `is_new`: the partition was just created; otherwise it may be older than its files, and what was lost with a disk may
+    /// be known elsewhere.
     fn opening<'a>(
         &'a self,
         topic: &'a TopicImage,
         id: PartitionId,
         log: &'a LocalLog,
-        is_start: bool,
+        is_new: bool,
     ) -> BoxFuture<'a, Result<(), Unsettled>>;
     /// The partition is complete; requests find it from now on.
     fn opened(&self, partition: &Arc<Partition>, topic: &TopicImage);
@@ -86,21 +91,15 @@ impl Keeper for NoKeeper {
     fn deleted(&self, _: PartitionId, _: &TopicName) {}
 }
 
-/// One of `log.dirs`: what is known of it on disk, unless it could not even be opened, and whether it still works.
-struct Dir {
-    health: Arc<LogDirHealth>,
-    files: Option<LogDir>,
-}
-
 /// The log directories, and the partitions in them.
 pub struct Storage {
     node: BrokerId,
     partitions: Arc<Partitions>,
-    dirs: Vec<Arc<Dir>>,
+    dirs: Vec<Arc<LogDirHealth>>,
     settings: StorageSettings,
     keeper: Arc<dyn Keeper>,
     shown: Mutex<Option<Arc<ClusterImage>>>,
-    /// Partitions that a full disk kept from opening, and whether they were there when the node started.
+    /// Partitions that a full disk kept from opening, and whether they never had a log.
     waiting: parking_lot::Mutex<Vec<(PartitionId, bool)>>,
     /// Partitions to be opened once more is known about them.
     unsettled: parking_lot::Mutex<HashSet<PartitionId>>,
@@ -123,19 +122,17 @@ impl Storage {
         settings: StorageSettings,
         keeper: Arc<dyn Keeper>,
     ) -> Result<Arc<Storage>, LogDirError> {
-        let open = |path: &PathBuf| {
-            let health = LogDirHealth::new(path.clone());
-            match LogDir::open(path, owner) {
-                Ok(files) => Ok(Arc::new(Dir { health, files: Some(files) })),
-                Err(LogDirError::Storage(error)) => {
-                    health.fail(&error);
-                    Ok(Arc::new(Dir { health, files: None }))
-                }
-                Err(not_ours) => Err(not_ours),
+        let open = |path: &PathBuf| match LogDir::open(path, owner) {
+            Ok(files) => Ok(LogDirHealth::opened(files)),
+            Err(LogDirError::Storage(error)) => {
+                let dir = LogDirHealth::new(path.clone());
+                dir.fail(&error);
+                Ok(dir)
             }
+            Err(not_ours) => Err(not_ours),
         };
         let dirs = settings.dirs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        partitions.set_log_dirs(dirs.iter().map(|dir| dir.health.clone()).collect());
+        partitions.set_log_dirs(dirs.clone());
         Ok(Arc::new(Storage {
             node: owner.node,
             partitions,
@@ -166,10 +163,10 @@ impl Storage {
     fn checkpoint(&self) {
         for (dir, partitions) in self.partitions_by_dir() {
             let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
-            if let Some(files) = dir.files.as_ref().filter(|_| !dir.health.is_failed())
+            if let Some(files) = dir.files()
                 && let Err(error) = files.checkpoint(&logs)
             {
-                warn!(dir = %dir.health.path.display(), %error, "checkpoints could not be written");
+                warn!(dir = %dir.path.display(), %error, "checkpoints could not be written");
             }
         }
     }
@@ -178,7 +175,7 @@ impl Storage {
     /// more.
     pub fn close(&self) {
         for (dir, partitions) in self.partitions_by_dir() {
-            let Some(files) = dir.files.as_ref().filter(|_| !dir.health.is_failed()) else { continue };
+            let Some(files) = dir.files() else { continue };
             let mut clean = true;
             for partition in &partitions {
                 if let Err(error) = partition.log().close() {
@@ -189,7 +186,7 @@ impl Storage {
             let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
             let marked = if clean { files.mark_clean(&logs) } else { files.checkpoint(&logs) };
             if let Err(error) = marked {
-                warn!(dir = %dir.health.path.display(), %error, "the directory is not marked as cleanly shut down");
+                warn!(dir = %dir.path.display(), %error, "the directory is not marked as cleanly shut down");
             }
         }
     }
@@ -204,12 +201,12 @@ impl Storage {
         LogCleaner::new(self, config, metrics, stop).run().await;
     }
 
-    fn partitions_by_dir(&self) -> Vec<(Arc<Dir>, Vec<Arc<Partition>>)> {
+    fn partitions_by_dir(&self) -> Vec<(Arc<LogDirHealth>, Vec<Arc<Partition>>)> {
         let mut by_path: HashMap<PathBuf, Vec<Arc<Partition>>> = HashMap::new();
         for partition in self.partitions.all() {
             by_path.entry(partition.log_dir().path.clone()).or_default().push(partition);
         }
-        let of = |dir: &Arc<Dir>| (dir.clone(), by_path.remove(&dir.health.path).unwrap_or_default());
+        let of = |dir: &Arc<LogDirHealth>| (dir.clone(), by_path.remove(&dir.path).unwrap_or_default());
         self.dirs.iter().map(of).collect()
     }
 
@@ -231,11 +228,11 @@ impl Storage {
     pub(super) async fn open_waiting(&self) {
         let shown = self.shown.lock().await;
         let waiting = std::mem::take(&mut *self.waiting.lock());
-        for (id, is_start) in waiting {
+        for (id, is_new) in waiting {
             let topic = shown.as_ref().and_then(|image| image.topic_by_id(id.topic)).cloned();
             // Meanwhile its topic may have been deleted, or altered, which tries as well.
             if let Some(topic) = topic.filter(|_| self.partitions.get(id).is_err()) {
-                self.open_partition(topic, id.index, is_start).await;
+                self.open_partition(topic, id.index, is_new).await;
             }
         }
     }
@@ -243,6 +240,10 @@ impl Storage {
     /// Makes the table show `image`, and says so to those who wait in [`Partitions::caught_up`].
     pub async fn apply(&self, image: &Arc<ClusterImage>) {
         let mut shown = self.shown.lock().await;
+        let is_start = shown.is_none();
+        if is_start {
+            self.set_strays_aside(image).await;
+        }
         let changes = match shown.as_ref() {
             Some(before) => image.changes_since(before),
             None => image.topics().values().cloned().map(TopicChange::Created).collect(),
@@ -256,18 +257,21 @@ impl Storage {
         for change in changes {
             match change {
                 TopicChange::Deleted(_) => {}
-                TopicChange::Created(topic) => to_open.extend(self.ours(&topic).map(|index| (topic.clone(), index))),
-                TopicChange::Altered { now: topic, .. } => {
+                TopicChange::Created(topic) => {
+                    to_open.extend(self.ours(&topic).map(|index| (topic.clone(), index, !is_start)));
+                }
+                TopicChange::Altered { before, now: topic } => {
                     self.alter(&topic);
                     let missing = self
                         .ours(&topic)
                         .filter(|&index| self.partitions.get(PartitionId { topic: topic.id, index }).is_err());
-                    to_open.extend(missing.map(|index| (topic.clone(), index)));
+                    // One that was shown before and is not open may have a log that cannot be reached.
+                    let is_new = |index| before.partition(index).is_none();
+                    to_open.extend(missing.map(|index| (topic.clone(), index, is_new(index))));
                 }
             }
         }
-        let is_start = shown.is_none();
-        let open = |(topic, index)| self.open_partition(topic, index, is_start);
+        let open = |(topic, index, is_new)| self.open_partition(topic, index, is_new);
         stream::iter(to_open).for_each_concurrent(PARALLEL, open).await;
         self.partitions.shows(image.revision());
         *shown = Some(image.clone());
@@ -286,9 +290,11 @@ impl Storage {
             let shown = self.shown.lock().await;
             let Some(image) = shown.as_ref() else { continue };
             let waiting = std::mem::take(&mut *self.unsettled.lock());
+            // A change of its topic may have opened it meanwhile.
+            let closed = waiting.into_iter().filter(|id| self.partitions.get(*id).is_err());
             let topic = |id: PartitionId| Some((image.topic_by_id(id.topic)?.clone(), id.index));
-            let open = |(topic, index)| self.open_partition(topic, index, true);
-            stream::iter(waiting.into_iter().filter_map(topic)).for_each_concurrent(PARALLEL, open).await;
+            let open = |(topic, index)| self.open_partition(topic, index, false);
+            stream::iter(closed.filter_map(topic)).for_each_concurrent(PARALLEL, open).await;
         }
     }
 
@@ -316,12 +322,15 @@ impl Storage {
         }
     }
 
-    async fn open_partition(&self, topic: Arc<TopicImage>, index: PartitionIndex, is_start: bool) {
+    async fn open_partition(&self, topic: Arc<TopicImage>, index: PartitionIndex, is_new: bool) {
         let id = PartitionId { topic: topic.id, index };
         let Some((_, image)) = topic.partition(index) else { return };
-        let Some(dir) = self.place(&topic, index) else {
-            error!(topic = %topic.name, partition = %index, "no log directory is online");
-            return self.partitions.insert_offline(id, &topic.name, topic.internal);
+        let dir = match place(&self.dirs, &topic.name, id, is_new) {
+            Ok(dir) => dir,
+            Err(nowhere) => {
+                error!(topic = %topic.name, partition = %index, "offline: {nowhere}");
+                return self.partitions.insert_offline(id, &topic.name, topic.internal);
+            }
         };
         let config = self.log_config(&topic.config);
         let (place, opening) = (dir.clone(), topic.clone());
@@ -330,10 +339,10 @@ impl Storage {
             Ok(Ok(log)) => log,
             Ok(Err(OpenError::Storage(error))) => {
                 if is_no_space(&error) {
-                    dir.health.note_full(&error);
-                    self.waiting.lock().push((id, is_start));
+                    dir.note_full(&error);
+                    self.waiting.lock().push((id, is_new));
                 } else {
-                    dir.health.fail(&error);
+                    dir.fail(&error);
                 }
                 return self.partitions.insert_offline(id, &topic.name, topic.internal);
             }
@@ -342,33 +351,30 @@ impl Storage {
                 return self.partitions.insert_offline(id, &topic.name, topic.internal);
             }
         };
-        if self.keeper.opening(&topic, id, &log, is_start).await == Err(Unsettled) {
+        if self.keeper.opening(&topic, id, &log, is_new).await == Err(Unsettled) {
             self.unsettled.lock().insert(id);
             return self.partitions.insert_offline(id, &topic.name, topic.internal);
         }
-        let partition = Partition::new(id, topic.name.clone(), log, dir.health.clone(), image.leader_epoch);
+        let partition = Partition::new(id, topic.name.clone(), log, dir.clone(), image.leader_epoch);
         self.keeper.opened(&partition, &topic);
         self.partitions.insert(partition, topic.internal);
     }
 
-    /// The directory that has the partition, or else the one online that has the fewest.
-    fn place(&self, topic: &TopicImage, index: PartitionIndex) -> Option<Arc<Dir>> {
-        let online = || self.dirs.iter().filter(|dir| dir.files.is_some() && !dir.health.is_failed());
-        let has =
-            |dir: &&Arc<Dir>| dir.files.as_ref().is_some_and(|dir| dir.partition_path(&topic.name, index).is_dir());
-        online().find(has).or_else(|| online().min_by_key(|dir| Arc::strong_count(&dir.health))).cloned()
-    }
-
-    fn dir_of(&self, partition: &Partition) -> Option<&Arc<Dir>> {
-        self.dirs.iter().find(|dir| dir.health.path == partition.log_dir().path)
+    /// Takes the logs of partitions that the cluster does not know, or not here, out of the way: of topics that were deleted
+    /// while this node, or their directory, was down. They are kept, as Kafka keeps them.
+    async fn set_strays_aside(&self, image: &Arc<ClusterImage>) {
+        let (dirs, image, node) = (self.dirs.clone(), image.clone(), self.node);
+        let done = spawn_blocking(move || dirs.iter().for_each(|dir| set_strays_aside(dir, &image, node)));
+        if let Err(panic) = done.await {
+            error!(%panic, "looking for stray logs panicked");
+        }
     }
 
     async fn delete(&self, topic: &TopicImage) {
         let removed = self.partitions.remove(topic.id);
         let count = removed.len();
         removed.iter().for_each(|partition| self.keeper.deleted(partition.id(), &topic.name));
-        let dirs = self.dirs.clone();
-        let gone = spawn_blocking(move || removed.iter().for_each(|partition| delete_log(&dirs, partition))).await;
+        let gone = spawn_blocking(move || removed.iter().for_each(|partition| delete_log(partition))).await;
         match gone {
             Ok(()) => info!(topic = %topic.name, partitions = count, "topic deleted"),
             Err(panic) => error!(topic = %topic.name, %panic, "deleting a topic panicked"),
@@ -383,7 +389,7 @@ impl CompactedLogs for Arc<Storage> {
         for topic in image.topics().values().filter(|topic| topic.config.cleanup.compact) {
             for index in self.ours(topic) {
                 let Ok(partition) = self.partitions.get(PartitionId { topic: topic.id, index }) else { continue };
-                let files = self.dir_of(&partition).and_then(|dir| dir.files.as_ref());
+                let files = partition.log_dir().files();
                 let checkpoint = files.and_then(|files| files.cleaned_below(&topic.name, index));
                 logs.push(CompactedLog { partition, topic: topic.config.clone(), checkpoint });
             }
@@ -392,7 +398,7 @@ impl CompactedLogs for Arc<Storage> {
     }
 
     fn cleaned(&self, partition: &Partition, end: Offset) {
-        let Some(files) = self.dir_of(partition).and_then(|dir| dir.files.as_ref()) else { return };
+        let Some(files) = partition.log_dir().files() else { return };
         if let Err(error) = files.set_cleaned_below(partition.topic(), partition.id().index, Some(end)) {
             warn!(dir = %files.path().display(), %error, "the cleaner's checkpoint could not be written");
         }
@@ -404,12 +410,12 @@ impl CompactedLogs for Arc<Storage> {
 }
 
 fn open_log(
-    dir: &Dir,
+    dir: &LogDirHealth,
     topic: &TopicImage,
     index: PartitionIndex,
     config: Arc<LogConfig>,
 ) -> Result<LocalLog, OpenError> {
-    let files = dir.files.as_ref().expect("only a directory that was opened is chosen for a partition");
+    let Some(files) = dir.files() else { return Err(io::Error::other("the log directory failed").into()) };
     let (log, recovered) = files.open_log(&topic.name, topic.id, index, config, wall_clock())?;
     if recovered.bytes_cut > 0 {
         warn!(topic = %topic.name, partition = %index, bytes = recovered.bytes_cut, "a torn tail was cut");
@@ -432,13 +438,15 @@ fn checkpointed(partition: &Partition) -> Checkpointed<'_> {
 }
 
 /// The rename makes the name free for a new topic at once, and a crash in between is finished at the next start.
-fn delete_log(dirs: &[Arc<Dir>], partition: &Partition) {
-    let of_partition = |dir: &&Arc<Dir>| dir.health.path == partition.log_dir().path;
-    let Some(files) = dirs.iter().find(of_partition).and_then(|dir| dir.files.as_ref()) else { return };
+fn delete_log(partition: &Partition) {
     // Work under way must not go on in the directory of a new topic of this name.
     partition.log().abandon();
+    let Some(files) = partition.log_dir().files() else { return };
     let aside = files.delete_log(partition.topic(), partition.id().index);
     if let Err(error) = aside.and_then(std::fs::remove_dir_all) {
         warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "a deleted partition's files could not be removed");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,6 +118,8 @@ pub struct LocalLog {
     pub(super) cleaning: Mutex<()>,
     pub(super) cleaning_ended: AtomicBool,
     pub(super) recovery_point: AtomicU64,
+    /// Whether the directory's own name is known to be on disk.
+    pub(super) is_linked: AtomicBool,
     pub(super) on_seal: SealListener,
 }
 

@@ -10,6 +10,7 @@
 //! cleaner-offset-checkpoint           topic partition offset: compacted below
 //! <topic>-<partition>/                a log, with its topic's id in partition.metadata
 //! <topic>-<partition>.<id>-delete/    a deleted one, until its files are gone
+//! <topic>-<partition>.<id>-stray/     one that the cluster did not know, for somebody to look at
 //! ```
 
 use std::{
@@ -37,6 +38,7 @@ const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const CLEANED_BELOW: &str = "cleaner-offset-checkpoint";
 const DELETE_SUFFIX: &str = "-delete";
+const STRAY_SUFFIX: &str = "-stray";
 /// Longest name that a directory may have.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -166,6 +168,14 @@ impl LogDir {
         Ok(found)
     }
 
+    /// The partition's directory, if it has one here.
+    pub fn find(&self, topic: &TopicName, index: PartitionIndex) -> Option<PartitionDir> {
+        let path = self.partition_path(topic, index);
+        let topic_id = read_topic_id(&path);
+        let exists = topic_id.is_some() || path.is_dir();
+        exists.then(|| PartitionDir { topic: topic.clone(), index, topic_id, path })
+    }
+
     /// Where the partition's log is, or would be.
     pub fn partition_path(&self, topic: &TopicName, index: PartitionIndex) -> PathBuf {
         self.path.join(format!("{topic}-{index}"))
@@ -187,7 +197,7 @@ impl LogDir {
         let path = self.partition_path(topic, index);
         let known = read_topic_id(&path);
         if known.is_some_and(|known| known != id) {
-            fs::remove_dir_all(self.set_aside(&path, topic, index)?)?;
+            fs::remove_dir_all(self.set_aside(&path, topic, index, DELETE_SUFFIX)?)?;
         }
         let start = if path.is_dir() {
             self.start_of(topic, index)
@@ -251,11 +261,19 @@ impl LogDir {
     /// # Errors
     /// If the file system fails.
     pub fn delete_log(&self, topic: &TopicName, index: PartitionIndex) -> io::Result<PathBuf> {
-        self.set_aside(&self.partition_path(topic, index), topic, index)
+        self.set_aside(&self.partition_path(topic, index), topic, index, DELETE_SUFFIX)
     }
 
-    fn set_aside(&self, path: &Path, topic: &TopicName, index: PartitionIndex) -> io::Result<PathBuf> {
-        let suffix = format!("-{index}.{}{DELETE_SUFFIX}", Uuid::new_v4().simple());
+    /// Takes a directory that belongs to no partition of the cluster out of the way, and keeps it. Returns where it is now.
+    ///
+    /// # Errors
+    /// If the file system fails.
+    pub fn set_stray_aside(&self, stray: &PartitionDir) -> io::Result<PathBuf> {
+        self.set_aside(&stray.path, &stray.topic, stray.index, STRAY_SUFFIX)
+    }
+
+    fn set_aside(&self, path: &Path, topic: &TopicName, index: PartitionIndex, kind: &str) -> io::Result<PathBuf> {
+        let suffix = format!("-{index}.{}{kind}", Uuid::new_v4().simple());
         let kept = topic.as_str().len().min(MAX_NAME_BYTES - suffix.len());
         let aside = self.path.join(format!("{}{suffix}", &topic.as_str()[..kept]));
         fs::rename(path, &aside)?;
@@ -314,6 +332,19 @@ impl LogDir {
         self.write_offsets(LOG_STARTS, &known.log_starts)?;
         self.write_offsets(RECOVERY_POINTS, &known.recovery_points)?;
         self.write_offsets(HIGH_WATERMARKS, &known.high_watermarks)
+    }
+
+    /// Writes down where these logs start now, on disk before this returns: records that a client was told are deleted must
+    /// not come back. All other logs stay as the last checkpoint has them.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; the file then has its old text.
+    pub fn save_log_starts(&self, logs: &[(&TopicName, PartitionIndex, &LocalLog)]) -> Result<(), CheckpointError> {
+        let mut known = self.known.lock();
+        for (topic, index, log) in logs.iter().filter(|(.., log)| !log.has_ended_cleaning()) {
+            known.log_starts.insert(((*topic).clone(), *index), log.start().0);
+        }
+        self.write_offsets(LOG_STARTS, &known.log_starts)
     }
 
     fn write_offsets(&self, name: &str, offsets: &BTreeMap<Key, Offset>) -> Result<(), CheckpointError> {

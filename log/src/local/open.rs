@@ -103,6 +103,7 @@ impl LocalLog {
             cleaning: Mutex::new(()),
             cleaning_ended: AtomicBool::new(false),
             recovery_point: AtomicU64::new(recovery_point.get()),
+            is_linked: AtomicBool::new(false),
             on_seal: Default::default(),
         };
         Ok((log, loader.recovered))
@@ -186,11 +187,12 @@ impl Loader {
         while let Some((base, found)) = rest.next() {
             let files = SegmentFiles::new(Arc::clone(&self.dir), *base);
             let check = !self.start.clean && *base >= unflushed;
+            let next = rest.clone().next().map(|(next, _)| *next);
             if !check && base != last {
-                sealed.push(Arc::new(self.sealed_unchecked(files, found)?));
+                sealed.push(Arc::new(self.sealed_unchecked(files, next, found)?));
                 continue;
             }
-            let segment = if check { self.check(files)? } else { self.resume(files)? };
+            let segment = if check { self.check(files, next)? } else { self.resume(files)? };
             let torn = segment.bytes_cut > 0;
             if base == last || torn {
                 self.drop_behind(rest.map(|(base, _)| *base))?;
@@ -204,20 +206,20 @@ impl Loader {
     }
 
     /// A segment that was flushed before, taken as it is; its index is made anew if it is missing.
-    fn sealed_unchecked(&mut self, files: SegmentFiles, found: &OnDisk) -> io::Result<Sealed> {
+    fn sealed_unchecked(&mut self, files: SegmentFiles, next: Option<Offset>, found: &OnDisk) -> io::Result<Sealed> {
         let bytes = fs::metadata(files.path(LOG))?.len();
         if !found.offset_index {
             tracing::warn!(segment = %files.path(LOG).display(), "segment without index: reading it through");
-            let mut segment = recovery::walk(files, &self.config, self.now)?;
+            let mut segment = recovery::walk(files, next, &self.config, self.now)?;
             segment.active.write_indexes()?;
             return Ok(segment.active.seal());
         }
         Ok(Sealed::found(files, u32::try_from(bytes).unwrap_or(u32::MAX)))
     }
 
-    fn check(&mut self, files: SegmentFiles) -> io::Result<Segment> {
+    fn check(&mut self, files: SegmentFiles, next: Option<Offset>) -> io::Result<Segment> {
         let path = files.path(LOG);
-        let segment = recovery::check(files, &self.config, &mut self.epochs, self.now)?;
+        let segment = recovery::check(files, next, &self.config, &mut self.epochs, self.now)?;
         self.recovered.segments_checked += 1;
         self.recovered.bytes_cut += segment.bytes_cut;
         if segment.bytes_cut > 0 {
@@ -230,7 +232,7 @@ impl Loader {
     fn resume(&mut self, files: SegmentFiles) -> io::Result<Segment> {
         match recovery::resume(files.clone(), &self.config, self.now)? {
             Some(segment) => Ok(segment),
-            None => self.check(files),
+            None => self.check(files, None),
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
 
 pub(super) const META_PROPERTIES: &str = "meta.properties";
 const LOCK: &str = ".lock";
-const PARTITION_METADATA: &str = "partition.metadata";
+pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
 /// Locks the directory against a process of ours (`flock`) and against one of Kafka's (`fcntl`).
 pub(super) fn lock(dir: &Path) -> Result<File, LogDirError> {

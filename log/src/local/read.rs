@@ -13,6 +13,7 @@ use super::{
     slice::LogSlice,
     txn_index::{AbortedTxn, TxnIndexError},
 };
+use crate::format::BatchError;
 
 /// A segment as one reader holds it: what it may see of the file, which stays readable even if the log deletes it.
 pub(super) struct SegmentReader<'a> {
@@ -187,7 +188,14 @@ impl SegmentReader<'_> {
         for batch in self.headers(start) {
             let batch = batch?;
             if batch.header.last_offset() >= offset {
-                return Ok(Some(batch.into()));
+                // A batch's offset lies outside of its CRC: one that reaches into the next segment was changed, and would
+                // send the reader past records.
+                let belongs = batch.header.last_offset() < self.end;
+                return if belongs {
+                    Ok(Some(batch.into()))
+                } else {
+                    Err(BatchError::Corrupt { field: "base offset" }.into())
+                };
             }
         }
         Ok(None)

@@ -38,9 +38,10 @@ pub(super) struct Segment {
 }
 
 /// Checks every batch of a segment including its CRC, cuts it off before the first that does not hold, and makes its
-/// indexes anew.
+/// indexes anew. `next`: base offset of the segment behind it.
 pub(super) fn check(
     files: SegmentFiles,
+    next: Option<Offset>,
     config: &LogConfig,
     epochs: &mut EpochCache,
     now: Timestamp,
@@ -57,7 +58,7 @@ pub(super) fn check(
             Err(ScanError::Io(error)) => return Err(error),
             Err(ScanError::Batch(_)) => break,
         };
-        if !follows(&batch.header, end, active.base()) || !crc_holds(&file, &batch, &mut buffer)? {
+        if !follows(&batch.header, end, &active, next) || !crc_holds(&file, &batch, &mut buffer)? {
             break;
         }
         if let Some(epoch) = batch.header.leader_epoch
@@ -76,9 +77,11 @@ pub(super) fn check(
     Ok(Segment { active, end, bytes_cut })
 }
 
-/// Whether a batch may stand here: behind the one before, and within what the segment's indexes can say.
-fn follows(header: &BatchHeader, end: Offset, base: Offset) -> bool {
-    header.base_offset >= end && header.last_offset().since(base) <= i32::MAX as u64
+/// Whether a batch may stand here: behind the one before, within what the segment's indexes can say, and in front of the next
+/// segment. Its offset lies outside of its CRC, so nothing else tells that it was changed.
+fn follows(header: &BatchHeader, end: Offset, segment: &ActiveSegment, next: Option<Offset>) -> bool {
+    let last = header.last_offset();
+    header.base_offset >= end && last.since(segment.base()) <= i32::MAX as u64 && next.is_none_or(|next| last < next)
 }
 
 fn crc_holds(file: &File, batch: &Located, buffer: &mut [u8]) -> io::Result<bool> {
@@ -104,15 +107,21 @@ fn cut_txn_index(files: &SegmentFiles, end: Offset) -> io::Result<()> {
     if cut.is_err() { files::delete(&path) } else { Ok(()) }
 }
 
-/// Reads the headers of a segment whose batches are taken to hold, for its indexes. Fails on one that its indexes cannot name.
-pub(super) fn walk(files: SegmentFiles, config: &LogConfig, now: Timestamp) -> io::Result<Segment> {
+/// Reads the headers of a segment whose batches are taken to hold, for its indexes. Fails on one that its indexes cannot name,
+/// or that reaches into the segment at `next`.
+pub(super) fn walk(
+    files: SegmentFiles,
+    next: Option<Offset>,
+    config: &LogConfig,
+    now: Timestamp,
+) -> io::Result<Segment> {
     let mut active = ActiveSegment::open(files)?;
     let file = Arc::clone(&active.file);
     let limit = u32::try_from(file.metadata()?.len()).unwrap_or(u32::MAX);
     let mut end = active.base();
     for batch in HeaderScan::new(&file, 0, limit).with_chunk(CHUNK) {
         let header = batch.map_err(invalid)?.header;
-        if !follows(&header, end, active.base()) {
+        if !follows(&header, end, &active, next) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a batch's offsets are not those of its segment"));
         }
         active.note(&header, config, now);
@@ -145,7 +154,7 @@ pub(super) fn resume(files: SegmentFiles, config: &LogConfig, now: Timestamp) ->
         };
         let indexed = last.map(|entry| active.base().plus(entry.relative_offset.into()));
         let misplaced = active.bytes == start && start > 0 && indexed != Some(header.last_offset());
-        if misplaced || !follows(&header, end, active.base()) {
+        if misplaced || !follows(&header, end, &active, None) {
             return Ok(None);
         }
         active.note(&header, config, now);

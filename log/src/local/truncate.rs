@@ -64,7 +64,7 @@ impl LocalLog {
             let active = ActiveSegment::open(files.clone())?;
             active.file.set_len(position.into())?;
         }
-        let segment = recovery::walk(files.clone(), &config, now)?;
+        let segment = recovery::walk(files.clone(), None, &config, now)?;
         (view.active, view.end) = (segment.active, segment.end);
         // The batch that was cut off may have held the log start; no log starts behind its end.
         view.log_start = view.log_start.min(view.end);

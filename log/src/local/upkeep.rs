@@ -16,6 +16,7 @@ use super::{
     files::{LOG, OFFSET_INDEX, SegmentFiles, TIME_INDEX, TXN_INDEX, mark_deleted},
     leader_epochs::LEADER_EPOCH_CHECKPOINT,
     log::{LocalLog, Writer},
+    ownership::PARTITION_METADATA,
     removed::RemovedFiles,
     sealed::{Sealed, SealedSegment},
     txn_index::TxnIndex,
@@ -109,6 +110,14 @@ impl LocalLog {
         active.sync_data()?;
         sync_if_present(&self.dir.join(LEADER_EPOCH_CHECKPOINT))?;
         File::open(&self.dir)?.sync_all()?;
+        if !self.is_linked.load(Ordering::Relaxed) {
+            // Flushed files in a directory that a loss of power takes away would be lost with it.
+            sync_if_present(&self.dir.join(PARTITION_METADATA))?;
+            if let Some(parent) = self.dir.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+            self.is_linked.store(true, Ordering::Relaxed);
+        }
         self.recovery_point.fetch_max(end.get(), Ordering::AcqRel);
         Ok(())
     }

@@ -410,6 +410,11 @@ async fn records_are_deleted_up_to_an_offset_or_to_the_high_watermark() {
         let response = client.ask(2, &up_to(offset)).await;
         let result = &response.topics[0].partitions[0];
         assert_eq!((result.error_code, result.low_watermark), expected, "up to {offset}");
+        if result.error_code == 0 {
+            let dir = &node.broker.config.logs.dirs[0];
+            let saved = std::fs::read_to_string(dir.join("log-start-offset-checkpoint")).unwrap();
+            assert_eq!(saved, format!("0\n1\nt 0 {}\n", expected.1), "a crash changes nothing about it");
+        }
     }
     assert_eq!(alter(&mut client, TOPIC, "t", &[("cleanup.policy", 0, Some("compact"))]).await.0, 0);
     let refused = client.ask(2, &up_to(-1)).await;

@@ -1,5 +1,7 @@
 //! DeleteRecords (KIP-107).
 
+use std::sync::Arc;
+
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -7,13 +9,15 @@ use kafka_protocol::{
         delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
     },
 };
+use tokio::task::spawn_blocking;
+use tracing::error;
 use varve_metadata::{
     image::TopicImage,
     model::{LogStartOffset, Offset, PartitionIndex},
 };
 
 use crate::{
-    partition::{DeleteRecordsError, LookupError},
+    partition::{DeleteRecordsError, LookupError, Partition, save_log_starts},
     server::{Broker, RequestContext},
 };
 
@@ -27,16 +31,23 @@ pub(crate) async fn handle(
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     let image = broker.metadata.image();
-    let topics = request.topics.into_iter().map(|asked| {
-        let topic = image.topic(&asked.name);
-        let partitions = asked.partitions.iter().map(|partition| {
-            let result = DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
-            let deleted = match topic {
-                Some(topic) => delete(broker, topic, partition.partition_index, partition.offset),
+    let mut deleted = Vec::new();
+    for topic in &request.topics {
+        let known = image.topic(&topic.name);
+        for asked in &topic.partitions {
+            deleted.push(match known {
+                Some(known) => delete(broker, known, asked.partition_index, asked.offset),
                 None => Err(ResponseError::UnknownTopicOrPartition),
-            };
+            });
+        }
+    }
+    save(broker, &mut deleted).await;
+    let mut deleted = deleted.into_iter();
+    let topics = request.topics.into_iter().map(|asked| {
+        let partitions = asked.partitions.iter().zip(&mut deleted).map(|(partition, deleted)| {
+            let result = DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
             match deleted {
-                Ok(LogStartOffset(start)) => result.with_low_watermark(start.to_wire()),
+                Ok((_, LogStartOffset(start))) => result.with_low_watermark(start.to_wire()),
                 Err(error) => result.with_low_watermark(NO_LOW_WATERMARK).with_error_code(error.code()),
             }
         });
@@ -46,7 +57,31 @@ pub(crate) async fn handle(
     DeleteRecordsResponse::default().with_topics(topics.collect())
 }
 
-fn delete(broker: &Broker, topic: &TopicImage, index: i32, offset: i64) -> Result<LogStartOffset, ResponseError> {
+/// A partition, and where it starts now.
+type Deleted = Result<(Arc<Partition>, LogStartOffset), ResponseError>;
+
+/// What is answered must hold after a crash as well.
+async fn save(broker: &Broker, deleted: &mut [Deleted]) {
+    let moved: Vec<_> = deleted.iter().flatten().map(|(partition, _)| partition.clone()).collect();
+    if moved.is_empty() {
+        return;
+    }
+    let asked = moved.clone();
+    let failed = spawn_blocking(move || save_log_starts(&asked)).await.unwrap_or_else(|panic| {
+        error!(%panic, "writing log starts panicked");
+        moved
+    });
+    for outcome in deleted {
+        let Ok((partition, _)) = outcome else { continue };
+        if failed.iter().any(|failed| Arc::ptr_eq(failed, partition)) {
+            *outcome = Err(ResponseError::KafkaStorageError);
+        } else if let Some(archive) = &broker.archive {
+            archive.log_start_moved(partition.id());
+        }
+    }
+}
+
+fn delete(broker: &Broker, topic: &TopicImage, index: i32, offset: i64) -> Deleted {
     let index = PartitionIndex::from_wire(index)
         .filter(|index| topic.partition(*index).is_some())
         .ok_or(ResponseError::UnknownTopicOrPartition)?;
@@ -69,8 +104,5 @@ fn delete(broker: &Broker, topic: &TopicImage, index: i32, offset: i64) -> Resul
         DeleteRecordsError::Offline | DeleteRecordsError::Failed(_) => ResponseError::KafkaStorageError,
         DeleteRecordsError::BeyondHighWatermark { .. } => ResponseError::OffsetOutOfRange,
     })?;
-    if let Some(archive) = &broker.archive {
-        archive.log_start_moved(partition.id());
-    }
-    Ok(start)
+    Ok((partition, start))
 }

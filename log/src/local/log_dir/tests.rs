@@ -151,3 +151,24 @@ fn only_names_of_partitions_are_partitions() {
     let aside = dir.delete_log(&long, PartitionIndex(7)).unwrap();
     assert_eq!(aside.file_name().unwrap().len(), 255);
 }
+
+#[test]
+fn records_whose_deletion_was_saved_do_not_come_back_after_a_crash() {
+    let at_path = tempfile::tempdir().unwrap();
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let ids = [TopicId::random(), TopicId::random()];
+    let ((a, _), (b, _)) = (open_log(&dir, "a", ids[0]), open_log(&dir, "b", ids[1]));
+    for log in [&a, &b] {
+        log.append(&batch(&["x", "y"]), client()).unwrap();
+    }
+    let (name, other) = (topic("a"), topic("b"));
+    b.advance_log_start(at(1)).unwrap();
+    dir.checkpoint(&[Checkpointed { topic: &other, index: PartitionIndex(0), log: &b, high_watermark: at(2) }])
+        .unwrap();
+    a.advance_log_start(at(2)).unwrap();
+    dir.save_log_starts(&[(&name, PartitionIndex(0), &a)]).unwrap();
+    drop((dir, a, b));
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let starts = ["a", "b"].map(|name| open_log(&dir, name, ids[usize::from(name == "b")]).0.start().0);
+    assert_eq!(starts, [at(2), at(1)]);
+}

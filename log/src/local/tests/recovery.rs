@@ -164,3 +164,36 @@ fn unfinished_files_go_and_finished_swaps_take_their_place() {
     assert_eq!(log.sealed_segments(at(0)).unwrap().len(), 1);
     assert!(!name("00000000000000000004.log").exists() && !name("00000000000000000008.log.cleaned").exists());
 }
+
+/// Changes a base offset, which no CRC covers, of the batch at `position` in segment `name`.
+fn move_batch(fixture: &Fixture, name: &str, position: u64, base: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = OpenOptions::new().write(true).open(fixture.path().join(name)).unwrap();
+    file.write_all_at(&base.to_be_bytes(), position).unwrap();
+}
+
+#[test]
+fn a_batch_whose_offset_reaches_into_the_next_segment_does_not_hold() {
+    let fixture = Fixture::new();
+    let log = filled(&fixture);
+    let position = log.read(at(6), at(8), 1 << 20, true).unwrap().position;
+    drop(log);
+    move_batch(&fixture, "00000000000000000004.log", position, 8);
+    let (log, recovered) = fixture.crashed();
+    assert_eq!(log.end().0, at(6));
+    assert!(recovered.bytes_cut > 0);
+    assert_eq!(all(&log).len(), 6);
+}
+
+#[test]
+fn a_reader_that_comes_to_a_batch_whose_offset_was_changed_is_told() {
+    let fixture = Fixture::new();
+    let log = filled(&fixture);
+    let position = log.read(at(6), at(8), 1 << 20, true).unwrap().position;
+    log.close().unwrap();
+    drop(log);
+    move_batch(&fixture, "00000000000000000004.log", position, 1 << 20);
+    let (log, _) = fixture.open(RecoveryStart { clean: true, recovery_point: at(10), log_start: at(0) });
+    assert!(matches!(log.read(at(6), at(10), 1 << 20, true), Err(ReadError::Corrupt(_))));
+    assert_eq!(log.read(at(8), at(10), 1 << 20, true).unwrap().first, at(8));
+}

@@ -1,0 +1,224 @@
+//! Partitions in several log directories, of which one fails.
+
+use std::path::Path;
+
+use varve_log::{
+    format::{BatchBuilder, RecordContent},
+    local::AppendOrigin,
+};
+use varve_metadata::{
+    controller::{CreationDefaults, GrowTopic, NewTopic, Placement},
+    image::BrokerImage,
+    model::{HighWatermark, TopicId},
+    store::MemoryStore,
+};
+
+use super::*;
+use crate::partition::{LookupError, NoKeeper, PartitionAppendError};
+
+const NODE: BrokerId = BrokerId(1);
+
+fn offset(raw: u64) -> Offset {
+    Offset::new(raw).unwrap()
+}
+
+/// A node with two log directories, started and stopped as a test likes.
+struct Node {
+    metadata: Arc<ClusterMetadata>,
+    root: tempfile::TempDir,
+    storage: Arc<Storage>,
+    partitions: Arc<Partitions>,
+}
+
+impl Node {
+    async fn new() -> Node {
+        let metadata = ClusterMetadata::start(Arc::new(MemoryStore::new()), NODE, Default::default()).await.unwrap();
+        let broker = BrokerImage {
+            id: NODE,
+            incarnation: uuid::Uuid::nil(),
+            endpoints: Default::default(),
+            rack: None,
+            fenced: false,
+        };
+        metadata.register(broker).await.unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let (storage, partitions) = started(&metadata, root.path()).await;
+        Node { metadata, root, storage, partitions }
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Stops without a word, lets `while_down` happen, and starts.
+    async fn restart(self, while_down: impl FnOnce(&Path)) -> Node {
+        let Node { metadata, root, storage, partitions } = self;
+        drop((storage, partitions));
+        while_down(root.path());
+        let (storage, partitions) = started(&metadata, root.path()).await;
+        Node { metadata, root, storage, partitions }
+    }
+
+    async fn follow(&self) {
+        self.storage.apply(&self.metadata.image()).await;
+    }
+
+    async fn create(&self, name: &str, partitions: u32) -> TopicId {
+        let topic = NewTopic {
+            name: name.to_owned(),
+            placement: Ok(Placement::Spread { partitions: Some(partitions), replication_factor: None }),
+            overrides: Default::default(),
+        };
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        let mut made = self.metadata.create_topics(&[topic], defaults, false, None).await.unwrap();
+        self.follow().await;
+        made.remove(0).unwrap().id
+    }
+
+    async fn delete(&self, id: TopicId) {
+        self.metadata.delete_topics(&[id], None).await.unwrap();
+        self.follow().await;
+    }
+
+    fn find(&self, topic: &str, index: u32) -> Result<Arc<Partition>, LookupError> {
+        self.partitions.find(topic, PartitionIndex(index))
+    }
+
+    fn append(&self, topic: &str, index: u32) -> Result<Offset, PartitionAppendError> {
+        let mut batch = BatchBuilder::new(Offset::ZERO);
+        batch.push(RecordContent { timestamp: None, key: None, value: Some(b"v"), headers: &[] });
+        let partition = self.find(topic, index).unwrap();
+        let appended = partition.append(&batch.build().unwrap(), AppendOrigin::Client, wall_clock());
+        appended.map(|appended| appended.base)
+    }
+
+    /// The directory of `t`'s only partition, by name: `a` or `b`; and the other one.
+    fn place_of(&self, topic: &str) -> (&'static str, &'static str) {
+        let found = self.find(topic, 0).unwrap().log_dir().path.clone();
+        if found == self.dir("a") { ("a", "b") } else { ("b", "a") }
+    }
+}
+
+async fn started(metadata: &Arc<ClusterMetadata>, root: &Path) -> (Arc<Storage>, Arc<Partitions>) {
+    let partitions = Arc::new(Partitions::default());
+    let settings = StorageSettings {
+        dirs: vec![root.join("a"), root.join("b")],
+        producer_expiry: Duration::from_secs(60),
+        max_transaction_timeout: Duration::from_secs(900),
+    };
+    let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: NODE };
+    let storage = Storage::open(&owner, partitions.clone(), settings, Arc::new(NoKeeper)).unwrap();
+    storage.apply(&metadata.image()).await;
+    (storage, partitions)
+}
+
+/// Takes a directory away as a disk goes that cannot be mounted: what stands in its place is no directory.
+fn lose(root: &Path, name: &str) {
+    std::fs::rename(root.join(name), root.join(format!("{name}.lost"))).unwrap();
+    std::fs::write(root.join(name), "").unwrap();
+}
+
+fn find_again(root: &Path, name: &str) {
+    std::fs::remove_file(root.join(name)).unwrap();
+    std::fs::rename(root.join(format!("{name}.lost")), root.join(name)).unwrap();
+}
+
+#[tokio::test]
+async fn a_partition_whose_directory_is_offline_at_the_start_is_offline_until_the_directory_is_back() {
+    let node = Node::new().await;
+    node.create("t", 1).await;
+    assert_eq!(node.append("t", 0).unwrap(), offset(0));
+    let (its, other) = node.place_of("t");
+    let node = node.restart(|root| lose(root, its)).await;
+    assert_eq!(node.find("t", 0).unwrap_err(), LookupError::Offline);
+
+    // Neither a change of the topic nor the wait for the archive opens an empty log elsewhere.
+    let more = GrowTopic { name: "t".to_owned(), count: 2, assignments: None };
+    node.metadata.create_partitions(&[more], false, None).await.unwrap()[0].as_ref().unwrap();
+    node.follow().await;
+    node.storage.open_waiting().await;
+    assert_eq!(node.find("t", 0).unwrap_err(), LookupError::Offline);
+    assert!(!node.dir(other).join("t-0").exists());
+    assert_eq!(node.append("t", 1).unwrap(), offset(0), "a new partition is made where there is a directory");
+    node.create("u", 1).await;
+    assert_eq!(node.append("u", 0).unwrap(), offset(0), "and so is a new topic");
+
+    let node = node.restart(|root| find_again(root, its)).await;
+    assert_eq!(node.append("t", 0).unwrap(), offset(1));
+    assert_eq!(node.append("t", 1).unwrap(), offset(1));
+}
+
+#[tokio::test]
+async fn a_directory_that_fails_while_the_node_runs_takes_its_partitions_offline_and_no_other() {
+    let node = Node::new().await;
+    node.create("t", 4).await;
+    for index in 0..4 {
+        node.append("t", index).unwrap();
+    }
+    let failed = node.find("t", 0).unwrap().log_dir().clone();
+    failed.fail(&io::Error::other("gone"));
+    let is_in_it = |index| Arc::ptr_eq(node.find("t", index).unwrap().log_dir(), &failed);
+    let (lost, kept): (Vec<_>, Vec<_>) = (0..4).partition(|index| is_in_it(*index));
+    assert_eq!((lost.len(), kept.len()), (2, 2));
+    assert!(lost.iter().all(|index| matches!(node.append("t", *index), Err(PartitionAppendError::Offline))));
+    assert!(kept.iter().all(|index| node.append("t", *index).is_ok_and(|base| base == offset(1))));
+    node.create("u", 3).await;
+    assert!((0..3).all(|index| node.append("u", index).is_ok()), "new ones go elsewhere");
+    node.storage.close();
+
+    drop(failed);
+    let node = node.restart(|_| ()).await;
+    for index in 0..4 {
+        let HighWatermark(end) = node.find("t", index).unwrap().high_watermark();
+        assert_eq!(end, offset(if lost.contains(&index) { 1 } else { 2 }));
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_was_deleted_while_its_directory_was_offline_does_not_come_back_with_the_directory() {
+    let node = Node::new().await;
+    let old = node.create("t", 1).await;
+    node.append("t", 0).unwrap();
+    let (its, other) = node.place_of("t");
+    let node = node.restart(|root| lose(root, its)).await;
+    node.delete(old).await;
+    node.create("t", 1).await;
+    assert_eq!(node.append("t", 0).unwrap(), offset(0));
+    assert_eq!(node.place_of("t").0, other);
+
+    let node = node.restart(|root| find_again(root, its)).await;
+    assert_eq!(node.append("t", 0).unwrap(), offset(1), "the log of the topic that is there");
+    assert_eq!(node.place_of("t").0, other);
+    let names = std::fs::read_dir(node.dir(its)).unwrap().map(|entry| entry.unwrap().file_name());
+    let logs: Vec<_> = names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with("t-")).collect();
+    assert!(matches!(logs.as_slice(), [stray] if stray.ends_with("-stray")), "{logs:?}");
+}
+
+#[tokio::test]
+async fn a_deletion_that_a_crash_cut_short_leaves_no_log_under_the_topics_name() {
+    let node = Node::new().await;
+    let id = node.create("t", 1).await;
+    node.append("t", 0).unwrap();
+    let (its, _) = node.place_of("t");
+    // The store knows; the directory was not renamed yet.
+    node.metadata.delete_topics(&[id], None).await.unwrap();
+    let node = node.restart(|_| ()).await;
+    assert!(!node.dir(its).join("t-0").exists());
+    node.create("t", 1).await;
+    assert_eq!(node.append("t", 0).unwrap(), offset(0));
+}
+
+#[tokio::test]
+async fn a_partition_with_a_log_in_two_directories_is_offline() {
+    let node = Node::new().await;
+    node.create("t", 1).await;
+    node.append("t", 0).unwrap();
+    let (its, other) = node.place_of("t");
+    let copy = |root: &Path| {
+        let (from, to) = (root.join(its).join("t-0"), root.join(other).join("t-0"));
+        std::fs::create_dir(&to).unwrap();
+        std::fs::copy(from.join("partition.metadata"), to.join("partition.metadata")).unwrap();
+    };
+    let node = node.restart(copy).await;
+    assert_eq!(node.find("t", 0).unwrap_err(), LookupError::Offline);
+}
