@@ -58,7 +58,7 @@ async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels)
 fn greet(config: &BrokerConfig, node: &Node) {
     let (data, address) = (config.data_dir.display(), node.address());
     info!(
-        "varve is ready. Data is in {data}. Next: kcat -b {address} -t logs -P -l FILE, then varve tier describe logs; \
-         README.md has five minutes more. Ctrl-C stops."
+        "varve is ready. Data is in {data}. Next: kcat -b {address} -t logs -P -l FILE, and back: kcat -b {address} -t \
+         logs -C -e; README.md shows how it becomes Parquet. Ctrl-C stops."
     );
 }
