@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    floors,
+    documents, floors,
     run::{cargo, command, run_command},
     tools,
 };
@@ -15,6 +15,7 @@ pub(crate) fn run() -> Result<()> {
     format.args(["fmt", "--all", "--check"]);
     run_command(format)?;
     floors::run()?;
+    documents::run()?;
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]);
     run_command(clippy)?;

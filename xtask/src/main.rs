@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask help` lists them; CI runs these and nothing else.
 
 mod check;
+mod documents;
 mod floors;
 mod fuzz;
 mod run;
@@ -29,7 +30,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filters: Vec<String>,
     },
-    /// Formatting, floors, lints, documentation, licences
+    /// Formatting, floors, files that documents name, lints, documentation, licences
     Check,
     /// Fails where an import points up the house (ARCHITECTURE.md) or a pure room does IO
     Floors,
