@@ -11,9 +11,18 @@ use anyhow::{Context, Result, bail};
 use crate::tools;
 
 /// Ends the server when its standard input does, which the system closes even if the test process is killed.
+///
+/// The emulator looks for an object and then creates it, on several threads: two racing conditional PUTs may both win,
+/// which S3 rules out. So it does one object request at a time.
 const SERVER: &str = "
 import os, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from moto.s3.responses import S3Response
+serve, one_at_a_time = S3Response._key_response, threading.RLock()
+def serialised(self, *arguments):
+    with one_at_a_time:
+        return serve(self, *arguments)
+S3Response._key_response = serialised
 from moto.server import main
 main(['-H', '127.0.0.1', '-p', '0'])
 ";
