@@ -35,7 +35,9 @@ pub fn binary() -> Result<PathBuf> {
     }
     let test = std::env::current_exe()?;
     let beside = test.ancestors().find(|folder| folder.join("varve").is_file());
-    Ok(beside.context("the varve binary is not built: cargo build --package varve-broker, then test again")?.join("varve"))
+    Ok(beside
+        .context("the varve binary is not built: cargo build --package varve-broker, then test again")?
+        .join("varve"))
 }
 
 /// The binary under test as a command, without the variables of this test, which it would take for settings of its own.

@@ -203,6 +203,10 @@ fn roles(reader: &mut Reader<'_>) -> Roles {
     let roles = Roles { broker: has("broker"), tiering: has("tiering"), compactor: has("compactor") };
     if words.is_empty() {
         reader.invalid("varve.roles", "at least one of broker, tiering, compactor");
+    } else if !roles.broker {
+        let why = "a list with broker in it: a process without one shares cluster state with brokers, which embedded \
+                   metadata cannot do";
+        reader.invalid("varve.roles", why);
     }
     if !reader.list("process.roles").iter().any(|role| role == "broker") {
         reader.invalid("process.roles", "a list with broker in it: there is nothing here that is a controller alone");

@@ -142,6 +142,7 @@ fn refusals_say_why_and_what_to_do() {
         ("node.id=1\nbroker.id=2", "broker.id=2 contradicts node.id=1"),
         ("process.roles=controller", "a list with broker in it"),
         ("varve.roles=", "at least one of broker, tiering, compactor"),
+        ("varve.roles=compactor", "a list with broker in it"),
         ("log.dirs=/a,/a", "none of them twice"),
         ("varve.metadata.url=zk://x", "embedded:directory or etcd://host:port"),
         ("varve.object.store.url=ftp://x", "s3://bucket/prefix"),

@@ -13,7 +13,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "varve.metadata.url",
         Kind::Text,
         "Where cluster state is agreed on: embedded:directory for one node, or etcd://host:port,host:port/prefix for a \
-         cluster. If unset, embedded in the directory metadata in varve.data.dir.",
+         cluster (known, but not served by this version). If unset, embedded in the directory metadata in \
+         varve.data.dir.",
     )),
     high(def(
         "controller.listener.names",

@@ -18,7 +18,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         Kind::List(&["broker", "tiering", "compactor"]),
         "broker,tiering,compactor",
         "What this process does: broker serves clients, tiering uploads sealed segments, compactor rewrites them in \
-         the archive.",
+         the archive. One node needs broker.",
     )),
     high(def(
         "varve.data.dir",

@@ -3,8 +3,8 @@
 
 use super::*;
 
-const NO_ZOOKEEPER: &str = "there is no ZooKeeper; set varve.metadata.url, to embedded:directory for one node or to \
-         etcd://host:port for a cluster";
+const NO_ZOOKEEPER: &str = "there is no ZooKeeper; set varve.metadata.url, to embedded:directory (or leave \
+         it out) for one node";
 const ZOOKEEPER_GONE: &str = "there is no ZooKeeper; cluster state lies in the store that varve.metadata.url names";
 const FORMAT: &str = "records are always kept in message format 2, the only one that Kafka 4 knows";
 const VERSION: &str = "requests are versioned one by one, and every released version that Kafka 4 serves is served";
