@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod fault_proxy;
+pub mod kafka_tools;
 pub mod lines;
 pub mod node;
 pub mod records;

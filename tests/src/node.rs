@@ -61,10 +61,17 @@ impl Node {
     /// # Errors
     /// It ends or stays silent; with its log.
     pub fn start(folder: &Path, overrides: &[&str]) -> Result<Node> {
+        Node::launch(folder, varve()?, overrides)
+    }
+
+    /// As [`Node::start`], from a command that was given a file or variables beforehand.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn launch(folder: &Path, mut command: Command, overrides: &[&str]) -> Result<Node> {
         let log = folder.join("varve.log");
         let output = fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let from = output.metadata()?.len();
-        let mut command = varve()?;
         command.current_dir(folder).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let ports = ["listeners=PLAINTEXT://127.0.0.1:0", "varve.http.listener=127.0.0.1:0"];
         for line in ports.iter().chain(overrides) {

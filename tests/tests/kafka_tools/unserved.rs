@@ -1,0 +1,51 @@
+//! What is not served is not advertised: tools that need it say so at once.
+
+use anyhow::{Result, ensure};
+use varve_tests::{client::Client, kafka_tools::KafkaTools, node::Node};
+
+#[test]
+fn tools_for_requests_that_are_not_served_say_so_and_end() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &[])?;
+    let kafka = KafkaTools::of(&node);
+    Client::connect(node.address)?.create_topic("orders", 1, &[])?;
+    for (line, request) in [
+        ("kafka-transactions.sh --bootstrap-server NODE list", "LIST_TRANSACTIONS"),
+        ("kafka-leader-election.sh --election-type preferred --all-topic-partitions", "ELECT_LEADERS"),
+        ("kafka-reassign-partitions.sh --list", "LIST_PARTITION_REASSIGNMENTS"),
+        ("kafka-acls.sh --list", "DESCRIBE_ACLS"),
+        ("kafka-metadata-quorum.sh --bootstrap-server NODE describe --status", "DESCRIBE_QUORUM"),
+        ("kafka-client-metrics.sh --list", "LIST_CONFIG_RESOURCES"),
+    ] {
+        let printed = kafka.refused(line)?;
+        ensure!(printed.contains(&format!("The node does not support {request}")), "{line}:\n{printed}");
+    }
+    // The new consumer protocol (KIP-848) is refused in a way that names the way out.
+    let mut consumer = kafka.command(
+        "kafka-console-consumer.sh --topic orders --group new --command-property group.protocol=consumer \
+         --timeout-ms 60000",
+    )?;
+    let refused = consumer.output()?;
+    let printed = String::from_utf8_lossy(&refused.stderr);
+    ensure!(printed.contains("Set group.protocol=classic on the consumer configs"), "{printed}");
+    node.stop()
+}
+
+#[test]
+fn the_versions_of_what_is_served_are_shown_as_usable() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &[])?;
+    let printed = KafkaTools::of(&node).run("kafka-broker-api-versions.sh")?;
+    ensure!(printed.starts_with(&format!("{} (id: 1 rack: null isFenced: false) -> (", node.address)), "{printed}");
+    for wanted in [
+        "Produce(0): 0 to 13 [usable: 13]",
+        "Fetch(1): 4 to 18 [usable: 18]",
+        "ListOffsets(2): 1 to 11 [usable: 11]",
+        "Metadata(3): 0 to 13 [usable: 13]",
+        "DescribeTopicPartitions(75): 0 [usable: 0]",
+        "ConsumerGroupHeartbeat(68): UNSUPPORTED",
+    ] {
+        ensure!(printed.contains(wanted), "{wanted} is missing:\n{printed}");
+    }
+    node.stop()
+}
