@@ -1,44 +1,45 @@
 //! The archive of the partitions on this node: uploads, cold reads and rewriting, tied to their logs.
 
+mod keeper;
+mod options;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    num::NonZeroU64,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use futures::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prometheus::Registry;
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use varve_compactor::{
     metrics::CompactorMetrics,
-    worker::{Assigned, Compactor, CompactorOptions},
+    worker::{Assigned, Compactor},
 };
-use varve_log::local::LocalLog;
 use varve_metadata::{
     cluster::ClusterMetadata,
     config::{FetchCompression, TopicConfig},
     image::TopicImage,
-    model::{LastStableOffset, LeaderEpoch, LogStartOffset, Offset, PartitionId, TopicName},
+    model::{PartitionId, TopicName},
 };
 use varve_table::Recompression;
 use varve_tiering::layout::Version;
 use varve_tiering::tier::{
-    archiver::{Archiver, ArchiverMetrics, ArchiverOptions, LocalPartition, Pressure},
+    archiver::{Archiver, ArchiverMetrics, ArchiverOptions, Pressure},
     bucket::{Bucket, BucketMetrics, OpenError},
     cluster::{Claim, ClusterError},
-    cold::{ColdDisk, ColdMetrics, ColdOpenError, ColdOptions, ColdPartition, ColdReader},
+    cold::{ColdMetrics, ColdOpenError, ColdReader},
     manifests::ManifestStore,
     partition::{RemotePartition, RemotePartitions},
 };
 
-use crate::{
-    config::BrokerConfig,
-    partition::{Keeper, Partition, Unsettled},
+use self::{
+    keeper::Led,
+    options::{archiver_options, cold_options, compactor_options},
 };
+use crate::{config::BrokerConfig, partition::Partition};
 
 /// How long a starting node waits for the bucket to say whose it is, and what is in it.
 const CLAIM_LIMIT: Duration = Duration::from_secs(10);
@@ -73,6 +74,8 @@ pub struct Archive {
     claim: Arc<Claim>,
     /// What one listing at the start said of all partitions, and when it began; `None` if the bucket did not answer.
     listed: Option<Listed>,
+    /// Partitions of topics that do not archive, as long as no listing says whether they once did.
+    unlisted: Mutex<Option<Vec<Arc<Partition>>>>,
     /// Over how long the first looks at partitions are spread; zero once the node serves.
     spread: RwLock<Duration>,
 }
@@ -130,7 +133,9 @@ impl Archive {
         registered(rewrites.register(registry));
         let compactor = Arc::new(Compactor::new(remotes.clone(), compactor_options(config), rewrites));
         let spread = RwLock::new(config.archive.task_interval);
-        Ok(Arc::new(Archive { remotes, reader, archiver, compactor, led: RwLock::default(), claim, listed, spread }))
+        let unlisted = Mutex::new(listed.is_none().then(Vec::new));
+        let led = RwLock::default();
+        Ok(Arc::new(Archive { remotes, reader, archiver, compactor, led, claim, listed, unlisted, spread }))
     }
 
     /// Rewrites the archive of the partitions here until `stop`.
@@ -149,8 +154,8 @@ impl Archive {
         });
     }
 
-    /// The partitions of the start are all here. Buries what topics left that were deleted right before the node ended, as
-    /// soon as the bucket answers.
+    /// The partitions of the start are all here. As soon as the bucket answers, what deleted topics left there right before
+    /// the node ended is buried, and topics that no longer archive get back what they archived.
     pub fn started(
         self: &Arc<Archive>,
         metadata: &Arc<ClusterMetadata>,
@@ -162,13 +167,12 @@ impl Archive {
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = archive.bury_unknown(&metadata, &stop) => {}
+                () = archive.settle_unknown(&metadata, &stop) => {}
             }
         });
     }
 
-    async fn bury_unknown(&self, metadata: &ClusterMetadata, stop: &CancellationToken) {
-        let Some(archiver) = self.archiver.as_ref() else { return };
+    async fn settle_unknown(&self, metadata: &ClusterMetadata, stop: &CancellationToken) {
         if !self.claimed(stop).await {
             return;
         }
@@ -180,6 +184,13 @@ impl Archive {
                 None => return,
             },
         };
+        for partition in self.unlisted.lock().take().unwrap_or_default() {
+            let topic = metadata.image().topic_by_id(partition.id().topic).cloned();
+            if let Some(topic) = topic.filter(|_| newest.contains_key(&partition.id())) {
+                self.take(&partition, &topic);
+            }
+        }
+        let Some(archiver) = self.archiver.as_ref() else { return };
         // Asked after the listing: a topic that is not there now and has an archive is gone.
         let image = metadata.image();
         let unknown = newest.into_iter().filter(|(id, _)| image.topic_by_id(id.topic).is_none());
@@ -272,123 +283,15 @@ impl Archive {
         }
     }
 
-    /// What was archived can still be read; nothing more is uploaded.
-    fn let_go(&self, id: PartitionId) {
-        self.led.write().remove(&id);
-        if let Some(archiver) = &self.archiver {
-            archiver.remove(id);
-        }
+    /// Whether the bucket had a manifest of this partition when the node started.
+    fn was_archived(&self, id: PartitionId) -> bool {
+        self.listed.as_ref().is_some_and(|listed| listed.newest.contains_key(&id))
     }
 }
 
 /// Internal topics stay on the local disk: their coordinators read them whole at each start.
 pub(crate) fn is_archived(topic: &TopicImage) -> bool {
     topic.config.remote_storage && !topic.internal
-}
-
-impl Keeper for Archive {
-    /// A log that is empty and not new may be one whose disk was lost: it goes on where the archive ends.
-    fn opening<'a>(
-        &'a self,
-        topic: &'a TopicImage,
-        id: PartitionId,
-        log: &'a LocalLog,
-        is_new: bool,
-    ) -> BoxFuture<'a, Result<(), Unsettled>> {
-        Box::pin(async move {
-            if is_new || !is_archived(topic) || log.end().0 > Offset::ZERO {
-                return Ok(());
-            }
-            let remote = self.remote(id, &topic.name);
-            let unsettled = |why: String| {
-                warn!(topic = %topic.name, partition = %id.index, why, "empty here; offline until the archive says where it ends");
-                Err(Unsettled)
-            };
-            if !self.claim.is_ours() {
-                return unsettled("the object store cannot be reached".to_owned());
-            }
-            let manifest = match timeout(OPENING_LIMIT, remote.loaded()).await {
-                Ok(Ok(manifest)) => manifest,
-                Ok(Err(error)) => return unsettled(told(&error)),
-                Err(_) => return unsettled("the object store does not answer".to_owned()),
-            };
-            if manifest.end() == Offset::ZERO || manifest.deleted_at().is_some() {
-                return Ok(());
-            }
-            match log.truncate_fully(manifest.end(), manifest.log_start().0) {
-                Ok(removed) => {
-                    drop(removed.purge());
-                    if let Err(error) = log.learn_epochs(manifest.epochs()) {
-                        warn!(topic = %topic.name, partition = %id.index, %error, "leader epochs are not on the disk");
-                    }
-                    info!(topic = %topic.name, partition = %id.index, end = %manifest.end(), "the local log is gone: going on behind the archive");
-                }
-                Err(error) => {
-                    error!(topic = %topic.name, partition = %id.index, %error, "the local log cannot be moved");
-                    return Err(Unsettled);
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn opened(&self, partition: &Arc<Partition>, topic: &TopicImage) {
-        if is_archived(topic) {
-            self.take(partition, topic);
-        }
-    }
-
-    fn altered(&self, partition: &Arc<Partition>, topic: &TopicImage) {
-        let led = self.led.read().get(&partition.id()).cloned();
-        match (led, is_archived(topic)) {
-            (Some(led), true) => {
-                *led.config.write() = topic.config.clone();
-                led.cold.set_recompression(recompression(&topic.config));
-                if let Some(archiver) = &self.archiver {
-                    archiver.wake(partition.id());
-                }
-            }
-            (None, true) => self.take(partition, topic),
-            (Some(_), false) => self.let_go(partition.id()),
-            (None, false) => {}
-        }
-    }
-
-    fn deleted(&self, id: PartitionId, topic: &TopicName) {
-        let was_led = self.led.write().remove(&id).is_some();
-        if let Some(archiver) = self.archiver.as_ref().filter(|_| was_led) {
-            archiver.delete(self.remotes.get(id, topic));
-        }
-        self.remotes.forget(id);
-    }
-}
-
-/// A partition of this node as the archiver sees it.
-struct Led {
-    partition: Arc<Partition>,
-    config: RwLock<Arc<TopicConfig>>,
-    cold: ColdPartition,
-}
-
-impl LocalPartition for Led {
-    fn log(&self) -> &LocalLog {
-        self.partition.log()
-    }
-
-    fn leader_epoch(&self) -> LeaderEpoch {
-        self.partition.leader_epoch()
-    }
-
-    fn last_stable_offset(&self) -> LastStableOffset {
-        self.partition.last_stable_offset()
-    }
-
-    fn topic_config(&self) -> Arc<TopicConfig> {
-        self.config.read().clone()
-    }
-
-    /// The manifest remembers it, and the next checkpoint of the log directory does.
-    fn log_start_moved(&self, _start: LogStartOffset) {}
 }
 
 /// The newest manifest version of every partition; `None`, and a line in the log, if the bucket does not say.
@@ -422,48 +325,4 @@ fn recompression(config: &TopicConfig) -> Recompression {
 
 fn registered(result: Result<(), prometheus::Error>) {
     result.expect("each metric is declared once");
-}
-
-fn size(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-fn cold_options(config: &BrokerConfig) -> ColdOptions {
-    let (cache, archive) = (&config.cache, &config.archive);
-    let defaults = ColdOptions::default();
-    ColdOptions {
-        memory_bytes: size(cache.memory_bytes),
-        disk: (cache.disk_bytes > 0).then(|| ColdDisk { directory: cache.dir.clone(), bytes: size(cache.disk_bytes) }),
-        in_flight_reads: archive.read_concurrency as usize,
-        read_ahead: size(cache.read_ahead_bytes.div_ceil(config.compactor.row_group_bytes.max(1))),
-        ..defaults
-    }
-}
-
-fn archiver_options(config: &BrokerConfig) -> ArchiverOptions {
-    ArchiverOptions {
-        workers: config.archive.upload_concurrency as usize,
-        upload_rate: config.archive.upload_bytes_per_second.and_then(NonZeroU64::new),
-        check_interval: config.logs.retention_check_interval,
-        hot_limit: config.archive.local_max_bytes,
-        ..ArchiverOptions::default()
-    }
-}
-
-fn compactor_options(config: &BrokerConfig) -> CompactorOptions {
-    let compactor = &config.compactor;
-    let mut options = CompactorOptions {
-        map_bytes: size(compactor.memory_bytes),
-        jobs: compactor.threads as usize,
-        interval: compactor.interval,
-        grace: config.archive.grace,
-        read_bytes_per_second: compactor.bytes_per_second.and_then(NonZeroU64::new),
-        ..CompactorOptions::default()
-    };
-    // Garbage is looked for about as often as it comes of age.
-    options.sweep_interval = options.sweep_interval.min(config.archive.grace.max(compactor.interval));
-    options.limits.target = compactor.object_bytes;
-    options.limits.small = options.limits.small.min(compactor.object_bytes);
-    options.encode.group_bytes = size(compactor.row_group_bytes);
-    options
 }

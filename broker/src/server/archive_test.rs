@@ -35,17 +35,17 @@ use crate::{
 };
 
 /// Longest wait for what happens in the background.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A folder in which nodes live one after the other.
-struct Home(tempfile::TempDir);
+pub(super) struct Home(tempfile::TempDir);
 
 impl Home {
-    fn new() -> Home {
+    pub(super) fn new() -> Home {
         Home(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -63,7 +63,7 @@ impl Home {
         Node::start(Arc::new(config), LogLevels::default()).await
     }
 
-    async fn start(&self, settings: &[&str]) -> Node {
+    pub(super) async fn start(&self, settings: &[&str]) -> Node {
         self.try_start(settings).await.unwrap()
     }
 
@@ -80,7 +80,7 @@ impl Home {
 }
 
 /// Makes topic `t` with one partition.
-async fn create_topic(client: &mut Client, settings: &[(&str, &str)]) -> TopicId {
+pub(super) async fn create_topic(client: &mut Client, settings: &[(&str, &str)]) -> TopicId {
     let text = |text: &str| StrBytes::from_string(text.to_owned());
     let settings = settings
         .iter()
@@ -96,7 +96,7 @@ async fn create_topic(client: &mut Client, settings: &[(&str, &str)]) -> TopicId
     TopicId::from_wire(made.topic_id).unwrap()
 }
 
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {
         assert!(started.elapsed() < LIMIT, "not in time: {what}");
@@ -105,7 +105,7 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// All records of `t` from offset `from` on.
-async fn read_all(client: &mut Client, topic: TopicId, from: u64) -> Vec<(u64, String)> {
+pub(super) async fn read_all(client: &mut Client, topic: TopicId, from: u64) -> Vec<(u64, String)> {
     let (mut found, mut next) = (Vec::new(), from);
     loop {
         let request = fetch_request(12, ("t", topic), &[(0, next as i64)]).with_max_wait_ms(5000);
@@ -121,15 +121,15 @@ async fn read_all(client: &mut Client, topic: TopicId, from: u64) -> Vec<(u64, S
 }
 
 /// Segments that hold two of the records of [`large`] and leave the local disk once they are archived.
-const EAGER: &[(&str, &str)] =
+pub(super) const EAGER: &[(&str, &str)] =
     &[("segment.bytes", "1048576"), ("local.retention.ms", "1"), ("file.delete.delay.ms", "0"), ("retention.ms", "-1")];
 
-fn large(number: usize) -> String {
+pub(super) fn large(number: usize) -> String {
     format!("{number:016}").repeat(25_000)
 }
 
 /// Appends `numbers` and returns once all but the newest lie in the archive alone.
-async fn fill_archive(client: &mut Client, topic: TopicId, numbers: std::ops::Range<usize>) {
+pub(super) async fn fill_archive(client: &mut Client, topic: TopicId, numbers: std::ops::Range<usize>) {
     let end = numbers.end as i64;
     for number in numbers {
         let answer = produce(client, 9, ("t", topic), 0, records(&[&large(number)])).await;
@@ -138,7 +138,7 @@ async fn fill_archive(client: &mut Client, topic: TopicId, numbers: std::ops::Ra
     eventually("old records left the disk", async || list_offset(client, 9, -4).await.offset >= end - 2).await;
 }
 
-fn expected(numbers: std::ops::Range<usize>) -> Vec<(u64, String)> {
+pub(super) fn expected(numbers: std::ops::Range<usize>) -> Vec<(u64, String)> {
     numbers.map(|number| (number as u64, large(number))).collect()
 }
 

@@ -9,6 +9,8 @@
 //! answered comes out of one budget (`budget`); a reader that is slow to take its answer holds nobody but itself up.
 
 #[cfg(test)]
+mod archive_off_test;
+#[cfg(test)]
 mod archive_test;
 mod auto_create;
 mod broker;

@@ -106,6 +106,13 @@ pub enum AlterError {
     /// A setting is unknown or invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Archiving would be turned off, and nobody said what is to become of the archive (KIP-950).
+    #[error(
+        "remote.storage.enable=false takes the topic's archived records away, so it needs \
+         remote.log.delete.on.disable=true; to archive nothing more and keep them readable, set \
+         remote.storage.enable=true and remote.log.copy.disable=true"
+    )]
+    LosesArchive,
     /// The broker says no: to a value, or to a change while it runs.
     #[error("{0}")]
     Refused(String),
@@ -172,6 +179,10 @@ fn alter_topic(
     let topic = topic.ok_or_else(|| AlterError::UnknownTopic(name.to_owned()))?;
     if settings == *topic.overrides {
         return Ok(());
+    }
+    // KIP-950: neither may the archive be forgotten, nor may the records in it vanish without being told so.
+    if topic.config.remote_storage && !config.remote_storage && !config.remote_delete_on_disable {
+        return Err(AlterError::LosesArchive);
     }
     let key = Key::Topic(topic.id);
     let partitions = topic.partitions.len() as u32;

@@ -241,6 +241,22 @@ fn a_deleted_topic_leaves_nothing_and_its_name_is_free() {
 }
 
 #[test]
+fn archiving_is_turned_off_only_by_who_says_what_becomes_of_the_archive() {
+    let topic = || AlterResource::Topic("t".into());
+    let set = |value: &str| ConfigOp::Set(value.into());
+    let mut cluster = Cluster::of(&[(1, false)]).with_topic("t", 1, 1);
+    let off = ("remote.storage.enable", set("false"));
+    assert_eq!(cluster.alter(topic(), std::slice::from_ref(&off)), Err(AlterError::LosesArchive));
+    cluster.alter(topic(), &[("remote.log.copy.disable", set("true"))]).unwrap();
+    assert_eq!(cluster.alter(topic(), std::slice::from_ref(&off)), Err(AlterError::LosesArchive));
+    cluster.alter(topic(), &[off, ("remote.log.delete.on.disable", set("true"))]).unwrap();
+    // What is off already loses nothing more.
+    cluster.alter(topic(), &[("remote.log.delete.on.disable", ConfigOp::Delete)]).unwrap();
+    cluster.alter(topic(), &[("remote.storage.enable", ConfigOp::Delete)]).unwrap();
+    assert!(cluster.image().topic("t").unwrap().config.remote_storage);
+}
+
+#[test]
 fn settings_of_a_topic_change_one_by_one() {
     let topic = || AlterResource::Topic("t".into());
     let set = |value: &str| ConfigOp::Set(value.into());

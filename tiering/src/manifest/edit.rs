@@ -180,6 +180,31 @@ impl Manifest {
         Ok(next)
     }
 
+    /// This manifest without objects, because archiving was turned off: the log starts at `start`, from where on the local
+    /// log has it all, and coverage would begin there again. What was listed goes after the grace period, also what lies
+    /// above `start`.
+    ///
+    /// # Errors
+    /// [`ManifestError::SweepBehind`]; or the writer may not.
+    pub fn emptied(&self, writer: Writer, start: Offset, now: Timestamp) -> Result<Manifest, ManifestError> {
+        self.check_writer(writer)?;
+        if self.chunks.is_empty() {
+            return Ok(self.clone());
+        }
+        let start = start.max(self.log_start);
+        let mut next = self.clone();
+        next.take_all(now);
+        if next.removed.len() > MAX_REMOVED {
+            return Err(ManifestError::SweepBehind(self.removed.len()));
+        }
+        (next.log_start, next.end, next.clean_until) = (start, start, start);
+        // Epochs of what the local log has are announced again with whatever is archived again.
+        next.epochs.retain(|(_, from)| *from < start);
+        let dead = next.epochs.len().saturating_sub(1);
+        next.epochs.drain(..dead);
+        Ok(next)
+    }
+
     /// This manifest with key compaction done up to `offset` (exclusive).
     ///
     /// # Errors
@@ -208,16 +233,20 @@ impl Manifest {
     #[must_use]
     pub fn deleted(&self, now: Timestamp) -> Manifest {
         let mut next = self.clone();
-        let gone = std::mem::take(&mut next.chunks).into_iter().flat_map(|chunk| match chunk {
-            Chunk::Inline(run) => run.into_iter().map(RemovedEntry::Object).collect(),
-            Chunk::Leaf(leaf) => vec![RemovedEntry::Leaf(leaf)],
-        });
-        next.removed.extend(gone.map(|entry| Removed { entry, at: now }));
+        next.take_all(now);
         next.log_start = next.end;
         next.clean_until = next.end;
         next.epochs.clear();
         next.deleted_at = Some(self.deleted_at.unwrap_or(now));
         next
+    }
+
+    fn take_all(&mut self, now: Timestamp) {
+        let gone = std::mem::take(&mut self.chunks).into_iter().flat_map(|chunk| match chunk {
+            Chunk::Inline(run) => run.into_iter().map(RemovedEntry::Object).collect(),
+            Chunk::Leaf(leaf) => vec![RemovedEntry::Leaf(leaf)],
+        });
+        self.removed.extend(gone.map(|entry| Removed { entry, at: now }));
     }
 
     fn remove(&mut self, gone: impl IntoIterator<Item = RemovedEntry>, at: Timestamp) -> Result<(), ManifestError> {

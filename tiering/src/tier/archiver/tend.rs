@@ -182,12 +182,28 @@ impl Look<'_> {
     async fn agree_on_log_start(&mut self) -> Result<(), TendError> {
         let LogStartOffset(remote) = self.manifest.log_start();
         self.advance_local_start(remote)?;
-        let local = if self.policy.empties { self.log().local_start() } else { self.log().start().0 };
+        if self.policy.empties {
+            return self.empty().await;
+        }
+        let local = self.log().start().0;
         if local > remote && !self.manifest.is_empty() {
             self.expire(local).await?;
-            self.advance_local_start(local)?;
         }
         Ok(())
+    }
+
+    /// Archiving was turned off and the archive is to go (KIP-950): only what the local log has stays readable.
+    async fn empty(&mut self) -> Result<(), TendError> {
+        if self.manifest.is_empty() {
+            return Ok(());
+        }
+        let start = self.log().local_start();
+        self.claim().await?;
+        let (epoch, now, objects) = (self.epoch, self.now, self.manifest.object_count());
+        self.update(|manifest| manifest.emptied(Writer::Leader(epoch), start, now)).await?;
+        let (topic, partition) = (self.manifest.topic(), self.manifest.partition());
+        tracing::info!(%topic, partition = %partition.index, objects, %start, "archiving was turned off: the archive is emptied");
+        self.advance_local_start(start)
     }
 
     /// Brings up what is sealed and decided. Returns a time after which to look again sooner than usual.

@@ -1,5 +1,7 @@
 //! The archiver on a real local log and a bucket in memory, with a clock that the test moves.
 
+mod disabled;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -29,6 +31,7 @@ use super::{
 };
 use crate::{
     layout::Version,
+    manifest::Manifest,
     manifest::tests::{at, empty, partition},
     tier::{
         bucket::{Bucket, BucketMetrics, BucketOptions},

@@ -1,0 +1,128 @@
+//! How the partitions of this node come into the archive's care, and what the archiver sees of them.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+use varve_log::local::LocalLog;
+use varve_metadata::{
+    config::TopicConfig,
+    image::TopicImage,
+    model::{LastStableOffset, LeaderEpoch, LogStartOffset, Offset, PartitionId, TopicName},
+};
+use varve_tiering::tier::{archiver::LocalPartition, cold::ColdPartition};
+
+use super::{Archive, OPENING_LIMIT, is_archived, recompression, told};
+use crate::partition::{Keeper, Partition, Unsettled};
+
+impl Keeper for Archive {
+    /// A log that is empty and not new may be one whose disk was lost: it goes on where the archive ends.
+    fn opening<'a>(
+        &'a self,
+        topic: &'a TopicImage,
+        id: PartitionId,
+        log: &'a LocalLog,
+        is_new: bool,
+    ) -> BoxFuture<'a, Result<(), Unsettled>> {
+        Box::pin(async move {
+            // Also of a topic that archives no longer: its offsets do not come back either.
+            let may_be_archived = is_archived(topic) || self.was_archived(id);
+            if is_new || !may_be_archived || log.end().0 > Offset::ZERO {
+                return Ok(());
+            }
+            let remote = self.remote(id, &topic.name);
+            let unsettled = |why: String| {
+                warn!(topic = %topic.name, partition = %id.index, why, "empty here; offline until the archive says where it ends");
+                Err(Unsettled)
+            };
+            if !self.claim.is_ours() {
+                return unsettled("the object store cannot be reached".to_owned());
+            }
+            let manifest = match timeout(OPENING_LIMIT, remote.loaded()).await {
+                Ok(Ok(manifest)) => manifest,
+                Ok(Err(error)) => return unsettled(told(&error)),
+                Err(_) => return unsettled("the object store does not answer".to_owned()),
+            };
+            if manifest.end() == Offset::ZERO || manifest.deleted_at().is_some() {
+                return Ok(());
+            }
+            match log.truncate_fully(manifest.end(), manifest.log_start().0) {
+                Ok(removed) => {
+                    drop(removed.purge());
+                    if let Err(error) = log.learn_epochs(manifest.epochs()) {
+                        warn!(topic = %topic.name, partition = %id.index, %error, "leader epochs are not on the disk");
+                    }
+                    info!(topic = %topic.name, partition = %id.index, end = %manifest.end(), "the local log is gone: going on behind the archive");
+                }
+                Err(error) => {
+                    error!(topic = %topic.name, partition = %id.index, %error, "the local log cannot be moved");
+                    return Err(Unsettled);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// A topic whose archiving was turned off may have records in the archive still: the archiver removes them, or lets them
+    /// expire, and until then they can be read.
+    fn opened(&self, partition: &Arc<Partition>, topic: &TopicImage) {
+        if is_archived(topic) || self.was_archived(partition.id()) {
+            self.take(partition, topic);
+        } else if let Some(unlisted) = self.unlisted.lock().as_mut().filter(|_| !topic.internal) {
+            unlisted.push(partition.clone());
+        }
+    }
+
+    fn altered(&self, partition: &Arc<Partition>, topic: &TopicImage) {
+        let led = self.led.read().get(&partition.id()).cloned();
+        match led {
+            Some(led) => {
+                *led.config.write() = topic.config.clone();
+                led.cold.set_recompression(recompression(&topic.config));
+                if let Some(archiver) = &self.archiver {
+                    archiver.wake(partition.id());
+                }
+            }
+            None if is_archived(topic) => self.take(partition, topic),
+            None => {}
+        }
+    }
+
+    fn deleted(&self, id: PartitionId, topic: &TopicName) {
+        let was_led = self.led.write().remove(&id).is_some();
+        if let Some(archiver) = self.archiver.as_ref().filter(|_| was_led) {
+            archiver.delete(self.remotes.get(id, topic));
+        }
+        self.remotes.forget(id);
+    }
+}
+
+/// A partition of this node as the archiver sees it.
+pub(super) struct Led {
+    pub(super) partition: Arc<Partition>,
+    pub(super) config: RwLock<Arc<TopicConfig>>,
+    pub(super) cold: ColdPartition,
+}
+
+impl LocalPartition for Led {
+    fn log(&self) -> &LocalLog {
+        self.partition.log()
+    }
+
+    fn leader_epoch(&self) -> LeaderEpoch {
+        self.partition.leader_epoch()
+    }
+
+    fn last_stable_offset(&self) -> LastStableOffset {
+        self.partition.last_stable_offset()
+    }
+
+    fn topic_config(&self) -> Arc<TopicConfig> {
+        self.config.read().clone()
+    }
+
+    /// The manifest remembers it, and the next checkpoint of the log directory does.
+    fn log_start_moved(&self, _start: LogStartOffset) {}
+}
