@@ -5,6 +5,7 @@
 
 mod archive;
 mod load;
+mod partitions;
 mod process;
 mod report;
 mod servers;

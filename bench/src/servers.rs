@@ -36,7 +36,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// From the start of the process to the first answered request.
     pub(crate) time_to_first_answer: Duration,
-    pub(crate) folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Longest wait for a broker to answer its first request.
@@ -49,6 +49,21 @@ impl Server {
             Some(scratch) => tempfile::tempdir_in(scratch)?,
             None => tempfile::tempdir()?,
         };
+        Server::start_in(settings, kind, overrides, folder)
+    }
+
+    /// Ends the process as an operator would, and starts it again on its data.
+    pub(crate) fn restart(self, settings: &Settings, kind: Kind, overrides: &[&str]) -> Result<Server> {
+        self.process.stop()?;
+        Server::start_in(settings, kind, overrides, self.folder)
+    }
+
+    /// Where its data is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn start_in(settings: &Settings, kind: Kind, overrides: &[&str], folder: tempfile::TempDir) -> Result<Server> {
         let address = free_port()?;
         let command = match kind {
             Kind::Varve => varve_command(settings, folder.path(), address, overrides)?,

@@ -16,6 +16,7 @@ use varve_tests::{
 use crate::{
     Settings, archive,
     load::{consume, frames, produce},
+    partitions,
     servers::{Kind, Server},
 };
 
@@ -47,6 +48,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Figures> {
             hot(settings, kind, &lines, &mut note).with_context(|| format!("hot measurements of {}", kind.name()))?;
             if kind == Kind::Varve {
                 archive::measure(settings, &lines, &mut note).context("archive measurements")?;
+                partitions::measure(settings, &mut note).context("measurements with many partitions")?;
             }
         }
     }

@@ -10,8 +10,11 @@ use varve_metadata::{
     model::{Offset, Timestamp},
 };
 
-/// Lines to send, repeated as often as needed.
-pub struct Lines(Vec<Vec<u8>>);
+/// Keys and values to send, repeated as often as needed.
+pub struct Lines(Vec<(Vec<u8>, Vec<u8>)>);
+
+/// Key of every log line.
+const SERVICE: &[u8] = b"service";
 
 impl Lines {
     /// Every line of every `*.log` file in `folder`; without a folder, log lines made from a seed.
@@ -26,18 +29,26 @@ impl Lines {
         let mut lines = Vec::new();
         for file in files {
             let text = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-            lines.extend(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec));
+            lines.extend(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(keyed));
         }
         ensure!(!lines.is_empty(), "no *.log files with lines in {}", folder.display());
         Ok(Lines(lines))
     }
 
+    /// Small measurements of 2,000 series, each keyed by the name of its series.
+    pub fn metrics() -> Lines {
+        let mut next = numbers();
+        let measurements = (0..400_000u64).map(|number| {
+            let key = format!("cpu.load.host-{:04}", next() % 2_000);
+            let (whole, hundredths, time) = (next() % 100, next() % 100, 1_760_000_000_000 + number / 16);
+            let value = format!("{{\"v\":{whole}.{hundredths:02},\"t\":{time},\"unit\":\"percent\"}}");
+            (key.into_bytes(), value.into_bytes())
+        });
+        Lines(measurements.collect())
+    }
+
     fn synthetic() -> Lines {
-        let mut state = 1u64;
-        let mut next = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            state >> 33
-        };
+        let mut next = numbers();
         let levels = ["INFO", "INFO", "INFO", "WARN", "ERROR", "DEBUG"];
         let parts = ["storage.BlockManager", "scheduler.TaskSetManager", "http.Access", "auth.Session"];
         let lines = (0..16_000).map(|number| {
@@ -58,7 +69,7 @@ impl Lines {
             )
             .into_bytes()
         });
-        Lines(lines.collect())
+        Lines(lines.map(|line| keyed(&line)).collect())
     }
 
     /// Record batches of about `batch_bytes` each before compression, until `total_bytes` are reached. Timestamps move
@@ -74,20 +85,28 @@ impl Lines {
         while made < total_bytes {
             let mut builder = BatchBuilder::new(Offset::ZERO).compression(codec, None);
             while builder.uncompressed_bytes() < batch_bytes {
-                let (number, line) = lines.next().context("lines repeat for ever")?;
+                let (number, (key, value)) = lines.next().context("lines repeat for ever")?;
                 let timestamp = Timestamp::from_wire(start + number as i64).context("a positive time")?;
                 let host = format!("host-{:03}", number % 97);
                 let headers: &[(&[u8], Option<&[u8]>)] = &[(b"host", Some(host.as_bytes()))];
-                builder.push(RecordContent {
-                    timestamp: Some(timestamp),
-                    key: Some(b"service"),
-                    value: Some(line),
-                    headers,
-                });
+                builder.push(RecordContent { timestamp: Some(timestamp), key: Some(key), value: Some(value), headers });
             }
             made += builder.uncompressed_bytes();
             batches.push(Bytes::from(builder.build()?));
         }
         Ok(batches)
+    }
+}
+
+fn keyed(line: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    (SERVICE.to_vec(), line.to_vec())
+}
+
+/// Numbers from a seed (the multiplier and increment of Knuth's MMIX).
+fn numbers() -> impl FnMut() -> u64 {
+    let mut state = 1u64;
+    move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state >> 33
     }
 }
