@@ -22,6 +22,8 @@ use crate::format::{
 
 /// Most bytes that a batch's records may have when they must be decompressed (or `max.message.bytes`, if that is more).
 const MAX_UNCOMPRESSED_BYTES: usize = 128 << 20;
+/// The timestamp of a record that has none.
+const NO_TIMESTAMP: i64 = -1;
 /// Refused records that an error names.
 const MAX_PROBLEMS: usize = 1000;
 /// Bytes at the front of a batch that lie outside of its CRC and are assigned on append: base offset, length, leader epoch.
@@ -43,8 +45,8 @@ impl Prepared<'_> {
     }
 }
 
-/// Checks the batches in `bytes` and applies the topic's timestamp type and compression. Does not decompress unless a rule
-/// asks for it.
+/// Checks the batches in `bytes` and applies the topic's timestamp type and compression. A client's records are walked if they
+/// are not compressed; decompressed they are only if a rule asks for it (docs/adr/0014).
 pub(super) fn prepare<'a>(
     bytes: &'a [u8],
     config: &LogConfig,
@@ -94,20 +96,27 @@ fn prepare_own<'a>(
         _ => None,
     };
     let mut prepared = Prepared { header: *header, bytes: batch.as_bytes().into(), front: ASSIGNED_BYTES };
-    let check = from_client.then(|| RecordCheck::new(config, context.now)).filter(|check| check.concerns(header));
-    if target.is_some() || check.is_some() {
+    let check = from_client.then(|| RecordCheck::new(config, context.now));
+    // Uncompressed records are looked at whatever the header says; compressed ones where a rule cannot do without.
+    let is_due = |check: &RecordCheck| source == Codec::None || check.concerns(header);
+    if target.is_some() || check.as_ref().is_some_and(is_due) {
         let limit = MAX_UNCOMPRESSED_BYTES.max(config.max_message_bytes as usize);
         let payload = compression::decompress(source, batch.payload(), limit).map_err(refuse_compressed)?;
-        let consecutive = check_records(header, &payload, check.as_ref())?;
-        if let Some((codec, level)) = target {
-            let rebuilt = recompress(header, &payload, consecutive, codec, level)?;
+        let walked = check_records(header, &payload, check.as_ref())?;
+        let header = BatchHeader { max_timestamp_ms: walked.max_timestamp_ms, ..*header };
+        if target.is_some() || !walked.consecutive {
+            let (codec, level) = target.unwrap_or((source, None));
+            let rebuilt = recompress(&header, &payload, walked.consecutive, codec, level)?;
             prepared.header = BatchHeader::parse(&rebuilt)?;
             prepared.bytes = rebuilt.into();
             check_size(prepared.header.bytes, config)?;
+        } else if header.max_timestamp_ms != prepared.header.max_timestamp_ms && !stamped {
+            prepared.header = header;
+            sign(&mut prepared, crc32c::crc32c(batch.payload()));
         }
     }
     if let Some(crc) = payload_crc {
-        let crc = if target.is_some() { crc32c::crc32c(prepared.payload()) } else { crc };
+        let crc = if matches!(prepared.bytes, Cow::Owned(_)) { crc32c::crc32c(prepared.payload()) } else { crc };
         stamp(&mut prepared, context.now, crc);
     }
     Ok(prepared)
@@ -195,20 +204,32 @@ fn create_time(config: &LogConfig) -> bool {
     config.timestamp_type == TimestampType::CreateTime
 }
 
-/// Walks the records. Returns whether their offsets are consecutive, as they should be.
-fn check_records(header: &BatchHeader, payload: &[u8], check: Option<&RecordCheck>) -> Result<bool, AppendError> {
+/// What the records of a batch say themselves.
+#[derive(Debug)]
+struct Walked {
+    /// Whether their offsets are consecutive, as they should be.
+    consecutive: bool,
+    max_timestamp_ms: i64,
+}
+
+/// Walks the records: there are as many as the header counts, and nothing else. Without a `check` the header is believed.
+fn check_records(header: &BatchHeader, payload: &[u8], check: Option<&RecordCheck>) -> Result<Walked, AppendError> {
     let mut problems = Vec::new();
-    let mut consecutive = true;
+    let mut walked = Walked { consecutive: true, max_timestamp_ms: NO_TIMESTAMP };
     for (index, record) in (0..).zip(records(payload, header.record_count)) {
         let record = record.map_err(refuse_record)?;
-        consecutive &= record.offset_delta == index as i32;
+        walked.consecutive &= record.offset_delta == index as i32;
         let timestamp_ms = header.base_timestamp_ms.wrapping_add(record.timestamp_delta);
+        walked.max_timestamp_ms = walked.max_timestamp_ms.max(timestamp_ms);
         let fault = check.and_then(|check| check.fault(timestamp_ms, &record));
         if let Some(fault) = fault.filter(|_| problems.len() < MAX_PROBLEMS) {
             problems.push(RecordProblem { index, fault });
         }
     }
-    if problems.is_empty() { Ok(consecutive) } else { Err(AppendError::InvalidRecords { problems }) }
+    if check.is_none() {
+        walked.max_timestamp_ms = header.max_timestamp_ms;
+    }
+    if problems.is_empty() { Ok(walked) } else { Err(AppendError::InvalidRecords { problems }) }
 }
 
 /// The batch in another codec. The records stay the bytes they were, unless their offsets must be counted anew.
@@ -238,6 +259,12 @@ fn stamp(prepared: &mut Prepared<'_>, now: Timestamp, payload_crc: u32) {
     let header = &mut prepared.header;
     header.attributes = header.attributes.with_timestamp_type(TimestampType::LogAppendTime);
     header.max_timestamp_ms = now.to_wire();
+    sign(prepared, payload_crc);
+}
+
+/// Makes the CRC fit a header that was changed over the same payload.
+fn sign(prepared: &mut Prepared<'_>, payload_crc: u32) {
+    let header = &mut prepared.header;
     let front = crc32c::crc32c(&header.encode()[CRC_START..]);
     header.crc = crc32c::crc32c_combine(front, payload_crc, header.bytes as usize - HEADER_BYTES);
     prepared.front = HEADER_BYTES;

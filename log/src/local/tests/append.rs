@@ -8,7 +8,7 @@ use varve_metadata::{
 };
 
 use super::*;
-use crate::format::{BatchError, BatchHeader};
+use crate::format::{BatchError, BatchHeader, CRC_START};
 
 fn first_header(log: &LocalLog) -> BatchHeader {
     let bytes = log.read(log.local_start(), log.end().0, 1, true).unwrap().read().unwrap();
@@ -226,4 +226,62 @@ fn replicated_batches_keep_their_offsets_and_epochs() {
     assert_eq!(all(&follower), all(&leader));
     assert_eq!(follower.leader_epochs(), [(LeaderEpoch(1), at(0)), (LeaderEpoch(4), at(2))]);
     assert_eq!(follower.end_of_epoch(LeaderEpoch(2)), Some((LeaderEpoch(1), at(2))));
+}
+
+/// Changes bytes of a batch and makes its CRC fit: what a faulty client might send.
+fn forged(mut batch: Vec<u8>, changes: &[(usize, &[u8])]) -> Vec<u8> {
+    for (at, bytes) in changes {
+        batch[*at..*at + bytes.len()].copy_from_slice(bytes);
+    }
+    let crc = crc32c::crc32c(&batch[CRC_START..]);
+    batch[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
+    batch
+}
+
+const LAST_OFFSET_DELTA: usize = 23;
+const MAX_TIMESTAMP: usize = 35;
+const RECORD_COUNT: usize = 57;
+
+#[test]
+fn a_batch_that_counts_other_records_than_it_holds_is_refused() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    for counted in [1u32, 3] {
+        let last = (counted - 1).to_be_bytes();
+        let counted = counted.to_be_bytes();
+        let lie = forged(batch(&["a", "b"]), &[(LAST_OFFSET_DELTA, &last), (RECORD_COUNT, &counted)]);
+        assert!(matches!(log.append(&lie, client()), Err(AppendError::InvalidBatch { .. })));
+    }
+    assert_eq!(log.end().0, at(0));
+    assert_eq!(log.append(&forged(batch(&["a", "b"]), &[]), client()).unwrap().last, at(1));
+}
+
+#[test]
+fn a_largest_timestamp_that_no_record_has_is_set_right_and_hides_no_record_of_the_future() {
+    let fixture = Fixture::new().with(|config| config.timestamp_after_max = Some(Duration::from_secs(60)));
+    let log = fixture.new_log();
+    let (early, late) = ((NOW - 5).to_be_bytes(), (NOW + 5).to_be_bytes());
+    for lie in [early, late] {
+        log.append(&forged(batch(&["a"]), &[(MAX_TIMESTAMP, &lie)]), client()).unwrap();
+    }
+    let stored = log.read(at(0), at(2), 1 << 20, true).unwrap().read().unwrap();
+    let newest: Vec<i64> = batches(&stored).map(|batch| batch.unwrap().header().max_timestamp_ms).collect();
+    assert_eq!(newest, [NOW, NOW], "and the CRC holds");
+    let future = forged(batch_at(NOW + 60_001, &["a"]), &[(MAX_TIMESTAMP, &early)]);
+    assert!(matches!(log.append(&future, client()), Err(AppendError::InvalidRecords { .. })));
+}
+
+#[test]
+fn records_whose_offsets_are_not_consecutive_are_numbered_anew() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    let sent = batch(&["a", "b"]);
+    let records_of = |batch: &[u8]| {
+        let (view, _) = RecordBatchView::parse(batch).unwrap();
+        records(view.payload(), 2).map(|record| record.unwrap().as_bytes().to_vec()).collect::<Vec<_>>()
+    };
+    // Length, attributes and timestamp delta take a byte each; the offset delta follows, zigzag.
+    let second = sent.len() - records_of(&sent)[1].len();
+    log.append(&forged(sent, &[(second + 3, &[14])]), client()).unwrap();
+    assert_eq!(all(&log), values(&[(0, "a"), (1, "b")]));
 }
