@@ -116,8 +116,9 @@ impl Node {
         let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: config.node };
         let settings = StorageSettings {
             dirs: config.logs.dirs.clone(),
+            recovery_threads: config.logs.recovery_threads,
             producer_expiry: config.producer_expiry,
-            max_transaction_timeout: Duration::from_secs(900),
+            max_transaction_timeout: config.max_transaction_timeout,
         };
         let keeper: Arc<dyn Keeper> = match &archive {
             Some(archive) => archive.clone(),

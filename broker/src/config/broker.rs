@@ -41,6 +41,8 @@ pub struct BrokerConfig {
     pub groups: GroupConfig,
     /// How long a partition remembers a silent idempotent producer.
     pub producer_expiry: Duration,
+    /// The longest transaction that a producer may ask for.
+    pub max_transaction_timeout: Duration,
     /// How often silent producers are looked for.
     pub producer_expiry_interval: Duration,
     /// Where the archive is.

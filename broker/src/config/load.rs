@@ -166,6 +166,7 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         topic_defaults,
         groups: groups(reader),
         producer_expiry: reader.millis("producer.id.expiration.ms"),
+        max_transaction_timeout: reader.millis("transaction.max.timeout.ms"),
         producer_expiry_interval: reader.millis("producer.id.expiration.check.interval.ms"),
         archive: archive(reader),
         cache: cache(reader, &data_dir, object_store.is_local()),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use varve_metadata::config::TopicConfig;
+use varve_metadata::config::{ConfigDef, Kind, TopicConfig, Treatment};
 
 use super::*;
 
@@ -270,4 +270,64 @@ fn a_name_that_is_set_twice_is_told() {
     let Loaded { config, warnings } = load("node.id=1\nnode.id=2").unwrap();
     assert_eq!(config.node.to_wire(), 2);
     assert_eq!(warnings, ["node.id is set twice: server.properties, line 2, replaces server.properties, line 1"]);
+}
+
+/// Values for settings that are not numbers, flags or words of a list: their definitions do not say what is allowed.
+const OTHER: &[(&str, &str)] = &[
+    ("advertised.listeners", "PLAINTEXT://other:9092"),
+    ("listeners", "PLAINTEXT://127.0.0.1:9999"),
+    ("log.local.retention.ms", "1000"),
+    ("max.connections.per.ip.overrides", "10.0.0.1:5"),
+    ("queued.max.request.bytes", "1000000000"),
+    ("varve.cache.disk.bytes", "1000000000"),
+    ("varve.http.listener", "127.0.0.1:9999"),
+    ("varve.metadata.url", "embedded:/other"),
+    ("varve.object.store.endpoint", "http://other:9000"),
+    ("varve.object.store.url", "s3://other/archive"),
+];
+
+/// They say something about listeners that are not there by default: the tests of listeners above have them.
+const OF_OTHER_LISTENERS: &[&str] = &["inter.broker.listener.name", "listener.security.protocol.map"];
+
+/// A valid value of the setting that is not its default.
+fn another(definition: &ConfigDef) -> String {
+    if let Some((_, value)) = OTHER.iter().find(|(name, _)| *name == definition.name) {
+        return (*value).to_owned();
+    }
+    let default = definition.default.unwrap_or_default();
+    let number = |min: i64, max: i64| {
+        let default = default.parse::<i64>().unwrap_or(min);
+        (if default < max { default + 1 } else { default - 1 }).max(min).to_string()
+    };
+    match definition.kind {
+        Kind::Bool => (default != "true").to_string(),
+        Kind::Int { min, max } => number(min.into(), max.into()),
+        Kind::Long { min, max } => number(min, max),
+        Kind::Levels { min, max, .. } => (if default == min.to_string() { max } else { min }).to_string(),
+        Kind::Double { min, .. } => if default == "0.25" { min.max(0.5) } else { min.max(0.25) }.to_string(),
+        Kind::Text | Kind::Password | Kind::Class | Kind::List([]) => "other".to_owned(),
+        Kind::Enum(words) | Kind::List(words) => {
+            (*words.iter().find(|word| **word != default).expect("more words than one")).to_owned()
+        }
+    }
+}
+
+#[test]
+fn every_setting_that_is_honoured_is_read() {
+    let text = |lines: &str| -> Result<String, Vec<String>> {
+        let config = load(lines)?.config;
+        Ok(format!("{:?}", BrokerConfig { settings: Settings::default(), ..config }))
+    };
+    let plain = text("").unwrap();
+    let mut wrong = Vec::new();
+    let honoured = broker_table().iter().filter(|definition| definition.treatment == Treatment::Honoured);
+    for definition in honoured.filter(|definition| !OF_OTHER_LISTENERS.contains(&definition.name)) {
+        let line = format!("{}={}", definition.name, another(definition));
+        match text(&line) {
+            Ok(changed) if changed == plain => wrong.push(format!("{line} changes nothing")),
+            Ok(_) => {}
+            Err(errors) => wrong.push(format!("{line}: {}", errors.join("; "))),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

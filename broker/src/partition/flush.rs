@@ -2,12 +2,13 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use varve_metadata::model::{LogEndOffset, Offset};
@@ -19,12 +20,27 @@ use super::{Partition, Partitions};
 #[error("records could not be forced to disk: {0}")]
 pub struct FlushError(pub(super) String);
 
+/// Partitions with `flush.ms` that took records since they were last flushed: nobody looks at the others.
+#[derive(Debug, Default)]
+pub(super) struct Unflushed(Mutex<Vec<Arc<Partition>>>);
+
+impl Unflushed {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
 /// Serialises the flushes of one partition.
 #[derive(Debug, Default)]
 pub(super) struct FlushQueue {
     turn: tokio::sync::Mutex<()>,
     /// Milliseconds of [`flush_when_due`]'s clock at which it first saw records that are not on disk; 0 if there are none.
     dirty_since: AtomicU64,
+    /// The node's list; absent until the partition is in the node's table.
+    unflushed: OnceLock<Arc<Unflushed>>,
+    /// Whether this partition is in it, or in the hands of [`flush_when_due`].
+    is_listed: AtomicBool,
 }
 
 impl Partition {
@@ -97,22 +113,42 @@ impl Partition {
         }
     }
 
-    /// Whether records have waited for the disk for as long as `flush.ms` allows. `now` in milliseconds, above 0.
-    fn is_flush_due(&self, now: u64) -> bool {
-        let Some(interval) = self.log().config().flush_interval else { return false };
+    /// From now on the partition's `flush.ms` is kept by way of `unflushed`.
+    pub(super) fn list_unflushed_in(self: &Arc<Partition>, unflushed: Arc<Unflushed>) {
+        let _ = self.flush_queue().unflushed.set(unflushed);
+        self.note_unflushed();
+    }
+
+    /// Has the partition looked at for `flush.ms` if it has any and holds what is not on disk.
+    pub(super) fn note_unflushed(self: &Arc<Partition>) {
+        let queue = self.flush_queue();
+        let waits = self.log().config().flush_interval.is_some() && self.log().end().0 > self.log().recovery_point();
+        if let Some(list) = queue.unflushed.get().filter(|_| waits)
+            && !queue.is_listed.swap(true, Ordering::SeqCst)
+        {
+            list.0.lock().push(Arc::clone(self));
+        }
+    }
+
+    /// Flushes if records have waited for as long as `flush.ms` allows. Returns whether there are some that have to wait
+    /// longer. `now` in milliseconds, above 0.
+    async fn flush_if_due(self: &Arc<Partition>, now: u64) -> bool {
+        let Some(interval) = self.log().config().flush_interval.filter(|_| !self.is_retired()) else { return false };
         let since = &self.flush_queue().dirty_since;
         let LogEndOffset(end) = self.log().end();
-        if end <= self.log().recovery_point() {
-            since.store(0, Ordering::Relaxed);
-            return false;
-        }
-        match since.load(Ordering::Relaxed) {
-            0 => {
-                since.store(now, Ordering::Relaxed);
-                interval.is_zero()
+        if end > self.log().recovery_point() && !self.log_dir().is_failed() {
+            let first = match since.load(Ordering::Relaxed) {
+                0 => now,
+                first => first,
+            };
+            since.store(first, Ordering::Relaxed);
+            if u128::from(now.saturating_sub(first)) < interval.as_millis() {
+                return true;
             }
-            first => u128::from(now.saturating_sub(first)) >= interval.as_millis(),
+            self.flush_or_log(end).await;
         }
+        since.store(0, Ordering::Relaxed);
+        false
     }
 }
 
@@ -124,10 +160,22 @@ pub async fn flush_when_due(partitions: Arc<Partitions>, tick: Duration, stop: C
             () = stop.cancelled() => return,
             () = tokio::time::sleep(tick) => {}
         }
-        let now = start.elapsed().as_millis() as u64 + 1;
-        for partition in partitions.all().into_iter().filter(|partition| partition.is_flush_due(now)) {
-            partition.flush_or_log(partition.log().end().0).await;
-            partition.flush_queue().dirty_since.store(0, Ordering::Relaxed);
+        flush_due(partitions.unflushed(), start.elapsed().as_millis() as u64 + 1).await;
+    }
+}
+
+/// One look. `now` in milliseconds, above 0.
+pub(super) async fn flush_due(unflushed: &Unflushed, now: u64) {
+    let listed = std::mem::take(&mut *unflushed.0.lock());
+    for partition in listed {
+        if partition.flush_if_due(now).await {
+            unflushed.0.lock().push(partition);
+            continue;
+        }
+        partition.flush_queue().is_listed.store(false, Ordering::SeqCst);
+        // Appended since, when it was still listed.
+        if !partition.is_retired() && !partition.log_dir().is_failed() {
+            partition.note_unflushed();
         }
     }
 }

@@ -198,8 +198,12 @@ impl Partition {
         }
         if !appended.duplicate {
             self.appended_bytes.fetch_add(batches.len() as u64, Ordering::Relaxed);
-            if self.log.config().flush_messages.is_none() {
+            let config = self.log.config();
+            if config.flush_messages.is_none() {
                 self.advance_high_watermark(appended.end.0);
+            }
+            if config.flush_interval.is_some() {
+                self.note_unflushed();
             }
         }
         Ok(appended)

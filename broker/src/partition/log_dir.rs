@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{error, info};
 use varve_log::local::LogDir;
 
@@ -24,6 +25,8 @@ pub struct LogDirHealth {
     pub path: PathBuf,
     /// `None` if it could not even be opened.
     files: Option<LogDir>,
+    /// Logs that may still be opened at the same time.
+    turns: Semaphore,
     failed: AtomicBool,
     full: AtomicBool,
     last_refusal: Mutex<Option<Instant>>,
@@ -32,17 +35,23 @@ pub struct LogDirHealth {
 impl LogDirHealth {
     /// A directory that works, without its checkpoints.
     pub fn new(path: PathBuf) -> Arc<LogDirHealth> {
-        LogDirHealth::with(path, None)
+        LogDirHealth::with(path, None, 1)
     }
 
-    /// A directory that was opened.
-    pub(super) fn opened(files: LogDir) -> Arc<LogDirHealth> {
-        LogDirHealth::with(files.path().to_owned(), Some(files))
+    /// A directory that was opened, in which `threads` logs may be opened at the same time.
+    pub(super) fn opened(files: LogDir, threads: u32) -> Arc<LogDirHealth> {
+        LogDirHealth::with(files.path().to_owned(), Some(files), threads)
     }
 
-    fn with(path: PathBuf, files: Option<LogDir>) -> Arc<LogDirHealth> {
+    fn with(path: PathBuf, files: Option<LogDir>, threads: u32) -> Arc<LogDirHealth> {
+        let turns = Semaphore::new((threads.max(1) as usize).min(Semaphore::MAX_PERMITS));
         let (failed, full) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(LogDirHealth { path, files, failed, full, last_refusal: Mutex::default() })
+        Arc::new(LogDirHealth { path, files, turns, failed, full, last_refusal: Mutex::default() })
+    }
+
+    /// Waits until the disk has time for one more log to be opened.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("nobody closes it")
     }
 
     /// What is in it and what its checkpoints say; `None` if it failed.

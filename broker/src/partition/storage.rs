@@ -29,7 +29,7 @@ use super::{
 };
 use crate::config::CleanerConfig;
 
-/// Partitions opened or deleted at a time.
+/// Partitions at least that are made ready at a time; most of them wait for their turn on the disk, or for the archive.
 const PARALLEL: usize = 8;
 
 /// A partition for which there was no room is tried again after this time.
@@ -42,6 +42,8 @@ const SETTLE_EVERY: Duration = Duration::from_secs(1);
 pub struct StorageSettings {
     /// `log.dirs`.
     pub dirs: Vec<PathBuf>,
+    /// `num.recovery.threads.per.data.dir`; at least 1.
+    pub recovery_threads: u32,
     /// `producer.id.expiration.ms`.
     pub producer_expiry: Duration,
     /// `transaction.max.timeout.ms`.
@@ -123,7 +125,7 @@ impl Storage {
         keeper: Arc<dyn Keeper>,
     ) -> Result<Arc<Storage>, LogDirError> {
         let open = |path: &PathBuf| match LogDir::open(path, owner) {
-            Ok(files) => Ok(LogDirHealth::opened(files)),
+            Ok(files) => Ok(LogDirHealth::opened(files, settings.recovery_threads)),
             Err(LogDirError::Storage(error)) => {
                 let dir = LogDirHealth::new(path.clone());
                 dir.fail(&error);
@@ -176,13 +178,7 @@ impl Storage {
     pub fn close(&self) {
         for (dir, partitions) in self.partitions_by_dir() {
             let Some(files) = dir.files() else { continue };
-            let mut clean = true;
-            for partition in &partitions {
-                if let Err(error) = partition.log().close() {
-                    clean = false;
-                    error!(topic = %partition.topic(), partition = %partition.id().index, %error, "a log was not closed");
-                }
-            }
+            let clean = close_logs(&partitions, self.settings.recovery_threads);
             let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
             let marked = if clean { files.mark_clean(&logs) } else { files.checkpoint(&logs) };
             if let Err(error) = marked {
@@ -272,7 +268,7 @@ impl Storage {
             }
         }
         let open = |(topic, index, is_new)| self.open_partition(topic, index, is_new);
-        stream::iter(to_open).for_each_concurrent(PARALLEL, open).await;
+        stream::iter(to_open).for_each_concurrent(self.parallel(), open).await;
         self.partitions.shows(image.revision());
         *shown = Some(image.clone());
     }
@@ -294,8 +290,12 @@ impl Storage {
             let closed = waiting.into_iter().filter(|id| self.partitions.get(*id).is_err());
             let topic = |id: PartitionId| Some((image.topic_by_id(id.topic)?.clone(), id.index));
             let open = |(topic, index)| self.open_partition(topic, index, false);
-            stream::iter(closed.filter_map(topic)).for_each_concurrent(PARALLEL, open).await;
+            stream::iter(closed.filter_map(topic)).for_each_concurrent(self.parallel(), open).await;
         }
+    }
+
+    fn parallel(&self) -> usize {
+        PARALLEL.max(self.dirs.len().saturating_mul(self.settings.recovery_threads as usize))
     }
 
     /// Numbers of the topic's partitions that have a replica here.
@@ -315,6 +315,7 @@ impl Storage {
         for index in self.ours(topic) {
             let Ok(partition) = self.partitions.get(PartitionId { topic: topic.id, index }) else { continue };
             partition.log().update_config(config.clone());
+            partition.note_unflushed();
             if let Some((_, image)) = topic.partition(index) {
                 partition.lead_in(image.leader_epoch);
             }
@@ -334,7 +335,9 @@ impl Storage {
         };
         let config = self.log_config(&topic.config);
         let (place, opening) = (dir.clone(), topic.clone());
+        let turn = dir.turn().await;
         let opened = spawn_blocking(move || open_log(&place, &opening, index, config)).await;
+        drop(turn);
         let log = match opened {
             Ok(Ok(log)) => log,
             Ok(Err(OpenError::Storage(error))) => {
@@ -421,6 +424,24 @@ fn open_log(
         warn!(topic = %topic.name, partition = %index, bytes = recovered.bytes_cut, "a torn tail was cut");
     }
     Ok(log)
+}
+
+/// Closes logs, up to `threads` at a time. Returns whether all of them are.
+fn close_logs(partitions: &[Arc<Partition>], threads: u32) -> bool {
+    let share = partitions.len().div_ceil(threads.max(1) as usize).max(1);
+    let close = |partition: &Arc<Partition>| match partition.log().close() {
+        Ok(()) => true,
+        Err(error) => {
+            error!(topic = %partition.topic(), partition = %partition.id().index, %error, "a log was not closed");
+            false
+        }
+    };
+    // Every log is closed, also behind one that was not.
+    let close_all = |logs: &[Arc<Partition>]| logs.iter().map(close).fold(true, |all, closed| all & closed);
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = partitions.chunks(share).map(|logs| scope.spawn(move || close_all(logs))).collect();
+        shares.into_iter().map(|share| share.join().unwrap_or(false)).fold(true, |all, closed| all & closed)
+    })
 }
 
 pub(super) fn wall_clock() -> Timestamp {

@@ -9,7 +9,7 @@ use varve_metadata::{
     store::Revision,
 };
 
-use super::{LogDirHealth, Partition};
+use super::{LogDirHealth, Partition, flush::Unflushed};
 
 /// A topic with at least one partition here.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ pub struct Partitions {
     topics: RwLock<Topics>,
     log_dirs: RwLock<Vec<Arc<LogDirHealth>>>,
     shows: watch::Sender<Revision>,
+    unflushed: Arc<Unflushed>,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +86,8 @@ struct Topics {
 
 impl Default for Partitions {
     fn default() -> Partitions {
-        Partitions { topics: RwLock::default(), log_dirs: RwLock::default(), shows: watch::Sender::new(Revision(0)) }
+        let (topics, log_dirs) = (RwLock::default(), RwLock::default());
+        Partitions { topics, log_dirs, shows: watch::Sender::new(Revision(0)), unflushed: Arc::default() }
     }
 }
 
@@ -148,6 +150,10 @@ impl Partitions {
         *self.log_dirs.write() = dirs;
     }
 
+    pub(super) fn unflushed(&self) -> &Unflushed {
+        &self.unflushed
+    }
+
     /// All partitions, in no order.
     pub fn all(&self) -> Vec<Arc<Partition>> {
         let topics: Vec<_> = self.topics.read().by_id.values().cloned().collect();
@@ -161,6 +167,7 @@ impl Partitions {
 
     /// Puts an opened partition in the table.
     pub fn insert(&self, partition: Arc<Partition>, internal: bool) {
+        partition.list_unflushed_in(self.unflushed.clone());
         let (id, name) = (partition.id(), partition.topic().clone());
         self.put(id, &name, internal, Place::Open(partition));
     }

@@ -8,11 +8,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use super::{
     ListenerName, RequestContext,
@@ -82,8 +78,7 @@ pub(super) async fn serve(
         // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
         drop((context, reservation));
         let pause = reply.pause();
-        let written = timeout(shared.limits.idle, connection.write(reply)).await;
-        written.map_err(|_| Closed::Stalled)??;
+        connection.write(reply).await?;
         if let Some(pause) = pause {
             // The socket's buffers fill meanwhile: that is what slows the producer down.
             tokio::select! {
@@ -154,11 +149,18 @@ impl Connection<'_> {
             Reply::Fetch(frame) => frame.bytes(),
             Reply::Nothing | Reply::Throttled(None, _) => 0,
         };
-        match reply {
-            Reply::Frame(frame) | Reply::Throttled(Some(frame), _) => self.stream.write_all(&frame).await?,
-            Reply::Fetch(frame) => transfer::send(&mut self.stream, frame).await?,
-            Reply::Nothing | Reply::Throttled(None, _) => {}
-        }
+        let idle = self.shared.limits.idle;
+        let written = match reply {
+            Reply::Frame(frame) | Reply::Throttled(Some(frame), _) => {
+                transfer::write_all(&mut self.stream, &frame, idle).await
+            }
+            Reply::Fetch(frame) => transfer::send(&mut self.stream, frame, idle).await,
+            Reply::Nothing | Reply::Throttled(None, _) => Ok(()),
+        };
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Closed::Stalled,
+            _ => error.into(),
+        })?;
         self.shared.measured.requests.sent_bytes.inc_by(bytes);
         Ok(())
     }

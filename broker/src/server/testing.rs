@@ -56,6 +56,7 @@ impl TestNode {
             ClusterMetadata::start(Arc::new(MemoryStore::new()), node, config.settings.texts()).await.unwrap();
         let settings = StorageSettings {
             dirs: config.logs.dirs.clone(),
+            recovery_threads: 2,
             producer_expiry: Duration::from_secs(86_400),
             max_transaction_timeout: Duration::from_secs(900),
         };

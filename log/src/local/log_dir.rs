@@ -65,12 +65,14 @@ pub struct LogDir {
     _lock: File,
 }
 
-/// What the checkpoints say, kept up with what is written to them.
+/// What the checkpoints say: changed only once it is written to them.
 #[derive(Debug)]
 struct Known {
     recovery_points: BTreeMap<Key, Offset>,
     log_starts: BTreeMap<Key, Offset>,
     high_watermarks: BTreeMap<Key, Offset>,
+    /// Something was taken out of the maps and may still be in the files.
+    forgot: bool,
     /// Logs that the process before closed and that nobody has opened since.
     untouched: HashSet<Key>,
 }
@@ -126,6 +128,7 @@ impl LogDir {
             recovery_points,
             log_starts: read_offsets(&path.join(LOG_STARTS))?,
             high_watermarks: read_offsets(&path.join(HIGH_WATERMARKS))?,
+            forgot: false,
         };
         Ok(LogDir {
             directory_id,
@@ -291,6 +294,7 @@ impl LogDir {
         let key = (topic.clone(), index);
         known.untouched.remove(&key);
         known.high_watermarks.remove(&key);
+        known.forgot = true;
         let Known { log_starts, recovery_points, .. } = &mut *known;
         for (name, offsets) in [(LOG_STARTS, log_starts), (RECOVERY_POINTS, recovery_points)] {
             let Some(offset) = offsets.remove(&key) else { continue };
@@ -320,18 +324,28 @@ impl LogDir {
         let is_there = |(topic, index): &Key| {
             open.contains(&(topic.clone(), *index)) || self.partition_path(topic, *index).is_dir()
         };
-        known.log_starts.retain(|key, _| is_there(key));
-        known.high_watermarks.retain(|key, _| is_there(key));
-        for log in &logs {
-            known.log_starts.insert(key(log), log.log.start().0);
-            known.high_watermarks.insert(key(log), log.high_watermark);
-        }
+        let Known { log_starts, recovery_points, high_watermarks, forgot, .. } = &mut *known;
+        let (mut starts, mut committed) = (log_starts.clone(), high_watermarks.clone());
+        starts.retain(|key, _| is_there(key));
+        committed.retain(|key, _| is_there(key));
+        starts.extend(logs.iter().map(|log| (key(log), log.log.start().0)));
+        committed.extend(logs.iter().map(|log| (key(log), log.high_watermark)));
         // A log that is not open is checked from its beginning when it comes back: nobody can say what reached the disk.
-        known.recovery_points = logs.iter().map(|log| (key(log), log.log.recovery_point())).collect();
+        let flushed = logs.iter().map(|log| (key(log), log.log.recovery_point())).collect();
         // The log start first: a log must not come back with records that were deleted.
-        self.write_offsets(LOG_STARTS, &known.log_starts)?;
-        self.write_offsets(RECOVERY_POINTS, &known.recovery_points)?;
-        self.write_offsets(HIGH_WATERMARKS, &known.high_watermarks)
+        for (name, known, next) in [
+            (LOG_STARTS, log_starts, starts),
+            (RECOVERY_POINTS, recovery_points, flushed),
+            (HIGH_WATERMARKS, high_watermarks, committed),
+        ] {
+            // Logs that nothing happens to cost no write.
+            if *forgot || *known != next {
+                self.write_offsets(name, &next)?;
+                *known = next;
+            }
+        }
+        *forgot = false;
+        Ok(())
     }
 
     /// Writes down where these logs start now, on disk before this returns: records that a client was told are deleted must
@@ -341,10 +355,12 @@ impl LogDir {
     /// [`CheckpointError`]; the file then has its old text.
     pub fn save_log_starts(&self, logs: &[(&TopicName, PartitionIndex, &LocalLog)]) -> Result<(), CheckpointError> {
         let mut known = self.known.lock();
-        for (topic, index, log) in logs.iter().filter(|(.., log)| !log.has_ended_cleaning()) {
-            known.log_starts.insert(((*topic).clone(), *index), log.start().0);
-        }
-        self.write_offsets(LOG_STARTS, &known.log_starts)
+        let logs = logs.iter().filter(|(.., log)| !log.has_ended_cleaning());
+        let mut starts = known.log_starts.clone();
+        starts.extend(logs.map(|(topic, index, log)| (((*topic).clone(), *index), log.start().0)));
+        self.write_offsets(LOG_STARTS, &starts)?;
+        known.log_starts = starts;
+        Ok(())
     }
 
     fn write_offsets(&self, name: &str, offsets: &BTreeMap<Key, Offset>) -> Result<(), CheckpointError> {

@@ -14,7 +14,7 @@ use varve_metadata::{
 };
 
 use super::*;
-use crate::partition::{LookupError, NoKeeper, PartitionAppendError};
+use crate::partition::{LookupError, NoKeeper, PartitionAppendError, flush::flush_due};
 
 const NODE: BrokerId = BrokerId(1);
 
@@ -64,10 +64,14 @@ impl Node {
     }
 
     async fn create(&self, name: &str, partitions: u32) -> TopicId {
+        self.create_with(name, partitions, &[]).await
+    }
+
+    async fn create_with(&self, name: &str, partitions: u32, overrides: &[(&str, &str)]) -> TopicId {
         let topic = NewTopic {
             name: name.to_owned(),
             placement: Ok(Placement::Spread { partitions: Some(partitions), replication_factor: None }),
-            overrides: Default::default(),
+            overrides: overrides.iter().map(|(name, value)| (name.to_string(), Some(value.to_string()))).collect(),
         };
         let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
         let mut made = self.metadata.create_topics(&[topic], defaults, false, None).await.unwrap();
@@ -103,6 +107,7 @@ async fn started(metadata: &Arc<ClusterMetadata>, root: &Path) -> (Arc<Storage>,
     let partitions = Arc::new(Partitions::default());
     let settings = StorageSettings {
         dirs: vec![root.join("a"), root.join("b")],
+        recovery_threads: 2,
         producer_expiry: Duration::from_secs(60),
         max_transaction_timeout: Duration::from_secs(900),
     };
@@ -221,4 +226,25 @@ async fn a_partition_with_a_log_in_two_directories_is_offline() {
     };
     let node = node.restart(copy).await;
     assert_eq!(node.find("t", 0).unwrap_err(), LookupError::Offline);
+}
+
+#[tokio::test]
+async fn only_partitions_with_flush_ms_and_something_to_flush_are_looked_at_for_it() {
+    let node = Node::new().await;
+    node.create("plain", 1).await;
+    node.create_with("t", 2, &[("flush.ms", "1000")]).await;
+    let listed = || node.partitions.unflushed().len();
+    node.append("plain", 0).unwrap();
+    assert_eq!(listed(), 0);
+    for _ in 0..3 {
+        node.append("t", 1).unwrap();
+    }
+    assert_eq!(listed(), 1);
+    let flushed = || node.find("t", 1).unwrap().log().recovery_point();
+    for (now, (expected, left)) in [(1, (0, 1)), (1000, (0, 1)), (1001, (3, 0)), (5000, (3, 0))] {
+        flush_due(node.partitions.unflushed(), now).await;
+        assert_eq!((flushed(), listed()), (offset(expected), left), "after {now} ms");
+    }
+    node.append("t", 1).unwrap();
+    assert_eq!(listed(), 1);
 }

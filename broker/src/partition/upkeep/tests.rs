@@ -83,6 +83,7 @@ impl Logs {
         let partitions = Arc::new(Partitions::default());
         let settings = StorageSettings {
             dirs: vec![dir.path().to_owned()],
+            recovery_threads: 2,
             producer_expiry: Duration::from_secs(60),
             max_transaction_timeout: Duration::from_secs(900),
         };

@@ -24,9 +24,6 @@ use crate::{
     },
 };
 
-/// How long the archive may take if the client does not say (`remote.list.offsets.request.timeout.ms`).
-const REMOTE_TIMEOUT: Duration = Duration::from_secs(30);
-/// `replica_id` of an ordinary client.
 const CONSUMER: i32 = -1;
 
 pub(crate) async fn handle(
@@ -41,7 +38,7 @@ pub(crate) async fn handle(
         committed_only: request.isolation_level == 1,
         limit: match request.timeout_ms {
             millis @ 1.. => Duration::from_millis(millis as u64),
-            _ => REMOTE_TIMEOUT,
+            _ => broker.config.archive.list_offsets_timeout,
         },
     };
     let topics = request.topics.into_iter().map(|topic| {

@@ -1,3 +1,5 @@
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::local::ownership::META_PROPERTIES;
 use crate::local::tests::{all, at, batch, client, ms, values};
@@ -171,4 +173,24 @@ fn records_whose_deletion_was_saved_do_not_come_back_after_a_crash() {
     let dir = LogDir::open(at_path.path(), &owner()).unwrap();
     let starts = ["a", "b"].map(|name| open_log(&dir, name, ids[usize::from(name == "b")]).0.start().0);
     assert_eq!(starts, [at(2), at(1)]);
+}
+
+#[test]
+fn a_checkpoint_that_says_nothing_new_is_not_written() {
+    let at_path = tempfile::tempdir().unwrap();
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (log, _) = open_log(&dir, "a", TopicId::random());
+    log.append(&batch(&["x"]), client()).unwrap();
+    let name = topic("a");
+    let checkpoint = |high_watermark| {
+        let log = Checkpointed { topic: &name, index: PartitionIndex(0), log: &log, high_watermark };
+        dir.checkpoint(&[log]).unwrap();
+        [LOG_STARTS, RECOVERY_POINTS, HIGH_WATERMARKS]
+            .map(|file| fs::metadata(at_path.path().join(file)).unwrap().ino())
+    };
+    let first = checkpoint(at(0));
+    assert_eq!(checkpoint(at(0)), first);
+    let moved = checkpoint(at(1));
+    assert_eq!(moved[..2], first[..2]);
+    assert_ne!(moved[2], first[2], "each file that is written is a new one");
 }
