@@ -46,7 +46,7 @@ impl Prepared<'_> {
 }
 
 /// Checks the batches in `bytes` and applies the topic's timestamp type and compression. A client's records are walked if they
-/// are not compressed; decompressed they are only if a rule asks for it (docs/adr/0014).
+/// are not compressed; decompressed they are only if a rule asks for it (docs/adr/0015).
 pub(super) fn prepare<'a>(
     bytes: &'a [u8],
     config: &LogConfig,
