@@ -43,6 +43,14 @@ pub(super) struct FlushQueue {
     is_listed: AtomicBool,
 }
 
+#[cfg(test)]
+impl FlushQueue {
+    /// Keeps everybody else from flushing.
+    pub(super) async fn take_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+}
+
 impl Partition {
     /// Whether an append that ended at `end` has to be followed by [`committed`](Self::committed): its records are not
     /// visible yet, since `flush.messages` is set or was when it began.
@@ -52,8 +60,8 @@ impl Partition {
 
     /// Returns once everything below `end` is committed: at once, unless `flush.messages` asks for a flush.
     ///
-    /// Whoever comes while a flush runs waits for the next one, which covers all of them. Cancel-safe: a flush that
-    /// began runs to its end.
+    /// Whoever comes while a flush runs waits for the next one, which covers all of them. Cancel-safe: the records are flushed
+    /// and become visible also when nobody waits for it any more.
     ///
     /// # Errors
     /// [`FlushError`]: the records are in the log, and may or may not survive a loss of power.
@@ -64,7 +72,9 @@ impl Partition {
             self.advance_high_watermark(end);
             return Ok(());
         }
-        self.flushed(end).await
+        let partition = self.clone();
+        let flush = tokio::spawn(async move { partition.flushed(end).await });
+        flush.await.map_err(|panic| FlushError(panic.to_string()))?
     }
 
     /// Forces everything below `end` to disk, together with whatever was appended since.

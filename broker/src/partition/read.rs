@@ -143,10 +143,10 @@ impl Partition {
     }
 
     fn read_local(&self, request: &ReadRequest, bound: Offset) -> Result<PartitionRead, ReadError> {
-        let slice = self.log().read(request.from, bound, request.max_bytes, request.at_least_one)?;
-        let aborted = match request.isolation {
-            Isolation::Committed if slice.len > 0 => self.log().aborted(request.from, slice.next)?,
-            _ => Vec::new(),
+        let ReadRequest { from, max_bytes, at_least_one, .. } = *request;
+        let (slice, aborted) = match request.isolation {
+            Isolation::Committed => self.log().read_committed(from, bound, max_bytes, at_least_one)?,
+            Isolation::Uncommitted => (self.log().read(from, bound, max_bytes, at_least_one)?, Vec::new()),
         };
         Ok(PartitionRead::Local { slice, aborted })
     }

@@ -16,7 +16,7 @@ use super::{
     log::{AppendContext, AppendOrigin, Appended, LocalLog, Writer},
     prepare::{Prepared, prepare},
     producer_state::{BatchMetadata, EndMarker, ProducerBatch, ProducerUpdate, Verdict},
-    txn_index::AbortedTxn,
+    txn_index::{AbortedTxn, TxnIndexError},
     write::write_all_at,
 };
 use crate::format::{BatchHeader, ControlRecord, HEADER_BYTES, compression, records};
@@ -171,22 +171,27 @@ impl LocalLog {
         if view.first_unstable != unstable {
             view.first_unstable = unstable;
         }
-        if !writer.txn_index.is_empty() {
-            let base = view.active.base();
-            view.txn_bases.insert(base);
-        }
     }
 
     /// Puts ended transactions into the index, in the order of their markers. What does not fit on the disk waits, and
     /// holds readers back, until an append succeeds again.
     fn index_transactions(&self, writer: &mut Writer) {
+        if let Err(error) = self.index_all_transactions(writer) {
+            tracing::warn!(%error, dir = %self.dir.display(), "aborted transaction waits for its index");
+        }
+    }
+
+    /// As [`index_transactions`](Self::index_transactions), for what must not happen before all of them are there: a snapshot
+    /// of the producers behind their markers, since the batches before it are not read again.
+    pub(super) fn index_all_transactions(&self, writer: &mut Writer) -> Result<(), TxnIndexError> {
         let mut done = 0;
+        let mut outcome = Ok(());
         for completed in &writer.unindexed {
             if completed.aborted {
                 let last_stable = writer.producers.last_stable_offset(completed);
                 let (producer, first, last) = (completed.producer, completed.first, completed.last);
-                if let Err(error) = writer.txn_index.append(&AbortedTxn { producer, first, last, last_stable }) {
-                    tracing::warn!(%error, dir = %self.dir.display(), "aborted transaction waits for its index");
+                outcome = writer.txn_index.append(&AbortedTxn { producer, first, last, last_stable });
+                if outcome.is_err() {
                     break;
                 }
             }
@@ -194,6 +199,12 @@ impl LocalLog {
             done += 1;
         }
         writer.unindexed.drain(..done);
+        if done > 0 && !writer.txn_index.is_empty() {
+            let mut view = self.view.write();
+            let base = view.active.base();
+            view.txn_bases.insert(base);
+        }
+        outcome
     }
 }
 

@@ -401,6 +401,7 @@ impl LocalLog {
             segment.files.delete()?;
             return Ok(false);
         }
+        view.replacements += 1;
         let swap = files.with_tail(SWAP);
         // The log last: with it the exchange is decided, and a start after a crash completes it.
         for suffix in [OFFSET_INDEX, TIME_INDEX, TXN_INDEX, LOG] {

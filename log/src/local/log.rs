@@ -170,6 +170,9 @@ pub(super) struct View {
     /// Base offsets of the segments that have a transaction index.
     pub(super) txn_bases: BTreeSet<Offset>,
     pub(super) first_unstable: Option<Offset>,
+    /// Counts how often files were taken out of the log or replaced: what was read from several of them belongs together if
+    /// it is the same before and after.
+    pub(super) replacements: u64,
 }
 
 impl View {

@@ -363,6 +363,24 @@ impl LogDir {
         Ok(())
     }
 
+    /// Writes down how far these logs are flushed, on disk before this returns: for logs that were cut, before anything is
+    /// appended to them again.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; the file then has its old text.
+    pub fn save_recovery_points(
+        &self,
+        logs: &[(&TopicName, PartitionIndex, &LocalLog)],
+    ) -> Result<(), CheckpointError> {
+        let mut known = self.known.lock();
+        let logs = logs.iter().filter(|(.., log)| !log.has_ended_cleaning());
+        let mut flushed = known.recovery_points.clone();
+        flushed.extend(logs.map(|(topic, index, log)| (((*topic).clone(), *index), log.recovery_point())));
+        self.write_offsets(RECOVERY_POINTS, &flushed)?;
+        known.recovery_points = flushed;
+        Ok(())
+    }
+
     fn write_offsets(&self, name: &str, offsets: &BTreeMap<Key, Offset>) -> Result<(), CheckpointError> {
         let lines = offsets.iter().map(|((topic, index), offset)| format!("{topic} {index} {offset}"));
         checkpoint::replace(&self.path.join(name), &checkpoint::render(lines))

@@ -30,6 +30,11 @@ impl LocalLog {
         target: Timestamp,
         from: Offset,
     ) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let found = self.find_timestamp(target, from);
+        self.if_ours(found)
+    }
+
+    fn find_timestamp(&self, target: Timestamp, from: Offset) -> Result<Option<OffsetAndTimestamp>, ReadError> {
         let mut at = from.max(self.local_start());
         while let Some(segment) = self.segment_at(at)? {
             if self.newest_of(at)? >= target.to_wire()
@@ -45,11 +50,17 @@ impl LocalLog {
         Ok(None)
     }
 
-    /// The first record that has the largest timestamp among local segments (KIP-734).
+    /// The first record that has the largest timestamp among the readable ones of local segments (KIP-734).
     ///
     /// # Errors
     /// [`ReadError`] of the file system, or of damaged batches.
     pub fn max_timestamp_offset(&self) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let found = self.find_max_timestamp();
+        self.if_ours(found)
+    }
+
+    fn find_max_timestamp(&self) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let start = self.local_start();
         let newest = {
             let view = self.view.read();
             let mut newest = None;
@@ -60,10 +71,56 @@ impl LocalLog {
             newest.max(view.active.newest.map(|newest| (newest.timestamp_ms, std::cmp::Reverse(newest.offset))))
         };
         let Some((timestamp_ms, std::cmp::Reverse(offset))) = newest else { return Ok(None) };
-        let Some(segment) = self.segment_at(offset)? else { return Ok(None) };
-        let Some(batch) = segment.find(offset)? else { return Ok(None) };
-        let Some(batch) = segment.headers(batch.position).next().transpose()? else { return Ok(None) };
-        segment.search_batch(batch, timestamp_ms, Offset::ZERO)
+        if offset >= start
+            && let Some(segment) = self.segment_at(offset)?
+            && let Some(batch) = segment.find(offset)?
+            && let Some(batch) = segment.headers(batch.position).next().transpose()?
+            && let Some(found) = segment.search_batch(batch, timestamp_ms, start)?
+        {
+            return Ok(Some(found));
+        }
+        // The newest record of all lies before the log start: what segments know of themselves counts records that are gone.
+        self.newest_from(start)
+    }
+
+    /// The first record with the largest timestamp at or behind `start`, by looking at every batch of the segment that
+    /// `start` lies in.
+    fn newest_from(&self, start: Offset) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let Some(segment) = self.segment_at(start)? else { return Ok(None) };
+        let mut newest: Option<OffsetAndTimestamp> = None;
+        let mut better = |found: Option<OffsetAndTimestamp>| {
+            if let Some(found) = found
+                && newest.is_none_or(|newest| found.timestamp > newest.timestamp)
+            {
+                newest = Some(found);
+            }
+            newest.map_or(0, |newest| newest.timestamp.to_wire() + 1)
+        };
+        let mut wanted = 0;
+        if let Some(first) = segment.find(start)? {
+            for batch in segment.headers(first.position) {
+                let batch = batch?;
+                // Within a batch timestamps may come in any order, so that each find may be beaten by a later record.
+                while batch.header.max_timestamp_ms >= wanted
+                    && let Some(found) = segment.search_batch(batch, wanted, start)?
+                {
+                    wanted = better(Some(found));
+                }
+            }
+        }
+        // No part of the segments behind is gone.
+        let mut at = segment.end;
+        while at < self.end().0 {
+            let Some(segment) = self.segment_at(at)? else { break };
+            let known = self.newest_of(at)?;
+            if known >= wanted
+                && let Some(target) = Timestamp::from_wire(known)
+            {
+                wanted = better(segment.find_timestamp(target, at)?);
+            }
+            at = segment.end;
+        }
+        Ok(newest)
     }
 
     /// Largest timestamp in the segment that holds `offset`, in milliseconds; -1 for none.

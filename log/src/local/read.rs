@@ -47,6 +47,57 @@ impl LocalLog {
     /// # Errors
     /// [`ReadError::OutOfRange`] if `from` is below [`local_start`](Self::local_start) or beyond [`end`](Self::end).
     pub fn read(&self, from: Offset, bound: Offset, max_bytes: u32, at_least_one: bool) -> Result<LogSlice, ReadError> {
+        let slice = self.find_slice(from, bound, max_bytes, at_least_one);
+        self.if_ours(slice)
+    }
+
+    /// As [`read`](Self::read), with the aborted transactions that a reader of the slice meets. Both are of one state of the log:
+    /// compaction and retention take entries out of the transaction index together with the records they speak of, and a
+    /// reader that still has the records must have the entries.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`ReadError::Storage`] if an index cannot be read.
+    pub fn read_committed(
+        &self,
+        from: Offset,
+        bound: Offset,
+        max_bytes: u32,
+        at_least_one: bool,
+    ) -> Result<(LogSlice, Vec<AbortedTxn>), ReadError> {
+        self.read_committed_with(from, |log| log.read(from, bound, max_bytes, at_least_one))
+    }
+
+    pub(super) fn read_committed_with(
+        &self,
+        from: Offset,
+        mut read: impl FnMut(&LocalLog) -> Result<LogSlice, ReadError>,
+    ) -> Result<(LogSlice, Vec<AbortedTxn>), ReadError> {
+        loop {
+            let before = self.view.read().replacements;
+            let slice = read(self)?;
+            let aborted = if slice.len > 0 { self.aborted(from, slice.next) } else { Ok(Vec::new()) };
+            // Looked at before the error: a file may be gone in the middle of an exchange.
+            if self.view.read().replacements == before {
+                return Ok((slice, aborted?));
+            }
+        }
+    }
+
+    /// What was read by path, unless the log was abandoned meanwhile: under the same path there may be another log by now.
+    pub(super) fn if_ours<T>(&self, read: Result<T, ReadError>) -> Result<T, ReadError> {
+        if self.has_ended_cleaning() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the log was deleted").into());
+        }
+        read
+    }
+
+    fn find_slice(
+        &self,
+        from: Offset,
+        bound: Offset,
+        max_bytes: u32,
+        at_least_one: bool,
+    ) -> Result<LogSlice, ReadError> {
         let mut from = from;
         loop {
             let Some(segment) = self.segment_at(from)? else { return Err(self.out_of_range()) };
@@ -101,6 +152,11 @@ impl LocalLog {
     /// # Errors
     /// [`ReadError::Storage`] if an index cannot be read.
     pub fn aborted(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTxn>, ReadError> {
+        let aborted = self.find_aborted(from, to);
+        self.if_ours(aborted)
+    }
+
+    fn find_aborted(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTxn>, ReadError> {
         let bases: Vec<Offset> = {
             let view = self.view.read();
             let place = view.floor(from);

@@ -20,7 +20,8 @@ use super::{
 
 impl LocalLog {
     /// Cuts the log so that it ends at `offset`, or at the start of the batch that holds it; a log start behind that end
-    /// moves down to it.
+    /// moves down to it. Nothing may be appended before [`LogDir::save_recovery_points`](super::LogDir::save_recovery_points)
+    /// wrote down that less is flushed now: after a crash what is appended would be taken for flushed.
     ///
     /// # Errors
     /// [`RollError::Storage`]: the log must be opened anew.
@@ -53,6 +54,7 @@ impl LocalLog {
         let config = self.config();
         let mut removed = RemovedFiles::default();
         let mut view = self.view.write();
+        view.replacements += 1;
         if view.active.base() > files.base() {
             removed.add_files(&view.active.files, view.active.bytes.into())?;
         }
@@ -124,6 +126,7 @@ impl LocalLog {
         let mut writer = self.writer.lock();
         let mut view = self.view.write();
         let mut removed = RemovedFiles::default();
+        view.replacements += 1;
         for segment in view.sealed.drain(..) {
             removed.add(&segment)?;
         }

@@ -57,6 +57,7 @@ impl LocalLog {
     /// Seals the active segment (drops it if it is empty) and starts the next at `base`, the log's end or beyond.
     pub(super) fn roll_to(&self, writer: &mut Writer, base: Offset) -> Result<Offset, RollError> {
         self.mend(writer)?;
+        self.index_all_transactions(writer)?;
         let empty = {
             let mut view = self.view.write();
             if view.active.bytes > 0 {
@@ -188,6 +189,7 @@ impl LocalLog {
             let mut view = self.view.write();
             let count = (0..view.sealed.len()).take_while(|place| view.end_of(*place) <= offset).count();
             let gone: Vec<_> = view.sealed.drain(..count).collect();
+            view.replacements += u64::from(count > 0);
             let first = view.first_base();
             view.txn_bases = view.txn_bases.split_off(&first);
             (gone, first)
@@ -285,6 +287,7 @@ impl LocalLog {
             let mut guard = self.writer.lock();
             let writer = &mut *guard;
             self.mend(writer)?;
+            self.index_all_transactions(writer)?;
             let mut view = self.view.write();
             // Always, since the files may still tell of batches that were cut off.
             view.active.write_indexes()?;

@@ -14,7 +14,7 @@ use varve_metadata::{
 };
 
 use super::*;
-use crate::partition::{LookupError, NoKeeper, PartitionAppendError, flush::flush_due};
+use crate::partition::{LookupError, NoKeeper, PartitionAppendError, Waiter, flush::flush_due};
 
 const NODE: BrokerId = BrokerId(1);
 
@@ -247,4 +247,20 @@ async fn only_partitions_with_flush_ms_and_something_to_flush_are_looked_at_for_
     }
     node.append("t", 1).unwrap();
     assert_eq!(listed(), 1);
+}
+
+#[tokio::test]
+async fn records_become_visible_though_their_producer_does_not_wait_for_the_flush() {
+    let node = Node::new().await;
+    node.create_with("t", 1, &[("flush.messages", "1")]).await;
+    node.append("t", 0).unwrap();
+    let partition = node.find("t", 0).unwrap();
+    let waiter = Waiter::default();
+    let _watch = partition.watch(&waiter);
+    let turn = partition.flush_queue().take_turn().await;
+    let timed_out = tokio::time::timeout(Duration::from_millis(1), partition.committed(partition.log().end())).await;
+    assert!(timed_out.is_err() && partition.has_hidden());
+    drop(turn);
+    waiter.woken().await;
+    assert!(!partition.has_hidden());
 }

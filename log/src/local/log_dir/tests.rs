@@ -194,3 +194,29 @@ fn a_checkpoint_that_says_nothing_new_is_not_written() {
     assert_eq!(moved[..2], first[..2]);
     assert_ne!(moved[2], first[2], "each file that is written is a new one");
 }
+
+#[test]
+fn what_is_appended_to_a_log_that_was_cut_is_checked_after_a_crash() {
+    let at_path = tempfile::tempdir().unwrap();
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (id, name) = (TopicId::random(), topic("a"));
+    let (log, _) = open_log(&dir, "a", id);
+    for value in ["w", "x", "y", "z"] {
+        log.append(&batch(&[value]), client()).unwrap();
+        log.roll().unwrap();
+    }
+    log.flush(at(4)).unwrap();
+    dir.checkpoint(&[Checkpointed { topic: &name, index: PartitionIndex(0), log: &log, high_watermark: at(4) }])
+        .unwrap();
+    log.truncate_to(at(1), ms(1)).unwrap().purge().unwrap();
+    dir.save_recovery_points(&[(&name, PartitionIndex(0), &log)]).unwrap();
+    for value in ["1", "2", "3"] {
+        log.append(&batch(&[value]), client()).unwrap();
+        log.roll().unwrap();
+    }
+    drop((dir, log));
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (log, recovered) = open_log(&dir, "a", id);
+    assert_eq!(log.end().0, at(4));
+    assert!(recovered.segments_checked >= 3, "{recovered:?}");
+}

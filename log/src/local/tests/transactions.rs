@@ -96,3 +96,68 @@ fn a_lost_transaction_index_is_made_again_from_the_batches() {
     let (log, _) = fixture.crashed();
     assert_eq!(aborted(&log, 0, 7), [(1, 0, 4)]);
 }
+
+#[test]
+fn records_and_the_aborted_transactions_among_them_are_of_one_state_of_the_log() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    write_transactions(&log);
+    log.roll().unwrap();
+    let mut reads = 0;
+    // The first read still finds the records; their segments and indexes go before the index is asked.
+    let read = log.read_committed_with(at(0), |log| {
+        let slice = log.read(at(0), at(6), 1 << 20, true);
+        reads += 1;
+        if reads == 1 {
+            assert!(slice.as_ref().unwrap().len > 0);
+            log.advance_log_start(at(7)).unwrap();
+            log.delete_local_below(at(7)).unwrap().purge().unwrap();
+            assert_eq!(log.aborted(at(0), at(6)).unwrap(), []);
+        }
+        slice
+    });
+    assert!(matches!(read, Err(ReadError::OutOfRange { .. })), "{read:?}");
+    assert_eq!(reads, 2);
+}
+
+#[test]
+fn a_committed_read_tells_the_aborted_transactions_of_its_records() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    write_transactions(&log);
+    let (slice, aborted) = log.read_committed(at(0), at(6), 1 << 20, true).unwrap();
+    assert_eq!((slice.first, aborted.len()), (at(0), 1));
+    assert_eq!(log.read_committed(at(5), at(5), 1 << 20, true).unwrap().1, []);
+}
+
+/// Takes away the room for the active segment's transaction index, and gives it back.
+fn without_room_for_the_index<T>(log: &LocalLog, work: impl FnOnce() -> T) -> T {
+    let (base, ..) = log.active();
+    let path = log.dir().join(format!("{:020}.txnindex", base.get()));
+    std::fs::create_dir(&path).unwrap();
+    let done = work();
+    std::fs::remove_dir(&path).unwrap();
+    done
+}
+
+#[test]
+fn no_snapshot_is_taken_behind_an_aborted_transaction_that_is_not_indexed() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    log.append(&transactional(1, 0, "a"), client()).unwrap();
+    without_room_for_the_index(&log, || {
+        end(&log, 1, ABORT);
+        assert!(log.roll().is_err(), "a start would not read its marker again");
+        assert!(log.close().is_err());
+    });
+    log.advance_high_watermark(at(2));
+    assert_eq!(log.first_unstable(), Some(at(0)), "readers wait for the index");
+    drop(log);
+    let (log, _) = fixture.crashed();
+    assert_eq!(aborted(&log, 0, 2), [(1, 0, 1)]);
+
+    log.append(&transactional(1, 1, "b"), client()).unwrap();
+    end(&log, 1, ABORT);
+    log.roll().unwrap();
+    assert_eq!(aborted(&log, 0, 4), [(1, 0, 1), (1, 2, 3)]);
+}

@@ -242,3 +242,43 @@ fn the_newest_batches_are_found_without_the_disk_and_older_ones_with_it() {
         assert_eq!(u64::from(bounded.len), (from / 2) * u64::from(slice.len));
     }
 }
+
+#[test]
+fn the_newest_record_is_looked_for_among_those_that_are_left() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    for (timestamp, value) in [(NOW + 9, "gone"), (NOW + 3, "a"), (NOW + 5, "b"), (NOW + 5, "c")] {
+        log.append(&batch_at(timestamp, &[value]), client()).unwrap();
+    }
+    log.roll().unwrap();
+    let newest =
+        || log.max_timestamp_offset().unwrap().map(|found| (found.offset.get(), found.timestamp.to_wire() - NOW));
+    assert_eq!(newest(), Some((0, 9)));
+    log.advance_log_start(at(1)).unwrap();
+    assert_eq!(newest(), Some((2, 5)));
+    log.append(&batch_at(NOW + 4, &["d"]), client()).unwrap();
+    assert_eq!(newest(), Some((2, 5)));
+    log.append(&batch_at(NOW + 8, &["e"]), client()).unwrap();
+    assert_eq!(newest(), Some((5, 8)));
+    log.advance_log_start(at(6)).unwrap();
+    assert_eq!(newest(), None);
+}
+
+#[test]
+fn a_log_that_was_deleted_gives_nothing_of_the_log_in_its_place() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    log.append(&batch(&["old"]), client()).unwrap();
+    log.roll().unwrap();
+    log.abandon();
+    std::fs::remove_dir_all(fixture.path()).unwrap();
+    let other = fixture.new_log();
+    other.append(&batch(&["new"]), client()).unwrap();
+    other.roll().unwrap();
+    let gone =
+        |error: ReadError| matches!(error, ReadError::Storage(error) if error.kind() == std::io::ErrorKind::NotFound);
+    assert!(gone(log.read(at(0), at(1), 1 << 20, true).unwrap_err()));
+    assert!(gone(log.aborted(at(0), at(1)).unwrap_err()));
+    assert!(gone(log.max_timestamp_offset().unwrap_err()));
+    assert!(gone(log.offset_for_timestamp(ms(NOW), at(0)).unwrap_err()));
+}
