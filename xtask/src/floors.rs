@@ -92,8 +92,17 @@ fn upward_crates(dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String> {
 fn banned_words<'a>(text: &'a str, banned: &'a [&'a str]) -> impl Iterator<Item = (usize, &'a str)> {
     let code = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]"));
     code.filter(|(_, line)| !line.trim_start().starts_with("//")).flat_map(move |(number, line)| {
-        banned.iter().filter(move |word| line.contains(**word)).map(move |word| (number + 1, *word))
+        banned.iter().filter(move |word| names(line, word)).map(move |word| (number + 1, *word))
     })
+}
+
+/// Whether `line` has `word`, also as a member of a group: `use std::{fs::File, io}` names `std::fs`.
+fn names(line: &str, word: &str) -> bool {
+    let in_group = |(parent, child): (&str, &str)| {
+        let group = line.trim_start().strip_prefix("use ")?.strip_prefix(parent)?.strip_prefix("::{")?;
+        group.split([',', '{', '}', ';']).find(|member| member.trim().split("::").next() == Some(child))
+    };
+    line.contains(word) || word.rsplit_once("::").and_then(in_group).is_some()
 }
 
 /// The Rust files of a room, which is a folder or, while it is small, one file.
@@ -143,6 +152,13 @@ mod tests {
     #[test]
     fn a_crate_without_a_floor_is_named() {
         assert_eq!(upward_crates(&house(&[("varve-common", &[])])).len(), 1);
+    }
+
+    #[test]
+    fn a_group_of_imports_names_its_members() {
+        let names_fs = |line: &str| banned_words(line, &["std::fs"]).count() == 1;
+        assert!(names_fs("use std::{fs::File, io};") && names_fs("use std::{io, fs};") && names_fs("use std::fs;"));
+        assert!(!names_fs("use std::{io, os::unix::fs::FileExt};"));
     }
 
     #[test]

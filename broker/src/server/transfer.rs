@@ -3,7 +3,7 @@
 //! A reader may take as long as it likes over an answer, as long as it takes *something* now and then: each step has a time
 //! of its own, after which [`io::ErrorKind::TimedOut`] ends the connection.
 
-use std::{fs::File, io, time::Duration};
+use std::{io, time::Duration};
 
 use rustix::net::SendFlags;
 use tokio::{
@@ -11,6 +11,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use varve_log::local::LogSlice;
 
 use crate::wire::fetch_response::{FetchFrame, Source};
 
@@ -29,7 +30,7 @@ pub(super) async fn send(stream: &mut TcpStream, frame: FetchFrame, stall: Durat
         }
         match splice.source {
             Source::Memory(bytes) => write_all(stream, &bytes, stall).await?,
-            Source::File { file, position, len } => send_file(stream, &file, position, len, stall).await?,
+            Source::File(slice) => send_file(stream, &slice, stall).await?,
         }
     }
     if sent < head.len() {
@@ -75,12 +76,12 @@ async fn send_more(stream: &TcpStream, mut bytes: &[u8], stall: Duration) -> io:
 }
 
 /// From the page cache to the socket without passing through this process.
-async fn send_file(stream: &TcpStream, file: &File, position: u64, len: u32, stall: Duration) -> io::Result<()> {
-    let (mut at, end) = (position, position + u64::from(len));
+async fn send_file(stream: &TcpStream, slice: &LogSlice, stall: Duration) -> io::Result<()> {
+    let (mut at, end) = (slice.position, slice.position + u64::from(slice.len));
     while at < end {
         let step = stream.async_io(Interest::WRITABLE, || {
             let mut from = at;
-            rustix::fs::sendfile(stream, file, Some(&mut from), (end - at) as usize).map_err(io::Error::from)
+            rustix::fs::sendfile(stream, &slice.file, Some(&mut from), (end - at) as usize).map_err(io::Error::from)
         });
         let sent = within(stall, step).await?;
         if sent == 0 {

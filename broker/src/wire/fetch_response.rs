@@ -8,7 +8,7 @@
 //! are. `kafka-protocol` would want the records in memory, so this one response has its own encoder; a test decodes
 //! what it writes in every version.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{io, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
@@ -41,7 +41,7 @@ impl FetchFrame {
     pub(crate) fn bytes(&self) -> u64 {
         let spliced = self.splices.iter().map(|splice| match &splice.source {
             Source::Memory(bytes) => bytes.len() as u64,
-            Source::File { len, .. } => u64::from(*len),
+            Source::File(slice) => u64::from(slice.len),
         });
         self.head.len() as u64 + spliced.sum::<u64>()
     }
@@ -50,7 +50,7 @@ impl FetchFrame {
 /// Where records are.
 #[derive(Debug)]
 pub(crate) enum Source {
-    File { file: Arc<File>, position: u64, len: u32 },
+    File(LogSlice),
     Memory(Bytes),
 }
 
@@ -241,10 +241,11 @@ impl Writer {
             Records::Local(slice) if slice.len <= INLINE_BYTES => {
                 let at = self.head().len();
                 self.head().resize(at + slice.len as usize, 0);
-                slice.file.read_exact_at(&mut self.head()[at..], slice.position)?;
+                slice.read_into(&mut self.head()[at..])?;
             }
-            Records::Local(LogSlice { file, position, len, .. }) => {
-                self.splice(Source::File { file, position, len }, len as usize);
+            Records::Local(slice) => {
+                let len = slice.len as usize;
+                self.splice(Source::File(slice), len);
             }
             Records::Remote(pieces) => {
                 for piece in pieces {
@@ -329,6 +330,8 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use kafka_protocol::{
         messages::{FetchResponse, ResponseHeader},
         protocol::Decodable,
@@ -384,11 +387,7 @@ mod tests {
             sent = splice.at;
             match &splice.source {
                 Source::Memory(bytes) => out.extend_from_slice(bytes),
-                Source::File { file, position, len } => {
-                    let mut bytes = vec![0; *len as usize];
-                    file.read_exact_at(&mut bytes, *position).unwrap();
-                    out.extend_from_slice(&bytes);
-                }
+                Source::File(slice) => out.extend_from_slice(&slice.read().unwrap()),
             }
         }
         out.extend_from_slice(&frame.head[sent..]);

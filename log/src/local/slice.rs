@@ -26,7 +26,15 @@ impl LogSlice {
     /// If the file system fails.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.len as usize];
-        self.file.read_exact_at(&mut bytes, self.position)?;
+        self.read_into(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Fills `bytes` with the run's first ones.
+    ///
+    /// # Errors
+    /// If the file system fails, or the file ends before.
+    pub fn read_into(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(bytes, self.position)
     }
 }
