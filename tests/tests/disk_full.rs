@@ -189,10 +189,10 @@ fn another_log_directory_takes_writes_while_one_is_full() -> Result<()> {
     let writer = Writer::new(&node)?;
     let batch = writer.next()?;
     fs::write(disk.0.join("rest"), vec![1; 12 << 20]).expect_err("this takes what is left");
-    eventually("the full disk refuses", || {
+    let refusal = eventually("the full disk refuses", || {
         Ok(client.produce(TOPIC, small, batch.clone()).err().map(|error| format!("{error:#}")))
-    })
-    .and_then(|refusal| Ok(ensure!(refusal.contains(KAFKA_STORAGE_ERROR), "refused with {refusal}")))?;
+    })?;
+    ensure!(refusal.contains(KAFKA_STORAGE_ERROR), "refused with {refusal}");
     let before = client.list_offset(TOPIC, 1 - small, -1)?;
     ensure!(client.produce(TOPIC, 1 - small, batch)? == before, "the other directory has room");
     node.stop()
