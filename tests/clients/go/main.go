@@ -15,7 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-type record struct {
+type line struct {
 	Key       *[]byte           `json:"key"`
 	Value     *[]byte           `json:"value"`
 	RawHeads  []json.RawMessage `json:"headers"`
@@ -61,7 +61,7 @@ func fieldOf(data []byte) *[]byte {
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: go-client produce|consume|group …")
+		fail("usage: go-client produce|consume|group|suite …")
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	bootstrap := flags.String("bootstrap", "", "broker")
@@ -78,6 +78,8 @@ func main() {
 		produce(*bootstrap, *topic, *codec, *input)
 	case "consume":
 		consume(*bootstrap, *topic, *isolation, *output, *count)
+	case "suite":
+		suite(*bootstrap, *topic)
 	case "group":
 		join(*bootstrap, *topic, *group, *output)
 	default:
@@ -108,7 +110,7 @@ func produce(bootstrap, topic, codec, input string) {
 	var errors []error
 	sent := 0
 	for scanner.Scan() {
-		var line record
+		var line line
 		if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
 			fail("%v", err)
 		}
@@ -187,7 +189,7 @@ func consume(bootstrap, topic, isolation, output string, count int) {
 }
 
 func write(encoder *json.Encoder, message *kgo.Record) {
-	line := record{
+	line := line{
 		Key: fieldOf(message.Key), Value: fieldOf(message.Value), Timestamp: message.Timestamp.UnixMilli(),
 		Partition: &message.Partition, Offset: &message.Offset, RawHeads: []json.RawMessage{},
 	}
