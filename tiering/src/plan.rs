@@ -130,6 +130,14 @@ pub fn look_again_after(
     [lag, roll].into_iter().flatten().fold(regular, Duration::min).max(Duration::from_millis(100))
 }
 
+/// How long a small segment may wait for those of other partitions, so that they share an object; `None` if the partition
+/// seals nothing by time. `is_last`: no other segment waits behind it. `most`: the longest wait.
+pub fn linger(policy: &Policy, is_last: bool, most: Duration) -> Option<Duration> {
+    // Half of what the lag leaves for the upload, which is a third of the time until sealing.
+    let linger = (policy.seal_after? / 6).min(most);
+    Some(if is_last { linger } else { linger.min(Duration::from_secs(1)) })
+}
+
 /// Bytes of log that only the local disk has: the part of `sealed`, the segments that end above `archived`, and the active
 /// segment.
 pub fn local_only_bytes(sealed: &[SealedSegment], active_bytes: u64) -> u64 {

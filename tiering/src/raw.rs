@@ -14,6 +14,8 @@
 //! object. [`RawBuilder`] checks the CRC of every batch that passes through it: what is damaged on the disk does not
 //! reach the archive.
 
+pub mod shared;
+
 use std::ops::Range;
 
 use bytes::Bytes;

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use varve_compactor::worker::CompactorOptions;
 use varve_tiering::tier::{
-    archiver::ArchiverOptions,
+    archiver::{ArchiverOptions, Sharing},
     cold::{ColdDisk, ColdOptions},
 };
 
@@ -32,6 +32,8 @@ pub(super) fn archiver_options(config: &BrokerConfig) -> ArchiverOptions {
         upload_rate: config.archive.upload_bytes_per_second.and_then(NonZeroU64::new),
         check_interval: config.logs.retention_check_interval,
         hot_limit: config.archive.local_max_bytes,
+        // As for what the compactor makes: the sweep must not take it for an orphan.
+        sharing: Sharing { patience: config.archive.grace / 2, ..Sharing::default() },
         ..ArchiverOptions::default()
     }
 }

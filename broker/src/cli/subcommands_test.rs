@@ -6,9 +6,12 @@ use varve_log::format::{BatchBuilder, RecordContent};
 use varve_metadata::config::Codec;
 use varve_metadata::model::{LeaderEpoch, Offset, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName};
 use varve_table::{EncodeOptions, TableMeta};
-use varve_tiering::layout::Version;
+use varve_tiering::layout::{self, Version};
 use varve_tiering::manifest::{Manifest, ObjectId, ObjectKind, RemoteObject};
-use varve_tiering::raw::{Attachments, RawBuilder};
+use varve_tiering::raw::{
+    Attachments, RawBuilder,
+    shared::{SharedPart, encode_directory},
+};
 use varve_tiering::tier::bucket::{Bucket, BucketMetrics, BucketOptions};
 use varve_tiering::tier::manifests::ManifestStore;
 
@@ -255,4 +258,33 @@ async fn a_topic_is_described_by_partition() {
     assert_eq!(lines[2]["kind"], "parquet");
     let error = tier::describe(&archive.store, "other", false, &mut Out::to(Vec::new(), true)).await.unwrap_err();
     assert!(error.to_string().contains("nothing is archived of a topic other"));
+}
+
+#[tokio::test]
+async fn every_part_of_a_shared_object_is_shown_with_its_owner() {
+    let (mut object, mut parts) = (Vec::new(), Vec::new());
+    for number in 0..2 {
+        let id = PartitionId { topic: TopicId::random(), index: PartitionIndex(number) };
+        let mut builder = RawBuilder::new(offset(0), offset(9));
+        builder.push(&segment()).unwrap();
+        let (tail, _) = builder.finish(Attachments::default()).unwrap();
+        let start = object.len() as u64;
+        object.extend([segment(), tail].concat());
+        let range = start..object.len() as u64;
+        parts.push(SharedPart { partition: id, base: offset(0), end: offset(9), range });
+    }
+    object.extend(encode_directory(&parts));
+    let key = layout::shared(ObjectId::random().0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(key.as_str());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, &object).unwrap();
+    let (lines, error) = dumped_path(&path, false).await;
+    assert_eq!(error, None);
+    let owners: Vec<_> = lines.iter().filter(|line| !line["shared_at"].is_null()).collect();
+    assert_eq!(owners.len(), 2);
+    assert_eq!(owners[1]["topic_id"], parts[1].partition.topic.to_string());
+    assert_eq!(lines.iter().filter(|line| line["end_offset"] == 9).count(), 2, "{lines:?}");
+    std::fs::write(&path, [&object[..20], &[255], &object[21..]].concat()).unwrap();
+    assert!(dumped_path(&path, false).await.1.is_some(), "damage in a part is told");
 }

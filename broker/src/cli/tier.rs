@@ -17,7 +17,7 @@ use varve_tiering::layout::Key;
 use varve_tiering::manifest::{Manifest, ObjectKind, RemoteObject, RemovedEntry};
 use varve_tiering::raw::{FOOTER_BYTES, RawFooter};
 use varve_tiering::tier::bucket::{Bucket, BucketError};
-use varve_tiering::tier::manifests::ManifestStore;
+use varve_tiering::tier::manifests::{ManifestStore, StoreError};
 use varve_tiering::tier::partition::RemotePartition;
 
 use super::ConfigurationArgs;
@@ -193,8 +193,16 @@ async fn orphans(store: &ManifestStore, manifests: &[Manifest]) -> anyhow::Resul
             named.insert(manifest.key_of(&object).as_str().to_owned());
         }
         for removed in manifest.removed() {
-            if let RemovedEntry::Object(object) = &removed.entry {
-                named.insert(manifest.key_of(object).as_str().to_owned());
+            match &removed.entry {
+                RemovedEntry::Object(object) => drop(named.insert(manifest.key_of(object).as_str().to_owned())),
+                // One that the sweep has half done is gone already, and what it listed is going.
+                RemovedEntry::Leaf(leaf) => match store.leaf(manifest.partition(), leaf).await {
+                    Ok(leaf) => {
+                        named.extend(leaf.objects().iter().map(|object| manifest.key_of(object).as_str().to_owned()));
+                    }
+                    Err(StoreError::Bucket(BucketError::NotFound(_))) => {}
+                    Err(error) => return Err(error.into()),
+                },
             }
         }
     }

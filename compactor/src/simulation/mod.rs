@@ -1,5 +1,6 @@
 //! Whole partitions through the compactor, one seed each, with a crash before and after every write.
 
+mod shared;
 mod world;
 
 use std::{

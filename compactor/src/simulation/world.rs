@@ -46,10 +46,10 @@ use crate::{
 const EPOCH: LeaderEpoch = LeaderEpoch(3);
 
 /// A cheap source of numbers that look random and are the same for the same seed.
-pub(super) struct Numbers(u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -109,6 +109,15 @@ impl World {
         let leader = world.process(Fuse::never());
         leader.handle.update(|manifest| manifest.claimed_by(EPOCH)).await.unwrap();
         world
+    }
+
+    /// Another partition in the same bucket.
+    pub(super) async fn beside(&self, seed: u64) -> World {
+        let mut other = World::new(seed, self.config.cleanup).await;
+        other.inner = Arc::clone(&self.inner);
+        let leader = other.process(Fuse::never());
+        leader.handle.update(|manifest| manifest.claimed_by(EPOCH)).await.unwrap();
+        other
     }
 
     pub(super) fn process(&self, fuse: Arc<Fuse>) -> Process {
@@ -189,46 +198,53 @@ impl World {
     /// Uploads `segments` more raw objects, of some batches each. Transactions end before the last one does.
     pub(super) async fn grow(&mut self, segments: usize) {
         let leader = self.process(Fuse::never());
-        let mut parts = Vec::new();
-        for nth in 0..segments {
-            let base = self.next;
-            let mut log = Vec::new();
-            for _ in 0..1 + self.numbers.below(12) {
-                log.extend(self.batch());
-            }
-            if nth + 1 == segments {
-                for (producer, first) in std::mem::take(&mut self.open) {
-                    let id = ProducerId::from_wire(producer as i64 + 100).unwrap();
-                    log.extend(self.marker(self.next, id, first));
-                }
-            }
-            parts.push((base, self.next, log));
-        }
-        for (base, end, log) in parts {
-            let overlaps = |txn: &&AbortedTxn| txn.first < end && txn.last >= base;
-            let aborted = self.aborted.iter().filter(overlaps).copied().collect();
-            let mut builder = RawBuilder::new(base, end);
-            builder.push(&log).unwrap();
-            let (tail, summary) = builder.finish(Attachments { aborted, producer_snapshot: Bytes::new() }).unwrap();
-            let id = ObjectId::random();
-            let object = RemoteObject {
-                id,
-                kind: ObjectKind::Raw,
-                base,
-                end,
-                bytes: summary.bytes,
-                log_bytes: summary.log_bytes,
-                records: summary.records,
-                max_timestamp: summary.max_timestamp,
-                writer_epoch: EPOCH,
-                leader_epochs: summary.leader_epochs,
-                crc32c: summary.crc32c,
-                shared_at: None,
-            };
-            let key = layout::raw(self.partition, base, EPOCH, id.0);
-            leader.handle.bucket().put(&key, Bytes::from([log, tail].concat())).await.unwrap();
+        let logs: Vec<_> = (0..segments).map(|nth| self.log_of_segment(nth + 1 == segments)).collect();
+        for log in logs {
+            let (bytes, object) = self.part(log);
+            let key = layout::raw(self.partition, object.base, EPOCH, object.id.0);
+            leader.handle.bucket().put(&key, Bytes::from(bytes)).await.unwrap();
             leader.handle.update(|manifest| manifest.with(EPOCH, object.clone())).await.unwrap();
         }
+    }
+
+    /// Batches of one more segment, and its offsets.
+    fn log_of_segment(&mut self, is_last: bool) -> (Offset, Offset, Vec<u8>) {
+        let base = self.next;
+        let mut log = Vec::new();
+        for _ in 0..1 + self.numbers.below(12) {
+            log.extend(self.batch());
+        }
+        if is_last {
+            for (producer, first) in std::mem::take(&mut self.open) {
+                let id = ProducerId::from_wire(producer as i64 + 100).unwrap();
+                log.extend(self.marker(self.next, id, first));
+            }
+        }
+        (base, self.next, log)
+    }
+
+    /// A segment as it goes into the bucket, and its entry.
+    fn part(&self, (base, end, log): (Offset, Offset, Vec<u8>)) -> (Vec<u8>, RemoteObject) {
+        let overlaps = |txn: &&AbortedTxn| txn.first < end && txn.last >= base;
+        let aborted = self.aborted.iter().filter(overlaps).copied().collect();
+        let mut builder = RawBuilder::new(base, end);
+        builder.push(&log).unwrap();
+        let (tail, summary) = builder.finish(Attachments { aborted, producer_snapshot: Bytes::new() }).unwrap();
+        let object = RemoteObject {
+            id: ObjectId::random(),
+            kind: ObjectKind::Raw,
+            base,
+            end,
+            bytes: summary.bytes,
+            log_bytes: summary.log_bytes,
+            records: summary.records,
+            max_timestamp: summary.max_timestamp,
+            writer_epoch: EPOCH,
+            leader_epochs: summary.leader_epochs,
+            crc32c: summary.crc32c,
+            shared_at: None,
+        };
+        ([log, tail].concat(), object)
     }
 
     /// Every batch that the newest manifest leads to, uncompressed, and the aborted transactions listed beside them.
@@ -277,6 +293,29 @@ impl World {
         let listed: Vec<_> = self.inner.list(None).try_collect().await.unwrap();
         let keys = listed.into_iter().map(|object| object.location.to_string());
         keys.filter(|key| !key.starts_with("manifests/")).collect()
+    }
+}
+
+/// One more segment of each partition, uploaded as one object. The process dies after some of the publishes, each time, and the
+/// next one uploads what is left anew.
+pub(super) async fn grow_shared(worlds: &mut [World]) {
+    let mut pending: Vec<_> = (0..worlds.len()).collect();
+    let logs: Vec<_> = worlds.iter_mut().map(|world| world.log_of_segment(true)).collect();
+    let parts: Vec<_> = worlds.iter().zip(logs).map(|(world, log)| world.part(log)).collect();
+    while !pending.is_empty() {
+        let id = ObjectId::random();
+        let (mut bytes, mut objects) = (Vec::new(), Vec::new());
+        for &nth in &pending {
+            let (part, object) = &parts[nth];
+            objects.push(RemoteObject { id, shared_at: Some(bytes.len() as u64), ..object.clone() });
+            bytes.extend_from_slice(part);
+        }
+        worlds[0].process(Fuse::never()).handle.bucket().put(&layout::shared(id.0), Bytes::from(bytes)).await.unwrap();
+        let published = 1 + worlds[0].numbers.below(pending.len() as u64) as usize;
+        for (nth, object) in pending.drain(..published).zip(objects) {
+            let leader = worlds[nth].process(Fuse::never());
+            leader.handle.update(|manifest| manifest.with(EPOCH, object.clone())).await.unwrap();
+        }
     }
 }
 

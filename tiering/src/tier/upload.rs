@@ -14,7 +14,10 @@ use super::bucket::{Bucket, BucketError, ObjectWriter};
 use crate::{
     layout,
     manifest::{ObjectId, ObjectKind, RemoteObject},
-    raw::{Attachments, RawBuilder, RawError},
+    raw::{
+        Attachments, RawBuilder, RawError,
+        shared::{SharedPart, encode_directory},
+    },
 };
 
 /// Read from the segment at a time.
@@ -73,29 +76,62 @@ pub async fn upload(
     Ok(object)
 }
 
-/// Uploads the parts of many partitions as one object: what is sealed by time in many quiet partitions at once costs one
-/// PUT. Returns their entries in the same order; each is published in its own partition's manifest.
+/// Uploads small parts of many partitions as one object: what is sealed by time in many quiet partitions at once costs one
+/// PUT. Returns their entries in the same order; each is published in its own partition's manifest. A part that cannot be
+/// read is left out and has its own error. Memory: all parts.
 ///
 /// # Errors
-/// [`UploadError`]: none of them is in the bucket.
+/// [`BucketError`]: none of them is in the bucket.
 pub async fn upload_shared(
     bucket: &Bucket,
-    parts: Vec<Part>,
+    parts: Vec<(PartitionId, Part)>,
     rate: &ByteRate,
-) -> Result<Vec<RemoteObject>, UploadError> {
+) -> Result<Vec<Result<RemoteObject, UploadError>>, BucketError> {
     let id = ObjectId::random();
-    let mut writer = bucket.writer(layout::shared(id.0));
+    let (mut position, mut whole, mut directory) = (0, Vec::new(), Vec::new());
     let mut objects = Vec::with_capacity(parts.len());
-    for part in parts {
-        let shared_at = Some(writer.bytes());
-        objects.push(RemoteObject { shared_at, ..write_part(&mut writer, id, part, rate).await? });
+    for (partition, part) in parts {
+        let mut pieces = Vec::new();
+        let written = write_part(&mut pieces, id, part, rate).await;
+        objects.push(written.map(|object| {
+            let (shared_at, range) = (Some(position), position..position + object.bytes);
+            position = range.end;
+            directory.push(SharedPart { partition, base: object.base, end: object.end, range });
+            whole.append(&mut pieces);
+            RemoteObject { shared_at, ..object }
+        }));
     }
-    writer.finish().await?;
+    if !directory.is_empty() {
+        let mut writer = bucket.writer(layout::shared(id.0));
+        for piece in whole {
+            writer.write(piece).await?;
+        }
+        writer.write(Bytes::from(encode_directory(&directory))).await?;
+        writer.finish().await?;
+    }
     Ok(objects)
 }
 
-async fn write_part(
-    writer: &mut ObjectWriter,
+/// Where the pieces of a part go.
+trait Sink {
+    async fn take(&mut self, piece: Bytes) -> Result<(), BucketError>;
+}
+
+impl Sink for ObjectWriter {
+    async fn take(&mut self, piece: Bytes) -> Result<(), BucketError> {
+        self.write(piece).await
+    }
+}
+
+impl Sink for Vec<Bytes> {
+    async fn take(&mut self, piece: Bytes) -> Result<(), BucketError> {
+        self.push(piece);
+        Ok(())
+    }
+}
+
+async fn write_part<S: Sink>(
+    sink: &mut S,
     id: ObjectId,
     part: Part,
     rate: &ByteRate,
@@ -124,7 +160,7 @@ async fn write_part(
         .await?;
         let piece;
         (builder, piece) = outcome.map_err(damaged)?;
-        writer.write(piece).await?;
+        sink.take(piece).await?;
         (file, position) = (again, position + length);
     }
     let producer_snapshot = match segment.producer_snapshot_path.clone() {
@@ -132,7 +168,7 @@ async fn write_part(
         None => Bytes::new(),
     };
     let (tail, summary) = builder.finish(Attachments { aborted, producer_snapshot }).map_err(damaged)?;
-    writer.write(Bytes::from(tail)).await?;
+    sink.take(Bytes::from(tail)).await?;
     Ok(RemoteObject {
         id,
         kind: ObjectKind::Raw,
@@ -221,7 +257,7 @@ mod tests {
     use super::*;
     use crate::{
         manifest::tests::{at, partition},
-        raw::{RawMeta, tests::log_of},
+        raw::{RawMeta, shared::parse_directory, tests::log_of},
         tier::bucket::{BucketMetrics, BucketOptions},
     };
 
@@ -287,18 +323,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_of_many_partitions_share_one_object() {
+    async fn parts_of_many_partitions_share_one_object_and_a_damaged_one_stays_out() {
         let (directory, bucket) = (tempfile::tempdir().unwrap(), Bucket::memory());
         let segments: Vec<_> =
             [(0, 30), (500, 530), (90, 99)].map(|(base, end)| segment(directory.path(), base, end)).into();
-        let parts = segments.iter().map(|(sealed, _)| part(sealed.clone())).collect();
-        let objects = upload_shared(&bucket, parts, &ByteRate::new(None)).await.unwrap();
+        let (damaged, mut bytes) = segment(directory.path(), 7, 40);
+        bytes[70] ^= 1;
+        std::fs::write(&damaged.log_path, &bytes).unwrap();
+        let mut parts: Vec<_> = segments.iter().map(|(sealed, _)| (partition(), part(sealed.clone()))).collect();
+        parts.insert(1, (partition(), part(damaged)));
+        let owners: Vec<PartitionId> = parts.iter().map(|(partition, _)| *partition).collect();
+        let mut uploaded = upload_shared(&bucket, parts, &ByteRate::new(None)).await.unwrap();
+        assert!(matches!(uploaded.remove(1), Err(UploadError::Damaged { .. })));
+        let objects: Vec<RemoteObject> = uploaded.into_iter().map(Result::unwrap).collect();
         let key = layout::shared(objects[0].id.0);
         for (object, (sealed, bytes)) in objects.iter().zip(&segments) {
             let (meta, batches) = read_part(&bucket, &key, object).await;
             assert_eq!((&batches[..], meta.footer.base), (&bytes[..], sealed.base));
         }
         assert_eq!(bucket.metrics().requests("put", "ok"), 1);
+        let whole = bucket.get(&key, 1 << 20).await.unwrap();
+        let listed = parse_directory(&whole, whole.len() as u64).unwrap();
+        let ranges: Vec<_> = listed.iter().map(|part| part.range.clone()).collect();
+        assert_eq!(ranges, objects.iter().map(RemoteObject::range).collect::<Vec<_>>());
+        assert_eq!(listed.iter().map(|part| part.partition).collect::<Vec<_>>(), [owners[0], owners[2], owners[3]]);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Objects of the archive.
 
-use std::io::Write;
+use std::{io::Write, ops::Range};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -9,7 +9,10 @@ use varve_log::format::RecordBatchView;
 use varve_metadata::model::{LeaderEpoch, Offset};
 use varve_table::{Fetched, FooterError, Recompression, TableFooter};
 use varve_tiering::manifest::{Leaf, MAX_LEAF_BYTES, MAX_MANIFEST_BYTES, Manifest, RemoteObject};
-use varve_tiering::raw::{FOOTER_BYTES, RawFooter, RawMeta, TAIL_GUESS};
+use varve_tiering::raw::{
+    FOOTER_BYTES, RawError, RawFooter, RawMeta, TAIL_GUESS,
+    shared::{SHARED_FOOTER_BYTES, SHARED_MAGIC, parse_directory},
+};
 
 use super::{batches, indexes};
 use crate::cli::content::Content;
@@ -95,12 +98,34 @@ fn epochs<W: Write>(epochs: &[(LeaderEpoch, Offset)], out: &mut Out<W>) -> anyho
     Ok(())
 }
 
-/// A raw object of one partition. Of an object shared by several, the last part is shown.
+/// A raw object of one partition, or all parts of a shared one.
 pub(super) async fn raw<W: Write>(content: &Content, deep: bool, out: &mut Out<W>) -> anyhow::Result<()> {
-    let tail = tail(content, FOOTER_BYTES as u64).await?;
-    let footer = RawFooter::parse(&tail, content.len())?;
-    let tail = self::tail(content, footer.meta_bytes().max(TAIL_GUESS)).await?;
-    let meta = RawMeta::parse(&tail, content.len())?;
+    let end = tail(content, SHARED_FOOTER_BYTES as u64).await?;
+    if !end.ends_with(SHARED_MAGIC) {
+        return raw_part(content, 0..content.len(), deep, out).await;
+    }
+    let parts = match parse_directory(&end, content.len()) {
+        Err(RawError::TailNeeded(bytes)) => parse_directory(&tail(content, bytes).await?, content.len())?,
+        outcome => outcome?,
+    };
+    for part in parts {
+        let fields = [
+            ("shared_at", json!(part.range.start)),
+            ("topic_id", json!(part.partition.topic.to_string())),
+            ("partition", json!(part.partition.index)),
+            ("bytes", json!(part.range.end - part.range.start)),
+        ];
+        out.line(0, &fields)?;
+        raw_part(content, part.range, deep, out).await?;
+    }
+    Ok(())
+}
+
+async fn raw_part<W: Write>(content: &Content, range: Range<u64>, deep: bool, out: &mut Out<W>) -> anyhow::Result<()> {
+    let bytes = range.end - range.start;
+    let tail = |length: u64| content.read(range.end.saturating_sub(length).max(range.start)..range.end);
+    let footer = RawFooter::parse(&tail(FOOTER_BYTES as u64).await?, bytes)?;
+    let meta = RawMeta::parse(&tail(footer.meta_bytes().max(TAIL_GUESS)).await?, bytes)?;
     let fields = [
         ("base_offset", json!(footer.base)),
         ("end_offset", json!(footer.end)),
@@ -115,7 +140,7 @@ pub(super) async fn raw<W: Write>(content: &Content, deep: bool, out: &mut Out<W
     for aborted in &meta.aborted {
         indexes::aborted_line(aborted, 1, out)?;
     }
-    batches::segment(content, 0..footer.log_bytes, deep, out).await
+    batches::segment(content, range.start..range.start + footer.log_bytes, deep, out).await
 }
 
 pub(super) async fn parquet<W: Write>(content: &Content, deep: bool, out: &mut Out<W>) -> anyhow::Result<()> {

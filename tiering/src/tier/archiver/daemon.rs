@@ -24,6 +24,8 @@ use super::{
     metrics::ArchiverMetrics,
     pressure::{HotPressure, Pressure},
     schedule::Schedule,
+    share::{Pool, Sharing},
+    slot::Slot,
     tend::{LocalPartition, TendError, Tended, Tools},
 };
 use crate::{
@@ -54,6 +56,8 @@ pub struct ArchiverOptions {
     pub check_interval: Duration,
     /// Bytes of local log that all partitions together may have.
     pub hot_limit: Option<u64>,
+    /// How small segments share objects.
+    pub sharing: Sharing,
     /// Asked before the first upload; `None`: the bucket is ours.
     pub claim: Option<Arc<Claim>>,
     /// The wall clock.
@@ -67,6 +71,7 @@ impl Default for ArchiverOptions {
             upload_rate: None,
             check_interval: Duration::from_secs(5 * 60),
             hot_limit: None,
+            sharing: Sharing::default(),
             claim: None,
             clock: Arc::new(wall_clock),
         }
@@ -107,8 +112,11 @@ enum Work {
 impl Archiver {
     /// Starts the tasks on the current runtime.
     pub fn start(options: ArchiverOptions, metrics: ArchiverMetrics) -> Archiver {
+        let (rate, pool) = (Arc::new(ByteRate::new(options.upload_rate)), Arc::new(Pool::new()));
         let tools = Tools {
-            rate: ByteRate::new(options.upload_rate),
+            rate: Arc::clone(&rate),
+            sharing: options.sharing,
+            pool: Some(Arc::clone(&pool)),
             metrics,
             regular: options.check_interval,
             pressure: Arc::new(HotPressure::new(options.hot_limit)),
@@ -126,7 +134,9 @@ impl Archiver {
         let stop = CancellationToken::new();
         let dispatcher = tokio::spawn(Arc::clone(&shared).dispatch(options.workers.max(1), stop.clone()));
         let meter = tokio::spawn(Arc::clone(&shared).measure(stop.clone()));
-        Archiver { shared, stop, dispatcher: Mutex::new(vec![dispatcher, meter]) }
+        let (metrics, stopped) = (shared.tools.metrics.clone(), stop.clone());
+        let sharer = tokio::spawn(async move { pool.run(options.sharing, rate, metrics, stopped).await });
+        Archiver { shared, stop, dispatcher: Mutex::new(vec![dispatcher, meter, sharer]) }
     }
 
     /// Takes a partition that this broker leads into its care. `spread` delays the first look by a random part of it, so
@@ -224,12 +234,12 @@ impl Shared {
             };
             let Some(partition) = self.next(&stop).await else { break };
             let (shared, stop) = (Arc::clone(&self), stop.clone());
+            // Given back also if the work panics: one broken partition must not take the others' worker.
+            let slot = Slot::new(Arc::clone(&free), permit);
             tasks.spawn(async move {
-                // Given back also if the work panics: one broken partition must not take the others' worker.
-                let _permit = permit;
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = shared.work_on(partition) => {}
+                    () = shared.work_on(partition, &slot) => {}
                 }
             });
         }
@@ -262,10 +272,10 @@ impl Shared {
         }
     }
 
-    async fn work_on(&self, partition: PartitionId) {
+    async fn work_on(&self, partition: PartitionId, slot: &Slot) {
         let Some(care) = self.care.read().get(&partition).cloned() else { return };
         let outcome = match &care.work {
-            Work::Tend(tended) => tended.look(&self.tools, (self.clock)()).await,
+            Work::Tend(tended) => tended.look(&self.tools, slot, (self.clock)()).await,
             Work::Bury(remote) => match self.bury(remote).await {
                 // Nothing is left to do, as after a look that finds the topic deleted.
                 Ok(()) => Err(TendError::Deleted),
@@ -295,7 +305,7 @@ impl Shared {
         let chain = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
         let error_text = chain.collect::<Vec<_>>().join(": ");
         let tend_error = error.downcast_ref::<TendError>();
-        if let Some(TendError::Upload(crate::tier::upload::UploadError::Damaged { .. })) = tend_error {
+        if tend_error.is_some_and(TendError::is_damage) {
             self.tools.metrics.damaged.inc();
         }
         if tend_error.is_some_and(|error| !error.is_weather()) {

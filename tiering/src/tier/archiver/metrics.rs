@@ -9,6 +9,8 @@ pub struct ArchiverMetrics {
     pub uploaded_segments: IntCounter,
     /// Their bytes.
     pub uploaded_bytes: IntCounter,
+    /// Objects uploaded that hold segments of several partitions.
+    pub shared_objects: IntCounter,
     /// Looks at a partition that ended in a failure and will be repeated.
     pub failures: IntCounter,
     /// Segments found damaged on the local disk, which do not go up.
@@ -37,6 +39,10 @@ impl ArchiverMetrics {
         ArchiverMetrics {
             uploaded_segments: counter("varve_archive_uploaded_segments_total", "Segments uploaded and published"),
             uploaded_bytes: counter("varve_archive_uploaded_bytes_total", "Bytes of segments uploaded and published"),
+            shared_objects: counter(
+                "varve_archive_shared_objects_total",
+                "Objects uploaded that hold segments of several partitions",
+            ),
             failures: counter("varve_archive_failures_total", "Archive work that failed and will be repeated"),
             damaged: counter("varve_archive_damaged_segments_total", "Local segments too damaged to archive"),
             deleted_local_segments: counter(
@@ -66,6 +72,7 @@ impl ArchiverMetrics {
         let counters = [
             &self.uploaded_segments,
             &self.uploaded_bytes,
+            &self.shared_objects,
             &self.failures,
             &self.damaged,
             &self.deleted_local_segments,

@@ -8,12 +8,15 @@
 //!
 //! Every partition waits in one schedule for its next moment, so thousands of quiet ones cost a few look-ups a minute. A
 //! fixed number of workers takes what is due. A failure is weather: the partition comes back after a jittered pause, its
-//! hot data grows meanwhile, and [`HotPressure`] says how far that may go.
+//! hot data grows meanwhile, and [`HotPressure`] says how far that may go. Small segments, which quiet partitions seal by
+//! time, wait for each other and share an object ([`Sharing`]), so that requests follow bytes and not partitions.
 
 mod daemon;
 mod metrics;
 mod pressure;
 mod schedule;
+mod share;
+mod slot;
 mod tend;
 
 #[cfg(test)]
@@ -22,4 +25,5 @@ mod tests;
 pub use daemon::{Archiver, ArchiverOptions};
 pub use metrics::ArchiverMetrics;
 pub use pressure::{HotPressure, Pressure};
+pub use share::Sharing;
 pub use tend::LocalPartition;

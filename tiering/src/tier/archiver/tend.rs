@@ -3,16 +3,22 @@
 use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use varve_log::local::{LocalLog, ReadError, RemovedFiles, RollError, SealedSegment};
 use varve_metadata::{
     config::TopicConfig,
     model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, Timestamp},
 };
 
-use super::{metrics::ArchiverMetrics, pressure::HotPressure};
+use super::{
+    metrics::ArchiverMetrics,
+    pressure::HotPressure,
+    share::{Pool, ShareError, Sharing, Uploaded},
+    slot::Slot,
+};
 use crate::{
     layout::Version,
-    manifest::{Manifest, ManifestError, RemoteObject, Writer},
+    manifest::{Manifest, ManifestError, Writer},
     plan::{self, Policy},
     tier::{
         cluster::{Claim, ClusterError},
@@ -62,6 +68,12 @@ pub(super) enum TendError {
     /// A segment cannot go up.
     #[error("upload")]
     Upload(#[from] UploadError),
+    /// A segment cannot go up together with others.
+    #[error("upload")]
+    Share(#[source] ShareError),
+    /// So much time has passed since the upload that the sweep may have taken the object for an orphan.
+    #[error("an upload was not published in time and is begun anew")]
+    Stale,
     /// The local log fails.
     #[error("local log")]
     Local(#[from] io::Error),
@@ -69,7 +81,10 @@ pub(super) enum TendError {
 
 /// What all looks share.
 pub(super) struct Tools {
-    pub(super) rate: ByteRate,
+    pub(super) rate: Arc<ByteRate>,
+    pub(super) sharing: Sharing,
+    /// `None`: nothing is shared.
+    pub(super) pool: Option<Arc<Pool>>,
     pub(super) metrics: ArchiverMetrics,
     pub(super) regular: Duration,
     pub(super) pressure: Arc<HotPressure>,
@@ -94,12 +109,15 @@ pub(super) struct Tended {
     removed: Mutex<Vec<(Timestamp, RemovedFiles)>>,
     /// Sealed bytes that wait, and since when.
     pending: Mutex<(u64, Option<Timestamp>)>,
+    /// What is in the bucket and, as far as is known, not in the manifest: the next look need not upload it again.
+    unpublished: Mutex<Option<Uploaded>>,
 }
 
 /// Where one look has got to.
 struct Look<'a> {
     tended: &'a Tended,
     tools: &'a Tools,
+    slot: &'a Slot,
     now: Timestamp,
     config: Arc<TopicConfig>,
     policy: Policy,
@@ -109,7 +127,7 @@ struct Look<'a> {
 
 impl Tended {
     pub(super) fn new(local: Arc<dyn LocalPartition>, remote: Arc<RemotePartition>) -> Tended {
-        Tended { local, remote, removed: Mutex::default(), pending: Mutex::default() }
+        Tended { local, remote, removed: Mutex::default(), pending: Mutex::default(), unpublished: Mutex::default() }
     }
 
     /// Sealed bytes that are not archived, and how long the oldest has waited.
@@ -130,7 +148,7 @@ impl Tended {
     /// Does what is due; returns when to look again.
     ///
     /// Cancel-safe: what was begun is an orphan or is found again by the next look.
-    pub(super) async fn look(&self, tools: &Tools, now: Timestamp) -> Result<Duration, TendError> {
+    pub(super) async fn look(&self, tools: &Tools, slot: &Slot, now: Timestamp) -> Result<Duration, TendError> {
         let config = self.local.topic_config();
         let policy = Policy::of(&config);
         self.purge(now).await;
@@ -147,7 +165,7 @@ impl Tended {
             return Err(TendError::Deleted);
         }
         let epoch = self.local.leader_epoch();
-        let mut look = Look { tended: self, tools, now, config, policy, epoch, manifest };
+        let mut look = Look { tended: self, tools, slot, now, config, policy, epoch, manifest };
         let LogEndOffset(end) = self.local.log().end();
         if look.manifest.end() > end {
             return Err(TendError::LocalLogLost { archived: look.manifest.end(), end });
@@ -215,15 +233,16 @@ impl Look<'_> {
                 return Ok(None);
             }
             let LastStableOffset(stable) = self.tended.local.last_stable_offset();
+            let is_last = sealed.len() == 1;
             let Some(segment) = plan::next_upload(sealed, self.manifest.end(), stable) else {
                 return Ok(Some(UNDECIDED));
             };
-            self.upload_one(segment).await?;
+            self.upload_one(segment, is_last).await?;
         }
         Ok(Some(Duration::ZERO))
     }
 
-    async fn upload_one(&mut self, segment: SealedSegment) -> Result<(), TendError> {
+    async fn upload_one(&mut self, segment: SealedSegment, is_last: bool) -> Result<(), TendError> {
         let start = self.log().start().0;
         self.tools.check_claim().await?;
         self.claim().await?;
@@ -231,13 +250,17 @@ impl Look<'_> {
             // Nothing of what lies before was archived or ever will be.
             self.expire(start).await?;
         }
-        let (base, end, epoch) = (self.manifest.end(), segment.end, self.epoch);
-        let local = Arc::clone(&self.tended.local);
-        let aborted = blocking(move || local.log().aborted(base, end).map_err(read_error)).await?;
-        let part = Part { segment, base, aborted, epoch };
-        let remote = &self.tended.remote;
-        let object = upload(remote.bucket(), remote.partition(), part, &self.tools.rate).await?;
-        self.publish(&object).await?;
+        let uploaded = match self.uploaded_before(segment.end) {
+            Some(uploaded) => uploaded,
+            None => self.send(segment, is_last).await?,
+        };
+        *self.tended.unpublished.lock() = Some(uploaded.clone());
+        let published = self.publish(&uploaded).await;
+        if matches!(published, Ok(()) | Err(TendError::Stale | TendError::Deposed | TendError::Deleted)) {
+            *self.tended.unpublished.lock() = None;
+        }
+        published?;
+        let (remote, object) = (&self.tended.remote, uploaded.object);
         self.tools.metrics.uploaded_segments.inc();
         self.tools.metrics.uploaded_bytes.inc_by(object.bytes);
         tracing::debug!(
@@ -247,14 +270,57 @@ impl Look<'_> {
         Ok(())
     }
 
-    async fn publish(&mut self, object: &RemoteObject) -> Result<(), TendError> {
-        let epoch = self.epoch;
-        self.update(|manifest| match manifest.with(epoch, object.clone()) {
+    /// What an earlier look uploaded and could not publish, if it is what is to go up now.
+    fn uploaded_before(&self, end: Offset) -> Option<Uploaded> {
+        let uploaded = self.tended.unpublished.lock().clone()?;
+        let object = &uploaded.object;
+        let fits = (object.base, object.end, object.writer_epoch) == (self.manifest.end(), end, self.epoch);
+        (fits && !self.is_stale(&uploaded)).then_some(uploaded)
+    }
+
+    /// An object of its own is known by its name as one that may yet be published. A shared one is not.
+    fn is_stale(&self, uploaded: &Uploaded) -> bool {
+        uploaded.object.shared_at.is_some() && uploaded.begun.elapsed() >= self.tools.sharing.patience
+    }
+
+    async fn send(&mut self, segment: SealedSegment, is_last: bool) -> Result<Uploaded, TendError> {
+        let (base, end, epoch) = (self.manifest.end(), segment.end, self.epoch);
+        let local = Arc::clone(&self.tended.local);
+        let aborted = blocking(move || local.log().aborted(base, end).map_err(read_error)).await?;
+        let is_small = segment.bytes < self.tools.sharing.below;
+        let part = Part { segment, base, aborted, epoch };
+        let (bucket, partition) = (self.tended.remote.bucket(), self.tended.remote.partition());
+        // Who seals nothing by time is not waited for, and what must make room does not wait.
+        let linger = plan::linger(&self.policy, is_last, self.tools.sharing.linger);
+        match (&self.tools.pool, linger) {
+            (Some(pool), Some(linger)) if is_small => {
+                let linger = if self.tools.pressure.needs_room() { Duration::ZERO } else { linger };
+                let begun = Instant::now();
+                let shared = self.slot.without(pool.upload(bucket, partition, part, linger)).await;
+                self.now = later(self.now, begun.elapsed());
+                shared.map_err(TendError::Share)
+            }
+            _ => {
+                let begun = Instant::now();
+                Ok(Uploaded { object: upload(bucket, partition, part, &self.tools.rate).await?, begun })
+            }
+        }
+    }
+
+    async fn publish(&mut self, uploaded: &Uploaded) -> Result<(), TendError> {
+        let (epoch, object, patience) = (self.epoch, &uploaded.object, self.tools.sharing.patience);
+        // Looked at for each try: the manifest may be long in coming.
+        let is_stale = || object.shared_at.is_some() && uploaded.begun.elapsed() >= patience;
+        let published = self.update(|manifest| match manifest.with(epoch, object.clone()) {
             // An earlier try of ours may have been published without our hearing of it.
             Err(ManifestError::Gap { .. }) if plan::lists(manifest, object) => Ok(manifest.clone()),
+            Ok(_) if is_stale() => Err(ManifestError::Gone(object.id)),
             outcome => outcome,
-        })
-        .await
+        });
+        match published.await {
+            Err(TendError::Manifest(UpdateError::Refused(ManifestError::Gone(_)))) => Err(TendError::Stale),
+            outcome => outcome,
+        }
     }
 
     /// Announces our epoch, before anything else is written in it.
@@ -388,14 +454,24 @@ impl Look<'_> {
 }
 
 impl TendError {
+    /// Whether a segment on the local disk is damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            TendError::Upload(UploadError::Damaged { .. })
+                | TendError::Share(ShareError::Upload(UploadError::Damaged { .. }))
+        )
+    }
+
     /// Whether trying again in a moment may help.
     pub(super) fn is_weather(&self) -> bool {
         match self {
             TendError::Deposed | TendError::Deleted | TendError::LocalLogLost { .. } => false,
             TendError::Claim(error) => error.is_weather(),
-            TendError::Upload(UploadError::Damaged { .. }) => false,
+            error if error.is_damage() => false,
             TendError::Manifest(UpdateError::Store(StoreError::Format { .. })) => false,
-            TendError::Manifest(_) | TendError::Upload(_) | TendError::Local(_) => true,
+            TendError::Manifest(_) | TendError::Upload(_) | TendError::Share(_) => true,
+            TendError::Local(_) | TendError::Stale => true,
         }
     }
 }

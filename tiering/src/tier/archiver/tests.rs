@@ -1,6 +1,7 @@
 //! The archiver on a real local log and a bucket in memory, with a clock that the test moves.
 
 mod disabled;
+mod shared;
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,8 @@ use varve_metadata::{
 };
 
 use super::{
-    Archiver, ArchiverMetrics, ArchiverOptions, HotPressure, LocalPartition,
+    Archiver, ArchiverMetrics, ArchiverOptions, HotPressure, LocalPartition, Sharing,
+    slot::Slot,
     tend::{TendError, Tended, Tools},
 };
 use crate::{
@@ -163,7 +165,9 @@ fn remote_in(bucket: &Bucket) -> Arc<RemotePartition> {
 
 fn tools() -> Tools {
     Tools {
-        rate: ByteRate::new(None),
+        rate: Arc::new(ByteRate::new(None)),
+        sharing: Sharing::default(),
+        pool: None,
         metrics: ArchiverMetrics::new(),
         regular: HOUR,
         pressure: Arc::new(HotPressure::new(None)),
@@ -186,7 +190,7 @@ impl Rig {
     }
 
     async fn look(&self) -> Duration {
-        self.tended.look(&self.tools, self.local.now()).await.unwrap()
+        self.tended.look(&self.tools, &Slot::default(), self.local.now()).await.unwrap()
     }
 
     fn archived(&self) -> (u64, u64) {
@@ -385,7 +389,7 @@ async fn a_deposed_leader_stops() {
     rig.remote.update(|manifest| manifest.claimed_by(LeaderEpoch(2))).await.unwrap();
     rig.local.append(10);
     rig.local.log.roll().unwrap();
-    let outcome = rig.tended.look(&rig.tools, rig.local.now()).await;
+    let outcome = rig.tended.look(&rig.tools, &Slot::default(), rig.local.now()).await;
     assert!(matches!(outcome, Err(TendError::Deposed)), "{outcome:?}");
     rig.local.epoch.store(3, Ordering::SeqCst);
     rig.look().await;
@@ -399,7 +403,7 @@ async fn an_archive_beyond_the_local_log_is_left_alone() {
     first.local.log.roll().unwrap();
     first.look().await;
     let lost = Tended::new(second.clone() as Arc<dyn LocalPartition>, Arc::clone(&first.remote));
-    let outcome = lost.look(&first.tools, second.now()).await;
+    let outcome = lost.look(&first.tools, &Slot::default(), second.now()).await;
     assert!(matches!(outcome, Err(TendError::LocalLogLost { .. })), "{outcome:?}");
 }
 
