@@ -1,12 +1,13 @@
 //! One round of key compaction over a partition's objects.
 //!
 //! Pass 1 reads the keys of the dirty part (of Parquet objects only the offset and key columns) into a map of bounded size;
-//! the round ends where the map is full. Pass 2 walks all objects from the log start: one in which every record is the last
+//! where it is full, all keys of the round go through the disk instead ([`crate::spill`]), so that one round suffices. Without
+//! room there the round ends where the map is full. Pass 2 walks all objects from the log start: one in which every record is the last
 //! of its key, and which holds neither tombstones nor transactions, stays as it is; neighbours of the others become one new
 //! object each, published in offset order. So a tombstone goes only after everything older than it is gone, whenever the
 //! round is cut short. What stays of a batch is decided by the local cleaner's rules (`varve_log::local::cleaner`).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use varve_log::{
@@ -14,7 +15,7 @@ use varve_log::{
     local::{
         LastRecord,
         cleaner::{
-            BatchRules, CleanError, CleanedBatch, CleanedTransactions, CleanerStats, KeyDigest, LatestOffsets,
+            BatchRules, CleanError, CleanedBatch, CleanedTransactions, CleanerStats, KeyDigest, KeySink, LatestOffsets,
             OffsetMap, clean_batch, index_batch,
         },
         decode_snapshot,
@@ -28,12 +29,13 @@ use crate::{
     plan::Round,
     rewrite::{RewriteError, Workshop, aborted_within},
     source::{Inside, Run, Source, end_of, off_thread},
+    spill::{Spill, Superseded},
 };
 
 /// The rules and the state of pass 2: goes from one rewritten object to the next.
 #[derive(Debug)]
 pub(crate) struct Cleaning {
-    latest: Arc<OffsetMap>,
+    latest: Arc<Latest>,
     last_records: Arc<HashMap<ProducerId, LastRecord>>,
     now: Timestamp,
     delete_retention: Duration,
@@ -77,10 +79,35 @@ pub(crate) enum Step {
     Keep(Box<Source>),
 }
 
+/// What is known of the keys of a round.
+#[derive(Debug)]
+enum Latest {
+    Map(OffsetMap),
+    Spilled(Superseded),
+}
+
+impl LatestOffsets for Latest {
+    fn is_latest(&self, key: &[u8], offset: Offset) -> bool {
+        match self {
+            Latest::Map(map) => map.is_latest(key, offset),
+            Latest::Spilled(superseded) => superseded.is_latest(key, offset),
+        }
+    }
+
+    fn end(&self) -> Offset {
+        match self {
+            Latest::Map(map) => LatestOffsets::end(map),
+            Latest::Spilled(superseded) => superseded.end(),
+        }
+    }
+}
+
 /// Limits of a round.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RoundLimits {
+pub(crate) struct RoundLimits<'a> {
     pub(crate) map_bytes: usize,
+    /// Where keys go for which the map has no room; `None`: nowhere.
+    pub(crate) spill: Option<&'a Path>,
     pub(crate) target: u64,
     pub(crate) delete_retention: Duration,
     pub(crate) now: Timestamp,
@@ -92,10 +119,10 @@ impl Workshop {
         &self,
         round: &Round,
         newest: &RemoteObject,
-        limits: RoundLimits,
+        limits: RoundLimits<'_>,
     ) -> Result<Option<Compaction>, RewriteError> {
         let sources = self.open(&round.objects).await?;
-        let latest = self.index(&sources, round.first_dirty, limits.map_bytes).await?;
+        let latest = self.latest(&sources, round, limits).await?;
         let end = latest.end().min(round.end);
         if end <= round.first_dirty {
             return Ok(None);
@@ -133,14 +160,42 @@ impl Workshop {
         Ok(Some(Compaction { end, cleaning, steps }))
     }
 
-    /// The keys from `first_dirty` on, as far as there is room.
-    async fn index(
+    /// The keys of the dirty part, in memory if there is room.
+    async fn latest(&self, sources: &[Source], round: &Round, limits: RoundLimits<'_>) -> Result<Latest, RewriteError> {
+        let map = self.index(sources, round.first_dirty, OffsetMap::new(limits.map_bytes)).await?;
+        let Some(directory) = limits.spill.filter(|_| map.end() < round.end) else { return Ok(Latest::Map(map)) };
+        match self.spilled(sources, directory, limits.map_bytes).await? {
+            Ok(superseded) => Ok(Latest::Spilled(superseded)),
+            Err(error) => {
+                tracing::warn!(partition = %self.partition, %error, directory = %directory.display(),
+                    "keys cannot be spilled to the disk: compacting as far as memory reaches");
+                Ok(Latest::Map(map))
+            }
+        }
+    }
+
+    /// All keys through the disk: those of the part that is clean, too, since what supersedes them is not in memory then.
+    async fn spilled(
+        &self,
+        sources: &[Source],
+        directory: &Path,
+        map_bytes: usize,
+    ) -> Result<io::Result<Superseded>, RewriteError> {
+        let records = sources.iter().map(|source| source.object.records).fold(0, u64::saturating_add);
+        let spill = match Spill::new(directory, records, map_bytes) {
+            Ok(spill) => self.index(sources, Offset::ZERO, spill).await?,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(off_thread(move || spill.resolve(map_bytes)).await)
+    }
+
+    /// The keys from `first_dirty` on, as far as `map` has room.
+    async fn index<S: KeySink + Send + 'static>(
         &self,
         sources: &[Source],
         first_dirty: Offset,
-        map_bytes: usize,
-    ) -> Result<OffsetMap, RewriteError> {
-        let mut map = OffsetMap::new(map_bytes);
+        mut map: S,
+    ) -> Result<S, RewriteError> {
         let mut transactions = CleanedTransactions::default();
         transactions.announce(aborted_within(sources, Offset::ZERO, Offset::MAX));
         for source in sources.iter().filter(|source| source.object.end > first_dirty) {
@@ -161,13 +216,13 @@ impl Workshop {
         Ok(map)
     }
 
-    async fn index_table(
+    async fn index_table<S: KeySink + Send + 'static>(
         &self,
         source: &Source,
         footer: &TableFooter,
         from: Offset,
-        mut map: OffsetMap,
-    ) -> Result<(OffsetMap, bool), RewriteError> {
+        mut map: S,
+    ) -> Result<(S, bool), RewriteError> {
         for (index, group) in footer.groups().iter().enumerate().filter(|(_, group)| group.end > from) {
             if let Some(plan) = footer.plan_keys(index) {
                 let fetched = self.fetch(source, plan.ranges()).await?;
@@ -193,13 +248,13 @@ impl Workshop {
         Ok((map, false))
     }
 
-    async fn index_raw(
+    async fn index_raw<S: KeySink + Send + 'static>(
         &self,
         source: &Source,
         from: Offset,
-        mut map: OffsetMap,
+        mut map: S,
         mut transactions: CleanedTransactions,
-    ) -> Result<(OffsetMap, CleanedTransactions, bool), RewriteError> {
+    ) -> Result<(S, CleanedTransactions, bool), RewriteError> {
         let (runs, mut taken) = mpsc::channel::<Run>(1);
         let index = off_thread(move || {
             let mut full = false;
@@ -220,7 +275,7 @@ impl Workshop {
     }
 
     /// Whether anything of an object may go or has to be noted. Raw objects become Parquet on the way.
-    async fn is_touched(&self, source: &Source, latest: &Arc<OffsetMap>) -> Result<bool, RewriteError> {
+    async fn is_touched(&self, source: &Source, latest: &Arc<Latest>) -> Result<bool, RewriteError> {
         let Inside::Table(footer) = &source.inside else { return Ok(true) };
         if !footer.aborted().is_empty() {
             return Ok(true);
@@ -245,7 +300,7 @@ impl Workshop {
         source: &Source,
         footer: &TableFooter,
         group: usize,
-        latest: &Arc<OffsetMap>,
+        latest: &Arc<Latest>,
     ) -> Result<bool, RewriteError> {
         let Some(plan) = footer.plan_keys(group) else { return Ok(false) };
         let fetched = self.fetch(source, plan.ranges()).await?;

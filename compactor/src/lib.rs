@@ -18,3 +18,4 @@ mod rewrite;
 #[cfg(test)]
 mod simulation;
 mod source;
+mod spill;

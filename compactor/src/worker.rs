@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     num::NonZeroU64,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -44,6 +45,9 @@ pub struct CompactorOptions {
     pub encode: EncodeOptions,
     /// Memory for the keys of one round of key compaction, in bytes (`log.cleaner.dedupe.buffer.size`).
     pub map_bytes: usize,
+    /// Where keys go for which that memory is too small: a directory with room for 24 bytes per record of a partition. `None`:
+    /// a round ends where memory does.
+    pub spill: Option<PathBuf>,
     /// Partitions worked on at once; each takes a core and about 150 MiB.
     pub jobs: usize,
     /// Bytes read from the archive per second at most, by all jobs together; `None`: no limit.
@@ -65,6 +69,7 @@ impl Default for CompactorOptions {
             limits: Limits::default(),
             encode: EncodeOptions::default(),
             map_bytes: 128 << 20,
+            spill: None,
             jobs: 1,
             read_bytes_per_second: None,
             interval: Duration::from_secs(5),
@@ -376,6 +381,7 @@ impl Compactor {
     ) -> Result<(), WorkError> {
         let limits = RoundLimits {
             map_bytes: self.options.map_bytes,
+            spill: self.options.spill.as_deref(),
             target: self.options.limits.target,
             delete_retention: situation.config.delete_retention,
             now: situation.now,

@@ -41,7 +41,8 @@ pub(super) fn archiver_options(config: &BrokerConfig) -> ArchiverOptions {
 pub(super) fn compactor_options(config: &BrokerConfig) -> CompactorOptions {
     let compactor = &config.compactor;
     let mut options = CompactorOptions {
-        map_bytes: size(compactor.memory_bytes),
+        map_bytes: size(compactor.memory_bytes / u64::from(compactor.threads.max(1))),
+        spill: Some(config.data_dir.clone()),
         jobs: compactor.threads as usize,
         interval: compactor.interval,
         grace: config.archive.grace,

@@ -1,6 +1,7 @@
 //! Whole partitions through the compactor, one seed each, with a crash before and after every write.
 
 mod shared;
+mod spilled;
 mod world;
 
 use std::{

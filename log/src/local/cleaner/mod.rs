@@ -19,5 +19,7 @@ mod transactions;
 
 pub use offset_map::{KeyDigest, OffsetMap};
 pub use plan::{Cleanable, CleanableSegment, CleaningLimits, group_segments};
-pub use retain::{BatchRules, CleanError, CleanedBatch, CleanerStats, LatestOffsets, clean_batch, index_batch};
+pub use retain::{
+    BatchRules, CleanError, CleanedBatch, CleanerStats, KeySink, LatestOffsets, clean_batch, index_batch,
+};
 pub use transactions::{CleanedTransactions, Marker};

@@ -20,6 +20,13 @@ impl KeyDigest {
     }
 }
 
+impl From<u128> for KeyDigest {
+    /// The digest that [`KeyDigest::get`] gave.
+    fn from(raw: u128) -> KeyDigest {
+        KeyDigest(raw)
+    }
+}
+
 /// One slot: the digest in two halves, and the offset plus one; 0 is a free slot.
 type Slot = [u64; 3];
 const SLOT_BYTES: usize = size_of::<Slot>();

@@ -41,6 +41,24 @@ impl LatestOffsets for OffsetMap {
     }
 }
 
+/// Takes the keys of a log in offset order.
+pub trait KeySink {
+    /// Notes that `key` occurs at `offset`, later than all noted before. Returns whether there was room.
+    fn put(&mut self, key: KeyDigest, offset: Offset) -> bool;
+    /// Notes that every key below `end` is known.
+    fn cover(&mut self, end: Offset);
+}
+
+impl KeySink for OffsetMap {
+    fn put(&mut self, key: KeyDigest, offset: Offset) -> bool {
+        OffsetMap::put(self, key, offset)
+    }
+
+    fn cover(&mut self, end: Offset) {
+        OffsetMap::cover(self, end);
+    }
+}
+
 /// What decides about every batch of a round.
 #[derive(Debug)]
 pub struct BatchRules<'a, L> {
@@ -188,11 +206,11 @@ pub fn clean_batch<L: LatestOffsets>(
 ///
 /// # Errors
 /// [`CleanError`] if the batch cannot be read.
-pub fn index_batch(
+pub fn index_batch<S: KeySink>(
     batch: &RecordBatchView<'_>,
     from: Offset,
     transactions: &mut CleanedTransactions,
-    map: &mut OffsetMap,
+    map: &mut S,
 ) -> Result<bool, CleanError> {
     let header = batch.header();
     if header.attributes.is_control() {
