@@ -127,6 +127,7 @@ impl Node {
         let storage = Storage::open(&owner, partitions, settings, keeper)?;
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
+        tasks.spawn(watch_log_dirs(storage.clone(), health.clone(), stop.clone()));
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
         tasks.spawn(storage.clone().settle(stop.clone()));
         let upkeep_metrics = UpkeepMetrics::new(metrics.registry());
@@ -200,6 +201,14 @@ impl Node {
             warn!(%error, "logs were not closed");
         }
         info!("stopped");
+    }
+}
+
+/// A node that has lost every log directory is of no use until a restart: Kafka ends here, and we say it to whoever restarts us.
+async fn watch_log_dirs(storage: Arc<Storage>, health: Health, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = storage.failed() => health.broken("every log directory failed"),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tracing::{error, info};
 use varve_log::local::LogDir;
 
@@ -28,6 +28,8 @@ pub struct LogDirHealth {
     /// Logs that may still be opened at the same time.
     turns: Semaphore,
     failed: AtomicBool,
+    /// Rung when it fails.
+    bell: Notify,
     full: AtomicBool,
     last_refusal: Mutex<Option<Instant>>,
 }
@@ -46,7 +48,8 @@ impl LogDirHealth {
     fn with(path: PathBuf, files: Option<LogDir>, threads: u32) -> Arc<LogDirHealth> {
         let turns = Semaphore::new((threads.max(1) as usize).min(Semaphore::MAX_PERMITS));
         let (failed, full) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(LogDirHealth { path, files, turns, failed, full, last_refusal: Mutex::default() })
+        let bell = Notify::new();
+        Arc::new(LogDirHealth { path, files, turns, failed, bell, full, last_refusal: Mutex::default() })
     }
 
     /// Waits until the disk has time for one more log to be opened.
@@ -61,13 +64,23 @@ impl LogDirHealth {
 
     /// Whether it failed; what lies in it is answered with KAFKA_STORAGE_ERROR until a restart.
     pub fn is_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.failed.load(Ordering::SeqCst)
     }
 
     /// Takes the directory offline. Logged once.
     pub fn fail(&self, reason: &dyn Error) {
-        if !self.failed.swap(true, Ordering::Relaxed) {
+        if !self.failed.swap(true, Ordering::SeqCst) {
             error!(dir = %self.path.display(), %reason, "log directory failed; its partitions are offline");
+            self.bell.notify_waiters();
+        }
+    }
+
+    /// Returns once it failed. Cancel-safe.
+    pub(super) async fn failed(&self) {
+        // Made before the look: what rings between the two is heard.
+        let rung = self.bell.notified();
+        if !self.is_failed() {
+            rung.await;
         }
     }
 

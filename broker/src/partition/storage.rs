@@ -117,23 +117,31 @@ impl Storage {
     /// Takes the directories, and makes those that are missing. One that cannot be made or read is offline from the start.
     ///
     /// # Errors
-    /// [`LogDirError::Locked`] and [`LogDirError::Foreign`]: the directory is somebody else's.
+    /// [`LogDirError::Locked`] and [`LogDirError::Foreign`]: the directory is somebody else's. [`LogDirError::Storage`]: not
+    /// one of them can be used, so that there is nothing to serve.
     pub fn open(
         owner: &LogDirOwner,
         partitions: Arc<Partitions>,
         settings: StorageSettings,
         keeper: Arc<dyn Keeper>,
     ) -> Result<Arc<Storage>, LogDirError> {
-        let open = |path: &PathBuf| match LogDir::open(path, owner) {
-            Ok(files) => Ok(LogDirHealth::opened(files, settings.recovery_threads)),
-            Err(LogDirError::Storage(error)) => {
-                let dir = LogDirHealth::new(path.clone());
-                dir.fail(&error);
-                Ok(dir)
+        let mut dirs = Vec::with_capacity(settings.dirs.len());
+        let mut failure = None;
+        for path in &settings.dirs {
+            match LogDir::open(path, owner) {
+                Ok(files) => dirs.push(LogDirHealth::opened(files, settings.recovery_threads)),
+                Err(LogDirError::Storage(error)) => {
+                    let dir = LogDirHealth::new(path.clone());
+                    dir.fail(&error);
+                    dirs.push(dir);
+                    failure = Some(error);
+                }
+                Err(not_ours) => return Err(not_ours),
             }
-            Err(not_ours) => Err(not_ours),
-        };
-        let dirs = settings.dirs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        }
+        if let Some(error) = failure.filter(|_| dirs.iter().all(|dir| dir.is_failed())) {
+            return Err(error.into());
+        }
         partitions.set_log_dirs(dirs.clone());
         Ok(Arc::new(Storage {
             node: owner.node,
@@ -145,6 +153,13 @@ impl Storage {
             waiting: Default::default(),
             unsettled: parking_lot::Mutex::default(),
         }))
+    }
+
+    /// Returns once the last log directory failed: nothing can be served any more. Cancel-safe.
+    pub async fn failed(&self) {
+        for dir in &self.dirs {
+            dir.failed().await;
+        }
     }
 
     /// Writes each directory's recovery points, log starts and high watermarks every `interval` until `stop` is

@@ -105,6 +105,12 @@ impl Node {
 
 async fn started(metadata: &Arc<ClusterMetadata>, root: &Path) -> (Arc<Storage>, Arc<Partitions>) {
     let partitions = Arc::new(Partitions::default());
+    let storage = opened(metadata, root, partitions.clone()).unwrap();
+    storage.apply(&metadata.image()).await;
+    (storage, partitions)
+}
+
+fn opened(metadata: &ClusterMetadata, root: &Path, partitions: Arc<Partitions>) -> Result<Arc<Storage>, LogDirError> {
     let settings = StorageSettings {
         dirs: vec![root.join("a"), root.join("b")],
         recovery_threads: 2,
@@ -112,9 +118,7 @@ async fn started(metadata: &Arc<ClusterMetadata>, root: &Path) -> (Arc<Storage>,
         max_transaction_timeout: Duration::from_secs(900),
     };
     let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: NODE };
-    let storage = Storage::open(&owner, partitions.clone(), settings, Arc::new(NoKeeper)).unwrap();
-    storage.apply(&metadata.image()).await;
-    (storage, partitions)
+    Storage::open(&owner, partitions, settings, Arc::new(NoKeeper))
 }
 
 /// Takes a directory away as a disk goes that cannot be mounted: what stands in its place is no directory.
@@ -263,4 +267,27 @@ async fn records_become_visible_though_their_producer_does_not_wait_for_the_flus
     drop(turn);
     waiter.woken().await;
     assert!(!partition.has_hidden());
+}
+
+#[tokio::test]
+async fn a_node_without_any_log_directory_that_works_does_not_start() {
+    let Node { metadata, root, storage, partitions } = Node::new().await;
+    drop((storage, partitions));
+    lose(root.path(), "a");
+    lose(root.path(), "b");
+    let refused = opened(&metadata, root.path(), Arc::default());
+    assert!(matches!(refused, Err(LogDirError::Storage(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_storage_has_failed_once_the_last_directory_has() {
+    let node = Node::new().await;
+    let dirs = node.partitions.log_dirs();
+    let failed = node.storage.clone();
+    let failed = tokio::spawn(async move { failed.failed().await });
+    dirs[1].fail(&io::Error::other("gone"));
+    tokio::task::yield_now().await;
+    assert!(!failed.is_finished());
+    dirs[0].fail(&io::Error::other("gone"));
+    failed.await.unwrap();
 }
