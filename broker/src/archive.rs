@@ -5,7 +5,7 @@ mod options;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -76,6 +76,8 @@ pub struct Archive {
     listed: Option<Listed>,
     /// Partitions of topics that do not archive, as long as no listing says whether they once did.
     unlisted: Mutex<Option<Vec<Arc<Partition>>>>,
+    /// The bucket failed a partition that was opening: the others do not wait for it.
+    is_slow: AtomicBool,
     /// Over how long the first looks at partitions are spread; zero once the node serves.
     spread: RwLock<Duration>,
 }
@@ -134,8 +136,8 @@ impl Archive {
         let compactor = Arc::new(Compactor::new(remotes.clone(), compactor_options(config), rewrites));
         let spread = RwLock::new(config.archive.task_interval);
         let unlisted = Mutex::new(listed.is_none().then(Vec::new));
-        let led = RwLock::default();
-        Ok(Arc::new(Archive { remotes, reader, archiver, compactor, led, claim, listed, unlisted, spread }))
+        let (led, is_slow) = (RwLock::default(), AtomicBool::new(false));
+        Ok(Arc::new(Archive { remotes, reader, archiver, compactor, led, claim, listed, unlisted, is_slow, spread }))
     }
 
     /// Rewrites the archive of the partitions here until `stop`.

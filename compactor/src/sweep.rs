@@ -14,7 +14,7 @@ use std::{
 
 use futures::TryStreamExt;
 use uuid::Uuid;
-use varve_metadata::model::{Offset, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName};
+use varve_metadata::model::{Offset, PartitionId, Timestamp, TopicId};
 use varve_tiering::{
     layout::{self, Key, LEAVES, Named, RAW, TABLES, Version},
     manifest::{LeafRef, Manifest, RemoteObject, Removed, RemovedEntry},
@@ -27,8 +27,13 @@ use varve_tiering::{
 
 use crate::worker::{Compactor, WorkError};
 
-/// Orphans looked at in one sweep; the rest waits for the next.
+/// Objects looked at for orphans in one sweep. If the bucket has more, a sweep looks at a share of them, by id, and the next
+/// sweeps at the others.
 const MAX_CANDIDATES: usize = 1 << 20;
+/// Leaves whose object ids stay in memory from one sweep to the next (64 KiB each at most).
+const REMEMBERED_LEAVES: usize = 1024;
+/// Objects deleted at a time.
+const DELETED_AT_ONCE: usize = 1000;
 
 /// Superseded manifest versions of one partition that stay.
 const WORTH_PRUNING: usize = 8;
@@ -57,10 +62,11 @@ impl Compactor {
         topics: impl Fn() -> Option<HashSet<TopicId>>,
     ) -> Result<Swept, WorkError> {
         let store = self.partitions.store();
-        let candidates =
-            candidates(store.bucket(), before(now, self.options.grace)).await.map_err(StoreError::Bucket)?;
+        let due = before(now, self.options.grace);
+        let share = *self.share.lock();
+        let unnamed = candidates(store.bucket(), due, share, MAX_CANDIDATES).await.map_err(StoreError::Bucket)?;
         let mut swept = Swept::default();
-        let mut marked = Marked::default();
+        let mut marked = Marked { known: std::mem::take(&mut *self.leaf_ids.lock()), ..Marked::over(unnamed) };
         let listed = store.all_versions().await?;
         let topics = topics();
         for (partition, versions) in listed {
@@ -73,13 +79,14 @@ impl Compactor {
             }
             marked.mark(store, &manifest).await?;
             swept.removed += self.sweep_removed(&handle, &manifest, now).await?;
-            swept.versions += self.prune(&handle, &versions, now).await?;
+            swept.versions += match self.is_over(&manifest, now) {
+                true => self.forget(&manifest, &versions).await?,
+                false => self.prune(&handle, &versions, now).await?,
+            };
         }
-        for (key, named) in candidates.into_iter().filter(|(_, named)| !marked.names(named)) {
-            store.bucket().delete(&key).await.map_err(StoreError::Bucket)?;
-            tracing::info!(%key, ?named, "deleted an orphan");
-            swept.orphans += 1;
-        }
+        swept.orphans = marked.delete_unnamed(store.bucket(), due).await.map_err(StoreError::Bucket)?;
+        *self.share.lock() = marked.share.next();
+        *self.leaf_ids.lock() = marked.met;
         self.metrics.swept_objects.inc_by((swept.removed + swept.orphans) as u64);
         Ok(swept)
     }
@@ -116,11 +123,14 @@ impl Compactor {
         if gone.is_empty() {
             return Ok(0);
         }
-        let mut deleted = 0;
+        let objects = gone.iter().filter_map(|removed| match &removed.entry {
+            RemovedEntry::Object(object) => Some(object),
+            RemovedEntry::Leaf(_) => None,
+        });
+        let mut deleted = self.delete_objects(handle, manifest, objects).await?;
         for removed in &gone {
-            match &removed.entry {
-                RemovedEntry::Object(object) => deleted += self.delete_object(handle, manifest, object).await?,
-                RemovedEntry::Leaf(leaf) => deleted += self.delete_leaf(handle, manifest, leaf).await?,
+            if let RemovedEntry::Leaf(leaf) = &removed.entry {
+                deleted += self.delete_leaf(handle, manifest, leaf).await?;
             }
         }
         // Many may go at once: they are told apart by their ids.
@@ -132,18 +142,18 @@ impl Compactor {
         }
     }
 
-    async fn delete_object(
+    async fn delete_objects(
         &self,
         handle: &RemotePartition,
         manifest: &Manifest,
-        object: &RemoteObject,
+        objects: impl Iterator<Item = &RemoteObject>,
     ) -> Result<usize, WorkError> {
         // Other partitions may still need theirs: a shared object goes as an orphan, once nobody names it.
-        if object.shared_at.is_some() {
-            return Ok(0);
-        }
-        handle.bucket().delete(&manifest.key_of(object)).await.map_err(StoreError::Bucket)?;
-        Ok(1)
+        let own = objects.filter(|object| object.shared_at.is_none());
+        let keys: Vec<Key> = own.map(|object| manifest.key_of(object)).collect();
+        let count = keys.len();
+        handle.bucket().delete_all(keys).await.map_err(StoreError::Bucket)?;
+        Ok(count)
     }
 
     async fn delete_leaf(
@@ -157,13 +167,34 @@ impl Compactor {
             Err(StoreError::Bucket(BucketError::NotFound(_))) => return Ok(0),
             outcome => outcome?,
         };
-        let mut deleted = 1;
-        for object in leaf.objects() {
-            deleted += self.delete_object(handle, manifest, object).await?;
-        }
+        let deleted = 1 + self.delete_objects(handle, manifest, leaf.objects().iter()).await?;
         let key = layout::leaf(handle.partition(), reference.id);
         handle.bucket().delete(&key).await.map_err(StoreError::Bucket)?;
         Ok(deleted)
+    }
+
+    /// Whether nothing is left of a deleted topic's partition but the word that it is gone, and nobody can need that any
+    /// more: whoever slept for longer than [`PRUNE_AFTER`] asks again before it publishes, and the next sweep buries what it
+    /// might still publish.
+    fn is_over(&self, manifest: &Manifest, now: Timestamp) -> bool {
+        let due = before(now, PRUNE_AFTER.max(self.options.grace));
+        manifest.removed().is_empty()
+            && manifest.deleted_at().is_some_and(|at| at <= due)
+            && manifest.published_at() <= due
+    }
+
+    /// Deletes all manifest versions of a partition, the newest last.
+    async fn forget(&self, manifest: &Manifest, versions: &[(Version, Timestamp)]) -> Result<usize, WorkError> {
+        let (partition, bucket) = (manifest.partition(), self.partitions.store().bucket());
+        let Some(((newest, _), older)) = versions.split_last() else { return Ok(0) };
+        if manifest.version() != *newest {
+            return Ok(0);
+        }
+        let older = older.iter().map(|(version, _)| layout::manifest(partition, *version)).collect::<Vec<_>>();
+        bucket.delete_all(older).await.map_err(StoreError::Bucket)?;
+        bucket.delete(&layout::manifest(partition, *newest)).await.map_err(StoreError::Bucket)?;
+        self.partitions.forget(partition);
+        Ok(versions.len())
     }
 
     /// Deletes manifest versions that were superseded long ago, leave first.
@@ -195,17 +226,43 @@ fn work_error(error: UpdateError) -> WorkError {
     }
 }
 
-/// What manifests name.
-#[derive(Debug, Default)]
+/// Which objects a sweep looks at: those whose id leaves `turn` when divided by `of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    of: u64,
+    turn: u64,
+}
+
+impl Share {
+    pub(crate) const ALL: Share = Share { of: 1, turn: 0 };
+
+    fn has(self, id: Uuid) -> bool {
+        // The last bytes: the first are in the key, and the store may have a favourite among them.
+        id.as_u128() as u64 % self.of == self.turn
+    }
+
+    fn next(self) -> Share {
+        Share { turn: (self.turn + 1) % self.of, ..self }
+    }
+}
+
+/// Ids found in the bucket, less those that manifests name.
+#[derive(Debug)]
 struct Marked {
-    objects: HashSet<Uuid>,
-    leaves: HashSet<Uuid>,
-    tables: HashMap<(TopicName, PartitionIndex), HashSet<Uuid>>,
+    unnamed: HashSet<Uuid>,
+    share: Share,
     /// Where the coverage of each live partition ends.
     ends: HashMap<PartitionId, Offset>,
+    /// Object ids by leaf, which never changes: from the sweep before, and for the next.
+    known: HashMap<Uuid, Arc<[Uuid]>>,
+    met: HashMap<Uuid, Arc<[Uuid]>>,
 }
 
 impl Marked {
+    fn over((unnamed, share): (HashSet<Uuid>, Share)) -> Marked {
+        Marked { unnamed, share, ends: HashMap::new(), known: HashMap::new(), met: HashMap::new() }
+    }
+
     async fn mark(&mut self, store: &ManifestStore, manifest: &Manifest) -> Result<(), StoreError> {
         if manifest.deleted_at().is_none() {
             self.ends.insert(manifest.partition(), manifest.end());
@@ -215,64 +272,115 @@ impl Marked {
             RemovedEntry::Leaf(leaf) => Some(leaf),
             RemovedEntry::Object(_) => None,
         });
-        let mut objects: Vec<Uuid> = manifest.inline_objects().map(|object| object.id.0).collect();
-        objects.extend(removed.filter_map(|removed| match &removed.entry {
-            RemovedEntry::Object(object) => Some(object.id.0),
+        let removed_objects = removed.clone().filter_map(|removed| match &removed.entry {
+            RemovedEntry::Object(object) => Some(object),
             RemovedEntry::Leaf(_) => None,
-        }));
+        });
+        for object in manifest.inline_objects().chain(removed_objects) {
+            self.unnamed.remove(&object.id.0);
+        }
         for reference in manifest.leaves().chain(removed_leaves) {
-            self.leaves.insert(reference.id);
-            match store.leaf(manifest.partition(), reference).await {
-                Ok(leaf) => objects.extend(leaf.objects().iter().map(|object| object.id.0)),
+            self.unnamed.remove(&reference.id);
+            match self.ids(store, manifest.partition(), reference).await {
+                Ok(ids) => {
+                    for id in ids.iter() {
+                        self.unnamed.remove(id);
+                    }
+                }
                 // A removed leaf may be half swept: what it listed goes anyway.
                 Err(StoreError::Bucket(BucketError::NotFound(_)))
                     if !manifest.leaves().any(|live| live.id == reference.id) => {}
                 Err(error) => return Err(error),
             }
         }
-        let place = (manifest.topic().clone(), manifest.partition().index);
-        self.tables.entry(place).or_default().extend(&objects);
-        self.objects.extend(objects);
         Ok(())
     }
 
-    fn names(&self, named: &Named) -> bool {
+    /// Ids of the objects that a leaf lists.
+    async fn ids(
+        &mut self,
+        store: &ManifestStore,
+        partition: PartitionId,
+        reference: &LeafRef,
+    ) -> Result<Arc<[Uuid]>, StoreError> {
+        let ids = match self.known.get(&reference.id) {
+            Some(ids) => Arc::clone(ids),
+            None => store.leaf(partition, reference).await?.objects().iter().map(|object| object.id.0).collect(),
+        };
+        if self.met.len() < REMEMBERED_LEAVES {
+            self.met.insert(reference.id, Arc::clone(&ids));
+        }
+        Ok(ids)
+    }
+
+    /// Deletes what nobody names. Its keys are listed again: there is seldom any.
+    async fn delete_unnamed(&self, bucket: &Bucket, due: Timestamp) -> Result<usize, BucketError> {
+        let mut deleted = 0;
+        if self.unnamed.is_empty() {
+            return Ok(deleted);
+        }
+        let mut keys = Vec::new();
+        for prefix in [RAW, TABLES, LEAVES] {
+            let mut listing = bucket.list_stream(prefix);
+            while let Some(listed) = listing.try_next().await? {
+                let Some((named, id)) = sweepable(&listed.key).filter(|_| listed.modified <= due) else { continue };
+                if !self.unnamed.contains(&id) || self.may_yet_be_published(&named) {
+                    continue;
+                }
+                tracing::info!(key = listed.key, "deleting an orphan");
+                keys.extend(Key::parse(&listed.key));
+                if keys.len() >= DELETED_AT_ONCE {
+                    deleted += keys.len();
+                    bucket.delete_all(std::mem::take(&mut keys)).await?;
+                }
+            }
+        }
+        deleted += keys.len();
+        bucket.delete_all(keys).await?;
+        Ok(deleted)
+    }
+
+    /// What begins at or behind the end may be an upload that its leader has yet to publish, however long ago it was begun.
+    /// What begins before can not be published any more.
+    fn may_yet_be_published(&self, named: &Named) -> bool {
         match named {
-            // What begins at or behind the end may be an upload that its leader has yet to publish, however long ago it
-            // was begun. What begins before can not be published any more.
-            Named::Raw { partition, base, id, .. } => {
-                self.objects.contains(id) || self.ends.get(partition).is_some_and(|end| base >= end)
-            }
-            Named::Shared(id) => self.objects.contains(id),
-            Named::Leaf(_, id) => self.leaves.contains(id),
-            Named::Table { topic, index, id, .. } => {
-                self.tables.get(&(topic.clone(), *index)).is_some_and(|ids| ids.contains(id))
-            }
-            // Not ours to judge.
-            Named::Cluster | Named::Meta | Named::Manifest(..) | Named::TableMetadata(_) => true,
+            Named::Raw { partition, base, .. } => self.ends.get(partition).is_some_and(|end| base >= end),
+            _ => false,
         }
     }
 }
 
-/// Objects and leaves written at or before `due`.
-async fn candidates(bucket: &Bucket, due: Timestamp) -> Result<Vec<(Key, Named)>, BucketError> {
-    let mut found = Vec::new();
+/// Ids of objects and leaves written at or before `due`, `most` at most: of all if they are so few, else of a share of them.
+async fn candidates(
+    bucket: &Bucket,
+    due: Timestamp,
+    mut share: Share,
+    most: usize,
+) -> Result<(HashSet<Uuid>, Share), BucketError> {
+    let mut found = HashSet::new();
     for prefix in [RAW, TABLES, LEAVES] {
         let mut listing = bucket.list_stream(prefix);
         while let Some(listed) = listing.try_next().await? {
-            let named = layout::parse(&listed.key).filter(|_| listed.modified <= due);
-            let sweepable = named.filter(|named| {
-                matches!(named, Named::Raw { .. } | Named::Shared(_) | Named::Leaf(..) | Named::Table { .. })
-            });
-            if let Some((named, key)) = sweepable.zip(Key::parse(&listed.key)) {
-                found.push((key, named));
+            if let Some((_, id)) = sweepable(&listed.key).filter(|(_, id)| listed.modified <= due && share.has(*id)) {
+                found.insert(id);
             }
-            if found.len() >= MAX_CANDIDATES {
-                return Ok(found);
+            while found.len() > most {
+                share.of *= 2;
+                found.retain(|id| share.has(*id));
             }
         }
     }
-    Ok(found)
+    Ok((found, share))
+}
+
+/// What a key names, and its id, if the sweep may judge it.
+fn sweepable(key: &str) -> Option<(Named, Uuid)> {
+    let named = layout::parse(key)?;
+    let id = match &named {
+        Named::Raw { id, .. } | Named::Shared(id) | Named::Leaf(_, id) | Named::Table { id, .. } => *id,
+        Named::Cluster | Named::Meta | Named::Manifest(..) | Named::TableMetadata(_) => return None,
+    };
+    Some((named, id))
 }
 
 /// What tells a removed entry from all others of its partition.
@@ -286,4 +394,32 @@ fn id_of(removed: &Removed) -> (Uuid, u64) {
 fn before(now: Timestamp, age: Duration) -> Timestamp {
     let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     Timestamp::from_wire(now.to_wire().saturating_sub(age_ms)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bucket_with_more_objects_than_one_sweep_looks_at_is_looked_at_in_turns() {
+        let bucket = Bucket::memory();
+        let ids: HashSet<Uuid> = (0..200).map(|_| Uuid::new_v4()).collect();
+        for id in &ids {
+            bucket.put(&layout::shared(*id), Bytes::from_static(b"x")).await.unwrap();
+        }
+        let (mut share, mut met) = (Share::ALL, HashSet::new());
+        let mut sweeps = 0;
+        while met.len() < ids.len() {
+            let late = Timestamp::from_wire(i64::MAX).unwrap();
+            let (found, used) = candidates(&bucket, late, share, 60).await.unwrap();
+            assert!(found.len() <= 60);
+            met.extend(found);
+            share = used.next();
+            sweeps += 1;
+            assert!(sweeps < 100, "{} of {} in {sweeps} sweeps", met.len(), ids.len());
+        }
+        assert_eq!(met, ids);
+    }
 }

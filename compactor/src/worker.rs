@@ -12,6 +12,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 use varve_metadata::{
     config::{ArchiveFormat, TopicConfig},
     model::{PartitionId, Timestamp, TopicId, TopicName},
@@ -34,6 +35,7 @@ use crate::{
     plan::{self, Limits, Round, Situation, Work},
     rewrite::{RewriteError, Rewritten, Workshop},
     source::{Reader, Source},
+    sweep::Share,
 };
 
 /// How the compactor works.
@@ -128,6 +130,9 @@ pub struct Compactor {
     rate: Arc<ByteRate>,
     /// What was there, and when, the last time that nothing was left to do.
     settled: Mutex<HashMap<PartitionId, Settled>>,
+    /// Which objects the next sweep looks at, and what the leaves that the last one met list.
+    pub(crate) share: Mutex<Share>,
+    pub(crate) leaf_ids: Mutex<HashMap<Uuid, Arc<[Uuid]>>>,
     /// Partitions on which work failed the last time.
     failed: Mutex<HashMap<PartitionId, Failed>>,
 }
@@ -158,6 +163,8 @@ impl Compactor {
             leases: Leases::default(),
             rate,
             settled: Mutex::default(),
+            share: Mutex::new(Share::ALL),
+            leaf_ids: Mutex::default(),
             failed: Mutex::default(),
         }
     }

@@ -1,18 +1,21 @@
 //! How the partitions of this node come into the archive's care, and what the archiver sees of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use varve_log::local::LocalLog;
 use varve_metadata::{
     config::TopicConfig,
     image::TopicImage,
-    model::{LastStableOffset, LeaderEpoch, LogStartOffset, Offset, PartitionId, TopicName},
+    model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, TopicName},
 };
-use varve_tiering::tier::{archiver::LocalPartition, cold::ColdPartition};
+use varve_tiering::{
+    manifest::Manifest,
+    tier::{archiver::LocalPartition, cold::ColdPartition},
+};
 
 use super::{Archive, OPENING_LIMIT, is_archived, recompression, told};
 use crate::partition::{Keeper, Partition, Unsettled};
@@ -29,7 +32,11 @@ impl Keeper for Archive {
         Box::pin(async move {
             // Also of a topic that archives no longer: its offsets do not come back either.
             let may_be_archived = is_archived(topic) || self.was_archived(id);
-            if is_new || !may_be_archived || log.end().0 > Offset::ZERO {
+            if is_new || !may_be_archived {
+                return Ok(());
+            }
+            if log.end().0 > Offset::ZERO {
+                self.catch_up(topic, id, log).await;
                 return Ok(());
             }
             let remote = self.remote(id, &topic.name);
@@ -48,20 +55,7 @@ impl Keeper for Archive {
             if manifest.end() == Offset::ZERO || manifest.deleted_at().is_some() {
                 return Ok(());
             }
-            match log.truncate_fully(manifest.end(), manifest.log_start().0) {
-                Ok(removed) => {
-                    drop(removed.purge());
-                    if let Err(error) = log.learn_epochs(manifest.epochs()) {
-                        warn!(topic = %topic.name, partition = %id.index, %error, "leader epochs are not on the disk");
-                    }
-                    info!(topic = %topic.name, partition = %id.index, end = %manifest.end(), "the local log is gone: going on behind the archive");
-                }
-                Err(error) => {
-                    error!(topic = %topic.name, partition = %id.index, %error, "the local log cannot be moved");
-                    return Err(Unsettled);
-                }
-            }
-            Ok(())
+            go_on_behind(&manifest, topic, id, log)
         })
     }
 
@@ -96,6 +90,50 @@ impl Keeper for Archive {
             archiver.delete(self.remotes.get(id, topic));
         }
         self.remotes.forget(id);
+    }
+}
+
+impl Archive {
+    /// A local log that ends before the archive was put back to an older state, or lost its end: its next offsets would be
+    /// given out twice. All it holds is in the archive. Where the bucket does not answer, what is on the disk is served.
+    async fn catch_up(&self, topic: &TopicImage, id: PartitionId, log: &LocalLog) {
+        if !self.was_archived(id) || self.is_slow.load(Ordering::Relaxed) {
+            return;
+        }
+        match timeout(OPENING_LIMIT, self.remote(id, &topic.name).loaded()).await {
+            Ok(Ok(manifest)) if manifest.deleted_at().is_none() && manifest.end() > log.end().0 => {
+                // A failure was told, and leaves the log as it was: the archiver goes no further with it.
+                let _told = go_on_behind(&manifest, topic, id, log);
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                self.is_slow.store(true, Ordering::Relaxed);
+                warn!(topic = %topic.name, partition = %id.index, error = told(&error), "opened without a look at its archive, and so are those that follow");
+            }
+            Err(_) => {
+                self.is_slow.store(true, Ordering::Relaxed);
+                warn!(topic = %topic.name, partition = %id.index, "opened without a look at its archive, which does not answer, and so are those that follow");
+            }
+        }
+    }
+}
+
+/// Empties the local log, to go on where the archive ends.
+fn go_on_behind(manifest: &Manifest, topic: &TopicImage, id: PartitionId, log: &LocalLog) -> Result<(), Unsettled> {
+    let LogEndOffset(before) = log.end();
+    match log.truncate_fully(manifest.end(), manifest.log_start().0) {
+        Ok(removed) => {
+            drop(removed.purge());
+            if let Err(error) = log.learn_epochs(manifest.epochs()) {
+                warn!(topic = %topic.name, partition = %id.index, %error, "leader epochs are not on the disk");
+            }
+            warn!(topic = %topic.name, partition = %id.index, end = %manifest.end(), local_end = %before, "the local log, or its end, is gone: going on behind the archive");
+            Ok(())
+        }
+        Err(error) => {
+            error!(topic = %topic.name, partition = %id.index, %error, "the local log cannot be moved");
+            Err(Unsettled)
+        }
     }
 }
 

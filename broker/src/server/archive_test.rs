@@ -241,6 +241,44 @@ async fn a_lost_disk_goes_on_where_the_archive_ends_and_knows_its_epochs() {
     }
 }
 
+/// All files below `from`, as they are, below `to`.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_put_back_to_an_older_state_goes_on_where_the_archive_ends() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, EAGER).await;
+    fill_archive(&mut client, topic, 0..3).await;
+    node.stop().await;
+    copy(&home.path("log"), &home.path("backup"));
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    fill_archive(&mut client, topic, 3..9).await;
+    let archived = list_offset(&mut client, 9, -5).await.offset as usize + 1;
+    assert!(archived > 3);
+    node.stop().await;
+    std::fs::remove_dir_all(home.path("log")).unwrap();
+    std::fs::rename(home.path("backup"), home.path("log")).unwrap();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let answer = produce(&mut client, 9, ("t", topic), 0, records(&[&large(archived)])).await;
+    assert_eq!((answer.error_code, answer.base_offset), (0, archived as i64));
+    assert_eq!(read_all(&mut client, topic, 0).await, expected(0..archived + 1));
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_whose_topic_was_deleted_right_before_a_crash_is_buried() {
     let home = Home::new();

@@ -350,4 +350,7 @@ async fn an_archive_without_a_topic_is_buried_but_not_while_the_metadata_cannot_
     assert!(process.handle.refresh().await.unwrap().deleted_at().is_some());
     process.compactor.sweep(later(3), || Some([].into())).await.unwrap();
     assert_eq!(world.stored().await, BTreeSet::new());
+    // Nor does the word that it is gone stay for ever.
+    process.compactor.sweep(later(6), || Some([].into())).await.unwrap();
+    assert_eq!(process.handle.store().versions(world.partition, Version::NONE).await.unwrap(), []);
 }

@@ -69,10 +69,11 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     .dynamic(),
     def(
         "varve.archive.grace.ms",
-        NATURAL_LONG,
+        Kind::Long { min: 10_000, max: i64::MAX },
         "3600000",
         "How long an object outlives its removal from the manifest, so that readers with an older manifest can \
-         finish, in milliseconds. Objects that no manifest names go after it too.",
+         finish, in milliseconds. Objects that no manifest names go after it too, so what is uploaded must be published \
+         within half of it: ten seconds are the least.",
     ),
     unset(
         "varve.local.max.bytes",

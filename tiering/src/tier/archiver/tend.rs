@@ -204,7 +204,9 @@ impl Look<'_> {
             return self.empty().await;
         }
         let local = self.log().start().0;
-        if local > remote && !self.manifest.is_empty() {
+        // Also where the archive holds nothing (any more): a disk that is lost must not take the offsets back to its end.
+        let is_known = self.manifest.version() != Version::NONE && self.policy.uploads;
+        if local > remote && (is_known || !self.manifest.is_empty()) {
             self.expire(local).await?;
         }
         Ok(())

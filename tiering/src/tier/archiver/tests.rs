@@ -1,6 +1,7 @@
 //! The archiver on a real local log and a bucket in memory, with a clock that the test moves.
 
 mod disabled;
+mod log_start;
 mod shared;
 
 use std::{
@@ -320,40 +321,6 @@ async fn retention_also_takes_what_never_reached_the_archive() {
     rig.local.log.roll().unwrap();
     rig.look().await;
     assert_eq!(rig.archived(), (10, 20), "what follows begins where the log does");
-}
-
-#[tokio::test]
-async fn delete_records_moves_the_start_of_both_tiers() {
-    let rig = Rig::new(&[]);
-    rig.local.append(10);
-    rig.local.log.roll().unwrap();
-    rig.local.append(10);
-    rig.local.log.roll().unwrap();
-    rig.look().await;
-    rig.local.log.advance_log_start(at(13)).unwrap();
-    rig.look().await;
-    assert_eq!(rig.archived(), (13, 20));
-    assert_eq!((rig.remote.manifest().object_count(), rig.local.segment_files()), (1, 2));
-    // Beyond the archive, into the active segment.
-    rig.local.append(10);
-    rig.local.log.advance_log_start(at(25)).unwrap();
-    rig.look().await;
-    assert_eq!((rig.archived(), rig.remote.manifest().is_empty()), ((25, 25), true));
-    rig.local.log.roll().unwrap();
-    rig.look().await;
-    assert_eq!(rig.archived(), (25, 30));
-}
-
-#[tokio::test]
-async fn a_start_that_the_manifest_knows_and_a_restart_forgot_is_taken_over() {
-    let rig = Rig::new(&[]);
-    rig.local.append(10);
-    rig.local.log.roll().unwrap();
-    rig.look().await;
-    let writer = crate::manifest::Writer::Compactor;
-    rig.remote.update(|manifest| manifest.expire(writer, at(4), rig.local.now())).await.unwrap();
-    rig.look().await;
-    assert_eq!((rig.local.log.start().0, *rig.local.persisted_start.read()), (at(4), Some(LogStartOffset(at(4)))));
 }
 
 #[tokio::test]
