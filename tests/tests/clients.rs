@@ -22,7 +22,7 @@ fn suite(library: &str) -> Result<()> {
     let address = node.address.to_string();
     let mut command = match library {
         "java" => tools::program("java-Suite")?,
-        "go" => tools::program("go-client")?,
+        "franz-go" | "sarama" => tools::program("go-client")?,
         "node" => {
             let mut command = Command::new("node");
             command.arg(tools::checkout().join("tests/clients/node/suite.js"));
@@ -35,7 +35,8 @@ fn suite(library: &str) -> Result<()> {
         }
     };
     match library {
-        "go" => command.args(["suite", "--bootstrap", &address, "--topic", library]),
+        "franz-go" => command.args(["suite", "--bootstrap", &address, "--topic", library]),
+        "sarama" => command.args(["sarama-suite", "--bootstrap", &address, "--topic", library]),
         _ => command.args([&address, library]),
     };
     tools::output_of(&mut command)?;
@@ -55,7 +56,12 @@ fn librdkafka_passes_its_suite() -> Result<()> {
 
 #[test]
 fn franz_go_passes_its_suite() -> Result<()> {
-    suite("go")
+    suite("franz-go")
+}
+
+#[test]
+fn sarama_passes_its_suite() -> Result<()> {
+    suite("sarama")
 }
 
 #[test]

@@ -61,7 +61,7 @@ func fieldOf(data []byte) *[]byte {
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: go-client produce|consume|group|suite …")
+		fail("usage: go-client produce|consume|group|suite|sarama-suite …")
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	bootstrap := flags.String("bootstrap", "", "broker")
@@ -78,6 +78,8 @@ func main() {
 		produce(*bootstrap, *topic, *codec, *input)
 	case "consume":
 		consume(*bootstrap, *topic, *isolation, *output, *count)
+	case "sarama-suite":
+		saramaSuite(*bootstrap, *topic)
 	case "suite":
 		suite(*bootstrap, *topic)
 	case "group":

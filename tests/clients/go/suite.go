@@ -17,7 +17,7 @@ var base = time.Now().Add(-time.Hour).Truncate(time.Millisecond)
 
 func expect(condition bool, what string, found ...any) {
 	if !condition {
-		fail("franz-go: %s: %v", what, found)
+		fail("%s: %v", what, found)
 	}
 }
 
