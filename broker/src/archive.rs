@@ -235,9 +235,17 @@ impl Archive {
         remote
     }
 
-    /// What producers of archived partitions are to feel now, as Kafka's quotas are felt. Costs one atomic load.
+    /// What the producer of a request is to feel now, as Kafka's quotas are felt; counted. Costs one atomic load while there
+    /// is room.
     pub(crate) fn pressure(&self) -> Pressure {
-        self.archiver.as_ref().map_or(Pressure::Fine, |archiver| archiver.pressure().now())
+        let Some(archiver) = &self.archiver else { return Pressure::Fine };
+        let pressure = archiver.pressure().now();
+        match pressure {
+            Pressure::Fine => {}
+            Pressure::Throttle(_) => archiver.metrics().throttled_requests.inc(),
+            Pressure::Refuse => archiver.metrics().refused_requests.inc(),
+        }
+        pressure
     }
 
     /// DeleteRecords moved the log start of a partition: the archive follows soon.

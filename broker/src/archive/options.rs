@@ -21,6 +21,8 @@ pub(super) fn cold_options(config: &BrokerConfig) -> ColdOptions {
         memory_bytes: size(cache.memory_bytes),
         disk: (cache.disk_bytes > 0).then(|| ColdDisk { directory: cache.dir.clone(), bytes: size(cache.disk_bytes) }),
         in_flight_reads: archive.read_concurrency as usize,
+        waiting_reads: archive.read_queue as usize,
+        read_rate: archive.read_bytes_per_second.and_then(NonZeroU64::new),
         read_ahead: size(cache.read_ahead_bytes.div_ceil(config.compactor.row_group_bytes.max(1))),
         ..defaults
     }

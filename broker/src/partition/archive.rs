@@ -76,6 +76,7 @@ impl From<ColdError> for RemoteError {
         };
         match error {
             ColdError::OutOfRange(_) => RemoteError::OutOfRange,
+            ColdError::Busy => RemoteError::Busy,
             ColdError::Unavailable(_) => RemoteError::Unavailable(text),
             ColdError::Vanished(_) | ColdError::Corrupt { .. } => RemoteError::Corrupt(text),
         }

@@ -16,6 +16,9 @@ pub enum RemoteError {
     /// The bucket cannot be reached, or answered with an error: ask again later.
     #[error("the archive cannot be read now: {0}")]
     Unavailable(String),
+    /// So many wait for the archive that no other may: ask again later.
+    #[error("too many reads of the archive wait for their turn")]
+    Busy,
     /// An object is not what its manifest says.
     #[error("an object of the archive is damaged: {0}")]
     Corrupt(String),

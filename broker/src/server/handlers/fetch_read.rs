@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Instant};
 
 use futures::FutureExt;
 use kafka_protocol::error::ResponseError;
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 use tracing::{debug, warn};
 use varve_log::local::{AbortedTxn, ReadError};
 use varve_metadata::model::{LeaderEpoch, Offset};
@@ -190,11 +190,16 @@ impl RemoteRead {
         let batches = match timeout_at(limits.remote_deadline.into(), read).await {
             Err(_late) => return nothing(bounds, limits.isolation),
             Ok(Ok(batches)) => batches,
+            // Slow, as above; and nobody asks again before the time that a slow answer takes.
+            Ok(Err(RemoteError::Busy)) => {
+                sleep_until(limits.remote_deadline.into()).await;
+                return nothing(bounds, limits.isolation);
+            }
             Ok(Err(error)) => {
                 debug!(topic = %partition.topic(), partition = %partition.id().index, %from, %error, "archive read failed");
                 return Fetched::Failed(match error {
                     RemoteError::OutOfRange => ResponseError::OffsetOutOfRange,
-                    RemoteError::Unavailable(_) => ResponseError::KafkaStorageError,
+                    RemoteError::Unavailable(_) | RemoteError::Busy => ResponseError::KafkaStorageError,
                     RemoteError::Corrupt(_) => ResponseError::CorruptMessage,
                 });
             }

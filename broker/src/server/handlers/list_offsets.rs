@@ -136,9 +136,8 @@ fn error_code(error: &OffsetError) -> ResponseError {
         OffsetError::Local(ReadError::OutOfRange { .. }) | OffsetError::Remote(RemoteError::OutOfRange) => {
             ResponseError::OffsetOutOfRange
         }
-        OffsetError::Local(ReadError::Storage(_)) | OffsetError::Remote(RemoteError::Unavailable(_)) => {
-            ResponseError::KafkaStorageError
-        }
+        OffsetError::Local(ReadError::Storage(_))
+        | OffsetError::Remote(RemoteError::Unavailable(_) | RemoteError::Busy) => ResponseError::KafkaStorageError,
         OffsetError::Local(ReadError::Corrupt(_)) | OffsetError::Remote(RemoteError::Corrupt(_)) => {
             ResponseError::CorruptMessage
         }

@@ -27,6 +27,10 @@ pub struct ArchiverMetrics {
     pub hot_bytes: IntGauge,
     /// The limit for them; 0 if there is none.
     pub hot_limit_bytes: IntGauge,
+    /// Produce requests that were slowed down because of it.
+    pub throttled_requests: IntCounter,
+    /// Produce requests that were refused because of it.
+    pub refused_requests: IntCounter,
     /// Seconds until that limit at the present growth; -1 if it does not grow or there is none.
     pub time_to_full_seconds: IntGauge,
 }
@@ -57,6 +61,14 @@ impl ArchiverMetrics {
             ),
             hot_bytes: gauge("varve_hot_bytes", "Bytes of local log of all partitions"),
             hot_limit_bytes: gauge("varve_hot_limit_bytes", "Limit of the bytes of local log; 0 if there is none"),
+            throttled_requests: counter(
+                "varve_hot_throttled_requests_total",
+                "Produce requests slowed down because the hot tier is nearly full",
+            ),
+            refused_requests: counter(
+                "varve_hot_refused_requests_total",
+                "Produce requests refused because the hot tier is full",
+            ),
             time_to_full_seconds: gauge(
                 "varve_hot_time_to_full_seconds",
                 "Seconds until the hot limit at the present growth; -1 if it is not in sight",
@@ -76,6 +88,8 @@ impl ArchiverMetrics {
             &self.failures,
             &self.damaged,
             &self.deleted_local_segments,
+            &self.throttled_requests,
+            &self.refused_requests,
         ];
         let gauges = [
             &self.partitions,

@@ -1,6 +1,9 @@
 //! How much cold work may be under way at one time, so that it never crowds out the hot path.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -16,7 +19,22 @@ pub(super) struct Budget {
     all: u32,
     reads: Arc<Semaphore>,
     decoders: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    most_waiting: usize,
     metrics: ColdMetrics,
+}
+
+/// So many wait for the budget that no other may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// A place in the queue.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A part of the budget, given back when dropped.
@@ -41,15 +59,28 @@ impl Budget {
             all,
             reads: Arc::new(Semaphore::new(options.in_flight_reads.max(1))),
             decoders: Arc::new(Semaphore::new(options.decoders.max(1))),
+            waiting: Arc::default(),
+            most_waiting: options.waiting_reads,
             metrics,
         }
     }
 
     /// Waits for `bytes` and one read. What is larger than the whole budget takes all of it.
-    pub(super) async fn take(&self, bytes: u64) -> Taken {
+    ///
+    /// # Errors
+    /// [`TooMany`] wait already.
+    pub(super) async fn take(&self, bytes: u64) -> Result<Taken, TooMany> {
+        if let Some(taken) = self.try_take(bytes) {
+            return Ok(taken);
+        }
+        let place = Place(Arc::clone(&self.waiting));
+        if place.0.fetch_add(1, Ordering::Relaxed) >= self.most_waiting {
+            return Err(TooMany);
+        }
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.permits(bytes)).await;
         let read = Arc::clone(&self.reads).acquire_owned().await;
-        self.taken(bytes.expect("never closed"), read.expect("never closed"))
+        drop(place);
+        Ok(self.taken(bytes.expect("never closed"), read.expect("never closed")))
     }
 
     /// The same without waiting; `None` if somebody would have to wait for it.
@@ -82,7 +113,7 @@ mod tests {
     async fn what_is_larger_than_the_budget_takes_all_of_it() {
         let options = ColdOptions { in_flight_bytes: 1 << 20, in_flight_reads: 2, ..ColdOptions::default() };
         let budget = Budget::new(&options, ColdMetrics::new());
-        let all = budget.take(1 << 40).await;
+        let all = budget.take(1 << 40).await.unwrap();
         assert_eq!(budget.metrics.in_flight_bytes(), 1 << 20);
         assert!(budget.try_take(1).is_none());
         drop(all);
@@ -90,5 +121,25 @@ mod tests {
         assert!(first.is_some() && second.is_some() && budget.try_take(1).is_none(), "two reads at a time");
         drop((first, second));
         assert_eq!(budget.metrics.in_flight_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_would_wait_behind_too_many_is_told_so() {
+        let options = ColdOptions { in_flight_reads: 1, waiting_reads: 1, ..ColdOptions::default() };
+        let budget = Budget::new(&options, ColdMetrics::new());
+        let first = budget.take(1).await.unwrap();
+        let mut second = Box::pin(budget.take(1));
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(matches!(budget.take(1).await, Err(TooMany)));
+        drop(first);
+        let second = second.await.unwrap();
+        // One that gave up waiting leaves its place to another.
+        let mut third = Box::pin(budget.take(1));
+        assert!(futures::poll!(&mut third).is_pending());
+        drop(third);
+        let mut fourth = Box::pin(budget.take(1));
+        assert!(futures::poll!(&mut fourth).is_pending());
+        drop(second);
+        assert!(fourth.await.is_ok());
     }
 }

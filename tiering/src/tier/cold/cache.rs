@@ -1,11 +1,14 @@
 //! Archived batches in memory and on disk.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use foyer::{
     BlockEngineConfig, Cache, CacheBuilder, Code, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder,
-    HybridCachePolicy, RecoverMode,
+    HybridCachePolicy, HybridCacheProperties, Location, RecoverMode,
 };
 
 use super::options::{ColdDisk, ColdOptions};
@@ -14,6 +17,9 @@ use super::options::{ColdDisk, ColdOptions};
 const SHARD_BYTES: usize = 64 << 20;
 /// Unit of space on disk; a run of batches must fit into one.
 const DISK_BLOCK_BYTES: usize = 64 << 20;
+
+/// Share of a file system that the cache leaves free: one part of so many. Logs may lie on the same disk.
+const FREE_PART: u64 = 20;
 
 /// Which run of batches. Objects never change, so an entry is right for ever, also after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +95,7 @@ pub struct ColdOpenError(#[from] foyer::Error);
 pub(super) struct ColdCache<O: Send + Sync + 'static> {
     runs: HybridCache<RunKey, Bytes>,
     opened: Cache<PartKey, O>,
+    directory: Option<PathBuf>,
 }
 
 impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
@@ -119,7 +126,8 @@ impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
             .with_shards(1)
             .with_weighter(move |_: &PartKey, object: &O| weigh(object))
             .build();
-        Ok(ColdCache { runs, opened })
+        let directory = options.disk.as_ref().map(|disk| disk.directory.clone());
+        Ok(ColdCache { runs, opened, directory })
     }
 
     /// The run, if it is in memory.
@@ -141,8 +149,14 @@ impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
         }
     }
 
+    /// Keeps the run: on disk only while there is room beside the cache, so that it is never what fills the disk.
     pub(super) fn insert(&self, key: RunKey, run: Bytes) {
-        self.runs.insert(key, run);
+        if self.directory.as_deref().is_none_or(has_room) {
+            self.runs.insert(key, run);
+        } else {
+            let in_memory = HybridCacheProperties::default().with_location(Location::InMem);
+            self.runs.insert_with_properties(key, run, in_memory);
+        }
     }
 
     pub(super) fn opened(&self, part: &PartKey) -> Option<O> {
@@ -156,6 +170,15 @@ impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
     pub(super) async fn close(&self) -> Result<(), ColdOpenError> {
         Ok(self.runs.close().await?)
     }
+}
+
+/// Whether the file system of `directory` has room to spare; one that cannot say has none.
+fn has_room(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory).is_ok_and(|found| leaves_room(found.f_bavail, found.f_blocks))
+}
+
+fn leaves_room(free_blocks: u64, all_blocks: u64) -> bool {
+    free_blocks > all_blocks / FREE_PART
 }
 
 #[cfg(test)]
@@ -173,6 +196,28 @@ mod tests {
                 assert_eq!(RunKey::decode(&mut bytes.as_slice()).unwrap(), key);
             }
         }
+    }
+
+    #[test]
+    fn the_last_twentieth_of_a_disk_is_not_the_caches() {
+        assert!(leaves_room(6, 100) && !leaves_room(5, 100) && !leaves_room(0, 0));
+        assert!(!has_room(Path::new("/no/such/directory")));
+    }
+
+    #[tokio::test]
+    async fn on_a_full_disk_runs_stay_in_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = ColdDisk { directory: directory.path().to_owned(), bytes: 256 << 20 };
+        let options = ColdOptions { disk: Some(disk), memory_bytes: 1 << 20, ..ColdOptions::default() };
+        let key = RunKey { part: PartKey { object: 6, position: 0 }, run: Run::Unit(0), recompressed: false };
+        let mut cache = ColdCache::<()>::open(&options, |()| 1).await.unwrap();
+        // A directory that is not there has no room.
+        cache.directory = Some(directory.path().join("gone"));
+        cache.insert(key, Bytes::from(vec![7; 100_000]));
+        assert!(cache.in_memory(&key).is_some());
+        cache.close().await.unwrap();
+        let cache = ColdCache::<()>::open(&options, |()| 1).await.unwrap();
+        assert_eq!(cache.on_disk(&key).await, None);
     }
 
     #[tokio::test]

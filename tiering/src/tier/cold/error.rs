@@ -4,6 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use varve_metadata::model::Offset;
 
+use super::budget::TooMany;
 use crate::{
     layout::Key,
     tier::{bucket::BucketError, manifests::StoreError},
@@ -18,6 +19,9 @@ pub enum ColdError {
     /// The bucket cannot be reached or refuses: ask again later.
     #[error("the archive cannot be read now")]
     Unavailable(#[source] Arc<dyn Error + Send + Sync>),
+    /// So many reads wait for their turn that no other may: ask again later.
+    #[error("too many reads of the archive wait for their turn")]
+    Busy,
     /// An object that was listed is gone: the manifest at hand is too old. After a reload it is found elsewhere, or else it
     /// is lost.
     #[error("{0} is listed, and not in the bucket")]
@@ -40,6 +44,12 @@ pub(super) struct Damage(pub(super) &'static str);
 impl ColdError {
     pub(super) fn corrupt(key: &Key, source: impl Error + Send + Sync + 'static) -> ColdError {
         ColdError::Corrupt { key: key.clone(), source: Arc::new(source) }
+    }
+}
+
+impl From<TooMany> for ColdError {
+    fn from(TooMany: TooMany) -> ColdError {
+        ColdError::Busy
     }
 }
 

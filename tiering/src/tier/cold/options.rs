@@ -1,6 +1,6 @@
 //! Knobs of cold reads.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU64, path::PathBuf};
 
 /// Bounds of memory, disk and bandwidth that cold reads may take.
 #[derive(Clone, Debug)]
@@ -15,6 +15,10 @@ pub struct ColdOptions {
     pub in_flight_bytes: u64,
     /// Objects being read at one time.
     pub in_flight_reads: usize,
+    /// Reads that may wait for their turn; further ones are told that they came too many.
+    pub waiting_reads: usize,
+    /// Bytes per second that are read from the bucket at most; `None`: as fast as it goes.
+    pub read_rate: Option<NonZeroU64>,
     /// Objects being decoded at one time: threads that cold reads may keep busy.
     pub decoders: usize,
     /// How many units (row groups, or stretches of [`ColdOptions::raw_unit_bytes`]) a sequential reader is kept ahead at most.
@@ -40,6 +44,8 @@ impl Default for ColdOptions {
             index_bytes: 32 << 20,
             in_flight_bytes: 128 << 20,
             in_flight_reads: 32,
+            waiting_reads: 1024,
+            read_rate: None,
             decoders: 2,
             read_ahead: 4,
             raw_unit_bytes: 4 << 20,

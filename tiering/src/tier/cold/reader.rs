@@ -23,7 +23,7 @@ use super::{
 use crate::{
     layout::Key,
     manifest::{ObjectKind, RemoteObject},
-    tier::{bucket::Bucket, partition::RemotePartition},
+    tier::{bucket::Bucket, partition::RemotePartition, upload::ByteRate},
 };
 
 /// Bytes of an object's end that are read to open it: the footer and what lies before it, of most objects.
@@ -46,6 +46,7 @@ struct Shared {
     metrics: ColdMetrics,
     cache: ColdCache<Opened>,
     budget: Budget,
+    rate: ByteRate,
     opening: Flights<PartKey, Opened>,
     loading: Flights<RunKey, (Bytes, Source)>,
     streams: Mutex<Streams>,
@@ -76,6 +77,7 @@ impl ColdReader {
         let cache = ColdCache::open(&options, Opened::weight).await?;
         Ok(ColdReader(Arc::new(Shared {
             budget: Budget::new(&options, metrics.clone()),
+            rate: ByteRate::new(options.read_rate),
             cache,
             opening: Flights::new(),
             loading: Flights::new(),
@@ -136,7 +138,7 @@ impl ColdReader {
         let key = run_key(part, Run::Unit(index), recompression);
         let load = |reader: ColdReader, part: Part, opened: Opened| async move {
             let stretch = opened.unit(index, &part.key)?;
-            let taken = reader.0.budget.take(stretch.work_bytes()).await;
+            let taken = reader.0.budget.take(stretch.work_bytes()).await?;
             reader.load(&part, &opened, &stretch, recompression, Reason::Demand, taken).await
         };
         self.cached(key, part, opened, load).await
@@ -156,7 +158,7 @@ impl ColdReader {
             let Some(stretch) = opened.stretch_from(from, bytes.max(JUMP_BYTES), &part.key)? else {
                 return Ok(Bytes::new());
             };
-            let taken = reader.0.budget.take(stretch.work_bytes()).await;
+            let taken = reader.0.budget.take(stretch.work_bytes()).await?;
             reader.load(&part, &opened, &stretch, recompression, Reason::Demand, taken).await
         };
         self.cached(key, part, opened, load).await
@@ -272,7 +274,7 @@ impl ColdReader {
         let size = range.end - range.start;
         let whole = size <= WHOLE_BYTES;
         let mut from = if whole { range.start } else { range.end - TAIL_BYTES };
-        let _taken = self.0.budget.take(range.end - from).await;
+        let _taken = self.0.budget.take(range.end - from).await?;
         let mut tail = self.get(part, from..range.end, Reason::Index).await?;
         let opened = loop {
             let needed = match part.object.kind {
@@ -306,6 +308,7 @@ impl ColdReader {
         if range.start < allowed.start || range.end > allowed.end || range.start > range.end {
             return Err(ColdError::corrupt(&part.key, Damage("its index points out of it")));
         }
+        self.0.rate.take(range.end - range.start).await;
         let bytes = part.bucket.get_range(&part.key, range).await?;
         self.0.metrics.fetched(reason, bytes.len() as u64);
         Ok(bytes)
