@@ -48,7 +48,7 @@ impl StorageMetrics {
 
     /// Asks every partition for its sizes. A deleted topic's last numbers go.
     pub fn measure(&self, partitions: &Partitions) {
-        let (mut topics, mut here, mut failed) = (BTreeMap::<String, Sizes>::new(), 0, 0);
+        let (mut topics, mut here, mut failed) = (BTreeMap::<String, Sizes>::new(), 0, partitions.offline() as i64);
         for partition in partitions.all() {
             here += 1;
             failed += i64::from(partition.log_dir().is_failed());

@@ -22,6 +22,7 @@ mod offsets;
 mod placement;
 mod read;
 mod remote;
+mod removal;
 mod storage;
 mod table;
 mod upkeep;

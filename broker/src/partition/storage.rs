@@ -20,12 +20,13 @@ use varve_metadata::{
     cluster::ClusterMetadata,
     config::TopicConfig,
     image::{ClusterImage, TopicChange, TopicImage},
-    model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicName},
+    model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName},
 };
 
 use super::{
     CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, Partition, Partitions, UpkeepMetrics,
     placement::{place, set_strays_aside},
+    removal::{delete_closed, delete_log},
 };
 use crate::config::CleanerConfig;
 
@@ -391,8 +392,15 @@ impl Storage {
     async fn delete(&self, topic: &TopicImage) {
         let removed = self.partitions.remove(topic.id);
         let count = removed.len();
+        let open: HashSet<PartitionIndex> = removed.iter().map(|partition| partition.id().index).collect();
+        let closed: Vec<PartitionIndex> = self.ours(topic).filter(|index| !open.contains(index)).collect();
         removed.iter().for_each(|partition| self.keeper.deleted(partition.id(), &topic.name));
-        let gone = spawn_blocking(move || removed.iter().for_each(|partition| delete_log(partition))).await;
+        let (dirs, name, id) = (self.dirs.clone(), topic.name.clone(), topic.id);
+        let gone = spawn_blocking(move || {
+            removed.iter().for_each(|partition| delete_log(partition));
+            dirs.iter().for_each(|dir| delete_closed(dir, &name, id, &closed));
+        });
+        let gone = gone.await;
         match gone {
             Ok(()) => info!(topic = %topic.name, partitions = count, "topic deleted"),
             Err(panic) => error!(topic = %topic.name, %panic, "deleting a topic panicked"),
@@ -470,17 +478,6 @@ fn checkpointed(partition: &Partition) -> Checkpointed<'_> {
         index: partition.id().index,
         log: partition.log(),
         high_watermark: partition.high_watermark().0,
-    }
-}
-
-/// The rename makes the name free for a new topic at once, and a crash in between is finished at the next start.
-fn delete_log(partition: &Partition) {
-    // Work under way must not go on in the directory of a new topic of this name.
-    partition.log().abandon();
-    let Some(files) = partition.log_dir().files() else { return };
-    let aside = files.delete_log(partition.topic(), partition.id().index);
-    if let Err(error) = aside.and_then(std::fs::remove_dir_all) {
-        warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "a deleted partition's files could not be removed");
     }
 }
 

@@ -160,6 +160,12 @@ impl Partitions {
         topics.iter().flat_map(|topic| topic.partitions()).collect()
     }
 
+    /// How many partitions are here and could not be opened.
+    pub fn offline(&self) -> usize {
+        let is_offline = |place: &&Place| matches!(place, Place::Offline);
+        self.topics().iter().map(|topic| topic.partitions.read().iter().filter(is_offline).count()).sum()
+    }
+
     /// All topics, in no order.
     pub fn topics(&self) -> Vec<Arc<LocalTopic>> {
         self.topics.read().by_id.values().cloned().collect()

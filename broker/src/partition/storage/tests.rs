@@ -9,7 +9,7 @@ use varve_log::{
 use varve_metadata::{
     controller::{CreationDefaults, GrowTopic, NewTopic, Placement},
     image::BrokerImage,
-    model::{HighWatermark, TopicId},
+    model::HighWatermark,
     store::MemoryStore,
 };
 
@@ -230,6 +230,11 @@ async fn a_partition_with_a_log_in_two_directories_is_offline() {
     };
     let node = node.restart(copy).await;
     assert_eq!(node.find("t", 0).unwrap_err(), LookupError::Offline);
+    assert_eq!(node.partitions.offline(), 1);
+    let id = node.metadata.image().topic("t").unwrap().id;
+    node.delete(id).await;
+    assert!(!node.dir("a").join("t-0").exists() && !node.dir("b").join("t-0").exists());
+    assert_eq!(node.partitions.offline(), 0);
 }
 
 #[tokio::test]
