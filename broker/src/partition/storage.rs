@@ -20,7 +20,7 @@ use varve_metadata::{
     cluster::ClusterMetadata,
     config::TopicConfig,
     image::{ClusterImage, TopicChange, TopicImage},
-    model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName},
+    model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicName},
 };
 
 use super::{

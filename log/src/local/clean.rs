@@ -240,9 +240,8 @@ impl LocalLog {
         transactions.announce(self.aborted(from, to)?);
         let dirty = sources.iter().filter(|source| source.end > from && source.sealed.base() < to);
         for source in dirty {
-            let room = for_each_batch(&source.sealed, pace, |batch| {
-                Ok(index_batch(batch, from, &mut transactions, &mut map)?)
-            })?;
+            let room =
+                for_each_batch(source, pace, |batch| Ok(index_batch(batch, from, &mut transactions, &mut map)?))?;
             if !room {
                 break;
             }
@@ -252,16 +251,22 @@ impl LocalLog {
     }
 }
 
-/// Gives every batch of a segment to `visit` until that says `false`; returns what it said last.
+/// Gives every batch of a segment to `visit` until that says `false`; returns what it said last. A batch outside of its
+/// segment's offsets is damage, which its CRC does not show: in a rewritten segment no index could name it.
 fn for_each_batch(
-    segment: &Sealed,
+    source: &Source,
     pace: &dyn Fn(u64) -> bool,
     mut visit: impl FnMut(&RecordBatchView<'_>) -> Result<bool, CleanLogError>,
 ) -> Result<bool, CleanLogError> {
+    let segment = &source.sealed;
     let file = segment.open()?;
     let mut bytes = Vec::new();
     for located in HeaderScan::new(&file, 0, segment.bytes) {
         let located = located?;
+        let (base, last) = (segment.base(), located.header.last_offset());
+        if located.header.base_offset < base || last >= source.end || last.since(base) > i32::MAX as u64 {
+            return Err(BatchError::Corrupt { field: "base offset" }.into());
+        }
         bytes.resize(located.header.bytes as usize, 0);
         file.read_exact_at(&mut bytes, located.position.into())?;
         let (batch, _) = RecordBatchView::parse(&bytes)?;
@@ -305,7 +310,7 @@ impl Round<'_> {
         for source in group {
             self.transactions.announce(self.log.aborted(source.sealed.base(), source.end)?);
             let (transactions, stats) = (&mut self.transactions, &mut self.cleaned.stats);
-            for_each_batch(&source.sealed, self.pace, |batch| {
+            for_each_batch(source, self.pace, |batch| {
                 let cleaned = clean_batch(batch, &rules, transactions, stats)?;
                 changed |= cleaned != CleanedBatch::Kept;
                 match cleaned {

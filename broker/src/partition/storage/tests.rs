@@ -9,7 +9,7 @@ use varve_log::{
 use varve_metadata::{
     controller::{CreationDefaults, GrowTopic, NewTopic, Placement},
     image::BrokerImage,
-    model::HighWatermark,
+    model::{HighWatermark, TopicId},
     store::MemoryStore,
 };
 

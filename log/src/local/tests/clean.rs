@@ -278,3 +278,22 @@ fn a_log_whose_cleaning_has_ended_is_never_cleaned_again() {
     log.end_cleaning();
     assert!(matches!(log.clean(&request(&log, None)), Err(CleanLogError::Stopped)));
 }
+
+#[test]
+fn a_batch_whose_offset_was_changed_stops_the_round_and_stays_for_somebody_to_look_at() {
+    use std::os::unix::fs::FileExt;
+    for base in [5, 1 << 20, 1 << 40] {
+        let fixture = Fixture::new().with(|config| config.index_interval_bytes = 0);
+        let log = filled(&fixture);
+        log.close().unwrap();
+        let end = log.end().0;
+        let segments = log.sealed_segments(at(0)).unwrap();
+        drop(log);
+        // The first batch of the second segment: its offset lies outside of its CRC.
+        let file = fs::OpenOptions::new().write(true).open(&segments[1].log_path).unwrap();
+        file.write_all_at(&u64::to_be_bytes(base), 0).unwrap();
+        let (log, _) = fixture.open(RecoveryStart { clean: true, recovery_point: end, log_start: at(0) });
+        assert!(matches!(log.clean(&request(&log, None)), Err(CleanLogError::Corrupt(_))), "moved to {base}");
+        assert_eq!(log.sealed_segments(at(0)).unwrap().len(), segments.len());
+    }
+}
