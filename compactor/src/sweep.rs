@@ -77,7 +77,7 @@ impl Compactor {
                 tracing::warn!(topic = %manifest.topic(), %partition, "the topic of this archive is gone: burying it");
                 manifest = handle.update(|manifest| Ok(manifest.deleted(now))).await.map_err(work_error)?;
             }
-            marked.mark(store, &manifest).await?;
+            marked.mark(store, &manifest, due).await?;
             swept.removed += self.sweep_removed(&handle, &manifest, now).await?;
             swept.versions += match self.is_over(&manifest, now) {
                 true => self.forget(&manifest, &versions).await?,
@@ -263,7 +263,9 @@ impl Marked {
         Marked { unnamed, share, ends: HashMap::new(), known: HashMap::new(), met: HashMap::new() }
     }
 
-    async fn mark(&mut self, store: &ManifestStore, manifest: &Manifest) -> Result<(), StoreError> {
+    /// Takes out what `manifest` names. A shared object that it let go long enough ago is the others' matter: this sweep takes
+    /// it if they do not name it either.
+    async fn mark(&mut self, store: &ManifestStore, manifest: &Manifest, due: Timestamp) -> Result<(), StoreError> {
         if manifest.deleted_at().is_none() {
             self.ends.insert(manifest.partition(), manifest.end());
         }
@@ -273,7 +275,7 @@ impl Marked {
             RemovedEntry::Object(_) => None,
         });
         let removed_objects = removed.clone().filter_map(|removed| match &removed.entry {
-            RemovedEntry::Object(object) => Some(object),
+            RemovedEntry::Object(object) => Some(object).filter(|_| object.shared_at.is_none() || removed.at > due),
             RemovedEntry::Leaf(_) => None,
         });
         for object in manifest.inline_objects().chain(removed_objects) {

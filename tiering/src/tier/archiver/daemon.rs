@@ -104,7 +104,7 @@ struct Care {
 }
 
 enum Work {
-    Tend(Tended),
+    Tend(Box<Tended>),
     /// Its topic was deleted: the manifest must say so.
     Bury(Arc<RemotePartition>),
 }
@@ -149,7 +149,7 @@ impl Archiver {
                 shared.wake(partition, Duration::ZERO);
             }
         });
-        self.shared.take_care(partition, Work::Tend(Tended::new(local, remote)), spread.mul_f64(random()));
+        self.shared.take_care(partition, Work::Tend(Box::new(Tended::new(local, remote))), spread.mul_f64(random()));
     }
 
     /// Lets go of a partition: it is closed, or another broker leads it. Work under way ends by itself.
