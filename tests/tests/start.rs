@@ -92,7 +92,7 @@ fn a_server_properties_of_kafka_starts_a_node_and_later_layers_win() -> Result<(
     let node = Node::launch(folder.path(), command, &overrides)?;
     let kafka = KafkaTools::of(&node);
     let settings = kafka.run("kafka-configs.sh --describe --all --entity-type brokers --entity-name 7")?;
-    for wanted in ["  node.id=7 ", "  num.partitions=4 ", "  log.retention.hours=24 "] {
+    for wanted in ["  node.id=7 ", "  broker.id=7 ", "  num.partitions=4 ", "  log.retention.hours=24 "] {
         ensure!(settings.contains(wanted), "{wanted} is missing:\n{settings}");
     }
     Client::connect(node.address)?.create_topic("orders", 1, &[])?;

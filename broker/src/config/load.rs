@@ -177,7 +177,7 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         worker_threads: usize::try_from(reader.int("varve.worker.threads")).ok().filter(|threads| *threads > 0),
         shutdown_timeout: reader.millis("varve.shutdown.timeout.ms"),
         data_dir,
-        settings: reader.settings().clone(),
+        settings: reader.settings().clone().with_both_ids(),
     }
 }
 

@@ -55,6 +55,17 @@ impl Settings {
         self.0.insert(name.into(), Setting { value: value.into(), origin })
     }
 
+    /// `node.id` and `broker.id` both given where one of them was: they are two names of one number, and tools ask for
+    /// either.
+    pub(super) fn with_both_ids(mut self) -> Settings {
+        match (self.0.get("node.id").cloned(), self.0.get("broker.id").cloned()) {
+            (Some(node), None) => self.0.insert("broker.id".into(), node),
+            (None, Some(broker)) if broker.value != "-1" => self.0.insert("node.id".into(), broker),
+            _ => None,
+        };
+        self
+    }
+
     /// What was given for `name`.
     pub fn given(&self, name: &str) -> Option<&Setting> {
         self.0.get(name)

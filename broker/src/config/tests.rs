@@ -209,6 +209,10 @@ fn broker_id_is_another_name_of_node_id() {
     assert_eq!(load("broker.id=5").unwrap().config.node.to_wire(), 5);
     assert_eq!(load("broker.id=-1").unwrap().config.node.to_wire(), 1);
     assert_eq!(load("broker.id=5\nnode.id=5").unwrap().config.node.to_wire(), 5);
+    for file in ["broker.id=5", "node.id=5"] {
+        let settings = load(file).unwrap().config.settings;
+        assert_eq!([settings.value("node.id"), settings.value("broker.id")], [Some("5"); 2], "{file} shows as both");
+    }
 }
 
 #[test]
