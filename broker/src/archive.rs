@@ -94,7 +94,7 @@ impl std::fmt::Debug for Archive {
 }
 
 impl Archive {
-    /// Opens the bucket for cluster `cluster_id` and starts the uploads; partitions come through [`Keeper`].
+    /// Opens the bucket for cluster `cluster_id` and starts the uploads; partitions come through [`Keeper`](crate::partition::Keeper).
     ///
     /// # Errors
     /// [`ArchiveError`].
