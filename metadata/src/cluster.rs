@@ -246,6 +246,8 @@ impl ClusterMetadata {
         mut decide: impl FnMut(&ClusterImage) -> (T, Decision),
     ) -> Result<T, MetadataError> {
         let _turn = match deadline {
+            // A free turn would be taken without a look at the clock.
+            Some(deadline) if deadline <= Instant::now() => return Err(MetadataError::TimedOut),
             Some(deadline) => timeout_at(deadline, self.turn.lock()).await.map_err(|_| MetadataError::TimedOut)?,
             None => self.turn.lock().await,
         };

@@ -1,8 +1,10 @@
-//! What black-box tests and benchmarks share: starting the binary, a small wire client, real log lines, outside tools,
-//! an S3 server, and a proxy that fails.
+//! What black-box tests and benchmarks share: starting the binary and Apache Kafka, a small wire client, the comparison of
+//! both brokers' answers, real log lines, outside tools, an S3 server, and a proxy that fails.
 
 pub mod client;
+pub mod differential;
 pub mod fault_proxy;
+pub mod kafka;
 pub mod kafka_tools;
 pub mod lines;
 pub mod node;

@@ -310,6 +310,7 @@ fn another(definition: &ConfigDef) -> String {
         Kind::Levels { min, max, .. } => (if default == min.to_string() { max } else { min }).to_string(),
         Kind::Double { min, .. } => if default == "0.25" { min.max(0.5) } else { min.max(0.25) }.to_string(),
         Kind::Text | Kind::Password | Kind::Class | Kind::List([]) => "other".to_owned(),
+        Kind::Replicas => "0:1".to_owned(),
         Kind::Enum(words) | Kind::List(words) => {
             (*words.iter().find(|word| **word != default).expect("more words than one")).to_owned()
         }

@@ -127,6 +127,17 @@ impl Partition {
         }
     }
 
+    /// The same for an epoch off the wire, where -1 says that the asker knows none; other negative ones are old.
+    ///
+    /// # Errors
+    /// [`StaleEpoch`] if they differ.
+    pub fn check_wire_epoch(&self, theirs: i32) -> Result<(), StaleEpoch> {
+        if theirs < -1 {
+            return Err(StaleEpoch::Fenced(self.leader_epoch()));
+        }
+        self.check_epoch(LeaderEpoch::from_wire(theirs))
+    }
+
     /// First offset not yet committed; consumers stop before it.
     pub fn high_watermark(&self) -> HighWatermark {
         HighWatermark(Offset::new(self.high_watermark.load(Ordering::SeqCst)).unwrap_or(Offset::MAX))

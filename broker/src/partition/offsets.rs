@@ -1,7 +1,7 @@
 //! Where is the first, the last, or the record of a given time (ListOffsets)?
 
 use varve_log::local::{OffsetAndTimestamp, ReadError};
-use varve_metadata::model::{LeaderEpoch, Offset, Timestamp};
+use varve_metadata::model::{LeaderEpoch, LogEndOffset, Offset, Timestamp};
 
 use super::{Partition, RemoteError};
 
@@ -75,6 +75,12 @@ impl Partition {
     ) -> Result<Option<OffsetAnswer>, OffsetError> {
         let plain = |offset| OffsetAnswer { offset, timestamp: None, leader_epoch: self.epoch_at(offset) };
         let log_start = self.log_start().0;
+        // In an empty log the next record will be of this leader's epoch.
+        let at_start = |offset| {
+            let is_empty = self.log().end() == LogEndOffset(offset);
+            let leader_epoch = self.epoch_at(offset).or_else(|| is_empty.then(|| self.leader_epoch()));
+            OffsetAnswer { leader_epoch, ..plain(offset) }
+        };
         if let (OffsetQuestion::LatestTiered | OffsetQuestion::EarliestPendingUpload, Some(remote)) =
             (question, self.remote())
         {
@@ -85,8 +91,8 @@ impl Partition {
             OffsetQuestion::Latest => {
                 Some(OffsetAnswer { leader_epoch: Some(self.leader_epoch()), ..plain(readable_end) })
             }
-            OffsetQuestion::Earliest => Some(plain(log_start)),
-            OffsetQuestion::EarliestLocal => Some(plain(self.log().local_start())),
+            OffsetQuestion::Earliest => Some(at_start(log_start)),
+            OffsetQuestion::EarliestLocal => Some(at_start(self.log().local_start())),
             OffsetQuestion::LatestTiered => {
                 remote_end().and_then(|end| end.get().checked_sub(1)).and_then(Offset::new).map(plain)
             }

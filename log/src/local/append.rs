@@ -66,7 +66,8 @@ impl LocalLog {
             Producers::Fresh(update) => update,
             Producers::Duplicate(batch) => {
                 (appended.base, appended.last) = (batch.first(), batch.last);
-                appended.log_append_time = appended.log_append_time.and(Timestamp::from_wire(batch.timestamp_ms));
+                // Kafka tells the time of the batch that is repeated, whoever gave it.
+                appended.log_append_time = Timestamp::from_wire(batch.timestamp_ms);
                 return Ok(Appended { duplicate: true, end: LogEndOffset(end), ..appended });
             }
         };

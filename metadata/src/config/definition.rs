@@ -45,8 +45,10 @@ pub enum Kind {
     Class,
     /// Exactly one of these words.
     Enum(&'static [&'static str]),
-    /// Comma-separated words, each one of these; any words if the slice is empty.
+    /// Comma-separated words, each one of these and no more than once; any words if the slice is empty.
     List(&'static [&'static str]),
+    /// Comma-separated pairs `partition:broker`, or `*` for all.
+    Replicas,
 }
 
 impl Kind {
@@ -66,6 +68,7 @@ impl Kind {
             Kind::Enum(words) => format!("one of {}", words.join(", ")),
             Kind::List([]) => "a comma-separated list".into(),
             Kind::List(words) => format!("a comma-separated list of {}", words.join(", ")),
+            Kind::Replicas => "a comma-separated list of partition:broker, or *".into(),
         }
     }
 
@@ -79,7 +82,7 @@ impl Kind {
             Kind::Text | Kind::Enum(_) => "string",
             Kind::Password => "password",
             Kind::Class => "class",
-            Kind::List(_) => "list",
+            Kind::List(_) | Kind::Replicas => "list",
         }
     }
 }

@@ -187,14 +187,14 @@ const RECORDS: &[ConfigDef] = &[
     .synonyms(&[same("unclean.leader.election.enable")]),
     ConfigDef::topic(
         "leader.replication.throttled.replicas",
-        Kind::List(&[]),
+        Kind::Replicas,
         Some(""),
         "Replicas whose leader sends to them at a limited rate, as partition:broker pairs or *.",
     )
     .no_effect("replication is not throttled: a new replica copies only the local tail of the log"),
     ConfigDef::topic(
         "follower.replication.throttled.replicas",
-        Kind::List(&[]),
+        Kind::Replicas,
         Some(""),
         "Replicas that fetch at a limited rate, as partition:broker pairs or *.",
     )

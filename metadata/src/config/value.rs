@@ -51,8 +51,18 @@ impl Kind {
             }
             Kind::List(words) => {
                 let list: Vec<String> = split_list(trimmed).map(str::to_owned).collect();
-                let known = |word: &String| words.is_empty() || words.contains(&word.as_str());
-                if list.iter().all(known) { Ok(ConfigValue::List(list)) } else { refused() }
+                let known = |(at, word): (usize, &String)| {
+                    words.is_empty() || words.contains(&word.as_str()) && !list[..at].contains(word)
+                };
+                if list.iter().enumerate().all(known) { Ok(ConfigValue::List(list)) } else { refused() }
+            }
+            Kind::Replicas => {
+                let list: Vec<String> = split_list(trimmed).map(str::to_owned).collect();
+                if list.iter().all(|pair| is_replica(pair)) || list == ["*"] {
+                    Ok(ConfigValue::List(list))
+                } else {
+                    refused()
+                }
             }
         }
     }
@@ -60,6 +70,11 @@ impl Kind {
 
 fn within(text: &str, min: i64, max: i64) -> Option<ConfigValue> {
     text.parse::<i64>().ok().filter(|number| (min..=max).contains(number)).map(ConfigValue::Int)
+}
+
+fn is_replica(pair: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    pair.split_once(':').is_some_and(|(partition, broker)| is_number(partition) && is_number(broker))
 }
 
 /// The words of a comma-separated list, without blanks around them; empty text is an empty list.
@@ -74,7 +89,7 @@ mod tests {
     #[test]
     fn values_are_read_as_kafka_reads_them() {
         let int = Kind::Int { min: 1, max: i32::MAX };
-        let cases: [(&Kind, &str, Option<ConfigValue>); 16] = [
+        let cases: [(&Kind, &str, Option<ConfigValue>); 21] = [
             (&Kind::Bool, " TRUE ", Some(ConfigValue::Bool(true))),
             (&Kind::Bool, "yes", None),
             (&int, " 7 ", Some(ConfigValue::Int(7))),
@@ -89,6 +104,11 @@ mod tests {
             (&Kind::Enum(&["a", "b"]), "B", None),
             (&Kind::List(&[]), " x , y,", Some(ConfigValue::List(vec!["x".into(), "y".into()]))),
             (&Kind::List(&["delete", "compact"]), "delete,shrink", None),
+            (&Kind::List(&["delete", "compact"]), "delete,delete", None),
+            (&Kind::Replicas, "0:1, 1:2", Some(ConfigValue::List(vec!["0:1".into(), "1:2".into()]))),
+            (&Kind::Replicas, "*", Some(ConfigValue::List(vec!["*".into()]))),
+            (&Kind::Replicas, "0:", None),
+            (&Kind::Replicas, "all", None),
             (&Kind::Levels { usual: -1, min: 1, max: 9 }, "-1", Some(ConfigValue::Int(-1))),
             (&Kind::Levels { usual: -1, min: 1, max: 9 }, "0", None),
         ];

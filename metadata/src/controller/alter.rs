@@ -251,7 +251,7 @@ fn apply(
         ConfigOp::Set(value) => drop(settings.insert(name.to_owned(), value.clone())),
         ConfigOp::Delete => drop(settings.remove(name)),
         ConfigOp::Append(words) | ConfigOp::Subtract(words) => {
-            if !table.get(name).is_some_and(|definition| matches!(definition.kind, Kind::List(_))) {
+            if !table.get(name).is_some_and(|definition| matches!(definition.kind, Kind::List(_) | Kind::Replicas)) {
                 return Err(AlterError::NotAList { op: op.kafka_name(), name: name.to_owned() });
             }
             let before = settings.get(name).cloned().or_else(|| default(name)).unwrap_or_default();

@@ -11,6 +11,7 @@ use varve_metadata::{
     store::StoreError,
 };
 
+use super::config_words;
 use crate::server::{Broker, RequestContext};
 
 /// When an administrative request gives up waiting for its turn: `timeout_ms` after it was read.
@@ -24,6 +25,10 @@ pub(in crate::server) fn plain(error: ResponseError) -> (ResponseError, String) 
     let message = match error {
         ResponseError::UnknownTopicOrPartition => "This server does not host this topic-partition.",
         ResponseError::UnknownTopicId => "This server does not host this topic ID.",
+        ResponseError::InvalidRequest => {
+            "This most likely occurs because of a request being malformed by the client library or the message was sent \
+             to an incompatible broker. See the broker logs for more details."
+        }
         ResponseError::TopicDeletionDisabled => "Topic deletion is disabled.",
         _ => return (error, error.to_string()),
     };
@@ -111,9 +116,7 @@ fn topic_config_text(error: &ConfigError) -> String {
 /// What is wrong with a setting.
 pub(in crate::server) fn config_text(error: &ConfigError) -> String {
     match error {
-        ConfigError::Invalid { name, value, allowed } => {
-            format!("Invalid value {value} for configuration {name}: Value must be {allowed}")
-        }
+        ConfigError::Invalid { name, value, allowed } => config_words::of_invalid(name, value, allowed),
         ConfigError::Conflict { name, value, rule, other, other_value } => {
             format!("Invalid value {value} for configuration {name}: with {other}={other_value}, {rule}")
         }

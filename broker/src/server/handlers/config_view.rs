@@ -247,7 +247,7 @@ fn config_type(kind: Kind) -> i8 {
         Kind::Int { .. } | Kind::Levels { .. } => 3,
         Kind::Long { .. } => 5,
         Kind::Double { .. } => 6,
-        Kind::List(_) => 7,
+        Kind::List(_) | Kind::Replicas => 7,
         Kind::Class => 8,
         Kind::Password => 9,
     }

@@ -43,7 +43,7 @@ pub(crate) async fn handle(
             }
             let configs = ConfigView::of(broker);
             results.extend(wanted.iter().zip(created).map(|(topic, created)| match created {
-                Ok(created) => success(&configs, &created, request.validate_only),
+                Ok(created) => success(&configs, &created),
                 Err(error) => refused(&topic.name, create_topic_error(&error)),
             }));
         }
@@ -120,7 +120,7 @@ fn parse_placement(topic: &CreatableTopic) -> Result<Placement, PlacementError> 
     Ok(Placement::Spread { partitions, replication_factor })
 }
 
-fn success(configs: &ConfigView<'_>, topic: &TopicImage, validate_only: bool) -> CreatableTopicResult {
+fn success(configs: &ConfigView<'_>, topic: &TopicImage) -> CreatableTopicResult {
     let settings = configs.topic(topic).into_iter().map(|setting| {
         CreatableTopicConfigs::default()
             .with_name(setting.name)
@@ -129,20 +129,22 @@ fn success(configs: &ConfigView<'_>, topic: &TopicImage, validate_only: bool) ->
             .with_config_source(setting.source.id())
             .with_is_sensitive(setting.sensitive)
     });
-    // An id that was never given to a topic would be remembered by the client in vain.
-    let id = if validate_only { uuid::Uuid::nil() } else { topic.id.to_wire() };
     CreatableTopicResult::default()
         .with_name(WireTopicName(text(topic.name.as_str())))
-        .with_topic_id(id)
+        // Kafka gives an id even if the topic was only validated.
+        .with_topic_id(topic.id.to_wire())
+        .with_error_message(None)
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(topic.replication_factor() as i16)
         .with_configs(Some(settings.collect()))
 }
 
 fn refused(name: &WireTopicName, (error, message): (ResponseError, String)) -> CreatableTopicResult {
+    // Kafka leaves a timeout without words.
+    let message = Some(message).filter(|_| error != ResponseError::RequestTimedOut);
     CreatableTopicResult::default()
         .with_name(name.clone())
         .with_error_code(error.code())
-        .with_error_message(Some(StrBytes::from_string(message)))
+        .with_error_message(message.map(StrBytes::from_string))
         .with_configs(Some(Vec::new()))
 }

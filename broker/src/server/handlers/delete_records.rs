@@ -1,6 +1,6 @@
 //! DeleteRecords (KIP-107).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -28,8 +28,9 @@ const NO_LOW_WATERMARK: i64 = -1;
 pub(crate) async fn handle(
     broker: &Broker,
     _context: &RequestContext,
-    request: DeleteRecordsRequest,
+    mut request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
+    each_once(&mut request);
     let image = broker.metadata.image();
     let mut deleted = Vec::new();
     for topic in &request.topics {
@@ -59,6 +60,15 @@ pub(crate) async fn handle(
 
 /// A partition, and where it starts now.
 type Deleted = Result<(Arc<Partition>, LogStartOffset), ResponseError>;
+
+/// Leaves topics without partitions out, and of each partition the last word, as Kafka does.
+fn each_once(request: &mut DeleteRecordsRequest) {
+    request.topics.retain(|topic| !topic.partitions.is_empty());
+    for topic in &mut request.topics {
+        let last: BTreeMap<i32, _> = topic.partitions.drain(..).map(|asked| (asked.partition_index, asked)).collect();
+        topic.partitions = last.into_values().collect();
+    }
+}
 
 /// What is answered must hold after a crash as well.
 async fn save(broker: &Broker, deleted: &mut [Deleted]) {

@@ -14,6 +14,7 @@ use kafka_protocol::{
 use varve_metadata::{image::ConfigResource, model::TopicName};
 
 use super::{
+    admin_errors::plain,
     cluster_view::text,
     config_view::{ConfigView, Shown, Source},
 };
@@ -48,7 +49,8 @@ fn describe(view: &ConfigView<'_>, broker: &Broker, resource: &DescribeConfigsRe
     match ResourceType::from_wire(resource.resource_type) {
         Some(ResourceType::Topic) => {
             TopicName::parse(name).map_err(|error| (ResponseError::InvalidTopicException, Some(error.to_string())))?;
-            let topic = view.image().topic(name).ok_or((ResponseError::UnknownTopicOrPartition, None))?;
+            let topic =
+                view.image().topic(name).ok_or((ResponseError::UnknownTopicOrPartition, Some(String::new())))?;
             Ok(view.topic(topic))
         }
         Some(ResourceType::Broker) if name.is_empty() => Ok(view.broker_defaults()),
@@ -73,7 +75,10 @@ fn describe(view: &ConfigView<'_>, broker: &Broker, resource: &DescribeConfigsRe
             let resource = ConfigResource::Group(name.to_owned());
             Ok(view.resource(&resource, broker_rules::group_table().iter(), Source::Group))
         }
-        None => Err(invalid(format!("Unexpected resource type {} for resource {name}", resource.resource_type))),
+        None => {
+            let (error, message) = plain(ResponseError::InvalidRequest);
+            Err((error, Some(message)))
+        }
     }
 }
 

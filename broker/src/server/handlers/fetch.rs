@@ -34,11 +34,15 @@ const BEFORE_STORAGE_ERROR: i16 = 5;
 
 pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext, request: FetchRequest) -> FetchAnswer {
     let uses_topic_ids = context.api_version >= TOPIC_IDS_SINCE;
+    if !(0..=1).contains(&request.isolation_level) {
+        return refused(request, uses_topic_ids);
+    }
     let deadline = context.received + Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let max_bytes = (request.max_bytes.max(0) as u32).min(broker.fetch_max_bytes);
     let limits = FetchLimits {
         min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
         max_bytes,
+        is_negative: request.max_bytes < 0,
         isolation: if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted },
         is_replica: replica_id(&request) >= 0,
         deadline,
@@ -66,6 +70,17 @@ pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext,
         Ok(session_id) => FetchAnswer { error: 0, session_id, topics: by_topic(answers), leaders },
         Err((session_id, error)) => FetchAnswer { error: error.code(), session_id, ..FetchAnswer::default() },
     }
+}
+
+/// The answer to an isolation level that does not exist. Topics that are named, not numbered, each hear of it.
+fn refused(request: FetchRequest, uses_topic_ids: bool) -> FetchAnswer {
+    let error = ResponseError::UnknownServerError.code();
+    let (named, _) = if uses_topic_ids { Default::default() } else { names(request, uses_topic_ids) };
+    let answers = named.into_iter().map(|(key, _)| {
+        let answer = PartitionAnswer { aborted: Some(Vec::new()), ..PartitionAnswer::failed(key.index, error) };
+        (key, answer)
+    });
+    FetchAnswer { error, topics: by_topic(answers.collect()), ..FetchAnswer::default() }
 }
 
 fn replica_id(request: &FetchRequest) -> i32 {

@@ -23,6 +23,8 @@ use crate::{
 pub(super) struct FetchLimits {
     pub(super) min_bytes: u32,
     pub(super) max_bytes: u32,
+    /// The request's own limit is negative, which Kafka tells the first partition that it reads.
+    pub(super) is_negative: bool,
     pub(super) isolation: Isolation,
     /// The asker calls itself a follower; this broker has none.
     pub(super) is_replica: bool,
@@ -84,11 +86,15 @@ impl Round<'_> {
         let mut look = Look { fetched: Vec::with_capacity(self.wanted.len()), ..Look::default() };
         let mut budget = self.limits.max_bytes;
         let mut at_least_one = true;
+        let mut is_negative = self.limits.is_negative;
         for ((_, wanted), partition) in self.wanted.iter().zip(self.partitions) {
             let max_bytes = (wanted.max_bytes.max(0) as u32).min(budget);
             let fetched = match partition {
                 Err(error) => Fetched::Failed(*error),
                 Ok(_) if self.limits.is_replica => Fetched::Failed(ResponseError::NotLeaderOrFollower),
+                Ok(_) if wanted.max_bytes < 0 || std::mem::take(&mut is_negative) => {
+                    Fetched::Failed(ResponseError::UnknownServerError)
+                }
                 Ok(partition) => read_one(partition, wanted, max_bytes, at_least_one, self.limits.isolation),
             };
             let taken = match &fetched {
@@ -240,7 +246,12 @@ impl Fetched {
             ..PartitionAnswer::failed(index, 0)
         };
         match self {
-            Fetched::Failed(error) => PartitionAnswer::failed(index, error.code()),
+            Fetched::Failed(error) => {
+                // Nothing was read: there is no list to be null (what Kafka does).
+                let is_unknown =
+                    matches!(error, ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId);
+                PartitionAnswer { aborted: is_unknown.then(Vec::new), ..PartitionAnswer::failed(index, error.code()) }
+            }
             Fetched::Local { bounds, records, aborted } => PartitionAnswer { records, aborted, ..with(bounds) },
             Fetched::Diverged { bounds, epoch, end } => {
                 PartitionAnswer { diverging: Some((epoch.to_wire(), end.to_wire())), ..with(bounds) }

@@ -21,6 +21,13 @@ const BATCHES_SINCE: i16 = 4;
 /// First version that knows share groups (KIP-932).
 const SHARES_SINCE: i16 = 6;
 
+/// What Kafka says of an INVALID_REQUEST when it has nothing more to say.
+const MALFORMED: &str = "This most likely occurs because of a request being malformed by the client library or the \
+                         message was sent to an incompatible broker. See the broker logs for more details.";
+/// What a producer with a transactional id reads.
+const NO_TRANSACTIONS: &str =
+    "transactions are not served by this version of Varve: producers cannot have a transactional.id";
+
 pub(crate) async fn handle(
     broker: &Broker,
     context: &RequestContext,
@@ -34,9 +41,14 @@ pub(crate) async fn handle(
         return FindCoordinatorResponse::default().with_coordinators(coordinators);
     }
     let found = find(broker, context, request.key_type, request.key).await;
+    // Kafka's word for a success that was asked for alone.
+    let message = match found.error_code {
+        0 => Some(StrBytes::from_static_str("NONE")),
+        _ => found.error_message,
+    };
     FindCoordinatorResponse::default()
         .with_error_code(found.error_code)
-        .with_error_message(found.error_message)
+        .with_error_message(message)
         .with_node_id(found.node_id)
         .with_host(found.host)
         .with_port(found.port)
@@ -45,11 +57,13 @@ pub(crate) async fn handle(
 async fn find(broker: &Broker, context: &RequestContext, key_type: i8, key: StrBytes) -> Coordinator {
     let found = match key_type {
         0 => group_coordinator(broker, context, &key).await,
-        1 => Err((ResponseError::CoordinatorNotAvailable, "transactions are not served")),
+        // Errors that clients do not retry: there will be none in a minute either.
+        1 => Err((ResponseError::UnsupportedVersion, NO_TRANSACTIONS)),
         2 if context.api_version >= SHARES_SINCE => {
-            Err((ResponseError::CoordinatorNotAvailable, "share groups are not served"))
+            Err((ResponseError::UnsupportedVersion, "share groups are not served"))
         }
-        _ => Err((ResponseError::InvalidRequest, "no such kind of coordinator")),
+        2 => Err((ResponseError::InvalidRequest, "")),
+        _ => Err((ResponseError::InvalidRequest, MALFORMED)),
     };
     let answer = Coordinator::default().with_key(key);
     match found {

@@ -1,6 +1,9 @@
 //! ListOffsets: offsets by time and by place, in any tier.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use kafka_protocol::{
@@ -14,10 +17,10 @@ use kafka_protocol::{
 use tokio::time::timeout;
 use tracing::debug;
 use varve_log::local::ReadError;
-use varve_metadata::model::{LeaderEpoch, LogEndOffset, Offset, Timestamp};
+use varve_metadata::model::{LogEndOffset, Offset, Timestamp};
 
 use crate::{
-    partition::{OffsetAnswer, OffsetError, OffsetQuestion, Partition, RemoteError, StaleEpoch},
+    partition::{Isolation, OffsetAnswer, OffsetError, OffsetQuestion, Partition, RemoteError, StaleEpoch},
     server::{
         Broker, RequestContext,
         lookup::{self, FoundTopic, TopicRef},
@@ -31,21 +34,28 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
-    let twice = duplicates(&request.topics);
+    let topics = by_topic(request.topics);
+    let twice = duplicates(&topics);
     let asker = Asker {
         version: context.api_version,
         is_client: request.replica_id.0 == CONSUMER,
-        committed_only: request.isolation_level == 1,
+        isolation: match request.isolation_level {
+            0 => Some(Isolation::Uncommitted),
+            1 => Some(Isolation::Committed),
+            _ => None,
+        },
         limit: match request.timeout_ms {
             millis @ 1.. => Duration::from_millis(millis as u64),
             _ => broker.config.archive.list_offsets_timeout,
         },
     };
-    let topics = request.topics.into_iter().map(|topic| {
+    let topics = topics.into_iter().map(|topic| {
         let (asker, twice) = (&asker, &twice);
         async move {
             let found = lookup::topic(broker, TopicRef::Named(&topic.name.0));
-            let answers = topic.partitions.iter().map(|partition| {
+            let mut seen = HashSet::new();
+            let once = topic.partitions.iter().filter(|partition| seen.insert(partition.partition_index));
+            let answers = once.map(|partition| {
                 let is_twice = twice.contains(&(topic.name.0.to_string(), partition.partition_index));
                 answer(&found, partition, asker, is_twice)
             });
@@ -59,8 +69,23 @@ pub(crate) async fn handle(
 struct Asker {
     version: i16,
     is_client: bool,
-    committed_only: bool,
+    /// `None`: one that does not exist.
+    isolation: Option<Isolation>,
     limit: Duration,
+}
+
+/// Each topic once, with all of its partitions, in the order of their first mention.
+fn by_topic(topics: Vec<ListOffsetsTopic>) -> Vec<ListOffsetsTopic> {
+    let mut places = HashMap::new();
+    let mut merged: Vec<ListOffsetsTopic> = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let place = *places.entry(topic.name.clone()).or_insert(merged.len());
+        match merged.get_mut(place) {
+            Some(known) => known.partitions.extend(topic.partitions),
+            None => merged.push(topic),
+        }
+    }
+    merged
 }
 
 /// Partitions named more than once.
@@ -103,17 +128,18 @@ async fn find(
     asked: &ListOffsetsPartition,
     asker: &Asker,
 ) -> Result<Option<OffsetAnswer>, ResponseError> {
+    let isolation = asker.isolation.ok_or(ResponseError::UnknownServerError)?;
     let question =
         OffsetQuestion::from_wire(asked.timestamp, asker.version).ok_or(ResponseError::UnsupportedVersion)?;
     let partition = found.partition(asked.partition_index)?;
     if partition.log_dir().is_failed() {
         return Err(ResponseError::KafkaStorageError);
     }
-    partition.check_epoch(LeaderEpoch::from_wire(asked.current_leader_epoch)).map_err(|stale| match stale {
+    partition.check_wire_epoch(asked.current_leader_epoch).map_err(|stale| match stale {
         StaleEpoch::Fenced(_) => ResponseError::FencedLeaderEpoch,
         StaleEpoch::Unknown(_) => ResponseError::UnknownLeaderEpoch,
     })?;
-    let answer = partition.find_offset(question, readable_end(&partition, asker));
+    let answer = partition.find_offset(question, readable_end(&partition, asker, isolation));
     let answer = timeout(asker.limit, answer).await.map_err(|_| ResponseError::RequestTimedOut)?;
     answer.map_err(|error| {
         debug!(topic = %partition.topic(), partition = %partition.id().index, %error, "offset not found");
@@ -121,11 +147,11 @@ async fn find(
     })
 }
 
-fn readable_end(partition: &Partition, asker: &Asker) -> Offset {
+fn readable_end(partition: &Partition, asker: &Asker, isolation: Isolation) -> Offset {
     let LogEndOffset(end) = partition.log().end();
-    match (asker.is_client, asker.committed_only) {
-        (true, true) => partition.last_stable_offset().0,
-        (true, false) => partition.high_watermark().0,
+    match (asker.is_client, isolation) {
+        (true, Isolation::Committed) => partition.last_stable_offset().0,
+        (true, Isolation::Uncommitted) => partition.high_watermark().0,
         (false, _) => end,
     }
 }

@@ -31,8 +31,9 @@ enum Wanted {
 }
 
 pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: MetadataRequest) -> MetadataResponse {
-    let Ok(asked) = parse(context, &request) else {
-        return refused(&request);
+    let asked = match parse(context, &request) {
+        Ok(asked) => asked,
+        Err(error) => return refused(&request, error),
     };
     if let Asked::Topics(wanted) = &asked
         && request.allow_auto_topic_creation
@@ -48,17 +49,16 @@ pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: M
     answer(&broker.metadata.image(), context, &request, &asked)
 }
 
-/// A name that version 12 and later may leave out is missing, or there is an id before version 12.
-struct Malformed;
-
-fn parse(context: &RequestContext, request: &MetadataRequest) -> Result<Asked, Malformed> {
+/// INVALID_REQUEST if a name is missing that only version 12 and later may leave out, or there is an id before version 12;
+/// UNKNOWN_SERVER_ERROR, as Kafka has it, if a topic has neither name nor id.
+fn parse(context: &RequestContext, request: &MetadataRequest) -> Result<Asked, ResponseError> {
     let topics = match &request.topics {
         None => return Ok(Asked::All),
         Some(topics) if topics.is_empty() && context.api_version == 0 => return Ok(Asked::All),
         Some(topics) => topics,
     };
     if context.api_version < 12 && topics.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()) {
-        return Err(Malformed);
+        return Err(ResponseError::InvalidRequest);
     }
     // One id makes it a request by ids, as in Kafka: the names beside it are not looked at.
     let mut seen = HashSet::new();
@@ -66,19 +66,22 @@ fn parse(context: &RequestContext, request: &MetadataRequest) -> Result<Asked, M
         let ids = topics.iter().map(|topic| topic.topic_id).filter(|id| !id.is_nil() && seen.insert(*id));
         return Ok(Asked::Topics(ids.map(Wanted::Id).collect()));
     }
+    if topics.iter().any(|topic| topic.name.is_none()) {
+        return Err(ResponseError::UnknownServerError);
+    }
     let mut seen = HashSet::new();
     let names = topics.iter().filter_map(|topic| topic.name.as_ref()).filter(|name| seen.insert(*name));
     Ok(Asked::Topics(names.map(|name| Wanted::Name(name.to_string())).collect()))
 }
 
-fn refused(request: &MetadataRequest) -> MetadataResponse {
+fn refused(request: &MetadataRequest, error: ResponseError) -> MetadataResponse {
     let topics = request.topics.iter().flatten().map(|topic| {
         MetadataResponseTopic::default()
-            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_error_code(error.code())
             .with_name(Some(topic.name.clone().unwrap_or_default()))
             .with_topic_id(topic.topic_id)
     });
-    MetadataResponse::default().with_topics(topics.collect()).with_error_code(ResponseError::InvalidRequest.code())
+    MetadataResponse::default().with_topics(topics.collect()).with_error_code(error.code())
 }
 
 fn answer(

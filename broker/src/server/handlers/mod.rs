@@ -10,6 +10,7 @@ mod alter_settings;
 pub(super) mod api_versions;
 mod cluster_view;
 mod config_view;
+mod config_words;
 #[cfg(test)]
 mod configs_test;
 pub(super) mod create_partitions;

@@ -37,7 +37,8 @@ pub(crate) async fn handle(
                 .flat_map(|(topic, parts)| parts.into_iter().map(move |(part, o)| ((topic.clone(), part), o)))
                 .collect(),
         };
-    let topics = request.topics.into_iter().map(|topic| {
+    let asked = request.topics.into_iter().filter(|topic| !topic.partitions.is_empty());
+    let topics = asked.map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
             let outcome = match existing(&image, &topic.name, index) {

@@ -45,7 +45,7 @@ fn end_of_epoch(found: &FoundTopic<'_>, asked: &OffsetForLeaderPartition) -> Res
     if partition.log_dir().is_failed() {
         return Err(ResponseError::KafkaStorageError);
     }
-    partition.check_epoch(LeaderEpoch::from_wire(asked.current_leader_epoch)).map_err(|stale| match stale {
+    partition.check_wire_epoch(asked.current_leader_epoch).map_err(|stale| match stale {
         StaleEpoch::Fenced(_) => ResponseError::FencedLeaderEpoch,
         StaleEpoch::Unknown(_) => ResponseError::UnknownLeaderEpoch,
     })?;

@@ -79,7 +79,13 @@ async fn append_all(
     pressure: Pressure,
 ) -> Produced {
     let is_full = pressure == Pressure::Refuse;
-    let terms = Terms { acks: request.acks, version: context.api_version, now: wall_clock(), is_full };
+    let terms = Terms {
+        acks: request.acks,
+        version: context.api_version,
+        is_transactional: request.transactional_id.is_some(),
+        now: wall_clock(),
+        is_full,
+    };
     let mut response = ProduceResponse::default();
     let mut pending = Vec::new();
     for topic in request.topic_data {
@@ -114,6 +120,8 @@ async fn append_all(
 struct Terms {
     acks: i16,
     version: i16,
+    /// The producer says that it has a transactional id.
+    is_transactional: bool,
     now: Timestamp,
     /// Archived partitions take nothing.
     is_full: bool,
@@ -146,7 +154,7 @@ fn append_topic(
         let outcome = if is_closed {
             Err(ResponseError::InvalidTopicException.into())
         } else {
-            append_partition(&found, data, terms)
+            append_partition(&found, data, &terms)
         };
         let answer = PartitionProduceResponse::default().with_index(index).with_base_offset(-1);
         answers.push(match outcome {
@@ -179,7 +187,7 @@ fn topic_ref(version: i16, name: &StrBytes, id: uuid::Uuid) -> TopicRef<'_> {
 fn append_partition(
     found: &FoundTopic<'_>,
     data: PartitionProduceData,
-    terms: Terms,
+    terms: &Terms,
 ) -> Result<(Appended, Option<Waiting>), Refusal> {
     let partition = found.partition(data.index)?;
     if !(-1..=1).contains(&terms.acks) {
@@ -190,11 +198,10 @@ fn append_partition(
         return Err(Refusal { message, ..ResponseError::KafkaStorageError.into() });
     }
     let records: Bytes = data.records.unwrap_or_default();
-    let batch = check_one_batch(&records, terms.version)?;
-    let appended = partition.append(batch, AppendOrigin::Client, terms.now).map_err(|error| {
-        let LogStartOffset(log_start) = partition.log_start();
-        Refusal::of_append(&error, log_start)
-    })?;
+    let batch = check_one_batch(&records, terms.version, terms.is_transactional)?;
+    let appended = partition
+        .append(batch, AppendOrigin::Client, terms.now)
+        .map_err(|error| Refusal::of_append(&error, &partition))?;
     let must_wait = partition.must_wait(appended.end);
     Ok((appended, must_wait.then(|| Waiting { partition, end: appended.end })))
 }

@@ -7,9 +7,12 @@ use varve_log::{
     format::{Attributes, BatchError, HEADER_BYTES},
     local::{AppendError, ProducerError, RecordFault, RecordProblem},
 };
-use varve_metadata::{config::Codec, model::Offset};
+use varve_metadata::{
+    config::Codec,
+    model::{LogStartOffset, Offset},
+};
 
-use crate::partition::PartitionAppendError;
+use crate::partition::{Partition, PartitionAppendError};
 
 /// What the producer is told.
 #[derive(Debug)]
@@ -50,45 +53,56 @@ const SMALLEST_BYTES: usize = UNCOUNTED_BYTES + 14;
 ///
 /// # Errors
 /// INVALID_RECORD, CORRUPT_MESSAGE or UNSUPPORTED_COMPRESSION_TYPE.
-pub(super) fn check_one_batch(records: &[u8], version: i16) -> Result<&[u8], ResponseError> {
+pub(super) fn check_one_batch(records: &[u8], version: i16, is_transactional: bool) -> Result<&[u8], Refusal> {
     let (batch, rest) = first_batch(records)?.ok_or(ResponseError::InvalidRecord)?;
     if batch[MAGIC] != 2 {
-        return Err(ResponseError::InvalidRecord);
+        return Err(ResponseError::InvalidRecord.into());
     }
     if batch.len() < HEADER_BYTES {
-        return Err(ResponseError::CorruptMessage);
+        return Err(ResponseError::CorruptMessage.into());
     }
     let attributes = Attributes::from_wire(i16::from_be_bytes([batch[ATTRIBUTES.start], batch[ATTRIBUTES.start + 1]]));
     let attributes = attributes.ok_or(ResponseError::UnsupportedCompressionType)?;
     if version < ZSTD_SINCE && attributes.compression() == Codec::Zstd {
-        return Err(ResponseError::UnsupportedCompressionType);
+        return Err(ResponseError::UnsupportedCompressionType.into());
     }
     if attributes.is_transactional() {
         // Transactions have no coordinator here, so that no partition can be part of one; a transaction that nobody
         // can end would hold read_committed up for ever.
-        return Err(ResponseError::InvalidTxnState);
+        let error = if is_transactional {
+            ResponseError::InvalidTxnState
+        } else {
+            // Nobody may write in the name of no transactional id.
+            ResponseError::TransactionalIdAuthorizationFailed
+        };
+        return Err(error.into());
     }
     if first_batch(rest)?.is_some() {
-        return Err(ResponseError::InvalidRecord);
+        return Err(ResponseError::InvalidRecord.into());
     }
     Ok(batch)
 }
 
 /// Splits after the first whole batch of any known format; `None` if there is none.
 #[expect(clippy::type_complexity, reason = "two slices of the argument")]
-fn first_batch(records: &[u8]) -> Result<Option<(&[u8], &[u8])>, ResponseError> {
+fn first_batch(records: &[u8]) -> Result<Option<(&[u8], &[u8])>, Refusal> {
     let Some(&[a, b, c, d]) = records.get(LENGTH) else { return Ok(None) };
     let Some(&magic) = records.get(MAGIC) else { return Ok(None) };
-    let length = usize::try_from(i32::from_be_bytes([a, b, c, d])).map_err(|_| ResponseError::CorruptMessage)?;
-    if length + UNCOUNTED_BYTES < SMALLEST_BYTES || magic > 2 {
-        return Err(ResponseError::CorruptMessage);
+    let corrupt = |message| Refusal { message: Some(message), ..ResponseError::CorruptMessage.into() };
+    let stated = i32::from_be_bytes([a, b, c, d]);
+    let length = usize::try_from(stated).ok().filter(|length| *length >= SMALLEST_BYTES - UNCOUNTED_BYTES);
+    let too_small = || corrupt(format!("Record size {stated} is less than the minimum record overhead (14)"));
+    let length = length.ok_or_else(too_small)?;
+    if magic > 2 {
+        return Err(corrupt(format!("Invalid magic found in record: {}", magic as i8)));
     }
     Ok(records.split_at_checked(length + UNCOUNTED_BYTES))
 }
 
 impl Refusal {
     /// The only place where an append's error becomes Kafka's.
-    pub(super) fn of_append(error: &PartitionAppendError, log_start: Offset) -> Refusal {
+    pub(super) fn of_append(error: &PartitionAppendError, partition: &Partition) -> Refusal {
+        let LogStartOffset(log_start) = partition.log_start();
         let plain = |error: ResponseError| Refusal::from(error);
         let told = |error: ResponseError| Refusal { log_start: Some(log_start), ..Refusal::from(error) };
         let refused = match error {
@@ -105,7 +119,7 @@ impl Refusal {
             AppendError::InvalidBatch { .. } | AppendError::OutOfOrderOffsets { .. } => {
                 told(ResponseError::InvalidRecord)
             }
-            AppendError::InvalidRecords { problems } => of_records(problems, log_start),
+            AppendError::InvalidRecords { problems } => of_records(problems, log_start, partition),
             AppendError::Producer(error) => told(match error {
                 ProducerError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
                 ProducerError::InvalidEpoch { .. } => ResponseError::InvalidProducerEpoch,
@@ -117,24 +131,44 @@ impl Refusal {
     }
 }
 
-fn of_records(problems: &[RecordProblem], log_start: Offset) -> Refusal {
+fn of_records(problems: &[RecordProblem], log_start: Offset, partition: &Partition) -> Refusal {
     let is_time = |problem: &RecordProblem| match problem.fault {
         RecordFault::TimestampOutOfRange { .. } | RecordFault::TimestampType => true,
         RecordFault::MissingKey => false,
     };
-    let records: Vec<_> = problems.iter().map(|problem| (problem.index as i32, problem.fault.to_string())).collect();
+    let records: Vec<_> =
+        problems.iter().map(|problem| (problem.index as i32, fault_text(problem, partition))).collect();
     let (error, message) = if problems.iter().any(is_time) {
         let message = "One or more records have been rejected due to invalid timestamp";
         (ResponseError::InvalidTimestamp, message.to_owned())
     } else {
-        let shown: Vec<_> = records.iter().take(3).map(|(index, why)| format!("record {index}: {why}")).collect();
+        let shown: Vec<_> = records
+            .iter()
+            .take(3)
+            .map(|(index, why)| format!("RecordError(batchIndex={index}, message='{why}')"))
+            .collect();
         let message = format!(
             "One or more records have been rejected due to {} record errors in total, and only showing the first three \
-             errors at most: {}",
+             errors at most: [{}]",
             records.len(),
-            shown.join("; ")
+            shown.join(", ")
         );
         (ResponseError::InvalidRecord, message)
     };
     Refusal { error, log_start: Some(log_start), records, message: Some(message) }
+}
+
+/// What is wrong with one record, in Kafka's words.
+fn fault_text(problem: &RecordProblem, partition: &Partition) -> String {
+    match problem.fault {
+        fault @ RecordFault::MissingKey => {
+            format!("{fault} in topic partition {}-{}", partition.topic(), partition.id().index)
+        }
+        RecordFault::TimestampOutOfRange { timestamp_ms, earliest_ms, latest_ms } => format!(
+            "Timestamp {timestamp_ms} of message with offset {} is out of range. The timestamp should be within \
+             [{earliest_ms}, {latest_ms}]",
+            problem.index
+        ),
+        fault @ RecordFault::TimestampType => fault.to_string(),
+    }
 }

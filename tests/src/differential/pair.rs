@@ -1,0 +1,480 @@
+//! One Kafka, one Varve, and what they answer.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bytes::{Buf, Bytes, BytesMut};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{ApiKey, MetadataRequest, MetadataResponse, RequestHeader, metadata_request::MetadataRequestTopic},
+    protocol::{Decodable, Encodable, Request, StrBytes},
+};
+use serde_json::Value;
+
+use super::tree;
+use crate::node::eventually;
+
+/// Longest wait for an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A decoded answer, without what two brokers cannot have in common.
+    Tree(Value),
+    /// The connection was closed instead.
+    Closed,
+    /// Nothing came.
+    Silence,
+}
+
+/// A request whose answers differ.
+#[derive(Debug)]
+pub struct Difference {
+    /// What the script calls the request.
+    pub name: String,
+    /// Its version, where it has one.
+    pub version: Option<i16>,
+    /// Where the answers differ.
+    pub lines: Vec<String>,
+}
+
+/// One of the two brokers.
+pub struct Side {
+    address: SocketAddr,
+    /// Connections by number.
+    lanes: BTreeMap<u8, TcpStream>,
+    /// Values that only this broker has, and what to call them: member ids, topic ids.
+    own: BTreeMap<String, String>,
+    /// Whether all topic ids count as equal.
+    any_ids: bool,
+    /// What `own` calls by that name.
+    named: BTreeMap<String, String>,
+}
+
+/// The two brokers, asked the same.
+pub struct Pair {
+    /// Apache Kafka.
+    pub kafka: Side,
+    /// Varve.
+    pub varve: Side,
+    /// What was found so far.
+    pub differences: Vec<Difference>,
+    /// Requests sent to each.
+    pub asked: usize,
+    learning: bool,
+}
+
+impl Side {
+    fn new(address: SocketAddr) -> Side {
+        Side { address, lanes: BTreeMap::new(), any_ids: false, own: BTreeMap::new(), named: BTreeMap::new() }
+    }
+
+    /// From now on `value` counts as equal to what the other broker calls `name`.
+    pub fn call(&mut self, value: &str, name: &str) {
+        self.own.insert(value.to_owned(), format!("<{name}>"));
+        self.named.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Keeps `value` under `name`, without a say in what counts as equal.
+    pub fn remember(&mut self, name: &str, value: &str) {
+        self.named.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// What this broker has under `name`; empty if it has nothing.
+    pub fn value(&self, name: &str) -> &str {
+        self.named.get(name).map_or("", String::as_str)
+    }
+
+    fn learn(&mut self, answer: &Value) {
+        for topic in answer["topics"].as_array().into_iter().flatten() {
+            if let (Some(name), Some(id)) = (topic["name"].as_str(), topic["topic_id"].as_str())
+                && !id.starts_with("00000000-")
+            {
+                self.call(id, &format!("id of {name}"));
+            }
+        }
+    }
+
+    /// Waits until the broker's metadata has the topic with a leader for every partition.
+    ///
+    /// # Errors
+    /// It does not come, or the broker is gone.
+    pub fn wait_for_topic(&mut self, name: &str) -> Result<()> {
+        let topic = MetadataRequestTopic::default().with_name(Some(StrBytes::from_string(name.to_owned()).into()));
+        let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
+        let frame = frame(12, &request)?;
+        eventually(&format!("a leader for every partition of {name}"), || {
+            self.send(0, &frame)?;
+            let answer = self.receive(0)?.map_err(|missing| anyhow!("{missing:?}"))?;
+            let answer = decode::<MetadataResponse>(ApiKey::Metadata, 12, answer)?;
+            self.learn(&answer);
+            let topic = &answer["topics"][0];
+            let partitions = topic["partitions"].as_array().map_or(&[][..], Vec::as_slice);
+            let led = topic["error_code"] == 0 && partitions.iter().all(|partition| partition["error_code"] == 0);
+            Ok(led.then_some(()))
+        })
+    }
+
+    fn lane(&mut self, lane: u8) -> Result<&mut TcpStream> {
+        if !self.lanes.contains_key(&lane) {
+            let stream = TcpStream::connect(self.address)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+            self.lanes.insert(lane, stream);
+        }
+        self.lanes.get_mut(&lane).context("just opened")
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// There is no connection to be had. One that is closed meanwhile is seen when the answer is awaited.
+    pub fn send(&mut self, lane: u8, frame: &[u8]) -> Result<()> {
+        let stream = self.lane(lane)?;
+        // The other end may refuse before it has all.
+        let _ = stream.write_all(frame);
+        Ok(())
+    }
+
+    /// The next frame, without its length; why there is none otherwise.
+    ///
+    /// # Errors
+    /// There is no connection to be had.
+    pub fn receive(&mut self, lane: u8) -> Result<Result<Bytes, Answer>> {
+        let stream = self.lane(lane)?;
+        let mut length = [0; 4];
+        let read = stream.read_exact(&mut length).and_then(|()| {
+            let length = usize::try_from(i32::from_be_bytes(length)).map_err(|_| ErrorKind::InvalidData)?;
+            let mut frame = vec![0; length];
+            stream.read_exact(&mut frame)?;
+            Ok(frame)
+        });
+        let missing = match read {
+            Ok(frame) => return Ok(Ok(frame.into())),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Answer::Silence,
+            Err(_) => Answer::Closed,
+        };
+        self.lanes.remove(&lane);
+        Ok(Err(missing))
+    }
+
+    fn normalise(&self, value: Value) -> Value {
+        match value {
+            Value::Array(items) => items.into_iter().map(|item| self.normalise(item)).collect(),
+            Value::Object(fields) => {
+                fields.into_iter().map(|(name, value)| (name.clone(), self.field(&name, value))).collect()
+            }
+            Value::String(text) => Value::String(self.renamed(text)),
+            other => other,
+        }
+    }
+
+    fn renamed(&self, mut text: String) -> String {
+        for (value, name) in &self.own {
+            if text.contains(value) {
+                text = text.replace(value, name);
+            }
+        }
+        if let Some(at) = text.find("The timestamp should be within [") {
+            text.truncate(at);
+        }
+        let port = format!(":{}", self.address.port());
+        text.replace(&port, ":<port>")
+    }
+
+    fn field(&self, name: &str, value: Value) -> Value {
+        let number = value.as_i64();
+        match name {
+            "port" if number == Some(self.address.port().into()) => "<port>".into(),
+            "cluster_id" if !value.is_null() => "<cluster>".into(),
+            "topic_id" if self.any_ids && value.as_str().is_some_and(|id| !id.starts_with("00000000-")) => {
+                "<id>".into()
+            }
+            "producer_id" if number.is_some_and(|id| id >= 0) => "<producer>".into(),
+            "log_append_time_ms" if number.is_some_and(|time| time > 1_000_000) => "<now>".into(),
+            "session_id" if number.is_some_and(|id| id > 0) => "<session>".into(),
+            "records" => value.as_str().map(|printed| batches(&tree::bytes(printed))).map_or(value, Value::from),
+            "error_code" => match number {
+                Some(0) => "NONE".into(),
+                Some(code) => match ResponseError::try_from_code(code as i16) {
+                    Some(ResponseError::Unknown(_)) | None => value,
+                    Some(known) => format!("{known:?} ({code})").into(),
+                },
+                None => value,
+            },
+            _ => self.normalise(value),
+        }
+    }
+}
+
+/// Each whole batch in hexadecimal digits. Kafka cuts the last one where the size limit is, which readers pass over.
+fn batches(mut records: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some(length) = records.get(8..12) {
+        let length = length.iter().fold(0, |all, byte| all << 8 | usize::from(*byte));
+        let Some((batch, rest)) = records.split_at_checked(12 + length) else { break };
+        found.push(batch.iter().map(|byte| format!("{byte:02x}")).collect());
+        records = rest;
+    }
+    found
+}
+
+/// The version under which `kafka-protocol` reads and writes a request that it knows in an older version of the same
+/// layout only.
+fn codec_version(key: ApiKey, version: i16) -> i16 {
+    match key {
+        ApiKey::ListOffsets => version.min(10),
+        _ => version,
+    }
+}
+
+/// A request's frame, length first.
+///
+/// # Errors
+/// A field is set that this version does not have.
+pub fn frame<Q: Request>(version: i16, request: &Q) -> Result<Vec<u8>> {
+    let key = ApiKey::try_from(Q::KEY).ok().context("a known request")?;
+    let mut body = BytesMut::new();
+    request.encode(&mut body, codec_version(key, version))?;
+    raw_frame(Q::KEY, version, &body)
+}
+
+/// The same around a body that is bytes already.
+///
+/// # Errors
+/// None that a script can cause.
+pub fn raw_frame(key: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
+    let known = ApiKey::try_from(key).ok();
+    let header_version = known.map_or(2, |key| key.request_header_version(version));
+    let header = RequestHeader::default()
+        .with_request_api_key(key)
+        .with_request_api_version(version)
+        .with_correlation_id(7)
+        .with_client_id(Some(StrBytes::from_static_str("conformance")));
+    let mut frame = BytesMut::zeroed(4);
+    header.encode(&mut frame, header_version)?;
+    frame.extend_from_slice(body);
+    let length = i32::try_from(frame.len() - 4)?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(frame.to_vec())
+}
+
+fn decode<R: Decodable + Debug>(key: ApiKey, version: i16, mut frame: Bytes) -> Result<Value> {
+    ensure!(frame.remaining() >= 4, "no header");
+    ensure!(frame.get_i32() == 7, "another correlation id");
+    if key.response_header_version(version) >= 1 {
+        ensure!(frame.try_get_u8()? == 0, "tagged fields in a header");
+    }
+    let answer = R::decode(&mut frame, codec_version(key, version))?;
+    ensure!(frame.is_empty(), "{} bytes after the answer {answer:?}", frame.len());
+    tree::parse(&format!("{answer:?}"))
+}
+
+impl Pair {
+    /// Two brokers that are up.
+    pub fn new(kafka: SocketAddr, varve: SocketAddr) -> Pair {
+        Pair { kafka: Side::new(kafka), varve: Side::new(varve), differences: Vec::new(), asked: 0, learning: false }
+    }
+
+    /// Both brokers.
+    pub fn sides(&mut self) -> [&mut Side; 2] {
+        [&mut self.kafka, &mut self.varve]
+    }
+
+    /// Sends the request to both in each of `versions`, and compares. Versions that cannot carry it are left out.
+    /// Returns the answers to the last one.
+    ///
+    /// # Errors
+    /// A broker is gone, or its answer cannot be decoded.
+    pub fn ask<Q: Request>(
+        &mut self,
+        name: &str,
+        versions: &[i16],
+        build: impl Fn(i16, &Side) -> Q,
+    ) -> Result<[Value; 2]>
+    where
+        Q::Response: Debug,
+    {
+        let mut last = [Value::Null, Value::Null];
+        for &version in versions {
+            if self.send(0, version, &build)? {
+                last = self.finish::<Q>(name, 0, version)?;
+            }
+        }
+        Ok(last)
+    }
+
+    /// As [`Pair::ask`] in one version, and learns the ids of the topics in the answers first.
+    ///
+    /// # Errors
+    /// As [`Pair::ask`].
+    pub fn ask_learning<Q: Request>(
+        &mut self,
+        name: &str,
+        version: i16,
+        build: impl Fn(i16, &Side) -> Q,
+    ) -> Result<[Value; 2]>
+    where
+        Q::Response: Debug,
+    {
+        self.send(0, version, build)?;
+        self.learning = true;
+        let answers = self.finish::<Q>(name, 0, version);
+        self.learning = false;
+        answers
+    }
+
+    /// Asks each broker again and again until its answer has no error code, without comparing.
+    ///
+    /// # Errors
+    /// One goes on answering with errors, or is gone.
+    pub fn until_no_error<Q: Request>(&mut self, version: i16, build: impl Fn(i16, &Side) -> Q) -> Result<()>
+    where
+        Q::Response: Debug,
+    {
+        self.until(version, build, |is_failed| !is_failed)
+    }
+
+    /// The same until the answer has an error code.
+    ///
+    /// # Errors
+    /// One goes on answering without, or is gone.
+    pub fn until_error<Q: Request>(&mut self, version: i16, build: impl Fn(i16, &Side) -> Q) -> Result<()>
+    where
+        Q::Response: Debug,
+    {
+        self.until(version, build, |is_failed| is_failed)
+    }
+
+    fn until<Q: Request>(
+        &mut self,
+        version: i16,
+        build: impl Fn(i16, &Side) -> Q,
+        enough: impl Fn(bool) -> bool,
+    ) -> Result<()>
+    where
+        Q::Response: Debug,
+    {
+        let key = ApiKey::try_from(Q::KEY).ok().context("a known request")?;
+        for side in [&mut self.kafka, &mut self.varve] {
+            let frame = frame(version, &build(version, side))?;
+            eventually(&format!("another answer to {key:?}"), || {
+                side.send(0, &frame)?;
+                let answer = side.receive(0)?.map_err(|missing| anyhow!("{missing:?}"))?;
+                let answer = decode::<Q::Response>(key, version, answer)?;
+                let (whole, first) = (&answer["error_code"], &answer["coordinators"][0]["error_code"]);
+                Ok(enough([whole, first].iter().any(|code| !code.is_null() && **code != 0)).then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sends without waiting, on the connection `lane`; whether this version can carry the request.
+    ///
+    /// # Errors
+    /// A broker is gone.
+    pub fn send<Q: Request>(&mut self, lane: u8, version: i16, build: impl Fn(i16, &Side) -> Q) -> Result<bool> {
+        for side in [&mut self.kafka, &mut self.varve] {
+            let Ok(frame) = frame(version, &build(version, side)) else { return Ok(false) };
+            side.send(lane, &frame)?;
+        }
+        Ok(true)
+    }
+
+    /// Awaits the answers on that connection, and compares them. Returns them as they came.
+    ///
+    /// # Errors
+    /// A broker is gone, or its answer cannot be decoded.
+    pub fn finish<Q: Request>(&mut self, name: &str, lane: u8, version: i16) -> Result<[Value; 2]>
+    where
+        Q::Response: Debug,
+    {
+        let key = ApiKey::try_from(Q::KEY).ok().context("a known request")?;
+        let mut raw = Vec::new();
+        let mut answers = Vec::new();
+        for side in [&mut self.kafka, &mut self.varve] {
+            let received = side.receive(lane)?;
+            let answer = match received {
+                Err(missing) => (Value::Null, missing),
+                Ok(frame) => {
+                    let refused = key == ApiKey::ApiVersions && frame.get(4..6) == Some(&[0, 35]);
+                    let value = decode::<Q::Response>(key, if refused { 0 } else { version }, frame.clone())
+                        .with_context(|| format!("{name} v{version} from {}: {frame:x?}", side.address))?;
+                    if self.learning {
+                        side.learn(&value);
+                    }
+                    (value.clone(), Answer::Tree(side.normalise(value)))
+                }
+            };
+            raw.push(answer.0);
+            answers.push(answer.1);
+        }
+        let [kafka, varve] = [answers.remove(0), answers.remove(0)];
+        self.compare(name, Some(version), kafka, varve);
+        Ok([raw.remove(0), raw.remove(0)])
+    }
+
+    /// Whether all topic ids are to count as equal: those of topics that are new.
+    pub fn accept_any_ids(&mut self, any: bool) {
+        self.sides().into_iter().for_each(|side| side.any_ids = any);
+    }
+
+    /// Closes every connection to both.
+    pub fn hang_up(&mut self) {
+        self.sides().into_iter().for_each(|side| side.lanes.clear());
+    }
+
+    /// Sends bytes to both and compares the bytes that come back; ids that are known by name count as equal.
+    ///
+    /// # Errors
+    /// A broker is gone.
+    pub fn ask_bytes(&mut self, name: &str, build: impl Fn(&Side) -> Result<Vec<u8>>) -> Result<()> {
+        let mut answers = Vec::new();
+        for side in [&mut self.kafka, &mut self.varve] {
+            let frame = build(side)?;
+            side.send(0, &frame)?;
+            answers.push(match side.receive(0)? {
+                Err(missing) => missing,
+                Ok(frame) => {
+                    let mut hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+                    for (value, name) in &side.own {
+                        hex = hex.replace(&value.replace('-', ""), name);
+                    }
+                    Answer::Tree(hex.into())
+                }
+            });
+        }
+        let [kafka, varve] = [answers.remove(0), answers.remove(0)];
+        self.compare(name, None, kafka, varve);
+        Ok(())
+    }
+
+    /// Notes where two answers differ.
+    pub fn compare(&mut self, name: &str, version: Option<i16>, kafka: Answer, varve: Answer) {
+        self.asked += 1;
+        if std::env::var_os("VARVE_CONFORMANCE_TRACE").is_some() {
+            eprintln!("{name} {version:?}\n  {kafka:?}");
+        }
+        let mut lines = Vec::new();
+        match (&kafka, &varve) {
+            (Answer::Tree(left), Answer::Tree(right)) => {
+                tree::differences("", &tree::sorted(left), &tree::sorted(right), &mut lines);
+                if lines.is_empty() && left != right {
+                    lines.push(format!("in another order: Kafka {left}, Varve {right}"));
+                }
+            }
+            (left, right) if left != right => lines.push(format!("Kafka {left:?}\n    Varve {right:?}")),
+            _ => {}
+        }
+        if !lines.is_empty() {
+            self.differences.push(Difference { name: name.to_owned(), version, lines });
+        }
+    }
+}
