@@ -50,9 +50,8 @@ fn read(version: i16, side: &Side, parts: &[Part<'_>]) -> FetchRequest {
             (_, name) => data.with_topic(topic(name)),
         }
     });
-    let replica = if version >= 15 { BrokerId(-1) } else { BrokerId(-1) };
     FetchRequest::default()
-        .with_replica_id(replica)
+        .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(0)
         .with_min_bytes(1)
         .with_max_bytes(1 << 20)

@@ -82,6 +82,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 const UNORDERED: &[&str] =
     &["create-", "delete-", "metadata-", "produce-", "describe-", "alter-", "incremental-", "list-", "fetch-"];
 
+type Script = fn(&mut Pair) -> Result<()>;
+
 #[test]
 fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let (kafkas, varves) = (tempfile::tempdir()?, tempfile::tempdir()?);
@@ -89,7 +91,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, fn(&mut Pair) -> Result<()>); 5] = [
+    let scripts: [(&str, Script); 5] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
