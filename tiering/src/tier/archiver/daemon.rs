@@ -228,11 +228,12 @@ impl Shared {
         let free = Arc::new(Semaphore::new(workers));
         let tasks = TaskTracker::new();
         loop {
+            // The work first: a place held while nothing is due is one that a look with its upload done may wait for.
+            let Some(partition) = self.next(&stop).await else { break };
             let permit = tokio::select! {
                 () = stop.cancelled() => break,
                 permit = Arc::clone(&free).acquire_owned() => permit.expect("never closed"),
             };
-            let Some(partition) = self.next(&stop).await else { break };
             let (shared, stop) = (Arc::clone(&self), stop.clone());
             // Given back also if the work panics: one broken partition must not take the others' worker.
             let slot = Slot::new(Arc::clone(&free), permit);

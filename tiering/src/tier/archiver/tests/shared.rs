@@ -21,9 +21,13 @@ impl Crowd {
 
     /// An archiver with few workers that cares for all.
     fn archiver(&self, sharing: Sharing) -> Archiver {
+        self.archiver_with(2, sharing)
+    }
+
+    fn archiver_with(&self, workers: usize, sharing: Sharing) -> Archiver {
         let clock = Arc::clone(&self.members[0].0);
         let options =
-            ArchiverOptions { workers: 2, sharing, clock: Arc::new(move || clock.now()), ..ArchiverOptions::default() };
+            ArchiverOptions { workers, sharing, clock: Arc::new(move || clock.now()), ..ArchiverOptions::default() };
         let archiver = Archiver::start(options, ArchiverMetrics::new());
         for (local, remote) in &self.members {
             archiver.add(local.clone(), remote.clone(), Duration::ZERO);
@@ -99,6 +103,15 @@ async fn one_alone_has_an_object_of_its_own_name() {
     until("it is archived", || crowd.all_reach(3)).await;
     let stored = crowd.stored().await;
     assert!(stored.len() == 1 && !stored[0].contains("/shared/"), "{stored:?}");
+    archiver.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_worker_publishes_what_it_shared() {
+    let crowd = Crowd::new(3);
+    let archiver = crowd.archiver_with(1, Sharing::default());
+    crowd.write(3);
+    until("all are archived", || crowd.all_reach(3)).await;
     archiver.stop().await;
 }
 
