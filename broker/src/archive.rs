@@ -1,5 +1,6 @@
 //! The archive of the partitions on this node: uploads, cold reads and rewriting, tied to their logs.
 
+mod ends;
 mod keeper;
 mod options;
 
@@ -36,6 +37,7 @@ use varve_tiering::tier::{
 };
 
 use self::{
+    ends::ArchiveEnds,
     keeper::Led,
     options::{archiver_options, cold_options, compactor_options},
 };
@@ -46,6 +48,8 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(10);
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 /// How long the opening of a partition whose local log is empty waits for its manifest.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks for archives that have grown: what a crash keeps from the checkpoint is no older than this.
+const SAVE_ENDS_EVERY: Duration = Duration::from_secs(5);
 /// Between two tries to reach a bucket that was away at the start.
 const CLAIM_EVERY: Duration = Duration::from_secs(2);
 
@@ -74,6 +78,8 @@ pub struct Archive {
     claim: Arc<Claim>,
     /// What one listing at the start said of all partitions, and when it began; `None` if the bucket did not answer.
     listed: Option<Listed>,
+    /// What this node itself remembers of where archives end.
+    ends: Arc<ArchiveEnds>,
     /// Partitions of topics that do not archive, as long as no listing says whether they once did.
     unlisted: Mutex<Option<Vec<Arc<Partition>>>>,
     /// The bucket failed a partition that was opening: the others do not wait for it.
@@ -137,7 +143,20 @@ impl Archive {
         let spread = RwLock::new(config.archive.task_interval);
         let unlisted = Mutex::new(listed.is_none().then(Vec::new));
         let (led, is_slow) = (RwLock::default(), AtomicBool::new(false));
-        Ok(Arc::new(Archive { remotes, reader, archiver, compactor, led, claim, listed, unlisted, is_slow, spread }))
+        let ends = Arc::new(ArchiveEnds::open(&config.data_dir));
+        Ok(Arc::new(Archive {
+            remotes,
+            reader,
+            archiver,
+            compactor,
+            led,
+            claim,
+            listed,
+            ends,
+            unlisted,
+            is_slow,
+            spread,
+        }))
     }
 
     /// Rewrites the archive of the partitions here until `stop`.
@@ -165,6 +184,13 @@ impl Archive {
         stop: &CancellationToken,
     ) {
         *self.spread.write() = Duration::ZERO;
+        let (archive, image, ended) = (self.clone(), metadata.clone(), stop.clone());
+        tasks.spawn(async move {
+            while tokio::time::timeout(SAVE_ENDS_EVERY, ended.cancelled()).await.is_err() {
+                let image = image.image();
+                archive.save_ends(move |id| image.topic_by_id(id.topic).is_none()).await;
+            }
+        });
         let (archive, metadata, stop) = (self.clone(), metadata.clone(), stop.clone());
         tasks.spawn(async move {
             tokio::select! {
@@ -255,11 +281,25 @@ impl Archive {
         }
     }
 
+    /// Writes down where the archives end that the bucket has told of.
+    async fn save_ends(&self, is_gone: impl Fn(PartitionId) -> bool + Send + 'static) {
+        let ids: Vec<PartitionId> = self.led.read().keys().copied().collect();
+        let remotes = ids.into_iter().filter_map(|id| self.remotes.known(id)).filter(|remote| remote.is_loaded());
+        let known: Vec<_> = remotes.map(|remote| (remote.partition(), remote.bounds().end)).collect();
+        let ends = self.ends.clone();
+        match tokio::task::spawn_blocking(move || ends.save(known, is_gone)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = told(&error), "where archives end is not on the disk"),
+            Err(panic) => error!(%panic, "writing down where archives end panicked"),
+        }
+    }
+
     /// Ends uploads, and writes the cache to its disk.
     pub async fn close(&self) {
         if let Some(archiver) = &self.archiver {
             archiver.stop().await;
         }
+        self.save_ends(|_| false).await;
         if let Err(error) = self.reader.close().await {
             warn!(%error, "the cache was not closed");
         }

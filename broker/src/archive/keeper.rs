@@ -21,7 +21,8 @@ use super::{Archive, OPENING_LIMIT, is_archived, recompression, told};
 use crate::partition::{Keeper, Partition, Unsettled};
 
 impl Keeper for Archive {
-    /// A log that is empty and not new may be one whose disk was lost: it goes on where the archive ends.
+    /// A log that is not new, and is empty or ends before its archive by this node's own word, lost its disk or its end: it
+    /// goes on where the archive ends, and waits until the archive says where.
     fn opening<'a>(
         &'a self,
         topic: &'a TopicImage,
@@ -31,17 +32,18 @@ impl Keeper for Archive {
     ) -> BoxFuture<'a, Result<(), Unsettled>> {
         Box::pin(async move {
             // Also of a topic that archives no longer: its offsets do not come back either.
-            let may_be_archived = is_archived(topic) || self.was_archived(id);
+            let (LogEndOffset(end), archived) = (log.end(), self.ends.of(id));
+            let may_be_archived = is_archived(topic) || self.was_archived(id) || archived > Offset::ZERO;
             if is_new || !may_be_archived {
                 return Ok(());
             }
-            if log.end().0 > Offset::ZERO {
+            if end > Offset::ZERO && end >= archived {
                 self.catch_up(topic, id, log).await;
                 return Ok(());
             }
             let remote = self.remote(id, &topic.name);
             let unsettled = |why: String| {
-                warn!(topic = %topic.name, partition = %id.index, why, "empty here; offline until the archive says where it ends");
+                warn!(topic = %topic.name, partition = %id.index, %end, %archived, why, "its records, or the last of them, are gone here; offline until the archive says where it ends");
                 Err(Unsettled)
             };
             if !self.claim.is_ours() {
@@ -52,7 +54,7 @@ impl Keeper for Archive {
                 Ok(Err(error)) => return unsettled(told(&error)),
                 Err(_) => return unsettled("the object store does not answer".to_owned()),
             };
-            if manifest.end() == Offset::ZERO || manifest.deleted_at().is_some() {
+            if manifest.end() <= end || manifest.deleted_at().is_some() {
                 return Ok(());
             }
             go_on_behind(&manifest, topic, id, log)

@@ -367,6 +367,50 @@ async fn without_its_disk_and_its_bucket_a_partition_waits_and_gives_no_offset_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shortened_log_without_its_bucket_waits_and_gives_no_offset_twice() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, EAGER).await;
+    fill_archive(&mut client, topic, 0..3).await;
+    node.stop().await;
+    copy(&home.path("log"), &home.path("backup"));
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    fill_archive(&mut client, topic, 3..9).await;
+    let archived = list_offset(&mut client, 9, -5).await.offset as usize + 1;
+    assert!(archived > 3);
+    node.stop().await;
+    std::fs::remove_dir_all(home.path("log")).unwrap();
+    std::fs::rename(home.path("backup"), home.path("log")).unwrap();
+    let (mark, aside) = (home.path("archive/cluster.json"), home.path("cluster.json"));
+    std::fs::rename(&mark, &aside).unwrap();
+    std::fs::create_dir(&mark).unwrap();
+    // It does not know more at the second start.
+    for _ in 0..2 {
+        let node = home.start(&[]).await;
+        let mut client = Client::to(node.address()).await;
+        let refused = produce(&mut client, 9, ("t", topic), 0, records(&["x"])).await;
+        assert_eq!(refused.error_code, ResponseError::KafkaStorageError.code());
+        node.stop().await;
+    }
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    std::fs::remove_dir(&mark).unwrap();
+    std::fs::rename(&aside, &mark).unwrap();
+    let mut base = -1;
+    eventually("the partition is back", async || {
+        let answer = produce(&mut client, 9, ("t", topic), 0, records(&[&large(archived)])).await;
+        base = answer.base_offset;
+        answer.error_code == 0
+    })
+    .await;
+    assert_eq!(base, archived as i64);
+    assert_eq!(read_all(&mut client, topic, 0).await, expected(0..archived + 1));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_bucket_of_another_cluster_is_refused_with_both_names() {
     let home = Home::new();
     home.start(&[]).await.stop().await;
