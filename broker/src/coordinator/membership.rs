@@ -124,7 +124,7 @@ impl Shard {
         if group.pending_join.contains(&member_id) {
             // Ids are only given out to dynamic members.
             return match request.instance_id {
-                Some(_) => step.answer(id, refused_join(&member_id, GroupError::Unexpected)),
+                Some(_) => step.answer(id, refused_join("", GroupError::Unexpected)),
                 None => self.add_member(id, request, member_id, step),
             };
         }

@@ -1,6 +1,8 @@
 //! The same requests to Apache Kafka and to Varve, and where the answers differ.
 
+mod frames;
 mod pair;
 mod tree;
 
-pub use pair::{Answer, Difference, Pair, Side, frame, raw_frame};
+pub use frames::{frame, raw_frame};
+pub use pair::{Answer, Difference, Pair, Side};

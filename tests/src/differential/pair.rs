@@ -8,16 +8,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
-use bytes::{Buf, Bytes, BytesMut};
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
-    messages::{ApiKey, MetadataRequest, MetadataResponse, RequestHeader, metadata_request::MetadataRequestTopic},
-    protocol::{Decodable, Encodable, Request, StrBytes},
+    messages::{ApiKey, MetadataRequest, MetadataResponse, metadata_request::MetadataRequestTopic},
+    protocol::{Request, StrBytes},
 };
 use serde_json::Value;
 
-use super::tree;
+use super::{
+    frames::{decode, frame},
+    tree,
+};
 use crate::node::eventually;
 
 /// Longest wait for an answer.
@@ -193,6 +196,8 @@ impl Side {
         let number = value.as_i64();
         match name {
             "port" if number == Some(self.address.port().into()) => "<port>".into(),
+            "log_dir" if !value.is_null() => "<directory>".into(),
+            "total_bytes" | "usable_bytes" if number.is_some_and(|bytes| bytes > 0) => "<bytes>".into(),
             "cluster_id" if !value.is_null() => "<cluster>".into(),
             "topic_id" if self.any_ids && value.as_str().is_some_and(|id| !id.starts_with("00000000-")) => {
                 "<id>".into()
@@ -226,55 +231,10 @@ fn batches(mut records: &[u8]) -> Vec<String> {
     found
 }
 
-/// The version under which `kafka-protocol` reads and writes a request that it knows in an older version of the same
-/// layout only.
-fn codec_version(key: ApiKey, version: i16) -> i16 {
-    match key {
-        ApiKey::ListOffsets => version.min(10),
-        _ => version,
-    }
-}
-
-/// A request's frame, length first.
-///
-/// # Errors
-/// A field is set that this version does not have.
-pub fn frame<Q: Request>(version: i16, request: &Q) -> Result<Vec<u8>> {
-    let key = ApiKey::try_from(Q::KEY).ok().context("a known request")?;
-    let mut body = BytesMut::new();
-    request.encode(&mut body, codec_version(key, version))?;
-    raw_frame(Q::KEY, version, &body)
-}
-
-/// The same around a body that is bytes already.
-///
-/// # Errors
-/// None that a script can cause.
-pub fn raw_frame(key: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
-    let known = ApiKey::try_from(key).ok();
-    let header_version = known.map_or(2, |key| key.request_header_version(version));
-    let header = RequestHeader::default()
-        .with_request_api_key(key)
-        .with_request_api_version(version)
-        .with_correlation_id(7)
-        .with_client_id(Some(StrBytes::from_static_str("conformance")));
-    let mut frame = BytesMut::zeroed(4);
-    header.encode(&mut frame, header_version)?;
-    frame.extend_from_slice(body);
-    let length = i32::try_from(frame.len() - 4)?;
-    frame[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(frame.to_vec())
-}
-
-fn decode<R: Decodable + Debug>(key: ApiKey, version: i16, mut frame: Bytes) -> Result<Value> {
-    ensure!(frame.remaining() >= 4, "no header");
-    ensure!(frame.get_i32() == 7, "another correlation id");
-    if key.response_header_version(version) >= 1 {
-        ensure!(frame.try_get_u8()? == 0, "tagged fields in a header");
-    }
-    let answer = R::decode(&mut frame, codec_version(key, version))?;
-    ensure!(frame.is_empty(), "{} bytes after the answer {answer:?}", frame.len());
-    tree::parse(&format!("{answer:?}"))
+/// Whether an answer, or the first coordinator in it, has an error code.
+fn is_failed(answer: &Value) -> bool {
+    let codes = [&answer["error_code"], &answer["coordinators"][0]["error_code"]];
+    codes.iter().any(|code| !code.is_null() && **code != 0)
 }
 
 impl Pair {
@@ -339,7 +299,7 @@ impl Pair {
     where
         Q::Response: Debug,
     {
-        self.until(version, build, |is_failed| !is_failed)
+        self.until(version, build, |answer| !is_failed(answer))
     }
 
     /// The same until the answer has an error code.
@@ -350,14 +310,18 @@ impl Pair {
     where
         Q::Response: Debug,
     {
-        self.until(version, build, |is_failed| is_failed)
+        self.until(version, build, is_failed)
     }
 
-    fn until<Q: Request>(
+    /// The same until an answer is as `enough` wants it.
+    ///
+    /// # Errors
+    /// One goes on answering otherwise, or is gone.
+    pub fn until<Q: Request>(
         &mut self,
         version: i16,
         build: impl Fn(i16, &Side) -> Q,
-        enough: impl Fn(bool) -> bool,
+        enough: impl Fn(&Value) -> bool,
     ) -> Result<()>
     where
         Q::Response: Debug,
@@ -369,8 +333,7 @@ impl Pair {
                 side.send(0, &frame)?;
                 let answer = side.receive(0)?.map_err(|missing| anyhow!("{missing:?}"))?;
                 let answer = decode::<Q::Response>(key, version, answer)?;
-                let (whole, first) = (&answer["error_code"], &answer["coordinators"][0]["error_code"]);
-                Ok(enough([whole, first].iter().any(|code| !code.is_null() && **code != 0)).then_some(()))
+                Ok(enough(&answer).then_some(()))
             })?;
         }
         Ok(())

@@ -38,6 +38,7 @@ pub(crate) fn script(pair: &mut Pair) -> Result<()> {
     make(pair, with("log", 3, &[]))?;
     make(pair, with("void", 1, &[]))?;
     make(pair, with("odd", 1, &[]))?;
+    make(pair, with("timed", 1, &[]))?;
     make(pair, with("keyed", 1, &[("cleanup.policy", "compact")]))?;
     make(pair, with("small", 1, &[("max.message.bytes", "100")]))?;
     make(pair, with("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]))?;
@@ -179,7 +180,8 @@ fn produce(pair: &mut Pair) -> Result<()> {
         ("last-delta-negative", "log", 0, Some(changed(&one, 23, &(-1i32).to_be_bytes()))),
         ("base-offset", "log", 0, Some(changed(&one, 0, &77i64.to_be_bytes()))),
         ("epoch", "log", 0, Some(changed(&one, 12, &9i32.to_be_bytes()))),
-        ("max-timestamp", "odd", 0, Some(changed(&one, 35, &(WHEN + 99).to_be_bytes()))),
+        ("max-timestamp", "timed", 0, Some(changed(&one, 35, &(WHEN + 99).to_be_bytes()))),
+        ("max-timestamp-less", "timed", 0, Some(changed(&two, 35, &(WHEN - 99).to_be_bytes()))),
         ("timestamp-none", "log", 0, Some(batch(&[(-1, None, "v")])?)),
         ("timestamp-far", "log", 0, Some(batch(&[(WHEN * 3, None, "v")])?)),
         ("timestamp-old", "timely", 0, Some(one.clone())),

@@ -66,6 +66,8 @@ fn plain(pair: &mut Pair) -> Result<()> {
     pair.ask("fetch", &all, |v, side| read(v, side, &[part("log", 0, 0)]))?;
     pair.ask("fetch-committed", &all, |v, side| read(v, side, &[part("log", 0, 0)]).with_isolation_level(1))?;
     pair.ask("fetch-isolation-9", &some, |v, side| read(v, side, &[part("log", 0, 0)]).with_isolation_level(9))?;
+    // Batches whose largest timestamp was wrong.
+    pair.ask("fetch-timed", &some, |v, side| read(v, side, &[part("timed", 0, 0)]))?;
     pair.ask("fetch-middle", &some, |v, side| read(v, side, &[part("log", 0, 20)]))?;
     pair.ask("fetch-several", &all, |v, side| {
         read(v, side, &[part("log", 0, 5), part("void", 0, 0), part("log", 1, 0)])

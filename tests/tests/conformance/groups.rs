@@ -27,6 +27,13 @@ pub(crate) fn script(pair: &mut Pair) -> Result<()> {
     lists(pair)
 }
 
+/// Waits until both brokers serve groups.
+pub(crate) fn await_coordinator(pair: &mut Pair) -> Result<()> {
+    pair.until_no_error(3, |_, _| FindCoordinatorRequest::default().with_key(text("g")))?;
+    // Kafka says where the coordinator is before it has loaded its groups.
+    pair.until_no_error(4, |_, _| ListGroupsRequest::default())
+}
+
 fn coordinators(pair: &mut Pair) -> Result<()> {
     let one = |key: &str, kind: i8| FindCoordinatorRequest::default().with_key(text(key)).with_key_type(kind);
     let several = |keys: &[&str], kind: i8| {
@@ -34,9 +41,7 @@ fn coordinators(pair: &mut Pair) -> Result<()> {
             .with_coordinator_keys(keys.iter().map(|key| text(key)).collect())
             .with_key_type(kind)
     };
-    pair.until_no_error(3, |_, _| one("g", 0))?;
-    // Kafka says where the coordinator is before it has loaded its groups.
-    pair.until_no_error(4, |_, _| ListGroupsRequest::default())?;
+    await_coordinator(pair)?;
     for key in ["g", ""] {
         pair.ask(&format!("find-coordinator-{key}"), &versions(0, 3), |_, _| one(key, 0))?;
     }
@@ -52,10 +57,12 @@ fn coordinators(pair: &mut Pair) -> Result<()> {
     Ok(())
 }
 
-fn join(name: &str, member: &str, protocols: &[&str]) -> JoinGroupRequest {
-    let protocols = protocols.iter().map(|name| {
-        JoinGroupRequestProtocol::default().with_name(text(name)).with_metadata(Bytes::from_static(b"\x00\x01meta"))
-    });
+pub(crate) fn join(name: &str, member: &str, protocols: &[&str]) -> JoinGroupRequest {
+    // Kafka reads what consumers subscribe to, and never answers if it cannot.
+    let kept = Bytes::from_static(b"\x00\x00\x00\x00\x00\x01\x00\x04kept\xff\xff\xff\xff");
+    let protocols = protocols
+        .iter()
+        .map(|name| JoinGroupRequestProtocol::default().with_name(text(name)).with_metadata(kept.clone()));
     JoinGroupRequest::default()
         .with_group_id(group(name))
         .with_session_timeout_ms(30_000)
@@ -66,22 +73,22 @@ fn join(name: &str, member: &str, protocols: &[&str]) -> JoinGroupRequest {
 }
 
 /// Before version 1 there is one timeout only.
-fn fit(version: i16, mut request: JoinGroupRequest) -> JoinGroupRequest {
+pub(crate) fn fit(version: i16, mut request: JoinGroupRequest) -> JoinGroupRequest {
     if version < 1 {
         request.rebalance_timeout_ms = JoinGroupRequest::default().rebalance_timeout_ms;
     }
     request
 }
 
-fn sync(name: &str, generation: i32, member: &str) -> SyncGroupRequest {
+pub(crate) fn sync(name: &str, generation: i32, member: &str) -> SyncGroupRequest {
     SyncGroupRequest::default().with_group_id(group(name)).with_generation_id(generation).with_member_id(text(member))
 }
 
-fn beat(name: &str, generation: i32, member: &str) -> HeartbeatRequest {
+pub(crate) fn beat(name: &str, generation: i32, member: &str) -> HeartbeatRequest {
     HeartbeatRequest::default().with_group_id(group(name)).with_generation_id(generation).with_member_id(text(member))
 }
 
-fn leave(version: i16, name: &str, members: &[(&str, Option<&str>)]) -> LeaveGroupRequest {
+pub(crate) fn leave(version: i16, name: &str, members: &[(&str, Option<&str>)]) -> LeaveGroupRequest {
     let request = LeaveGroupRequest::default().with_group_id(group(name));
     if version < 3 {
         return request.with_member_id(text(members.first().map_or("", |(member, _)| member)));
@@ -121,7 +128,7 @@ fn strangers(pair: &mut Pair) -> Result<()> {
     Ok(())
 }
 
-fn commit(
+pub(crate) fn commit(
     name: &str,
     generation: i32,
     member: &str,
@@ -142,7 +149,7 @@ fn commit(
         .with_topics(vec![topic])
 }
 
-fn fetch(version: i16, name: &str, topics: Option<&[(&str, &[i32])]>) -> OffsetFetchRequest {
+pub(crate) fn fetch(version: i16, name: &str, topics: Option<&[(&str, &[i32])]>) -> OffsetFetchRequest {
     let topics = topics.map(|topics| topics.iter());
     if version >= 8 {
         let topics = topics.map(|topics| {
@@ -163,7 +170,7 @@ fn fetch(version: i16, name: &str, topics: Option<&[(&str, &[i32])]>) -> OffsetF
     OffsetFetchRequest::default().with_group_id(group(name)).with_topics(topics)
 }
 
-fn forget(name: &str, from: &str, indexes: &[i32]) -> OffsetDeleteRequest {
+pub(crate) fn forget(name: &str, from: &str, indexes: &[i32]) -> OffsetDeleteRequest {
     let partitions = indexes.iter().map(|index| OffsetDeleteRequestPartition::default().with_partition_index(*index));
     let topic = OffsetDeleteRequestTopic::default().with_name(topic(from)).with_partitions(partitions.collect());
     OffsetDeleteRequest::default().with_group_id(group(name)).with_topics(vec![topic])
@@ -233,11 +240,11 @@ fn offsets(pair: &mut Pair) -> Result<()> {
     Ok(())
 }
 
-fn describe(names: &[&str]) -> DescribeGroupsRequest {
+pub(crate) fn describe(names: &[&str]) -> DescribeGroupsRequest {
     DescribeGroupsRequest::default().with_groups(names.iter().map(|name| group(name)).collect())
 }
 
-fn delete(names: &[&str]) -> DeleteGroupsRequest {
+pub(crate) fn delete(names: &[&str]) -> DeleteGroupsRequest {
     DeleteGroupsRequest::default().with_groups_names(names.iter().map(|name| group(name)).collect())
 }
 
