@@ -78,7 +78,7 @@ pub async fn upload(
 
 /// Uploads small parts of many partitions as one object: what is sealed by time in many quiet partitions at once costs one
 /// PUT. Returns their entries in the same order; each is published in its own partition's manifest. A part that cannot be
-/// read is left out and has its own error. Memory: all parts.
+/// read is left out and has its own error. Memory: the largest part, and the writer's.
 ///
 /// # Errors
 /// [`BucketError`]: none of them is in the bucket.
@@ -88,24 +88,27 @@ pub async fn upload_shared(
     rate: &ByteRate,
 ) -> Result<Vec<Result<RemoteObject, UploadError>>, BucketError> {
     let id = ObjectId::random();
-    let (mut position, mut whole, mut directory) = (0, Vec::new(), Vec::new());
+    let mut writer = bucket.writer(layout::shared(id.0));
+    let (mut position, mut directory) = (0, Vec::new());
     let mut objects = Vec::with_capacity(parts.len());
     for (partition, part) in parts {
         let mut pieces = Vec::new();
-        let written = write_part(&mut pieces, id, part, rate).await;
-        objects.push(written.map(|object| {
-            let (shared_at, range) = (Some(position), position..position + object.bytes);
-            position = range.end;
-            directory.push(SharedPart { partition, base: object.base, end: object.end, range });
-            whole.append(&mut pieces);
-            RemoteObject { shared_at, ..object }
-        }));
-    }
-    if !directory.is_empty() {
-        let mut writer = bucket.writer(layout::shared(id.0));
-        for piece in whole {
+        let object = match write_part(&mut pieces, id, part, rate).await {
+            Ok(object) => RemoteObject { shared_at: Some(position), ..object },
+            Err(error) => {
+                objects.push(Err(error));
+                continue;
+            }
+        };
+        for piece in pieces {
             writer.write(piece).await?;
         }
+        let range = position..position + object.bytes;
+        position = range.end;
+        directory.push(SharedPart { partition, base: object.base, end: object.end, range });
+        objects.push(Ok(object));
+    }
+    if !directory.is_empty() {
         writer.write(Bytes::from(encode_directory(&directory))).await?;
         writer.finish().await?;
     }
