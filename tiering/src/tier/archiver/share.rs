@@ -9,7 +9,10 @@
 //! A look that waits here holds no worker. What was uploaded and is not published within [`Sharing::patience`] is begun
 //! anew: an object that no manifest names is the sweep's after the grace period.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -74,7 +77,18 @@ pub(super) enum ShareError {
 #[derive(Clone, Debug)]
 pub(super) struct Uploaded {
     pub(super) object: RemoteObject,
-    pub(super) begun: Instant,
+    /// By both clocks: one stands still while the machine sleeps, and the other can be set.
+    pub(super) begun: (Instant, SystemTime),
+}
+
+impl Uploaded {
+    /// Whether the sweep may have taken it for an orphan, `patience` after its upload began. An object of its own is known by
+    /// its name as one that may yet be published. A shared one is not.
+    pub(super) fn is_stale(&self, patience: Duration) -> bool {
+        let (at, wall) = self.begun;
+        let is_young = at.elapsed() < patience && wall.elapsed().is_ok_and(|elapsed| elapsed < patience);
+        self.object.shared_at.is_some() && !is_young
+    }
 }
 
 /// Parts that wait for others.
@@ -179,7 +193,7 @@ fn take_full(waiting: &[Waiting], sharing: Sharing) -> Option<usize> {
 }
 
 async fn upload_batch(bucket: &Bucket, batch: Vec<Waiting>, rate: &ByteRate, metrics: &ArchiverMetrics) {
-    let begun = Instant::now();
+    let begun = (Instant::now(), SystemTime::now());
     let (mut parts, mut answers) = (Vec::new(), Vec::new());
     for one in batch {
         parts.push((one.partition, one.part));

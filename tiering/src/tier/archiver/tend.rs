@@ -1,6 +1,10 @@
 //! One look at one partition: everything that is due is done, in the order that loses nothing.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -172,6 +176,9 @@ impl Tended {
         }
         look.agree_on_log_start().await?;
         let soon = look.upload().await?;
+        // That may have taken long: what was to be deleted before may be meant to stay now.
+        look.config = self.local.topic_config();
+        look.policy = Policy::of(&look.config);
         look.retain().await?;
         look.delete_locally().await?;
         Ok(look.again(soon))
@@ -220,6 +227,8 @@ impl Look<'_> {
         let start = self.log().local_start();
         self.claim().await?;
         let (epoch, now, objects) = (self.epoch, self.now, self.manifest.object_count());
+        // The end goes back, to where what was uploaded before would fit; it may have been named and swept since.
+        *self.tended.unpublished.lock() = None;
         self.update(|manifest| manifest.emptied(Writer::Leader(epoch), start, now)).await?;
         let (topic, partition) = (self.manifest.topic(), self.manifest.partition());
         tracing::info!(%topic, partition = %partition.index, objects, %start, "archiving was turned off: the archive is emptied");
@@ -277,12 +286,7 @@ impl Look<'_> {
         let uploaded = self.tended.unpublished.lock().clone()?;
         let object = &uploaded.object;
         let fits = (object.base, object.end, object.writer_epoch) == (self.manifest.end(), end, self.epoch);
-        (fits && !self.is_stale(&uploaded)).then_some(uploaded)
-    }
-
-    /// An object of its own is known by its name as one that may yet be published. A shared one is not.
-    fn is_stale(&self, uploaded: &Uploaded) -> bool {
-        uploaded.object.shared_at.is_some() && uploaded.begun.elapsed() >= self.tools.sharing.patience
+        (fits && !uploaded.is_stale(self.tools.sharing.patience)).then_some(uploaded)
     }
 
     async fn send(&mut self, segment: SealedSegment, is_last: bool) -> Result<Uploaded, TendError> {
@@ -303,7 +307,7 @@ impl Look<'_> {
                 shared.map_err(TendError::Share)
             }
             _ => {
-                let begun = Instant::now();
+                let begun = (Instant::now(), SystemTime::now());
                 Ok(Uploaded { object: upload(bucket, partition, part, &self.tools.rate).await?, begun })
             }
         }
@@ -312,11 +316,10 @@ impl Look<'_> {
     async fn publish(&mut self, uploaded: &Uploaded) -> Result<(), TendError> {
         let (epoch, object, patience) = (self.epoch, &uploaded.object, self.tools.sharing.patience);
         // Looked at for each try: the manifest may be long in coming.
-        let is_stale = || object.shared_at.is_some() && uploaded.begun.elapsed() >= patience;
         let published = self.update(|manifest| match manifest.with(epoch, object.clone()) {
             // An earlier try of ours may have been published without our hearing of it.
             Err(ManifestError::Gap { .. }) if plan::lists(manifest, object) => Ok(manifest.clone()),
-            Ok(_) if is_stale() => Err(ManifestError::Gone(object.id)),
+            Ok(_) if uploaded.is_stale(patience) => Err(ManifestError::Gone(object.id)),
             outcome => outcome,
         });
         match published.await {

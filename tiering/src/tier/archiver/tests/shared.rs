@@ -1,9 +1,9 @@
 //! Quiet partitions that share objects.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::SystemTime};
 
-use super::*;
-use crate::manifest::ObjectKind;
+use super::{super::share::Uploaded, *};
+use crate::manifest::{ObjectKind, RemoteObject, tests::object};
 
 const LAG: (&str, &str) = ("varve.archive.lag.ms", "60000");
 
@@ -157,4 +157,30 @@ async fn what_was_uploaded_before_a_crash_is_uploaded_again_and_published_once()
     let stored: BTreeSet<String> = crowd.stored().await.into_iter().collect();
     assert!(named.is_subset(&stored));
     archiver.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_that_was_raised_while_a_segment_waited_for_others_holds() {
+    let crowd = Crowd::new(1);
+    let (local, remote) = &crowd.members[0];
+    local.set(&[LAG, ("retention.ms", "1000")]);
+    crowd.write(3);
+    local.pass(HOUR);
+    let archiver = crowd.archiver(Sharing::default());
+    until("a first look", || remote.is_loaded()).await;
+    local.set(&[LAG, ("retention.ms", "-1"), ("local.retention.ms", "1")]);
+    until("the local copy is gone", || archiver.metrics().deleted_local_segments.get() == 1).await;
+    assert_eq!((remote.bounds().start.0, local.log.start().0, remote.bounds().end), (at(0), at(0), at(3)));
+    archiver.stop().await;
+}
+
+#[test]
+fn what_waits_too_long_by_either_clock_is_not_published() {
+    let uploaded = |shared_at, slept: Duration| Uploaded {
+        object: RemoteObject { shared_at, ..object(0, 3) },
+        begun: (Instant::now(), SystemTime::now() - slept),
+    };
+    assert!(!uploaded(Some(0), Duration::ZERO).is_stale(HOUR));
+    assert!(uploaded(Some(0), HOUR).is_stale(HOUR));
+    assert!(!uploaded(None, HOUR).is_stale(HOUR));
 }
