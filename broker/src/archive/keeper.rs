@@ -107,6 +107,12 @@ impl Archive {
                 // A failure was told, and leaves the log as it was: the archiver goes no further with it.
                 let _told = go_on_behind(&manifest, topic, id, log);
             }
+            // A crash left the log start of an older checkpoint: readers that are sent there are refused.
+            Ok(Ok(manifest)) if manifest.deleted_at().is_none() => {
+                if let Err(error) = log.advance_log_start(manifest.log_start().0) {
+                    warn!(topic = %topic.name, partition = %id.index, %error, "the log starts elsewhere than its archive");
+                }
+            }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 self.is_slow.store(true, Ordering::Relaxed);

@@ -22,6 +22,10 @@ impl RemoteReader for ColdPartition {
         ColdPartition::bounds(self)
     }
 
+    fn log_start(&self) -> Offset {
+        self.remote().manifest().log_start().0
+    }
+
     fn clean_until(&self) -> Offset {
         self.remote().manifest().clean_until()
     }

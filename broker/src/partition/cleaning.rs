@@ -416,6 +416,10 @@ mod tests {
             Some((Offset::ZERO, Offset::new(6)?))
         }
 
+        fn log_start(&self) -> Offset {
+            Offset::ZERO
+        }
+
         fn clean_until(&self) -> Offset {
             Offset::new(3).unwrap()
         }

@@ -152,7 +152,11 @@ impl Partition {
     /// First offset readable in any tier. Without an archive that is the first on the disk: after a crash the log start known
     /// may be older than the segments that retention has left, and a reader sent there would come back for ever.
     pub fn log_start(&self) -> LogStartOffset {
-        if self.remote.read().is_some() { self.log.start() } else { LogStartOffset(self.log.local_start()) }
+        let LogEndOffset(end) = self.log.end();
+        match self.remote.read().as_ref() {
+            Some(remote) => self.log.start().max(LogStartOffset(remote.log_start().min(end))),
+            None => LogStartOffset(self.log.local_start()),
+        }
     }
 
     /// The archive of this partition, if it has one.

@@ -60,6 +60,9 @@ pub trait RemoteReader: Send + Sync + Debug {
     /// nothing was archived.
     fn bounds(&self) -> Option<(Offset, Offset)>;
 
+    /// Where the log starts by the cached manifest: the compactor moves it too, and the local log hears of it later.
+    fn log_start(&self) -> Offset;
+
     /// First offset in the archive that key compaction has not looked at: what lies before is rid of all that a tombstone
     /// below it deletes.
     fn clean_until(&self) -> Offset;

@@ -280,6 +280,26 @@ async fn a_disk_that_was_put_back_to_an_older_state_goes_on_where_the_archive_en
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_the_first_offset_is_that_of_the_archive_and_can_be_read() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, &[EAGER, &[("retention.bytes", "2000000")]].concat()).await;
+    fill_archive(&mut client, topic, 0..12).await;
+    eventually("old records expired", async || list_offset(&mut client, 9, -2).await.offset > 3).await;
+    node.stop().await;
+    // As a crash leaves it: written before anything expired.
+    std::fs::write(home.path("log/log-start-offset-checkpoint"), "0\n1\nt 0 0\n").unwrap();
+    // Nothing looks at the archive but for reading.
+    let node = home.start(&["varve.roles=broker"]).await;
+    let mut client = Client::to(node.address()).await;
+    let earliest = list_offset(&mut client, 9, -2).await.offset as u64;
+    assert!(earliest > 3);
+    assert_eq!(read_all(&mut client, topic, earliest).await, expected(earliest as usize..12));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_whose_topic_was_deleted_right_before_a_crash_is_buried() {
     let home = Home::new();
     let node = home.start(&[]).await;

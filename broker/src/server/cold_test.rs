@@ -43,6 +43,10 @@ impl RemoteReader for Archive {
         Some((Offset::ZERO, self.end))
     }
 
+    fn log_start(&self) -> Offset {
+        Offset::ZERO
+    }
+
     fn clean_until(&self) -> Offset {
         Offset::ZERO
     }
@@ -169,13 +173,17 @@ async fn offsets_are_found_across_both_tiers() {
     assert_eq!(listed(-1).await, 2);
 }
 
-/// An archive with a bug.
+/// An archive with a bug, whose manifest says where the log starts.
 #[derive(Debug)]
-struct Broken;
+struct Broken(Offset);
 
 impl RemoteReader for Broken {
     fn bounds(&self) -> Option<(Offset, Offset)> {
         panic!("a bug in the archive")
+    }
+
+    fn log_start(&self) -> Offset {
+        self.0
     }
 
     fn clean_until(&self) -> Offset {
@@ -215,7 +223,7 @@ impl RemoteReader for Broken {
 async fn a_panic_costs_its_connection_and_a_read_that_panics_only_its_answer() {
     let mut cold = cold(1, false).await;
     let partition = cold.node.broker.partitions.find("t", PartitionIndex(0)).unwrap();
-    partition.set_remote(Arc::new(Broken));
+    partition.set_remote(Arc::new(Broken(Offset::ZERO)));
     let fetch = fetch_request(12, ("t", cold.topic), &[(0, 0)]);
     let response = cold.client.ask(12, &fetch).await;
     assert_eq!(response.responses[0].partitions[0].error_code, ResponseError::KafkaStorageError.code());
@@ -240,4 +248,13 @@ async fn without_an_archive_the_past_is_out_of_range() {
     partition.log().advance_log_start(Offset::new(1).unwrap()).unwrap();
     let response = client.ask(12, &fetch_request(12, ("t", topic), &[(0, 0)])).await;
     assert_eq!(response.responses[0].partitions[0].error_code, ResponseError::OffsetOutOfRange.code());
+}
+
+#[tokio::test]
+async fn the_log_starts_where_the_manifest_says_though_the_local_log_has_not_heard_of_it() {
+    let cold = cold(1, false).await;
+    let partition = cold.node.broker.partitions.find("t", PartitionIndex(0)).unwrap();
+    assert_eq!(partition.log_start().0, Offset::ZERO);
+    partition.set_remote(Arc::new(Broken(Offset::new(1).unwrap())));
+    assert_eq!((partition.log_start().0, partition.log().start().0), (Offset::new(1).unwrap(), Offset::ZERO));
 }
