@@ -129,7 +129,9 @@ impl Archive {
 /// Empties the local log, to go on where the archive ends.
 fn go_on_behind(manifest: &Manifest, topic: &TopicImage, id: PartitionId, log: &LocalLog) -> Result<(), Unsettled> {
     let LogEndOffset(before) = log.end();
-    match log.truncate_fully(manifest.end(), manifest.log_start().0) {
+    // The disk may know of records that were deleted before the manifest was told.
+    let start = manifest.log_start().max(log.start());
+    match log.truncate_fully(manifest.end(), start.0) {
         Ok(removed) => {
             drop(removed.purge());
             if let Err(error) = log.learn_epochs(manifest.epochs()) {

@@ -9,8 +9,9 @@ use std::{
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        CreateTopicsRequest, DeleteTopicsRequest, OffsetForLeaderEpochRequest,
+        CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, OffsetForLeaderEpochRequest,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
+        delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
     },
     protocol::StrBytes,
@@ -427,6 +428,34 @@ async fn a_shortened_log_without_its_bucket_waits_and_gives_no_offset_twice() {
     .await;
     assert_eq!(base, archived as i64);
     assert_eq!(read_all(&mut client, topic, 0).await, expected(0..archived + 1));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_stays_so_where_the_log_goes_on_behind_an_archive_that_was_not_told() {
+    let home = Home::new();
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    let topic = create_topic(&mut client, EAGER).await;
+    fill_archive(&mut client, topic, 0..7).await;
+    let archived = list_offset(&mut client, 9, -5).await.offset as usize + 1;
+    home.take_bucket();
+    let before = DeleteRecordsPartition::default().with_offset(3);
+    let asked = DeleteRecordsTopic::default().with_name(StrBytes::from_static_str("t").into());
+    let request = DeleteRecordsRequest::default().with_topics(vec![asked.with_partitions(vec![before])]);
+    let answer = client.ask(2, &request).await.topics.remove(0).partitions.remove(0);
+    assert_eq!((answer.error_code, answer.low_watermark), (0, 3));
+    node.stop().await;
+    home.give_bucket_back();
+    for entry in std::fs::read_dir(home.path("log/t-0")).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_some_and(|suffix| suffix == "log") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let node = home.start(&[]).await;
+    let mut client = Client::to(node.address()).await;
+    assert_eq!(list_offset(&mut client, 9, -2).await.offset, 3);
+    assert_eq!(read_all(&mut client, topic, 3).await, expected(3..archived));
     node.stop().await;
 }
 
