@@ -164,12 +164,15 @@ impl Workshop {
     async fn latest(&self, sources: &[Source], round: &Round, limits: RoundLimits<'_>) -> Result<Latest, RewriteError> {
         let map = self.index(sources, round.first_dirty, OffsetMap::new(limits.map_bytes)).await?;
         let Some(directory) = limits.spill.filter(|_| map.end() < round.end) else { return Ok(Latest::Map(map)) };
+        // The other way needs as much memory again.
+        drop(map);
         match self.spilled(sources, directory, limits.map_bytes).await? {
             Ok(superseded) => Ok(Latest::Spilled(superseded)),
             Err(error) => {
                 tracing::warn!(partition = %self.partition, %error, directory = %directory.display(),
                     "keys cannot be spilled to the disk: compacting as far as memory reaches");
-                Ok(Latest::Map(map))
+                let map = OffsetMap::new(limits.map_bytes);
+                Ok(Latest::Map(self.index(sources, round.first_dirty, map).await?))
             }
         }
     }

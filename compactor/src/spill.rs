@@ -21,6 +21,8 @@ use varve_metadata::model::Offset;
 const ENTRY_BYTES: usize = 24;
 const BUFFER_BYTES: usize = 64 << 10;
 const MOST_FILES: usize = 64;
+/// This part of the file system stays free.
+const FREE_PART: u64 = 20;
 /// Bytes of a map per key that it has room for, about: it doubles, and is full at three quarters.
 const MAP_BYTES_PER_KEY: u64 = 96;
 
@@ -35,10 +37,21 @@ pub(crate) struct Spill {
 
 impl Spill {
     /// For about `records` keys, with `map_bytes` of memory, in `directory`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] also if the file system would have little left: logs may lie on it.
     pub(crate) fn new(directory: &Path, records: u64, map_bytes: usize) -> io::Result<Spill> {
-        let cuts = (records.saturating_mul(MAP_BYTES_PER_KEY) / (map_bytes as u64).max(1)).saturating_add(1);
-        let cuts = usize::try_from(cuts).unwrap_or(MOST_FILES).min(MOST_FILES).next_power_of_two();
         std::fs::create_dir_all(directory)?;
+        let disk = rustix::fs::statvfs(directory)?;
+        let (free, all) = (disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize));
+        if !has_room(records, free, all) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let cuts = (records.saturating_mul(MAP_BYTES_PER_KEY) / (map_bytes as u64).max(1)).saturating_add(1);
+        Spill::cut(directory, usize::try_from(cuts).unwrap_or(MOST_FILES).min(MOST_FILES).next_power_of_two())
+    }
+
+    fn cut(directory: &Path, cuts: usize) -> io::Result<Spill> {
         let file = |_| Ok(BufWriter::with_capacity(BUFFER_BYTES, tempfile::tempfile_in(directory)?));
         Ok(Spill { files: (0..cuts).map(file).collect::<io::Result<_>>()?, end: Offset::ZERO, failed: None })
     }
@@ -80,6 +93,11 @@ impl KeySink for Spill {
     fn cover(&mut self, end: Offset) {
         self.end = self.end.max(end);
     }
+}
+
+/// Whether `records` leave a part of the disk free that is worth speaking of.
+fn has_room(records: u64, free_bytes: u64, all_bytes: u64) -> bool {
+    records.saturating_mul(ENTRY_BYTES as u64).saturating_add(all_bytes / FREE_PART) <= free_bytes
 }
 
 /// Reads one cut `parts` times; `false` if a part of its keys is too large for the map.
@@ -194,9 +212,7 @@ mod tests {
 
     fn check(keys: &[(u64, u32)], files: usize) {
         let directory = tempfile::tempdir().unwrap();
-        let mut spill = Spill::new(directory.path(), 1, 1 << 30).unwrap();
-        let more = Spill::new(directory.path(), u64::MAX, 1).unwrap().files;
-        spill.files = more.into_iter().take(files).collect();
+        let mut spill = Spill::cut(directory.path(), files).unwrap();
         for (offset, key) in keys {
             assert!(spill.put(KeyDigest::of(&key.to_be_bytes()), at(*offset)));
             spill.cover(at(offset + 1));
@@ -216,6 +232,15 @@ mod tests {
         for files in [1, 4, 64] {
             check(&keys, files);
         }
+    }
+
+    #[test]
+    fn keys_that_would_fill_the_disk_stay_off_it() {
+        assert!(has_room(100, 2900, 10_000));
+        assert!(!has_room(100, 2899, 10_000));
+        let directory = tempfile::tempdir().unwrap();
+        let refused = Spill::new(directory.path(), u64::MAX, 1).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     }
 
     proptest! {

@@ -246,7 +246,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         Kind::Long { min: 16_777_216, max: i64::MAX },
         "268435456",
         "The most memory for the keys of topics that are compacted by key, in bytes, over all threads. Keys that have no \
-         room go through files without a name below varve.data.dir, 24 bytes per record.",
+         room go through files without a name below varve.data.dir, 24 bytes per record, if a twentieth of that disk \
+         stays free.",
     ),
     def(
         "varve.compactor.rate.bytes.per.second",
