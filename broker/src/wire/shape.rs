@@ -42,6 +42,8 @@ pub(super) enum Kind {
     Blob,
     /// A count and that many elements, null or not.
     Array(&'static Kind),
+    /// A count and that many elements, never null, though the decoder would take it.
+    List(&'static Kind),
     /// Fields, then tagged fields in flexible versions.
     Struct(&'static [Field]),
     /// One byte, negative for null, then the struct.
@@ -67,7 +69,7 @@ pub(crate) enum ShapeError {
     /// A field or count needs more bytes than there are.
     #[error("the request ends inside a field")]
     Short,
-    /// A length below -1.
+    /// A length below -1, or -1 where there is no null.
     #[error("a length of {0}")]
     Length(i32),
     /// More elements than [`MAX_ELEMENTS`], or too many unknown tags.
@@ -128,7 +130,8 @@ impl Walk<'_> {
                 self.skip(plain_length(i32::from(length))?.unwrap_or(0))
             }
             Kind::Blob => self.length().and_then(|length| self.skip(length.unwrap_or(0))),
-            Kind::Array(element) => self.array(element),
+            Kind::Array(element) => self.array(element, true),
+            Kind::List(element) => self.array(element, false),
             Kind::Struct(fields) => self.fields(fields),
             Kind::NullableStruct(fields) => {
                 let present = self.rest.try_get_i8().map_err(|_| ShapeError::Short)?;
@@ -137,8 +140,8 @@ impl Walk<'_> {
         }
     }
 
-    fn array(&mut self, element: &'static Kind) -> Result<(), ShapeError> {
-        let count = self.length()?.unwrap_or(0);
+    fn array(&mut self, element: &'static Kind, nullable: bool) -> Result<(), ShapeError> {
+        let count = self.length()?.or(nullable.then_some(0)).ok_or(ShapeError::Length(-1))?;
         // Every element takes a byte or more, so a larger count cannot be true.
         if count > self.rest.len() {
             return Err(ShapeError::Short);

@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "a layout comes before the handler that uses it")]
 
 use super::shape::{
-    Kind::{Array, Blob, Fixed, NullableStruct, Struct, Text},
+    Field,
+    Kind::{Array, Blob, Fixed, List, NullableStruct, Struct, Text},
     Shape, always, between, since, tagged,
 };
 
@@ -86,10 +87,20 @@ pub(super) static LIST_OFFSETS: Shape = Shape {
 pub(super) static METADATA: Shape = Shape {
     flexible_since: 9,
     fields: &[
-        always(Array(&Struct(&[
-            since(10, Fixed(16)), // topic_id
-            always(Text),         // name
-        ]))), // topics
+        between(
+            0,
+            0,
+            List(&Struct(&[
+                always(Text), // name
+            ])),
+        ), // topics
+        since(
+            1,
+            Array(&Struct(&[
+                since(10, Fixed(16)), // topic_id
+                always(Text),         // name
+            ])),
+        ), // topics
         since(4, Fixed(1)),       // allow_auto_topic_creation
         between(8, 10, Fixed(1)), // include_cluster_authorized_operations
         since(8, Fixed(1)),       // include_topic_authorized_operations
@@ -115,18 +126,16 @@ pub(super) static OFFSET_COMMIT: Shape = Shape {
         ]))), // topics
     ],
 };
+const OFFSETS_OF_TOPIC: &[Field] = &[
+    always(Text),             // name
+    always(Array(&Fixed(4))), // partition_indexes
+];
 pub(super) static OFFSET_FETCH: Shape = Shape {
     flexible_since: 6,
     fields: &[
-        between(0, 7, Text), // group_id
-        between(
-            0,
-            7,
-            Array(&Struct(&[
-                between(0, 7, Text),             // name
-                between(0, 7, Array(&Fixed(4))), // partition_indexes
-            ])),
-        ), // topics
+        between(0, 7, Text),                             // group_id
+        between(0, 1, List(&Struct(OFFSETS_OF_TOPIC))),  // topics
+        between(2, 7, Array(&Struct(OFFSETS_OF_TOPIC))), // topics
         since(
             8,
             Array(&Struct(&[
@@ -143,7 +152,7 @@ pub(super) static OFFSET_FETCH: Shape = Shape {
                 ), // topics
             ])),
         ), // groups
-        since(7, Fixed(1)),  // require_stable
+        since(7, Fixed(1)),                              // require_stable
     ],
 };
 pub(super) static FIND_COORDINATOR: Shape = Shape {

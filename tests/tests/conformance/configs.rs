@@ -105,6 +105,11 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         ("set", TOPIC, "settings", &[("retention.ms", SET, Some("5000"))]),
         ("set-again", TOPIC, "settings", &[("retention.ms", SET, Some("5000")), ("segment.ms", SET, Some("70000"))]),
         ("set-blank", TOPIC, "settings", &[("retention.ms", SET, Some(" 6000 "))]),
+        ("set-signed", TOPIC, "settings", &[("segment.bytes", SET, Some("+0002000000"))]),
+        ("set-case", TOPIC, "settings", &[("preallocate", SET, Some(" TRUE"))]),
+        ("set-double", TOPIC, "settings", &[("min.cleanable.dirty.ratio", SET, Some(" 0.250"))]),
+        ("set-list", TOPIC, "settings", &[("cleanup.policy", SET, Some(" delete , compact"))]),
+        ("set-list-back", TOPIC, "settings", &[("cleanup.policy", SET, Some("delete"))]),
         ("set-null", TOPIC, "settings", &[("retention.ms", SET, None)]),
         ("set-empty", TOPIC, "settings", &[("retention.ms", SET, Some(""))]),
         ("delete", TOPIC, "settings", &[("segment.ms", DELETE, None)]),
@@ -166,7 +171,8 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         request.resources.push(change(TOPIC, "settings", &[("segment.ms", SET, Some("99999"))]).resources.remove(0));
         request
     })?;
-    let keys = ["retention.ms", "segment.ms", "cleanup.policy"];
+    let keys =
+        ["retention.ms", "segment.ms", "cleanup.policy", "segment.bytes", "preallocate", "min.cleanable.dirty.ratio"];
     pair.ask("describe-configs-changed", &[4], |_, _| ask(TOPIC, "settings", Some(&keys)).with_include_synonyms(true))?;
     Ok(())
 }

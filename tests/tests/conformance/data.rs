@@ -212,7 +212,12 @@ fn produce(pair: &mut Pair) -> Result<()> {
         )
     })?;
     pair.ask("produce-same-partition-twice", &last, |v, side| {
-        write(v, side, &[("odd", 0, Some(&one)), ("odd", 0, Some(&two))], -1)
+        write(v, side, &[("timed", 0, Some(&one)), ("timed", 0, Some(&two))], -1)
+    })?;
+    pair.ask("produce-same-topic-twice", &last, |v, side| {
+        let parts =
+            [("log", 1, Some(&one[..])), ("void", 3, Some(&one)), ("log", 0, Some(&two)), ("log", 1, Some(&two))];
+        write(v, side, &parts, -1)
     })?;
     pair.ask("produce-id-zero", &[13], |v, side| {
         let mut request = write(v, side, &[("log", 0, Some(&one))], -1);
@@ -343,6 +348,7 @@ fn epochs(pair: &mut Pair) -> Result<()> {
         ("log", 0, 1, 0),
         ("log", 0, -2, 0),
         ("void", 0, 0, 0),
+        ("void", 0, 0, -2),
         ("void", 0, 0, 1),
         ("log", 9, 0, 0),
         ("log", -1, 0, 0),

@@ -46,6 +46,8 @@ enum Parsed {
 pub(super) fn coded(outcome: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
     match outcome {
         Ok(()) => (0, None),
+        // Kafka keeps what it did not expect to itself.
+        Err((error @ ResponseError::UnknownServerError, _)) => (error.code(), None),
         Err((error, message)) => (error.code(), Some(StrBytes::from_string(message))),
     }
 }
@@ -165,7 +167,9 @@ fn parse_ops(changes: &[(&str, i8, Option<&str>)]) -> Result<BTreeMap<String, Co
                 DELETE => ConfigOp::Delete,
                 APPEND => ConfigOp::Append(value),
                 SUBTRACT => ConfigOp::Subtract(value),
-                other => return Err(invalid(format!("Unknown operations type {other}"))),
+                other => {
+                    return Err((ResponseError::UnknownServerError, format!("Unknown operations type {other}")));
+                }
             };
             Ok(((*name).to_owned(), op))
         })

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kafka_protocol::protocol::StrBytes;
 use varve_metadata::{
-    config::{ConfigDef, Kind, topic_table},
+    config::{ConfigDef, ConfigValue, Kind, topic_table},
     image::{ClusterImage, ConfigResource, TopicImage},
     model::BrokerId,
 };
@@ -223,7 +223,23 @@ fn shown(definition: &ConfigDef, value: Option<StrBytes>, layers: Vec<Layer>, re
 }
 
 fn shown_value(definition: &ConfigDef, value: Option<&str>) -> Option<StrBytes> {
-    if is_sensitive(definition) { None } else { value.map(text) }
+    if is_sensitive(definition) { None } else { value.map(|value| printed(definition, value)) }
+}
+
+/// A value as Kafka prints what it read. One that is none here, because a default is empty, stays as it is.
+fn printed(definition: &ConfigDef, value: &str) -> StrBytes {
+    let value = match definition.parse(value) {
+        Ok(ConfigValue::Bool(is_true)) => is_true.to_string(),
+        Ok(ConfigValue::Int(number)) => number.to_string(),
+        Ok(ConfigValue::Text(text)) => text,
+        Ok(ConfigValue::List(words)) => words.join(","),
+        // Outside of these bounds Java writes exponents.
+        Ok(ConfigValue::Double(number)) if number == 0.0 || (1e-3..1e7).contains(&number.abs()) => {
+            format!("{number:?}")
+        }
+        Ok(ConfigValue::Double(_)) | Err(_) => value.to_owned(),
+    };
+    StrBytes::from_string(value)
 }
 
 fn is_sensitive(definition: &ConfigDef) -> bool {

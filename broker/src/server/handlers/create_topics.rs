@@ -122,9 +122,11 @@ fn parse_placement(topic: &CreatableTopic) -> Result<Placement, PlacementError> 
 
 fn success(configs: &ConfigView<'_>, topic: &TopicImage) -> CreatableTopicResult {
     let settings = configs.topic(topic).into_iter().map(|setting| {
+        // What was asked for is repeated as it was written; DescribeConfigs shows what it was read as.
+        let given = topic.overrides.get(setting.name.as_str()).filter(|_| !setting.sensitive);
         CreatableTopicConfigs::default()
             .with_name(setting.name)
-            .with_value(setting.value)
+            .with_value(given.map(|value| text(value)).or(setting.value))
             .with_read_only(false)
             .with_config_source(setting.source.id())
             .with_is_sensitive(setting.sensitive)

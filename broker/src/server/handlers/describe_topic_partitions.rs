@@ -48,13 +48,16 @@ fn answer(
     most_partitions: usize,
 ) -> DescribeTopicPartitionsResponse {
     let asked: BTreeSet<&str> = request.topics.iter().map(|topic| topic.name.as_str()).collect();
+    if asked.contains("") {
+        return refused(request, ResponseError::UnknownServerError);
+    }
     let (first_topic, first_partition) = match &request.cursor {
         None => ("", 0),
         Some(cursor) => {
             let listed = asked.is_empty() || asked.contains(cursor.topic_name.as_str());
             match usize::try_from(cursor.partition_index) {
                 Ok(partition) if listed => (cursor.topic_name.as_str(), partition),
-                Ok(_) | Err(_) => return refused(request),
+                Ok(_) | Err(_) => return refused(request, ResponseError::InvalidRequest),
             }
         }
     };
@@ -132,11 +135,11 @@ fn no_such_topic(name: &str) -> DescribeTopicPartitionsResponseTopic {
         .with_topic_authorized_operations(operations::TOPIC)
 }
 
-/// A cursor that points outside what is asked for. The response has no error of its own: Kafka gives it to every topic.
-fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+/// The whole request is refused, as for a cursor that points outside what is asked for. The response has no error of its own: Kafka gives it to every topic.
+fn refused(request: &DescribeTopicPartitionsRequest, error: ResponseError) -> DescribeTopicPartitionsResponse {
     let topics = request.topics.iter().map(|topic| {
         DescribeTopicPartitionsResponseTopic::default()
-            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_error_code(error.code())
             .with_name(Some(topic.name.clone()))
     });
     DescribeTopicPartitionsResponse::default().with_topics(topics.collect())

@@ -1,6 +1,7 @@
 //! Fetch: from what a consumer wants to where its records lie, waiting until there are enough.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -107,11 +108,37 @@ fn names(request: FetchRequest, uses_topic_ids: bool) -> (Named, Vec<PartitionKe
             (PartitionKey { topic: key.clone(), index: partition.partition }, wanted)
         }));
     }
+    keep_last(&mut named);
     let forgotten = request.forgotten_topics_data.into_iter().flat_map(|topic| {
         let key = key_of(&topic.topic, topic.topic_id);
         topic.partitions.into_iter().map(move |index| PartitionKey { topic: key.clone(), index })
     });
     (named, forgotten.collect())
+}
+
+/// Of a partition that is named twice, what is said last counts.
+fn keep_last(named: &mut Named) {
+    if named.len() < 2 {
+        return;
+    }
+    let mut places: HashMap<&PartitionKey, usize> = HashMap::with_capacity(named.len());
+    let repeats: Vec<(usize, usize)> = named
+        .iter()
+        .enumerate()
+        .filter_map(|(place, (key, _))| match places.entry(key) {
+            Entry::Occupied(first) => Some((*first.get(), place)),
+            Entry::Vacant(free) => {
+                free.insert(place);
+                None
+            }
+        })
+        .collect();
+    for (first, again) in &repeats {
+        named[*first].1 = named[*again].1;
+    }
+    for (_, again) in repeats.into_iter().rev() {
+        named.remove(again);
+    }
 }
 
 impl TopicKey {

@@ -8,7 +8,7 @@ use kafka_protocol::{
         offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult},
     },
 };
-use varve_metadata::model::LeaderEpoch;
+use varve_metadata::model::{LeaderEpoch, LogStartOffset};
 
 use crate::{
     partition::StaleEpoch,
@@ -17,6 +17,9 @@ use crate::{
         lookup::{self, FoundTopic, TopicRef},
     },
 };
+
+/// Says that an epoch is not known.
+const NO_EPOCH: i32 = -1;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -49,6 +52,14 @@ fn end_of_epoch(found: &FoundTopic<'_>, asked: &OffsetForLeaderPartition) -> Res
         StaleEpoch::Fenced(_) => ResponseError::FencedLeaderEpoch,
         StaleEpoch::Unknown(_) => ResponseError::UnknownLeaderEpoch,
     })?;
-    let end = LeaderEpoch::from_wire(asked.leader_epoch).and_then(|epoch| partition.end_of_epoch(epoch));
-    Ok(end.map(|(epoch, end)| (epoch.to_wire(), end.to_wire())))
+    let known = LeaderEpoch::from_wire(asked.leader_epoch).and_then(|epoch| partition.end_of_epoch(epoch));
+    Ok(match known {
+        Some((epoch, end)) => Some((epoch.to_wire(), end.to_wire())),
+        // Older than all that is known: it ended, at the latest, where the log begins.
+        None if asked.leader_epoch != NO_EPOCH && asked.leader_epoch < partition.leader_epoch().to_wire() => {
+            let LogStartOffset(start) = partition.log_start();
+            Some((asked.leader_epoch, start.to_wire()))
+        }
+        None => None,
+    })
 }

@@ -1,13 +1,17 @@
 //! Produce: record batches, one per partition, from the frame to the log without a copy.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        ProduceRequest, ProduceResponse,
+        ProduceRequest, ProduceResponse, TopicName,
         produce_request::{PartitionProduceData, TopicProduceData},
         produce_response::{
             BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
@@ -17,6 +21,7 @@ use kafka_protocol::{
 };
 use tokio::time::timeout;
 use tracing::{debug, info};
+use uuid::Uuid;
 use varve_log::local::{AppendOrigin, Appended};
 use varve_metadata::model::{LogEndOffset, LogStartOffset, Timestamp};
 use varve_tiering::tier::archiver::Pressure;
@@ -88,7 +93,7 @@ async fn append_all(
     };
     let mut response = ProduceResponse::default();
     let mut pending = Vec::new();
-    for topic in request.topic_data {
+    for topic in each_once(request.topic_data) {
         let place = response.responses.len();
         let answer = append_topic(broker, context, topic, terms, |partition, waiting| {
             pending.push(Pending { place: (place, partition), waiting });
@@ -113,6 +118,41 @@ async fn append_all(
         }
         _ => Produced::Answer(response),
     }
+}
+
+/// Every topic and every partition once: of a partition that is named twice the last batch counts, and no other is
+/// written.
+fn each_once(topics: Vec<TopicProduceData>) -> Vec<TopicProduceData> {
+    let mut places: HashMap<(TopicName, Uuid), usize> = HashMap::new();
+    let mut merged: Vec<TopicProduceData> = Vec::with_capacity(topics.len());
+    let is_alone = topics.len() == 1;
+    for mut topic in topics {
+        let place = if is_alone {
+            None
+        } else {
+            let key = (topic.name.clone(), topic.topic_id);
+            let known = places.get(&key).copied();
+            known.or_else(|| {
+                places.insert(key, merged.len());
+                None
+            })
+        };
+        match place {
+            Some(place) => merged[place].partition_data.append(&mut topic.partition_data),
+            None => merged.push(topic),
+        }
+    }
+    for topic in &mut merged {
+        let partitions = &mut topic.partition_data;
+        // Clients name them in order as a rule.
+        if !partitions.is_sorted_by(|one, next| one.index < next.index) {
+            let mut seen = HashSet::with_capacity(partitions.len());
+            partitions.reverse();
+            partitions.retain(|data| seen.insert(data.index));
+            partitions.reverse();
+        }
+    }
+    merged
 }
 
 /// What holds for every partition of one request.

@@ -62,11 +62,11 @@ pub(super) fn check_one_batch(records: &[u8], version: i16, is_transactional: bo
         return Err(ResponseError::CorruptMessage.into());
     }
     let attributes = Attributes::from_wire(i16::from_be_bytes([batch[ATTRIBUTES.start], batch[ATTRIBUTES.start + 1]]));
-    let attributes = attributes.ok_or(ResponseError::UnsupportedCompressionType)?;
-    if version < ZSTD_SINCE && attributes.compression() == Codec::Zstd {
+    // The log refuses a codec that nobody knows.
+    if version < ZSTD_SINCE && attributes.is_some_and(|attributes| attributes.compression() == Codec::Zstd) {
         return Err(ResponseError::UnsupportedCompressionType.into());
     }
-    if attributes.is_transactional() {
+    if attributes.is_some_and(Attributes::is_transactional) {
         // Transactions have no coordinator here, so that no partition can be part of one; a transaction that nobody
         // can end would hold read_committed up for ever.
         let error = if is_transactional {
@@ -110,6 +110,11 @@ impl Refusal {
             PartitionAppendError::Refused(refused) => refused,
         };
         match refused {
+            AppendError::Batch(BatchError::Corrupt { field: "record count" | "last offset delta" }) => {
+                told(ResponseError::InvalidRecord)
+            }
+            // Kafka has no better word for it.
+            AppendError::Batch(BatchError::Corrupt { field: "codec" }) => told(ResponseError::UnknownServerError),
             AppendError::Batch(BatchError::Truncated | BatchError::Corrupt { .. }) => {
                 plain(ResponseError::CorruptMessage)
             }

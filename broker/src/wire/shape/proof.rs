@@ -83,7 +83,7 @@ impl Sample {
                 self.length(length);
                 self.out.extend(std::iter::repeat_n(7, length));
             }
-            Kind::Array(element) => {
+            Kind::Array(element) | Kind::List(element) => {
                 let count = 1 + self.dice.throw(3) as usize;
                 self.length(count);
                 (0..count).for_each(|_| self.kind(element));
