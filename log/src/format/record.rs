@@ -163,7 +163,19 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn unsigned(&mut self, bits: u32) -> Result<u64, RecordError> {
+        // Most are one byte: deltas, lengths of keys, counts.
+        if let Some((&byte, rest)) = self.0.split_first()
+            && byte < 0x80
+        {
+            self.0 = rest;
+            return Ok(byte.into());
+        }
+        self.unsigned_long(bits)
+    }
+
+    fn unsigned_long(&mut self, bits: u32) -> Result<u64, RecordError> {
         let mut value = 0u64;
         let mut shift = 0;
         for (place, &byte) in self.0.iter().enumerate() {
