@@ -310,7 +310,7 @@ impl Archive {
         let assigned = led.values().map(|led| Assigned {
             partition: led.partition.id(),
             topic: led.partition.topic().clone(),
-            config: led.config.read().clone(),
+            config: led.config.clone(),
             // The archiver, which knows the local log, counts both tiers for retention.bytes.
             local_bytes: 0,
         });
@@ -323,7 +323,7 @@ impl Archive {
         cold.set_recompression(recompression(&topic.config));
         let led = Arc::new(Led {
             partition: partition.clone(),
-            config: RwLock::new(topic.config.clone()),
+            config: Arc::new(RwLock::new(topic.config.clone())),
             cold: cold.clone(),
         });
         partition.set_remote(Arc::new(cold));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -89,8 +89,9 @@ pub struct Assigned {
     pub partition: PartitionId,
     /// Its topic.
     pub topic: TopicName,
-    /// The topic's settings.
-    pub config: Arc<TopicConfig>,
+    /// The topic's settings, read when it is the partition's turn: that may be long after it was assigned, and what was to
+    /// expire then may be meant to stay now.
+    pub config: Arc<RwLock<Arc<TopicConfig>>>,
     /// Bytes of its local log above the archive; 0 if unknown.
     pub local_bytes: u64,
 }
@@ -212,15 +213,16 @@ impl Compactor {
     /// One look at one partition; returns its backlog in bytes.
     async fn look_at(&self, one: &Assigned) -> u64 {
         let handle = self.partitions.get(one.partition, &one.topic);
-        if self.is_settled(one, &handle) || self.failed_lately(one.partition) {
+        let config = Arc::clone(&one.config.read());
+        if self.is_settled(one.partition, &config, &handle) || self.failed_lately(one.partition) {
             return 0;
         }
-        let outcome = self.look_closer(one, &handle).await;
+        let outcome = self.look_closer(one, &config, &handle).await;
         self.note_outcome(one.partition, outcome.is_err());
         match outcome {
             Ok(done) if done.published == 0 && done.overtaken == 0 => {
                 let version = handle.manifest().version();
-                let settled = Settled { version, config: Arc::clone(&one.config), at: Instant::now() };
+                let settled = Settled { version, config, at: Instant::now() };
                 self.settled.lock().insert(one.partition, settled);
                 done.backlog_bytes
             }
@@ -234,21 +236,26 @@ impl Compactor {
     }
 
     /// Whether nothing has changed since nothing was left to do, not long ago.
-    fn is_settled(&self, one: &Assigned, handle: &RemotePartition) -> bool {
-        self.settled.lock().get(&one.partition).is_some_and(|settled| {
+    fn is_settled(&self, partition: PartitionId, config: &Arc<TopicConfig>, handle: &RemotePartition) -> bool {
+        self.settled.lock().get(&partition).is_some_and(|settled| {
             settled.version == handle.manifest().version()
-                && settled.config == one.config
+                && settled.config == *config
                 && settled.at.elapsed() < self.options.idle_interval
         })
     }
 
     /// Asks the bucket for the manifest only if the known one may be why work failed: it is only the basis of a plan, which
     /// whoever was first refuses, and the sweep tells of what others published.
-    async fn look_closer(&self, one: &Assigned, handle: &RemotePartition) -> Result<Done, WorkError> {
+    async fn look_closer(
+        &self,
+        one: &Assigned,
+        config: &TopicConfig,
+        handle: &RemotePartition,
+    ) -> Result<Done, WorkError> {
         let Some(_lease) = self.leases.take(handle.partition()) else { return Ok(Done::default()) };
         let has_failed = self.failed.lock().contains_key(&one.partition);
         let manifest = if has_failed { handle.refresh().await? } else { handle.loaded().await? };
-        self.work(handle, manifest, &one.config, one.local_bytes, wall_clock()).await
+        self.work(handle, manifest, config, one.local_bytes, wall_clock()).await
     }
 
     fn failed_lately(&self, partition: PartitionId) -> bool {

@@ -150,7 +150,7 @@ fn go_on_behind(manifest: &Manifest, topic: &TopicImage, id: PartitionId, log: &
 /// A partition of this node as the archiver sees it.
 pub(super) struct Led {
     pub(super) partition: Arc<Partition>,
-    pub(super) config: RwLock<Arc<TopicConfig>>,
+    pub(super) config: Arc<RwLock<Arc<TopicConfig>>>,
     pub(super) cold: ColdPartition,
 }
 

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::RwLock;
 use varve_metadata::{
-    config::{ArchiveFormat, CleanupPolicy},
+    config::{ArchiveFormat, CleanupPolicy, TopicConfig},
     model::{LeaderEpoch, Offset, Timestamp},
 };
 use varve_tiering::{
@@ -27,6 +28,10 @@ use crate::{
 
 fn later(hours: i64) -> Timestamp {
     Timestamp::from_wire(wall_clock().to_wire() + hours * 3_600_000).unwrap()
+}
+
+fn settings(config: &TopicConfig) -> Arc<RwLock<Arc<TopicConfig>>> {
+    Arc::new(RwLock::new(Arc::new(config.clone())))
 }
 
 const DELETE: CleanupPolicy = CleanupPolicy { delete: true, compact: false };
@@ -198,7 +203,7 @@ async fn a_partition_with_nothing_to_do_costs_no_requests() {
     let mut world = World::new(80, DELETE).await;
     world.grow(3).await;
     let process = world.process(Fuse::never());
-    let (partition, topic, config) = (world.partition, world.topic.clone(), Arc::new(world.config.clone()));
+    let (partition, topic, config) = (world.partition, world.topic.clone(), settings(&world.config));
     let assigned = || vec![Assigned { partition, topic: topic.clone(), config: Arc::clone(&config), local_bytes: 0 }];
     let asked = || ["get", "list", "head"].map(|kind| process.handle.bucket().metrics().requests(kind, "ok"));
     process.compactor.look_after(assigned()).await;
@@ -217,7 +222,7 @@ async fn a_partition_in_which_nothing_happens_costs_a_listing_of_the_bucket_by_t
     let mut world = World::new(82, DELETE).await;
     world.grow(3).await;
     let process = world.process(Fuse::never());
-    let (partition, topic, config) = (world.partition, world.topic.clone(), Arc::new(world.config.clone()));
+    let (partition, topic, config) = (world.partition, world.topic.clone(), settings(&world.config));
     let assigned = || vec![Assigned { partition, topic: topic.clone(), config: Arc::clone(&config), local_bytes: 0 }];
     let kinds = ["get", "list", "head", "put", "create", "delete"];
     let asked = || kinds.map(|kind| process.handle.bucket().metrics().requests(kind, "ok"));
@@ -273,7 +278,7 @@ async fn work_that_takes_longer_than_it_may_leaves_no_orphan_and_is_tried_less_a
     let mut world = World::new(81, DELETE).await;
     world.grow(3).await;
     let process = world.process_with(Fuse::never(), Duration::ZERO);
-    let (partition, topic, config) = (world.partition, world.topic.clone(), Arc::new(world.config.clone()));
+    let (partition, topic, config) = (world.partition, world.topic.clone(), settings(&world.config));
     let assigned = || vec![Assigned { partition, topic: topic.clone(), config: Arc::clone(&config), local_bytes: 0 }];
     let before = world.stored().await;
     let mut tries = 0;
@@ -286,6 +291,22 @@ async fn work_that_takes_longer_than_it_may_leaves_no_orphan_and_is_tried_less_a
         tokio::time::advance(Duration::from_secs(5)).await;
     }
     assert!((8..16).contains(&tries), "{tries} tries in an hour");
+}
+
+#[tokio::test]
+async fn retention_that_was_raised_before_the_partitions_turn_holds() {
+    let mut world = World::new(86, DELETE).await;
+    world.config.retention_bytes = Some(0);
+    world.grow(3).await;
+    let process = world.process(Fuse::never());
+    let (partition, topic, config) = (world.partition, world.topic.clone(), settings(&world.config));
+    let assigned = vec![Assigned { partition, topic, config: Arc::clone(&config), local_bytes: 0 }];
+    world.config.retention_bytes = None;
+    *config.write() = Arc::new(world.config.clone());
+    let before = world.committed().await;
+    process.compactor.look_after(assigned).await;
+    assert!(!before.is_empty());
+    assert_eq!(world.committed().await, before);
 }
 
 #[tokio::test]
