@@ -196,7 +196,10 @@ impl Side {
         let number = value.as_i64();
         match name {
             "port" if number == Some(self.address.port().into()) => "<port>".into(),
-            "log_dir" if !value.is_null() => "<directory>".into(),
+            "log_dir" => match value.as_str() {
+                Some(archive) if archive.starts_with("remote:") => "<archive>".into(),
+                _ => "<directory>".into(),
+            },
             "total_bytes" | "usable_bytes" if number.is_some_and(|bytes| bytes > 0) => "<bytes>".into(),
             "cluster_id" if !value.is_null() => "<cluster>".into(),
             "topic_id" if self.any_ids && value.as_str().is_some_and(|id| !id.starts_with("00000000-")) => {

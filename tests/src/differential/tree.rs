@@ -167,8 +167,18 @@ pub(super) fn differences(path: &str, kafka: &Value, varve: &Value, found: &mut 
 
 /// The items of a list by what names them, if each has a name of its own.
 fn labelled(items: &[Value]) -> Option<BTreeMap<String, &Value>> {
-    const NAMES: [&str; 9] =
-        ["name", "topic", "topic_id", "resource_name", "key", "group_id", "partition", "index", "partition_index"];
+    const NAMES: [&str; 10] = [
+        "name",
+        "log_dir",
+        "topic",
+        "topic_id",
+        "resource_name",
+        "key",
+        "group_id",
+        "partition",
+        "index",
+        "partition_index",
+    ];
     let labels = items.iter().map(|item| {
         let label = NAMES.iter().filter_map(|name| item.get(name).filter(|value| !value.is_null()));
         let label: Vec<String> = label.map(Value::to_string).collect();

@@ -79,7 +79,7 @@ fn changed(batch: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     sealed(batch)
 }
 
-fn write(version: i16, side: &Side, parts: &[(&str, i32, Option<&[u8]>)], acks: i16) -> ProduceRequest {
+pub(crate) fn write(version: i16, side: &Side, parts: &[(&str, i32, Option<&[u8]>)], acks: i16) -> ProduceRequest {
     let topics = parts.iter().map(|(name, index, records)| {
         let records = records.map(Bytes::copy_from_slice);
         let partition = PartitionProduceData::default().with_index(*index).with_records(records);

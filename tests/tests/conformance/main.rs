@@ -7,6 +7,7 @@ mod fetch;
 mod frames;
 mod groups;
 mod members;
+mod newest;
 mod request;
 mod topics;
 
@@ -49,6 +50,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("transactional-", "", "there are no transactions yet"),
     ("list-offsets--6", "", "every topic is archived"),
     ("list-offsets-empty--6", "", "every topic is archived"),
+    ("describe-log-dirs-", ".results[\"<archive>\"]", "the archive is told as one more directory"),
     ("fetch-replica", ".node_endpoints", "a stray replica is told who leads"),
     ("describe-configs-32-", "share.", "share groups are not served"),
     ("describe-configs-32-", "streams.", "the streams protocol is not served"),
@@ -80,13 +82,14 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 6] = [
+    let scripts: [(&str, Script); 7] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
         ("configs", configs::script),
         ("groups", groups::script),
         ("members", members::script),
+        ("newest", newest::script),
     ];
     for (name, script) in scripts {
         if name.contains(&only) {
