@@ -298,18 +298,15 @@ impl Look<'_> {
         let (bucket, partition) = (self.tended.remote.bucket(), self.tended.remote.partition());
         // Who seals nothing by time is not waited for, and what must make room does not wait.
         let linger = plan::linger(&self.policy, is_last, self.tools.sharing.linger);
+        let begun = (Instant::now(), SystemTime::now());
         match (&self.tools.pool, linger) {
             (Some(pool), Some(linger)) if is_small => {
                 let linger = if self.tools.pressure.needs_room() { Duration::ZERO } else { linger };
-                let begun = Instant::now();
                 let shared = self.slot.without(pool.upload(bucket, partition, part, linger)).await;
-                self.now = later(self.now, begun.elapsed());
+                self.now = later(self.now, begun.0.elapsed());
                 shared.map_err(TendError::Share)
             }
-            _ => {
-                let begun = (Instant::now(), SystemTime::now());
-                Ok(Uploaded { object: upload(bucket, partition, part, &self.tools.rate).await?, begun })
-            }
+            _ => Ok(Uploaded { object: upload(bucket, partition, part, &self.tools.rate).await?, begun }),
         }
     }
 
