@@ -26,7 +26,10 @@ use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
     errors::ParquetError,
     file::{
-        metadata::{ColumnChunkMetaData, KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder},
+        metadata::{
+            ColumnChunkMetaData, KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder,
+            RowGroupMetaData,
+        },
         page_index::offset_index::PageLocation,
         writer::SerializedFileWriter,
     },
@@ -41,6 +44,7 @@ use crate::{
     options::TableMeta,
     pages::PageChecksums,
     schema::{arrow_schema, parquet_schema},
+    thrift::{is_file_meta_data, is_offset_index},
     varint::{put_signed, put_unsigned, take_signed, take_unsigned},
     writer::TableSummary,
 };
@@ -211,15 +215,46 @@ fn parse_parquet(object_bytes: u64, tail_start: u64, tail: &Bytes) -> Result<Par
     }
     // The length is ours to check: the decoder subtracts it from the object's size.
     let (length, _) = tail.last_chunk::<8>().and_then(|end| end.split_first_chunk::<4>()).ok_or_else(|| foreign(()))?;
-    if u64::from(u32::from_le_bytes(*length)) + PARQUET_TAIL > object_bytes {
+    let length = u64::from(u32::from_le_bytes(*length));
+    let Some(start) = object_bytes.checked_sub(length + PARQUET_TAIL) else { return Err(foreign(())) };
+    let Some(skipped) = start.checked_sub(tail_start) else { return Err(FooterError::NeedMore { from: start }) };
+    if !is_file_meta_data(&tail[skipped as usize..]) {
         return Err(foreign(()));
     }
+    let decoder = ParquetMetaDataPushDecoder::try_new(object_bytes)
+        .map(|decoder| decoder.with_page_index_policy(PageIndexPolicy::Skip));
+    let metadata = decoded(decoder, tail_start, tail)?;
+    let is_whole = |chunk: &ColumnChunkMetaData| page_index_is_whole(chunk, tail_start, tail);
+    if !metadata.row_groups().iter().flat_map(RowGroupMetaData::columns).all(is_whole) {
+        return Err(FooterError::Corrupt("page index"));
+    }
+    let decoder = ParquetMetaDataPushDecoder::try_new_with_metadata(object_bytes, metadata).map(|decoder| {
+        decoder.with_offset_index_policy(PageIndexPolicy::Required).with_column_index_policy(PageIndexPolicy::Skip)
+    });
+    decoded(decoder, tail_start, tail)
+}
+
+/// Whether the chunk's page index lists what it claims, as far as the `tail` has it: the decoder asks for what it has not.
+fn page_index_is_whole(chunk: &ColumnChunkMetaData, tail_start: u64, tail: &Bytes) -> bool {
+    let place = chunk.offset_index_offset().zip(chunk.offset_index_length());
+    let Some((Ok(offset), Ok(length))) = place.map(|(offset, length)| (u64::try_from(offset), usize::try_from(length)))
+    else {
+        return true;
+    };
+    let Some(skipped) = offset.checked_sub(tail_start) else { return true };
+    let index = tail.get(skipped as usize..).and_then(|from| from.get(..length));
+    index.is_some_and(is_offset_index)
+}
+
+/// What the decoder makes of the object's `tail`.
+fn decoded(
+    decoder: Result<ParquetMetaDataPushDecoder, ParquetError>,
+    tail_start: u64,
+    tail: &Bytes,
+) -> Result<ParquetMetaData, FooterError> {
     let foreign = |_: ParquetError| FooterError::Foreign("it is no Parquet file");
-    let mut decoder = ParquetMetaDataPushDecoder::try_new(object_bytes)
-        .map_err(foreign)?
-        .with_offset_index_policy(PageIndexPolicy::Required)
-        .with_column_index_policy(PageIndexPolicy::Skip);
-    decoder.push_range(tail_start..object_bytes, tail.clone()).map_err(foreign)?;
+    let mut decoder = decoder.map_err(foreign)?;
+    decoder.push_range(tail_start..tail_start + tail.len() as u64, tail.clone()).map_err(foreign)?;
     match decoder.try_decode().map_err(foreign)? {
         DecodeResult::Data(metadata) => Ok(metadata),
         DecodeResult::NeedsData(ranges) => {

@@ -21,6 +21,7 @@ mod reader;
 mod rebuild;
 mod schema;
 mod tags;
+mod thrift;
 mod varint;
 mod writer;
 
