@@ -48,7 +48,10 @@ pub(crate) fn run(settings: &Settings) -> Result<Figures> {
             hot(settings, kind, &lines, &mut note).with_context(|| format!("hot measurements of {}", kind.name()))?;
             if kind == Kind::Varve {
                 archive::measure(settings, &lines, &mut note).context("archive measurements")?;
-                partitions::measure(settings, &mut note).context("measurements with many partitions")?;
+                // No ratio depends on it: once is enough.
+                if round == 0 {
+                    partitions::measure(settings, &mut note).context("measurements with many partitions")?;
+                }
             }
         }
     }
@@ -67,7 +70,7 @@ fn hot(settings: &Settings, kind: Kind, lines: &Lines, note: &mut impl FnMut(&'s
     let server = Server::start(settings, kind, &["remote.log.storage.system.enable=false"])?;
     note("start to first answer, ms", server.time_to_first_answer.as_secs_f64() * 1e3);
     let mut admin = Client::connect(server.address)?;
-    admin.create_topic(TOPIC, PARTITIONS, &[])?;
+    create_topic(&mut admin, TOPIC, PARTITIONS)?;
     let batches = lines.batches(Codec::None, BATCH_BYTES, DISTINCT_BYTES)?;
     let mut all_frames = frames(TOPIC, PARTITIONS, &batches)?;
     drop(batches);
@@ -88,6 +91,19 @@ fn hot(settings: &Settings, kind: Kind, lines: &Lines, note: &mut impl FnMut(&'s
         latency(settings, &server, &mut all_frames, note)?;
         end_to_end(settings, &server, lines, note)?;
         note("resident at the end, MB", server.process.resident_megabytes()?);
+    }
+    Ok(())
+}
+
+/// Creates a topic and waits for its leaders: Kafka answers before its own broker has heard of them.
+fn create_topic(admin: &mut Client, topic: &str, partitions: i32) -> Result<()> {
+    admin.create_topic(topic, partitions, &[])?;
+    let asked = Instant::now();
+    for partition in 0..partitions {
+        while let Err(error) = admin.list_offset(topic, partition, -1) {
+            anyhow::ensure!(asked.elapsed() < Duration::from_secs(10), "{topic}-{partition} has no leader: {error}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
     Ok(())
 }
@@ -135,13 +151,7 @@ fn end_to_end(
 ) -> Result<()> {
     let topic = "bench-end-to-end";
     let mut admin = Client::connect(server.address)?;
-    admin.create_topic(topic, 1, &[])?;
-    // Kafka answers the creation before its own broker has heard of the leader.
-    let asked = Instant::now();
-    while let Err(error) = admin.list_offset(topic, 0, -1) {
-        anyhow::ensure!(asked.elapsed() < Duration::from_secs(10), "{topic} has no leader: {error}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    create_topic(&mut admin, topic, 1)?;
     let batch = lines.batches(Codec::None, 1 << 10, 1)?.remove(0);
     let mut frame = produce_frame(topic, &[(0, batch)])?;
     let rounds = (settings.latency_seconds * 100).clamp(100, 2_000) as usize;
