@@ -48,7 +48,7 @@ impl Partition {
 }
 
 /// Writes down where these partitions start, with one write for all that share a directory. Blocks on the disk. Returns those
-/// for which it failed: their records are gone for now, and may be back after a crash.
+/// for which it failed: their records cannot be read, and may be back after a crash.
 pub fn save_log_starts(partitions: &[Arc<Partition>]) -> Vec<Arc<Partition>> {
     let mut rest: Vec<_> = partitions.iter().collect();
     let mut failed = Vec::new();

@@ -184,3 +184,20 @@ fn what_waits_too_long_by_either_clock_is_not_published() {
     assert!(uploaded(Some(0), HOUR).is_stale(HOUR));
     assert!(!uploaded(None, HOUR).is_stale(HOUR));
 }
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_others_keeps_nobody_from_the_archive_beyond_the_lag() {
+    let crowd = Crowd::new(40);
+    let (start, begun) = (crowd.members[0].0.now(), Instant::now());
+    let clock = Arc::new(move || stamp(start.millis() as i64 + begun.elapsed().as_millis() as i64));
+    let archiver =
+        Archiver::start(ArchiverOptions { workers: 2, clock, ..ArchiverOptions::default() }, ArchiverMetrics::new());
+    for (local, remote) in &crowd.members {
+        local.append(3);
+        archiver.add(local.clone(), remote.clone(), Duration::ZERO);
+    }
+    until("all are archived", || crowd.all_reach(3)).await;
+    assert!(begun.elapsed() <= Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(crowd.stored().await.iter().all(|key| key.contains("/shared/")), "they did wait for others");
+    archiver.stop().await;
+}
