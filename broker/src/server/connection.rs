@@ -9,6 +9,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use varve_metadata::model::Principal;
 
 use super::{
     ListenerName, RequestContext,
@@ -56,6 +57,8 @@ pub(super) async fn serve(
 ) -> Result<(), Closed> {
     stream.set_nodelay(true)?;
     let shutdown = shared.broker.shutdown.clone();
+    // PLAINTEXT knows nobody.
+    let principal = Principal::anonymous();
     let mut connection = Connection { shared, stream, buffer: BytesMut::new() };
     loop {
         let read = tokio::select! {
@@ -69,6 +72,7 @@ pub(super) async fn serve(
             api_version: header.version,
             correlation_id: header.correlation_id,
             client_id: header.client_id,
+            principal: principal.clone(),
             peer,
             listener: listener.clone(),
             received: Instant::now(),

@@ -52,7 +52,7 @@ use std::{
 };
 
 use kafka_protocol::protocol::StrBytes;
-use varve_metadata::model::Timestamp;
+use varve_metadata::model::{Principal, Timestamp};
 
 /// What a handler may know about the request besides its body.
 #[derive(Debug, Clone)]
@@ -63,6 +63,8 @@ pub(crate) struct RequestContext {
     pub(crate) correlation_id: i32,
     /// `client.id`. A slice of the request's frame: copy it if it is kept longer than the request.
     pub(crate) client_id: Option<StrBytes>,
+    /// Whom the connection has authenticated.
+    pub(crate) principal: Principal,
     /// Address of the client.
     pub(crate) peer: SocketAddr,
     /// Name of the listener the request came in by: Metadata answers with that listener's addresses.

@@ -2,10 +2,12 @@
 
 mod ids;
 mod offset;
+mod principal;
 mod producer;
 mod time;
 
 pub use ids::{BrokerId, PartitionId, PartitionIndex, TopicId, TopicName, TopicNameError};
 pub use offset::{HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
+pub use principal::Principal;
 pub use producer::{ProducerEpoch, ProducerId, Sequence};
 pub use time::Timestamp;
