@@ -11,11 +11,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         ApiKey, ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, FetchRequest,
-        FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
-        ProduceRequest, ProduceResponse, RequestHeader, TopicName,
+        FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId, InitProducerIdRequest,
+        InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, OffsetCommitRequest, OffsetCommitResponse,
+        OffsetFetchRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse, RequestHeader, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_fetch_request::OffsetFetchRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::{Decodable, Encodable, StrBytes},
@@ -133,6 +136,57 @@ impl Client {
         let found = found.context("one partition")?;
         ensure!(found.error_code == 0, "Produce: error {} {:?}", found.error_code, found.error_message);
         Ok(found.base_offset)
+    }
+
+    /// Asks who coordinates a group, which makes a broker without coordinators prepare some.
+    ///
+    /// # Errors
+    /// The broker's error code: there is none yet.
+    pub fn find_coordinator(&mut self, group: &str) -> Result<()> {
+        let request = FindCoordinatorRequest::default().with_key(text(group));
+        let mut answer = self.call(ApiKey::FindCoordinator, 3, &request)?;
+        let response = FindCoordinatorResponse::decode(&mut answer, 3)?;
+        ensure!(response.error_code == 0, "FindCoordinator: error {}", response.error_code);
+        Ok(())
+    }
+
+    /// Sets the committed offset of a group without members.
+    ///
+    /// # Errors
+    /// The broker's error code.
+    pub fn commit(&mut self, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let partition = OffsetCommitRequestPartition::default()
+            .with_partition_index(partition)
+            .with_committed_offset(offset)
+            .with_committed_metadata(Some(text("")));
+        let topic =
+            OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(text(group)))
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic]);
+        let mut answer = self.call(ApiKey::OffsetCommit, 8, &request)?;
+        let response = OffsetCommitResponse::decode(&mut answer, 8)?;
+        let found = response.topics.first().and_then(|topic| topic.partitions.first()).context("one partition")?;
+        ensure!(found.error_code == 0, "OffsetCommit: error {}", found.error_code);
+        Ok(())
+    }
+
+    /// The committed offset of a group, if it has one.
+    ///
+    /// # Errors
+    /// The broker's error code: the coordinator may be loading still.
+    pub fn committed(&mut self, group: &str, topic: &str, partition: i32) -> Result<Option<i64>> {
+        let topic = OffsetFetchRequestTopic::default()
+            .with_name(TopicName(text(topic)))
+            .with_partition_indexes(vec![partition]);
+        let request = OffsetFetchRequest::default().with_group_id(GroupId(text(group))).with_topics(Some(vec![topic]));
+        let mut answer = self.call(ApiKey::OffsetFetch, 7, &request)?;
+        let response = OffsetFetchResponse::decode(&mut answer, 7)?;
+        ensure!(response.error_code == 0, "OffsetFetch: error {}", response.error_code);
+        let found = response.topics.first().and_then(|topic| topic.partitions.first()).context("one partition")?;
+        ensure!(found.error_code == 0, "OffsetFetch: error {}", found.error_code);
+        Ok(Some(found.committed_offset).filter(|offset| *offset >= 0))
     }
 
     /// Sends a frame that was built beforehand, with its own correlation id.

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
@@ -21,7 +22,12 @@ pub struct KafkaTools {
 impl KafkaTools {
     /// Tools for `node`.
     pub fn of(node: &Node) -> KafkaTools {
-        KafkaTools { bootstrap: node.address.to_string() }
+        KafkaTools::at(node.address)
+    }
+
+    /// Tools for whichever broker listens there.
+    pub fn at(address: SocketAddr) -> KafkaTools {
+        KafkaTools { bootstrap: address.to_string() }
     }
 
     /// Runs a command line (words are split at blanks, there is no quoting; `NODE` becomes the node's address, and

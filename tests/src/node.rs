@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -54,7 +55,36 @@ pub fn varve() -> Result<Command> {
     Ok(command)
 }
 
+/// A free loopback address that stays free while nobody listens there: the system takes the ports of outgoing connections
+/// from above it, and a client that keeps trying to connect to such a port may get it and meet itself.
+///
+/// # Errors
+/// A hundred ports are taken.
+pub fn stable_address() -> Result<SocketAddr> {
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..100 {
+        // Tests of one process follow each other, those of several lie apart.
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add((std::process::id() as u16).wrapping_mul(97));
+        let address = SocketAddr::from(([127, 0, 0, 1], FIRST + turn % PORTS));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no free port from {FIRST} on")
+}
+
 impl Node {
+    /// Starts a node in `folder` that listens on `address`, where it can be started again: see [`stable_address`].
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_at(folder: &Path, address: SocketAddr, overrides: &[&str]) -> Result<Node> {
+        let listener = format!("listeners=PLAINTEXT://{address}");
+        Node::start(folder, &[overrides, &[listener.as_str()]].concat())
+    }
+
     /// Starts a node in `folder` (its `./varve-data` lies there) with configuration lines `overrides`, and waits until
     /// it answers.
     ///

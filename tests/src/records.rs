@@ -26,14 +26,12 @@ pub struct TestRecord {
     pub timestamp: i64,
 }
 
-/// What the archive is made of: the lines of real system logs, keyed by file, with headers.
-///
-/// The lines come from `$VARVE_LOG_SAMPLES`, else from `../shared/data/loghub` beside the checkout, else (said on
-/// standard error) from lines made up here.
+/// The lines of real system logs, by file, in `$VARVE_LOG_SAMPLES`, else in `../shared/data/loghub` beside the checkout,
+/// else (said on standard error) lines made up here.
 ///
 /// # Errors
 /// The folder has no logs.
-pub fn log_records() -> Result<Vec<TestRecord>> {
+pub fn log_files() -> Result<Vec<(String, Vec<Vec<u8>>)>> {
     let given = std::env::var_os("VARVE_LOG_SAMPLES").map(PathBuf::from);
     let folder = given.or_else(|| Some(checkout().join("../shared/data/loghub")).filter(|folder| folder.is_dir()));
     let mut files: Vec<(String, Vec<Vec<u8>>)> = Vec::new();
@@ -65,8 +63,16 @@ pub fn log_records() -> Result<Vec<TestRecord>> {
             }
         }
     }
+    Ok(files)
+}
+
+/// What the archive is made of: the lines of [`log_files`], keyed by file, with headers.
+///
+/// # Errors
+/// As [`log_files`].
+pub fn log_records() -> Result<Vec<TestRecord>> {
     let mut records = Vec::new();
-    for (source, lines) in files {
+    for (source, lines) in log_files()? {
         for (number, line) in lines.iter().enumerate() {
             let level = ["ERROR", "WARN", "INFO", "DEBUG"]
                 .into_iter()

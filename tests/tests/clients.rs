@@ -22,7 +22,9 @@ fn suite(library: &str) -> Result<()> {
     let address = node.address.to_string();
     let mut command = match library {
         "java" => tools::program("java-Suite")?,
-        "franz-go" | "sarama" => tools::program("go-client")?,
+        "franz-go" | "sarama" | "kafka-go" => tools::program("go-client")?,
+        "c" => tools::program("c-suite")?,
+        "rust" => tools::program("rust-suite")?,
         "node" => {
             let mut command = Command::new("node");
             command.arg(tools::checkout().join("tests/clients/node/suite.js"));
@@ -37,6 +39,7 @@ fn suite(library: &str) -> Result<()> {
     match library {
         "franz-go" => command.args(["suite", "--bootstrap", &address, "--topic", library]),
         "sarama" => command.args(["sarama-suite", "--bootstrap", &address, "--topic", library]),
+        "kafka-go" => command.args(["kafka-go-suite", "--bootstrap", &address, "--topic", library]),
         _ => command.args([&address, library]),
     };
     tools::output_of(&mut command)?;
@@ -62,6 +65,21 @@ fn franz_go_passes_its_suite() -> Result<()> {
 #[test]
 fn sarama_passes_its_suite() -> Result<()> {
     suite("sarama")
+}
+
+#[test]
+fn kafka_go_passes_its_suite() -> Result<()> {
+    suite("kafka-go")
+}
+
+#[test]
+fn the_librdkafka_of_debian_passes_its_suite() -> Result<()> {
+    suite("c")
+}
+
+#[test]
+fn rskafka_passes_its_suite() -> Result<()> {
+    suite("rust")
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Installs what the tests need besides Rust: Python, Go, Java and Node clients, Kafka's own tools, kcat, etcd, an S3
-//! emulator.
+//! Installs what the tests need: Python, Go, Java, C, Rust and Node clients, Kafka's own tools with Streams, Connect and
+//! MirrorMaker 2, kcat, rsyslog, etcd, an S3 emulator.
 //!
 //! Everything is pinned by a file in `tests/tools` or `tests/clients` or below, comes from a package registry, and goes
 //! into one folder. A step runs again only when its pins change.
@@ -44,6 +44,12 @@ const KAFKA_TOOLS: &[(&str, &str)] = &[
     ("kafka-client-metrics.sh", "org.apache.kafka.tools.ClientMetricsCommand"),
     ("kafka-share-groups.sh", "org.apache.kafka.tools.consumer.group.ShareGroupCommand"),
     ("kafka-streams-groups.sh", "org.apache.kafka.tools.streams.StreamsGroupCommand"),
+    ("kafka-share-consumer-perf-test.sh", "org.apache.kafka.tools.ShareConsumerPerformance"),
+    ("kafka-console-share-consumer.sh", "org.apache.kafka.tools.consumer.ConsoleShareConsumer"),
+    ("kafka-streams-application-reset.sh", "org.apache.kafka.tools.StreamsResetter"),
+    ("connect-standalone.sh", "org.apache.kafka.connect.cli.ConnectStandalone"),
+    ("connect-distributed.sh", "org.apache.kafka.connect.cli.ConnectDistributed"),
+    ("connect-mirror-maker.sh", "org.apache.kafka.connect.mirror.MirrorMaker"),
     ("kafka-storage.sh", "kafka.tools.StorageTool"),
     ("kafka-server-start.sh", "kafka.Kafka"),
 ];
@@ -64,18 +70,16 @@ pub(crate) fn install() -> Result<PathBuf> {
         None => cache()?.join("tools"),
     };
     fs::create_dir_all(place.join("bin"))?;
-    for step in [debian, etcd, python, kafka, launchers, java, go, node, deny] {
+    for step in [debian, etcd, rsyslog, python, kafka, launchers, java, go, c, rust, node, deny] {
         step(&place)?;
     }
     Ok(place)
 }
 
 fn debian(_place: &Path) -> Result<()> {
-    let missing: Vec<&str> = [("kcat", "kcat"), ("cc", "build-essential")]
-        .iter()
-        .filter(|(program, _)| !on_path(program))
-        .map(|(_, package)| *package)
-        .collect();
+    let header = Path::new("/usr/include/librdkafka/rdkafka.h").exists();
+    let wanted = [(on_path("kcat"), "kcat"), (on_path("cc"), "build-essential"), (header, "librdkafka-dev")];
+    let missing: Vec<&str> = wanted.iter().filter(|(is_there, _)| !is_there).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -87,24 +91,45 @@ fn debian(_place: &Path) -> Result<()> {
 /// Debian's etcd, unpacked and not installed: the package would start a service.
 fn etcd(place: &Path) -> Result<()> {
     once(place, &format!("etcd-{ETCD}"), &[], || {
-        let fresh = place.join("etcd");
-        let _ = fs::remove_dir_all(&fresh);
-        fs::create_dir_all(&fresh)?;
-        run("apt-get", ["update", "-qq"])?;
-        let mut download = command("apt-get");
-        download.current_dir(&fresh).args(["download", "-qq"]);
-        download.args(["server", "client"].map(|half| format!("etcd-{half}={ETCD}*")));
-        run_command(download)?;
-        for package in files_under(&fresh)? {
-            let mut unpack = command("dpkg-deb");
-            unpack.arg("--extract").arg(package).arg(&fresh);
-            run_command(unpack)?;
-        }
+        let fresh = unpacked(&place.join("etcd"), &["server", "client"].map(|half| format!("etcd-{half}={ETCD}*")))?;
         for program in ["etcd", "etcdctl"] {
             fs::rename(fresh.join("usr/bin").join(program), place.join("bin").join(program))?;
         }
         Ok(fs::remove_dir_all(fresh)?)
     })
+}
+
+/// Debian's rsyslog with its Kafka modules, unpacked for the same reason.
+fn rsyslog(place: &Path) -> Result<()> {
+    once(place, "rsyslog", &[], || {
+        let packages = ["rsyslog", "rsyslog-kafka", "libestr0", "libfastjson4", "liblognorm5"];
+        let fresh = unpacked(&place.join("rsyslog"), &packages.map(str::to_owned))?;
+        let libraries = fresh.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+        let script = format!(
+            "#!/bin/sh\nexport LD_LIBRARY_PATH='{0}:{1}'\nexec '{2}' -M '{0}/rsyslog' \"$@\"\n",
+            libraries.display(),
+            fresh.join("lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)).display(),
+            fresh.join("usr/sbin/rsyslogd").display()
+        );
+        executable(&place.join("bin/rsyslogd"), &script)
+    })
+}
+
+/// Downloads Debian's `packages` and unpacks them into the folder `fresh`.
+fn unpacked(fresh: &Path, packages: &[String]) -> Result<PathBuf> {
+    let _ = fs::remove_dir_all(fresh);
+    fs::create_dir_all(fresh)?;
+    run("apt-get", ["update", "-qq"])?;
+    let mut download = command("apt-get");
+    download.current_dir(fresh).args(["download", "-qq"]).args(packages);
+    run_command(download)?;
+    for package in files_under(fresh)? {
+        let mut unpack = command("dpkg-deb");
+        unpack.arg("--extract").arg(&package).arg(fresh);
+        run_command(unpack)?;
+        fs::remove_file(package)?;
+    }
+    Ok(fresh.to_owned())
 }
 
 fn python(place: &Path) -> Result<()> {
@@ -185,6 +210,29 @@ fn go(place: &Path) -> Result<()> {
         let mut build = command("go");
         build.current_dir(&sources).args(["build", "-o"]).arg(place.join("bin/go-client")).arg(".");
         run_command(build)
+    })
+}
+
+fn c(place: &Path) -> Result<()> {
+    let source = root().join("tests/clients/c/suite.c");
+    once(place, "c", &[&source], || {
+        let mut compile = command("cc");
+        compile.args(["-Wall", "-Wextra", "-Werror", "-O1", "-o"]).arg(place.join("bin/c-suite"));
+        compile.arg(&source).arg("-lrdkafka");
+        run_command(compile)
+    })
+}
+
+fn rust(place: &Path) -> Result<()> {
+    let sources = root().join("tests/clients/rust");
+    let pins = ["Cargo.toml", "Cargo.lock", "src/main.rs"].map(|name| sources.join(name));
+    once(place, "rust", &pins.each_ref().map(PathBuf::as_path), || {
+        let target = place.join("rust-target");
+        let mut build = cargo();
+        build.current_dir(&sources).args(["build", "--quiet", "--locked"]).env("CARGO_TARGET_DIR", &target);
+        run_command(build)?;
+        fs::copy(target.join("debug/varve-test-client"), place.join("bin/rust-suite"))?;
+        Ok(fs::remove_dir_all(target)?)
     })
 }
 

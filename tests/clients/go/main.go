@@ -61,7 +61,7 @@ func fieldOf(data []byte) *[]byte {
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: go-client produce|consume|group|suite|sarama-suite …")
+		fail("usage: go-client produce|consume|group|suite|sarama-suite|kafka-go-suite …")
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	bootstrap := flags.String("bootstrap", "", "broker")
@@ -80,6 +80,8 @@ func main() {
 		consume(*bootstrap, *topic, *isolation, *output, *count)
 	case "sarama-suite":
 		saramaSuite(*bootstrap, *topic)
+	case "kafka-go-suite":
+		kafkaGoSuite(*bootstrap, *topic)
 	case "suite":
 		suite(*bootstrap, *topic)
 	case "group":

@@ -1,0 +1,243 @@
+//! Kafka Connect on one node: a file becomes a topic becomes a file, with exactly the lines of real logs, through a
+//! standalone worker that is stopped in between, and a distributed one whose offsets, settings and states are in compacted
+//! topics, which is killed in between, as is the node.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use varve_tests::{
+    client::Client,
+    kcat,
+    node::{Node, eventually, stable_address},
+    records,
+    running::Running,
+    tools,
+};
+
+/// Offsets and settings of the workers are compacted and archived while they run.
+const EAGER: [&str; 7] = [
+    "log.retention.check.interval.ms=200",
+    "remote.log.manager.task.interval.ms=200",
+    "log.cleaner.backoff.ms=200",
+    "varve.archive.lag.ms=500",
+    "varve.compactor.interval.ms=500",
+    "log.local.retention.ms=1",
+    "group.initial.rebalance.delay.ms=0",
+];
+
+/// Settings of both kinds of workers: plain lines, and offsets written soon.
+const WORKER: [&str; 5] = [
+    "key.converter=org.apache.kafka.connect.storage.StringConverter",
+    "value.converter=org.apache.kafka.connect.storage.StringConverter",
+    "offset.flush.interval.ms=200",
+    "plugin.discovery=service_load",
+    "consumer.metadata.max.age.ms=2000",
+];
+
+/// Lines of all logs: those that are text, as Connect's file source reads them.
+fn lines() -> Result<Vec<String>> {
+    let lines = records::log_files()?.into_iter().flat_map(|(_, lines)| lines);
+    let text = lines.filter_map(|line| String::from_utf8(line).ok());
+    Ok(text.map(|line| line.trim_end_matches('\r').to_owned()).filter(|line| !line.is_empty()).collect())
+}
+
+fn append(file: &Path, lines: &[String]) -> Result<()> {
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(file)?;
+    let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    Ok(file.write_all(text.as_bytes())?)
+}
+
+/// Waits until `file` has as many lines as `lines`, and compares them.
+fn await_lines(file: &Path, lines: &[String], worker: &mut Running) -> Result<()> {
+    let found = eventually(&format!("{} lines in {}", lines.len(), file.display()), || {
+        ensure!(worker.ended()?.is_none(), "the worker ended");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        Ok((text.lines().count() >= lines.len()).then_some(text))
+    })
+    .with_context(|| worker.printed())?;
+    ensure!(
+        found.lines().eq(lines),
+        "{} is not what was written:\n{}",
+        file.display(),
+        first_difference(&found, lines)
+    );
+    Ok(())
+}
+
+fn first_difference(found: &str, lines: &[String]) -> String {
+    let pair = found.lines().zip(lines).enumerate().find(|(_, (found, line))| found != line);
+    pair.map_or_else(
+        || format!("{} lines, {} written", found.lines().count(), lines.len()),
+        |(number, (found, line))| format!("line {number}: {found:?}, written {line:?}"),
+    )
+}
+
+fn properties(path: PathBuf, lines: &[&str]) -> Result<PathBuf> {
+    fs::write(&path, lines.join("\n"))?;
+    Ok(path)
+}
+
+#[test]
+fn a_standalone_worker_copies_every_line_once_though_it_is_stopped_in_between() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &EAGER)?;
+    let path = |name: &str| folder.path().join(name);
+    let (source, sink, log) = (path("source.log"), path("sink.log"), path("connect.log"));
+    let listener = format!("listeners=http://{}", stable_address()?);
+    let bootstrap = format!("bootstrap.servers={}", node.address);
+    let offsets = format!("offset.storage.file.filename={}", path("offsets").display());
+    let worker = properties(path("worker.properties"), &[&WORKER[..], &[&listener, &bootstrap, &offsets]].concat())?;
+    let file = |file: &Path| format!("file={}", file.display());
+    let connector = |name: &str, class: &str, topic: &str, at: &Path| {
+        let (named, class, topic) = (format!("name={name}"), format!("connector.class={class}"), topic.to_owned());
+        properties(path(&format!("{name}.properties")), &[&named, &class, "tasks.max=1", &topic, &file(at)])
+    };
+    let connectors = [
+        connector("reads", "FileStreamSource", "topic=lines", &source)?,
+        connector("writes", "FileStreamSink", "topics=lines", &sink)?,
+    ];
+    let start = || -> Result<Running> {
+        let mut command = tools::program("connect-standalone.sh")?;
+        command.arg(&worker).args(&connectors);
+        Running::start(command, &log)
+    };
+    let lines = lines()?;
+    let half = lines.len() / 2;
+    append(&source, &lines[..half])?;
+    let mut worker_runs = start()?;
+    await_lines(&sink, &lines[..half], &mut worker_runs)?;
+    worker_runs.terminate()?;
+    append(&source, &lines[half..])?;
+    let mut worker_runs = start()?;
+    await_lines(&sink, &lines, &mut worker_runs)?;
+    worker_runs.terminate()?;
+    let written = kcat::read_committed(node.address, "lines")?;
+    ensure!(written.iter().map(|record| &record.value).eq(&lines), "the topic has the lines, once and in order");
+    node.stop()
+}
+
+/// The REST interface of a worker.
+struct Rest(SocketAddr);
+
+impl Rest {
+    /// The answer's body; nothing if there was none, or one without success.
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let mut stream = TcpStream::connect(self.0).ok()?;
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (host, length) = (self.0, body.len());
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\n");
+        write!(stream, "{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.starts_with("HTTP/1.1 2").then(|| serde_json::from_str(body).unwrap_or_default())
+    }
+
+    fn await_running(&self, connector: &str, worker: &mut Running) -> Result<()> {
+        eventually(&format!("{connector} runs"), || {
+            ensure!(worker.ended()?.is_none(), "the worker ended");
+            let status = self.ask("GET", &format!("/connectors/{connector}/status"), &Value::Null).unwrap_or_default();
+            let task = &status["tasks"][0]["state"];
+            ensure!(*task != "FAILED", "{status}");
+            Ok((status["connector"]["state"] == "RUNNING" && *task == "RUNNING").then_some(()))
+        })
+        .with_context(|| worker.printed())
+    }
+}
+
+#[test]
+fn a_distributed_worker_goes_on_from_its_topics_though_it_and_the_node_are_killed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let address = stable_address()?;
+    let node = Node::start_at(folder.path(), address, &EAGER)?;
+    let path = |name: &str| folder.path().join(name);
+    let (source, sink, log) = (path("source.log"), path("sink.log"), path("connect.log"));
+    let rest = Rest(stable_address()?);
+    let listener = format!("listeners=http://{}", rest.0);
+    let bootstrap = format!("bootstrap.servers={address}");
+    let topics = [
+        "group.id=workers",
+        "config.storage.topic=workers-configs",
+        "offset.storage.topic=workers-offsets",
+        "status.storage.topic=workers-status",
+        "config.storage.replication.factor=1",
+        "offset.storage.replication.factor=1",
+        "status.storage.replication.factor=1",
+        "offset.storage.partitions=5",
+        "scheduled.rebalance.max.delay.ms=0",
+        "session.timeout.ms=6000",
+        "heartbeat.interval.ms=500",
+    ];
+    let worker = properties(path("worker.properties"), &[&WORKER[..], &topics[..], &[&listener, &bootstrap]].concat())?;
+    let start = || -> Result<Running> {
+        let mut command = tools::program("connect-distributed.sh")?;
+        command.arg(&worker);
+        Running::start(command, &log)
+    };
+    let lines = lines()?;
+    let half = lines.len() / 2;
+    append(&source, &lines[..half])?;
+    let mut worker_runs = start()?;
+    for (name, class, field, file) in
+        [("reads", "FileStreamSource", "topic", &source), ("writes", "FileStreamSink", "topics", &sink)]
+    {
+        let connector = json!({"name": name, "config": {
+            "connector.class": class, "tasks.max": "1", field: "lines", "file": file,
+            // A killed worker's task left the group without a word: the next one need not wait for long.
+            "consumer.override.session.timeout.ms": "6000",
+        }});
+        eventually(&format!("{name} is created"), || {
+            ensure!(worker_runs.ended()?.is_none(), "the worker ended");
+            Ok(rest.ask("POST", "/connectors", &connector))
+        })
+        .with_context(|| worker_runs.printed())?;
+        rest.await_running(name, &mut worker_runs)?;
+    }
+    await_lines(&sink, &lines[..half], &mut worker_runs)?;
+
+    // What it has done is written down: how far the file was read, and which lines are in the other.
+    let read: u64 = fs::metadata(&source)?.len();
+    eventually("the source's position is in the worker's topic", || {
+        let offsets = kcat::read_committed(address, "workers-offsets")?;
+        Ok(offsets.last().is_some_and(|last| last.value == format!("{{\"position\":{read}}}")).then_some(()))
+    })?;
+    let mut client = Client::connect(address)?;
+    let end = client.list_offset("lines", 0, -1)?;
+    eventually("the sink's offset is committed", || {
+        Ok((client.committed("connect-writes", "lines", 0)? == Some(end)).then_some(()))
+    })?;
+    worker_runs.kill();
+    node.kill();
+    append(&source, &lines[half..])?;
+    let node = Node::start_at(folder.path(), address, &EAGER)?;
+    let mut worker_runs = start()?;
+    rest.await_running("reads", &mut worker_runs)?;
+    rest.await_running("writes", &mut worker_runs)?;
+    await_lines(&sink, &lines, &mut worker_runs)?;
+    let written = kcat::read_committed(address, "lines")?;
+    ensure!(written.iter().map(|record| &record.value).eq(&lines), "the topic has the lines, once and in order");
+
+    // A stopped connector's offsets can be reset: tombstones in the compacted topic, and the group's offsets deleted.
+    for name in ["reads", "writes"] {
+        rest.ask("PUT", &format!("/connectors/{name}/stop"), &Value::Null).context("it stops")?;
+        let offsets = format!("/connectors/{name}/offsets");
+        eventually(&format!("the offsets of {name} are reset"), || {
+            Ok(rest.ask("DELETE", &offsets, &Value::Null).map(|_| ()))
+        })?;
+        eventually(&format!("{name} has no offsets"), || {
+            let found = rest.ask("GET", &offsets, &Value::Null);
+            Ok(found.is_some_and(|found| found == json!({"offsets": []})).then_some(()))
+        })
+        .with_context(|| worker_runs.printed())?;
+        rest.ask("DELETE", &format!("/connectors/{name}"), &Value::Null).context("it is deleted")?;
+    }
+    worker_runs.terminate()?;
+    ensure!(!node.printed().contains("ERROR"), "the node saw nothing wrong:\n{}", node.printed());
+    node.stop()
+}

@@ -1,0 +1,213 @@
+//! A Kafka Streams application (tests/clients/java/Streams.java) on one node: its windowed counts of joined events are
+//! what a plain program computes, though the application and the node are killed in the middle of the work, again and
+//! again, and its state is rebuilt from changelogs that are in the archive by then.
+//!
+//! `VARVE_STREAMS_ROUNDS` changes the number of kills.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::SocketAddr,
+    path::Path,
+};
+
+use anyhow::{Context, Result, ensure};
+use varve_log::format::{BatchBuilder, RecordContent};
+use varve_metadata::model::{Offset, Timestamp};
+use varve_tests::{
+    client::Client,
+    kcat,
+    node::{Node, eventually, stable_address},
+    running::Running,
+    tools,
+};
+
+/// Data leaves the local disk within a second, so that state is restored from the archive.
+const EAGER: [&str; 8] = [
+    "log.retention.check.interval.ms=200",
+    "remote.log.manager.task.interval.ms=200",
+    "log.cleaner.backoff.ms=200",
+    "varve.archive.lag.ms=500",
+    "varve.compactor.interval.ms=500",
+    "log.local.retention.ms=1",
+    "group.initial.rebalance.delay.ms=0",
+    "group.min.session.timeout.ms=1000",
+];
+
+const PARTITIONS: i32 = 4;
+const HOSTS: usize = 40;
+const REGIONS: [&str; 3] = ["eu", "us", "ap"];
+const LEVELS: [&str; 3] = ["INFO", "WARN", "ERROR"];
+const MINUTE: i64 = 60_000;
+/// Events of one round.
+const ROUND: usize = 600;
+/// Time from event to event: a window holds some hundred of them.
+const STEP_MS: i64 = 150;
+
+/// The input, and what must become of it.
+struct Events {
+    base: i64,
+    sent: usize,
+}
+
+impl Events {
+    fn host(number: usize) -> usize {
+        number * 7919 % HOSTS
+    }
+
+    fn level(number: usize) -> &'static str {
+        LEVELS[number / 7 % LEVELS.len()]
+    }
+
+    fn time(&self, number: usize) -> i64 {
+        self.base + number as i64 * STEP_MS
+    }
+
+    /// Writes the table of hosts, older than every event.
+    fn write_hosts(&self, address: SocketAddr) -> Result<()> {
+        let rows = (0..HOSTS).map(|host| (host, self.base - MINUTE, REGIONS[host % REGIONS.len()].to_owned()));
+        write(address, "shop-hosts", rows)
+    }
+
+    /// Writes the next `count` events. All are acknowledged when this returns.
+    fn write(&mut self, address: SocketAddr, count: usize) -> Result<()> {
+        let numbers = self.sent..self.sent + count;
+        let rows =
+            numbers.map(|number| (Self::host(number), self.time(number), format!("{} {number}", Self::level(number))));
+        write(address, "shop-events", rows)?;
+        self.sent += count;
+        Ok(())
+    }
+
+    /// The numbers of the events of each region, level and minute, as the application labels them.
+    fn expected(&self) -> BTreeMap<String, BTreeSet<usize>> {
+        let mut windows: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+        for number in 0..self.sent {
+            let region = REGIONS[Self::host(number) % REGIONS.len()];
+            let start = self.time(number) / MINUTE * MINUTE;
+            windows.entry(format!("{region}|{}@{start}", Self::level(number))).or_default().insert(number);
+        }
+        windows
+    }
+}
+
+/// Writes rows of host, time and value, by host into partitions.
+fn write(address: SocketAddr, topic: &str, rows: impl Iterator<Item = (usize, i64, String)>) -> Result<()> {
+    let mut batches: BTreeMap<i32, BatchBuilder> = BTreeMap::new();
+    for (host, time, value) in rows {
+        let batch = batches.entry(host as i32 % PARTITIONS).or_insert_with(|| BatchBuilder::new(Offset::ZERO));
+        let key = format!("host-{host}");
+        let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
+        batch.push(RecordContent { timestamp: Timestamp::from_wire(time), key, value, headers: &[] });
+    }
+    let mut client = Client::connect(address)?;
+    for (partition, batch) in batches {
+        client.produce(topic, partition, batch.build()?.into())?;
+    }
+    Ok(())
+}
+
+fn application(folder: &Path, address: SocketAddr, guarantee: &str) -> Result<Running> {
+    let mut command = tools::program("java-Streams")?;
+    command.args(["--bootstrap", &address.to_string(), "--application", "shop-app", "--topic", "shop"]);
+    command.args(["--guarantee", guarantee, "--state"]).arg(folder.join("state"));
+    Running::start(command, &folder.join("streams.log"))
+}
+
+/// Records of all partitions, by their offsets.
+fn written(address: SocketAddr, topic: &str, which: i64) -> Result<i64> {
+    let mut client = Client::connect(address)?;
+    (0..PARTITIONS).map(|partition| client.list_offset(topic, partition, which)).sum()
+}
+
+/// The last list of numbers of each window.
+fn numbers(address: SocketAddr) -> Result<BTreeMap<String, BTreeSet<usize>>> {
+    let mut windows = BTreeMap::new();
+    for record in kcat::read_committed(address, "shop-numbers")? {
+        let numbers = record.value.split(',').map(str::parse).collect::<Result<_, _>>();
+        windows.insert(record.key, numbers.with_context(|| record.value)?);
+    }
+    Ok(windows)
+}
+
+/// Runs the application through `rounds` kills.
+fn counts_survive(guarantee: &str, default_rounds: usize) -> Result<()> {
+    let rounds = match std::env::var("VARVE_STREAMS_ROUNDS") {
+        Ok(text) => text.parse().with_context(|| format!("VARVE_STREAMS_ROUNDS={text}"))?,
+        Err(_) => default_rounds,
+    };
+    let folder = tempfile::tempdir()?;
+    let address = stable_address()?;
+    let mut node = Node::start_at(folder.path(), address, &EAGER)?;
+    let mut client = Client::connect(address)?;
+    for (topic, configs) in [
+        ("shop-events", &[][..]),
+        ("shop-hosts", &[("cleanup.policy", "compact")]),
+        ("shop-counts", &[]),
+        ("shop-numbers", &[]),
+    ] {
+        client.create_topic(topic, PARTITIONS, configs)?;
+    }
+    let now = std::time::UNIX_EPOCH.elapsed()?.as_millis() as i64;
+    let mut events = Events { base: (now - 120 * MINUTE) / MINUTE * MINUTE, sent: 0 };
+    events.write_hosts(address)?;
+    let mut application_runs = application(folder.path(), address, guarantee)?;
+    application_runs.until_it_says("RUNNING")?;
+    for round in 0..rounds {
+        let before = written(address, "shop-counts", -1)?;
+        events.write(address, ROUND / 2)?;
+        eventually("the application counts", || {
+            ensure!(application_runs.ended()?.is_none(), "it ended:\n{}", application_runs.printed());
+            Ok((written(address, "shop-counts", -1)? > before).then_some(()))
+        })
+        .with_context(|| application_runs.printed())?;
+        events.write(address, ROUND / 2)?;
+        // Now it is in the middle of these.
+        match round % 3 {
+            1 => {
+                node.kill();
+                node = Node::start_at(folder.path(), address, &EAGER)?;
+            }
+            kind => {
+                application_runs.kill();
+                if kind == 2 {
+                    fs::remove_dir_all(folder.path().join("state"))?;
+                }
+                application_runs = application(folder.path(), address, guarantee)?;
+            }
+        }
+    }
+    let expected = events.expected();
+    eventually("every event is counted", || {
+        ensure!(application_runs.ended()?.is_none(), "it ended:\n{}", application_runs.printed());
+        Ok((numbers(address)? == expected).then_some(()))
+    })
+    .with_context(|| application_runs.printed())?;
+    let mut counts: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for record in kcat::read_committed(address, "shop-counts")? {
+        counts.entry(record.key).or_default().push(record.value.parse()?);
+    }
+    ensure!(counts.keys().eq(expected.keys()), "the same windows");
+    for (window, numbers) in &expected {
+        let counts = &counts[window];
+        if guarantee == "exactly_once_v2" {
+            ensure!(counts.iter().copied().eq(1..=numbers.len()), "{window}: {counts:?}, not 1 to {}", numbers.len());
+        } else {
+            let last = counts.last().context("a count")?;
+            ensure!(*last >= numbers.len(), "{window}: {last} of {} events", numbers.len());
+        }
+    }
+    eventually("what was repartitioned and counted is deleted", || {
+        let start = written(address, "shop-app-by-region-repartition", -2)?;
+        let end = written(address, "shop-app-by-region-repartition", -1)?;
+        Ok((start > 0 && start * 10 >= end * 9).then_some(()))
+    })?;
+    application_runs.end_input()?;
+    ensure!(!node.printed().contains("ERROR"), "the node saw nothing wrong:\n{}", node.printed());
+    node.stop()
+}
+
+#[test]
+fn at_least_once_every_event_is_counted_whoever_is_killed() -> Result<()> {
+    counts_survive("at_least_once", 3)
+}
