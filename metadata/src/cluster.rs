@@ -19,13 +19,16 @@ use tokio::{
 use crate::{
     controller::{
         self, AlterError, AlterRequest, BrokerRules, CreateTopicError, CreationDefaults, Decision, GrowError,
-        GrowTopic, NewTopic, TooManyPartitions,
+        GrowTopic, NewTopic, TooManyAcls, TooManyPartitions,
     },
     image::{
         BrokerImage, ClusterImage, ImageBuilder, ImageError, TopicImage,
         record::{self, BrokerRecord, ClusterRecord, Key, ProducerIdsRecord},
     },
-    model::{BrokerId, ProducerId, TopicId},
+    model::{
+        BrokerId, ProducerId, TopicId,
+        acl::{Acl, AclFilter},
+    },
     store::{Expect, MetadataStore, Revision, StoreError, Transaction, WatchError},
 };
 
@@ -47,6 +50,9 @@ pub enum MetadataError {
     /// The request as a whole is refused.
     #[error(transparent)]
     TooManyPartitions(#[from] TooManyPartitions),
+    /// The request as a whole is refused.
+    #[error(transparent)]
+    TooManyAcls(#[from] TooManyAcls),
     /// The store gave no answer; [`StoreError::Unknown`] means that the change may have happened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -205,6 +211,31 @@ impl ClusterMetadata {
         validate_only: bool,
     ) -> Result<Vec<Result<(), AlterError>>, MetadataError> {
         self.change(None, validate_only, |image| controller::alter_configs(image, requests, rules)).await
+    }
+
+    /// Makes rules of who may do what; those that exist stay.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn create_acls(&self, acls: &[Acl]) -> Result<(), MetadataError> {
+        let decide = |image: &ClusterImage| match controller::create_acls(image, acls) {
+            Ok(decision) => (Ok(()), decision),
+            Err(too_many) => (Err(too_many), Decision::default()),
+        };
+        Ok(self.change(None, false, decide).await??)
+    }
+
+    /// Deletes the rules that each filter asks for, and gives them back filter by filter. A rule that two filters ask for
+    /// is given back twice.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn delete_acls(&self, filters: &[AclFilter]) -> Result<Vec<Vec<Acl>>, MetadataError> {
+        let decide = |image: &ClusterImage| match controller::delete_acls(image, filters) {
+            Ok((deleted, decision)) => (Ok(deleted), decision),
+            Err(too_many) => (Err(too_many), Decision::default()),
+        };
+        Ok(self.change(None, false, decide).await??)
     }
 
     /// Takes producer ids out of circulation, durably, and lends them to the caller. What a crash leaves unused is

@@ -1,12 +1,12 @@
 //! The typed tree. A part of the node gets the subtree or the numbers that it needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use varve_metadata::config::{Codec, TopicDefaults};
-use varve_metadata::model::BrokerId;
+use varve_metadata::model::{BrokerId, Principal};
 
 use super::listeners::ListenerConfig;
 use super::object_store::ObjectStoreConfig;
@@ -27,6 +27,8 @@ pub struct BrokerConfig {
     pub metadata: MetadataUrl,
     /// Sockets, and what clients are told.
     pub listeners: ListenerConfig,
+    /// Who stands above the rules of who may do what; `None`: access is not checked.
+    pub authorizer: Option<AuthorizerConfig>,
     /// Connections and requests.
     pub network: NetworkConfig,
     /// Logs on the local disk.
@@ -88,6 +90,15 @@ pub enum MetadataUrl {
         /// What all keys begin with; empty or `/…`.
         prefix: String,
     },
+}
+
+/// How access is checked (`authorizer.class.name` and what belongs to it). The rules themselves are cluster state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizerConfig {
+    /// Principals that may do everything (`super.users`).
+    pub super_users: BTreeSet<Principal>,
+    /// Whether everything is allowed on a resource that no rule names (`allow.everyone.if.no.acl.found`).
+    pub allow_if_no_acl: bool,
 }
 
 /// Connections and requests.

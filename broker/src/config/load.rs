@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use varve_metadata::config::{Codec, ConfigError, ConfigErrors, TopicDefaults, Treatment};
-use varve_metadata::model::BrokerId;
+use varve_metadata::model::{BrokerId, Principal};
 
 use super::broker::*;
 use super::definitions::{broker_table, prefix_of};
@@ -154,6 +154,7 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         roles: roles(reader),
         metadata: metadata(reader, &data_dir),
         listeners: ListenerConfig::read(reader, warnings),
+        authorizer: authorizer(reader, warnings),
         network: network(reader),
         logs: logs(reader, &data_dir),
         cleaner: cleaner(reader),
@@ -238,6 +239,43 @@ fn metadata(reader: &mut Reader<'_>, data_dir: &Path) -> MetadataUrl {
     }
     reader.invalid(name, "embedded:directory or etcd://host:port,host:port/prefix");
     MetadataUrl::Embedded(data_dir.join("metadata"))
+}
+
+/// The one authorizer there is, under the names that Kafka gave it.
+fn authorizer(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<AuthorizerConfig> {
+    const STANDARD: &str = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+    const PAST: [&str; 2] = ["kafka.security.authorizer.AclAuthorizer", "kafka.security.auth.SimpleAclAuthorizer"];
+    let name = "authorizer.class.name";
+    let super_users = super_users(reader);
+    let allow_if_no_acl = reader.maybe_flag("allow.everyone.if.no.acl.found").unwrap_or(false);
+    let Some(class) = reader.text(name) else {
+        for unused in ["super.users", "allow.everyone.if.no.acl.found"] {
+            if reader.settings().given(unused).is_some() {
+                warnings.push(format!("{unused} has no effect: {name} is not set, so access is not checked"));
+            }
+        }
+        return None;
+    };
+    if PAST.contains(&class.as_str()) {
+        warnings.push(format!("{name}={class} is the name of earlier Kafkas; taken for {STANDARD}"));
+    } else if class != STANDARD {
+        reader.invalid(name, format!("{STANDARD}, or empty: no Java classes are loaded"));
+    }
+    Some(AuthorizerConfig { super_users, allow_if_no_acl })
+}
+
+/// Principals between semicolons, because a certificate's subject has commas.
+fn super_users(reader: &mut Reader<'_>) -> BTreeSet<Principal> {
+    let name = "super.users";
+    let text = reader.text(name).unwrap_or_default();
+    let mut users = BTreeSet::new();
+    for user in text.split(';').map(str::trim).filter(|user| !user.is_empty()) {
+        match Principal::parse(user) {
+            Some(principal) => drop(users.insert(principal)),
+            None => reader.invalid(name, format!("User:name, semicolon-separated; {user} is not one")),
+        }
+    }
+    users
 }
 
 fn network(reader: &mut Reader<'_>) -> NetworkConfig {

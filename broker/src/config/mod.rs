@@ -24,10 +24,10 @@ mod settings;
 mod tests;
 
 pub use broker::{
-    ArchiveConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, GroupConfig, LogConfig, LogFormat,
-    MetadataUrl, NetworkConfig, Roles, SelfLogConfig, TopicCreation,
+    ArchiveConfig, AuthorizerConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, GroupConfig, LogConfig,
+    LogFormat, MetadataUrl, NetworkConfig, Roles, SelfLogConfig, TopicCreation,
 };
-pub(crate) use definitions::is_past;
+pub(crate) use definitions::is_outside_kafkas_table;
 pub use definitions::{Prefix, broker_table, prefixes};
 pub use docs::reference;
 pub use listeners::{Advertised, Listener, ListenerConfig};

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
-use super::{GroupCoordinator, fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds};
+use super::{
+    GroupCoordinator, authorizer::Authorizer, fetch_session::FetchSessions, log_levels::LogLevels,
+    producer_ids::ProducerIds,
+};
 use crate::{archive::Archive, config::BrokerConfig, partition::Partitions};
 
 /// The node: everything that a request may touch.
@@ -30,6 +33,8 @@ pub struct Broker {
     /// Most bytes of one fetch response (`fetch.max.bytes`).
     pub(crate) fetch_max_bytes: u32,
     pub(crate) fetch_sessions: FetchSessions,
+    /// `None`: everybody may do everything. Ask [`access`](Broker::access).
+    pub(super) authorizer: Option<Authorizer>,
 }
 
 impl Broker {
@@ -51,6 +56,7 @@ impl Broker {
             shutdown: CancellationToken::new(),
             fetch_max_bytes: config.network.fetch_max_bytes,
             fetch_sessions: FetchSessions::new(config.network.fetch_sessions as usize),
+            authorizer: config.authorizer.as_ref().map(Authorizer::new),
             config,
         }
     }

@@ -69,6 +69,7 @@ pub(super) async fn serve(
         let Some((mut frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
         let header = frame::parse_header(&mut frame)?;
         let context = RequestContext {
+            api: header.api.key,
             api_version: header.version,
             correlation_id: header.correlation_id,
             client_id: header.client_id,

@@ -87,6 +87,7 @@ impl Server {
         let (taken, memory) = (budget.clone(), metrics.requests.memory_bytes.clone());
         metrics.before_scrape(move || memory.set(i64::try_from(taken.taken_bytes()).unwrap_or(i64::MAX)));
         let measured = Measured::new(metrics);
+        broker.register_access(metrics);
         let (tasks, open) = (TaskTracker::new(), Mutex::new(HashMap::new()));
         Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, open }) }
     }

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 pub(crate) const ROOT: &str = "root";
 
 /// Modules that can be set apart without having been set before.
-const LOGGERS: [&str; 5] = ["varve_broker", "varve_compactor", "varve_log", "varve_metadata", "varve_tiering"];
+const LOGGERS: [&str; 6] =
+    ["varve_audit", "varve_broker", "varve_compactor", "varve_log", "varve_metadata", "varve_tiering"];
 
 /// A level in Kafka's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 mod archive_off_test;
 #[cfg(test)]
 mod archive_test;
+mod authorizer;
 mod auto_create;
 mod broker;
 mod broker_rules;
@@ -51,12 +52,14 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::{messages::ApiKey, protocol::StrBytes};
 use varve_metadata::model::{Principal, Timestamp};
 
 /// What a handler may know about the request besides its body.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestContext {
+    /// What is asked.
+    pub(crate) api: ApiKey,
     /// Version the client asked for; the answer is written in it.
     pub(crate) api_version: i16,
     /// The client's number for this request.

@@ -4,6 +4,7 @@
 //! together. The rules and their texts are those of Kafka's `ReplicationControlManager` and
 //! `ConfigurationControlManager`.
 
+mod acls;
 mod alter;
 mod create;
 mod grow;
@@ -18,6 +19,7 @@ use crate::{
     store::Transaction,
 };
 
+pub use acls::{TooManyAcls, create_acls, delete_acls};
 pub use alter::{AlterError, AlterRequest, AlterResource, Alteration, BrokerRules, ConfigOp, alter_configs};
 pub use create::{CreateTopicError, CreationDefaults, NewTopic, TooManyPartitions, create_topics};
 pub use grow::{GrowError, GrowTopic, create_partitions};

@@ -8,7 +8,10 @@ use super::*;
 use crate::{
     config::{ConfigDef, ConfigTable, Kind},
     image::{BrokerImage, ConfigResource, ImageBuilder, TopicChange, record::BrokerRecord},
-    model::BrokerId,
+    model::{
+        BrokerId,
+        acl::{Acl, AclFilter, Operation, PatternType, Permission, ResourcePattern, ResourceType},
+    },
     store::{Change, ChangeBatch, Revision, Snapshot, Versioned, Write},
 };
 
@@ -88,6 +91,51 @@ impl Cluster {
         self.take(decision);
         results.remove(0)
     }
+}
+
+fn acl(principal: &str, name: &str, operation: Operation) -> Acl {
+    let pattern =
+        ResourcePattern { resource_type: ResourceType::Topic, pattern_type: PatternType::Literal, name: name.into() };
+    let (principal, permission) = (principal.into(), Permission::Allow);
+    Acl { pattern, principal, host: "*".into(), operation, permission }
+}
+
+#[test]
+fn rules_are_made_once_and_deleted_by_what_they_say() {
+    let mut cluster = Cluster::of(&[]);
+    let (read, write) = (acl("User:a/b", "logs", Operation::Read), acl("User:a/b", "logs", Operation::Write));
+    let other = acl("User:*", "logs", Operation::Read);
+    let all = [read.clone(), write.clone(), read.clone(), other.clone()];
+    cluster.take(create_acls(cluster.image(), &all).unwrap());
+    assert_eq!(cluster.image().acls().len(), 3);
+    assert_eq!(create_acls(cluster.image(), &all).unwrap(), Decision::default(), "they are there");
+
+    let reads = AclFilter { operation: Some(Operation::Read), ..AclFilter::default() };
+    let nothing = AclFilter { name: Some("metrics".into()), ..AclFilter::default() };
+    let (deleted, decision) = delete_acls(cluster.image(), &[reads.clone(), nothing, reads]).unwrap();
+    cluster.take(decision);
+    assert_eq!(deleted, [vec![other.clone(), read.clone()], vec![], vec![other, read]]);
+    assert_eq!(cluster.image().acls().find(&AclFilter::default()), [write]);
+
+    let mut reloaded = ImageBuilder::new(BrokerId(1), BTreeMap::new());
+    reloaded.load(&cluster.snapshot()).unwrap();
+    assert_eq!(reloaded.image().acls().len(), 1);
+
+    let (_, decision) = delete_acls(cluster.image(), &[AclFilter::default()]).unwrap();
+    cluster.take(decision);
+    assert!(cluster.image().acls().is_empty() && cluster.stored.is_empty());
+}
+
+#[test]
+fn a_request_changes_no_more_rules_than_kafka_lets_it() {
+    let mut cluster = Cluster::of(&[]);
+    let acls = |count: usize| -> Vec<Acl> {
+        (0..count).map(|place| acl("User:a", &format!("t{place}"), Operation::Read)).collect()
+    };
+    assert_eq!(create_acls(cluster.image(), &acls(10_001)), Err(TooManyAcls));
+    cluster.take(create_acls(cluster.image(), &acls(10_000)).unwrap());
+    cluster.take(create_acls(cluster.image(), &[acl("User:b", "t", Operation::Read)]).unwrap());
+    assert_eq!(delete_acls(cluster.image(), &[AclFilter::default()]), Err(TooManyAcls));
 }
 
 struct Rules(ConfigTable);

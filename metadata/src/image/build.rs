@@ -8,13 +8,15 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, TopicImage, is_internal,
-    record::{self, BrokerRecord, ClusterRecord, ConfigRecord, Key, PartitionRecord, RecordError, TopicRecord},
+    BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, Rules, TopicImage, is_internal,
+    record::{
+        self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, Key, PartitionRecord, RecordError, TopicRecord,
+    },
     resolve_config,
 };
 use crate::{
     config::{TopicConfig, TopicDefaults},
-    model::{BrokerId, PartitionId, PartitionIndex, TopicId},
+    model::{BrokerId, PartitionId, PartitionIndex, TopicId, acl::ResourcePattern},
     store::{ChangeBatch, Revision, Snapshot},
 };
 
@@ -58,6 +60,7 @@ impl ImageBuilder {
                 partitions: 0,
                 configs: Arc::default(),
                 topic_defaults: Arc::default(),
+                acls: Arc::default(),
             },
             node,
             static_settings,
@@ -116,6 +119,12 @@ impl ImageBuilder {
                 set(configs, resource, settings.map(Arc::new));
             }
             self.refresh_defaults();
+        }
+        if !staged.acls.is_empty() {
+            let acls = Arc::make_mut(&mut self.image.acls);
+            for (pattern, principal, rules) in staged.acls {
+                acls.set(&pattern, &principal, rules);
+            }
         }
         self.take_topics(staged.topics, staged.partitions);
         self.image.revision = revision;
@@ -279,6 +288,7 @@ struct Staged {
     configs: Vec<(ConfigResource, Option<BTreeMap<String, String>>)>,
     topics: Vec<(TopicId, Option<TopicRecord>)>,
     partitions: Vec<(PartitionId, Option<PartitionImage>)>,
+    acls: Vec<(ResourcePattern, String, Rules)>,
 }
 
 impl Staged {
@@ -309,6 +319,10 @@ impl Staged {
             Some(Key::Config(resource)) => {
                 let record = value.map(record::decode::<ConfigRecord>).transpose()?;
                 self.configs.push((resource, record.map(|record| record.settings)));
+            }
+            Some(Key::Acls(pattern, principal)) => {
+                let record = value.map(record::decode::<AclRecord>).transpose()?;
+                self.acls.push((pattern, principal, record.map(AclRecord::into_rules).unwrap_or_default()));
             }
             // Names are in the topics themselves; producer ids are read when a block is taken.
             Some(Key::TopicName(_) | Key::ProducerIds) | None => {}

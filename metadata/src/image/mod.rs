@@ -4,6 +4,7 @@
 //! lock. The next image shares everything that did not change: a topic that is the same is the same `Arc`, so finding
 //! what changed is a comparison of pointers ([`ClusterImage::changes_since`]).
 
+mod acls;
 mod build;
 mod configs;
 pub(crate) mod record;
@@ -21,6 +22,7 @@ use crate::{
     store::Revision,
 };
 
+pub use acls::{AclImage, Rules, Verdict};
 pub use build::{ImageBuilder, ImageError};
 pub use configs::{ConfigImage, ConfigResource, overlay};
 pub use record::RecordError;
@@ -36,6 +38,7 @@ pub struct ClusterImage {
     partitions: usize,
     configs: Arc<ConfigImage>,
     topic_defaults: Arc<TopicDefaults>,
+    acls: Arc<AclImage>,
 }
 
 /// One broker as it registered itself.
@@ -172,6 +175,11 @@ impl ClusterImage {
     /// What a topic without overrides gets, dynamic broker settings included.
     pub fn topic_defaults(&self) -> &Arc<TopicDefaults> {
         &self.topic_defaults
+    }
+
+    /// Who may do what.
+    pub fn acls(&self) -> &AclImage {
+        &self.acls
     }
 
     /// Every topic that differs from `before`: deletions first, so that a topic made anew under an old name comes after its

@@ -8,6 +8,7 @@
 //! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! producer-ids                         {v, next}          first id that no block holds
+//! acls/<type>/<pattern>/<principal>/<name>   {v, hosts: [{host, allow, deny}]}   `%` and `/` of the principal as %25, %2F
 //! ```
 //! A partition exists once its topic counts it: a topic that is made in several transactions becomes visible with the last.
 
@@ -17,8 +18,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage};
-use crate::model::{BrokerId, LeaderEpoch, PartitionId, PartitionIndex, TopicId, TopicName};
+use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage, acls::Rules};
+use crate::model::{
+    BrokerId, LeaderEpoch, PartitionId, PartitionIndex, TopicId, TopicName,
+    acl::{Operations, PatternType, Permission, ResourcePattern, ResourceType},
+};
 
 /// Version of every value written today.
 const FORMAT: u32 = 1;
@@ -33,6 +37,8 @@ pub(crate) enum Key {
     Partition(PartitionId),
     Config(ConfigResource),
     ProducerIds,
+    /// Rules of one principal for one pattern.
+    Acls(ResourcePattern, String),
 }
 
 impl Key {
@@ -49,6 +55,12 @@ impl Key {
             Key::Config(ConfigResource::Group(name)) => format!("configs/group/{name}"),
             Key::Config(ConfigResource::ClientMetrics(name)) => format!("configs/client-metrics/{name}"),
             Key::ProducerIds => "producer-ids".to_owned(),
+            Key::Acls(pattern, principal) => {
+                let (kind, how) = (pattern.resource_type.word(), pattern.pattern_type.word());
+                // The name comes last, so that it may hold what it likes.
+                let principal = principal.replace('%', "%25").replace('/', "%2F");
+                format!("acls/{kind}/{how}/{principal}/{}", pattern.name)
+            }
         }
     }
 
@@ -79,9 +91,21 @@ impl Key {
                     _ => return None,
                 }))
             }
+            "acls" => parse_acls(rest),
             _ => None,
         }
     }
+}
+
+fn parse_acls(rest: &str) -> Option<Key> {
+    let mut parts = rest.splitn(4, '/');
+    let kind = parts.next()?;
+    let resource_type = ResourceType::ALL.into_iter().find(|known| known.word() == kind)?;
+    let how = parts.next()?;
+    let pattern_type = [PatternType::Literal, PatternType::Prefixed].into_iter().find(|known| known.word() == how)?;
+    let principal = parts.next()?.replace("%2F", "/").replace("%25", "%");
+    let name = parts.next()?.to_owned();
+    Some(Key::Acls(ResourcePattern { resource_type, pattern_type, name }, principal))
 }
 
 /// A value with its format version.
@@ -197,9 +221,58 @@ pub(crate) struct ProducerIdsRecord {
     pub(crate) next: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AclRecord {
+    hosts: Vec<HostRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct HostRecord {
+    host: String,
+    allow: Operations,
+    deny: Operations,
+}
+
+impl AclRecord {
+    pub(crate) fn of(rules: &Rules) -> AclRecord {
+        let host =
+            |rule: &super::acls::HostRule| HostRecord { host: rule.host.clone(), allow: rule.allow, deny: rule.deny };
+        AclRecord { hosts: rules.hosts().iter().map(host).collect() }
+    }
+
+    pub(crate) fn into_rules(self) -> Rules {
+        let mut rules = Rules::default();
+        for HostRecord { host, allow, deny } in self.hosts {
+            let each =
+                |operations: Operations, permission| operations.iter().map(move |operation| (operation, permission));
+            for (operation, permission) in each(allow, Permission::Allow).chain(each(deny, Permission::Deny)) {
+                rules.insert(&host, operation, permission);
+            }
+        }
+        rules
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::acl::Operation;
+
+    fn acls(principal: &str, name: &str) -> Key {
+        let (resource_type, pattern_type) = (ResourceType::TransactionalId, PatternType::Prefixed);
+        Key::Acls(ResourcePattern { resource_type, pattern_type, name: name.into() }, principal.into())
+    }
+
+    #[test]
+    fn the_format_of_rules_is_what_the_drawing_says() {
+        let mut rules = Rules::default();
+        rules.insert("*", Operation::Read, Permission::Allow);
+        rules.insert("*", Operation::All, Permission::Deny);
+        let text = encode(AclRecord::of(&rules));
+        assert_eq!(text, r#"{"v":1,"hosts":[{"host":"*","allow":["Read"],"deny":["All"]}]}"#);
+        assert_eq!(decode::<AclRecord>(&text).unwrap().into_rules(), rules);
+        assert_eq!(acls("User:a/b", "x/y").text(), "acls/transactional-id/prefixed/User:a%2Fb/x/y");
+    }
 
     #[test]
     fn every_key_reads_back_from_its_text() {
@@ -215,6 +288,8 @@ mod tests {
             Key::Config(ConfigResource::Broker(BrokerId(1))),
             Key::Config(ConfigResource::Group("a/b".into())),
             Key::Config(ConfigResource::ClientMetrics("m".into())),
+            acls("User:CN=a%2F/b", "some/name"),
+            acls("User:*", "*"),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.text()), Some(key));

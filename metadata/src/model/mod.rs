@@ -1,5 +1,6 @@
 //! Pure vocabulary: ids, offsets, epochs, time. No IO, no clock.
 
+pub mod acl;
 mod ids;
 mod offset;
 mod principal;

@@ -7,8 +7,9 @@ use std::{fmt, sync::Arc};
 /// Its text is Kafka's: `User:alice`. The name may hold anything, colons and commas of a certificate's subject included.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal {
-    kind: Arc<str>,
-    name: Arc<str>,
+    text: Arc<str>,
+    /// Where the first colon stands.
+    colon: usize,
 }
 
 impl Principal {
@@ -17,7 +18,7 @@ impl Principal {
 
     /// The user called `name`.
     pub fn user(name: &str) -> Principal {
-        Principal { kind: Principal::USER.into(), name: name.into() }
+        Principal { text: format!("{}:{name}", Principal::USER).into(), colon: Principal::USER.len() }
     }
 
     /// Who is on a connection without authentication: `User:ANONYMOUS`.
@@ -27,24 +28,29 @@ impl Principal {
 
     /// `None` if `text` is not `KIND:NAME` with neither part empty.
     pub fn parse(text: &str) -> Option<Principal> {
-        let (kind, name) = text.split_once(':').filter(|(kind, name)| !kind.is_empty() && !name.is_empty())?;
-        Some(Principal { kind: kind.into(), name: name.into() })
+        let (kind, _) = text.split_once(':').filter(|(kind, name)| !kind.is_empty() && !name.is_empty())?;
+        Some(Principal { text: text.into(), colon: kind.len() })
+    }
+
+    /// The whole text, as ACLs name it.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// What stands before the colon.
     pub fn kind(&self) -> &str {
-        &self.kind
+        &self.text[..self.colon]
     }
 
     /// What stands behind the colon.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.text[self.colon + 1..]
     }
 }
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind, self.name)
+        f.pad(&self.text)
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     )
     .refused("only PLAINTEXT listeners are served, between brokers too"),
     high(unset("early.start.listeners", ANY_LIST, "Listeners that open before the authorizer is ready."))
-        .no_effect("there is no authorizer to wait for: all listeners open together"),
+        .no_effect("rules of who may do what are read before any listener opens"),
     def(
         "connections.max.idle.ms",
         ANY_LONG,

@@ -47,9 +47,10 @@ pub fn broker_table() -> &'static ConfigTable {
     &TABLE
 }
 
-/// Whether only earlier Kafkas knew the setting: it may stand in a file, but nobody is shown it.
-pub(crate) fn is_past(name: &str) -> bool {
-    past::DEFINITIONS.iter().any(|past| past.name == name)
+/// Whether Kafka's own table lacks the setting, because only earlier Kafkas knew it or because the authorizer reads it
+/// for itself: it may stand in a file, and who does not set it is not shown it.
+pub(crate) fn is_outside_kafkas_table(name: &str) -> bool {
+    past::DEFINITIONS.iter().any(|past| past.name == name) || security::AUTHORIZERS_OWN.contains(&name)
 }
 
 // Shorthand of the tables.
@@ -99,8 +100,8 @@ mod tests {
         let missing: Vec<_> = kafka.iter().filter(|name| broker_table().get(name).is_none()).collect();
         assert!(missing.is_empty(), "no definition for {missing:#?}");
         let known_elsewhere = |definition: &&ConfigDef| {
-            let past = past::DEFINITIONS.iter().any(|past| past.name == definition.name);
-            past || definition.name.starts_with("varve.") || kafka.contains(definition.name)
+            let elsewhere = is_outside_kafkas_table(definition.name);
+            elsewhere || definition.name.starts_with("varve.") || kafka.contains(definition.name)
         };
         let invented: Vec<_> = broker_table().iter().filter(|d| !known_elsewhere(d)).map(|d| d.name).collect();
         assert!(invented.is_empty(), "neither Kafka's nor ours: {invented:?}");

@@ -1,5 +1,4 @@
-//! Names that Kafka 4 dropped but that old properties files still carry, and names that Kafka's own classes read
-//! outside its table of definitions.
+//! Names that Kafka 4 dropped but that old properties files still carry.
 
 use super::*;
 
@@ -70,8 +69,4 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         .no_effect("delegation tokens need SASL, and listeners with SASL are refused"),
     unset("quota.producer.default", POSITIVE_LONG, "Bytes per second that a client may produce.").refused(QUOTA),
     unset("quota.consumer.default", POSITIVE_LONG, "Bytes per second that a client may consume.").refused(QUOTA),
-    high(unset("super.users", Kind::Text, "Users to whom the authorizer grants everything."))
-        .no_effect("there is no authorizer: access is not checked"),
-    unset("allow.everyone.if.no.acl.found", Kind::Bool, "What the authorizer answers where no rule applies.")
-        .no_effect("there is no authorizer: access is not checked"),
 ];

@@ -23,10 +23,22 @@ const fn sasl_unset(name: &'static str, kind: Kind, doc: &'static str) -> Config
     unset(name, kind, doc).dynamic().no_effect(NO_SASL)
 }
 
+/// What Kafka's authorizer reads itself, outside Kafka's table of settings.
+pub(super) const AUTHORIZERS_OWN: [&str; 2] = ["super.users", "allow.everyone.if.no.acl.found"];
+
 pub(super) const DEFINITIONS: &[ConfigDef] = &[
-    high(def("authorizer.class.name", Kind::Class, "", "The Java class that decides who may do what.")).refused(
-        "access is not checked yet, so everything would be open to everyone who connects; keep the listeners \
-         private and leave this unset",
+    high(def(
+        "authorizer.class.name",
+        Kind::Class,
+        "",
+        "What decides who may do what: org.apache.kafka.metadata.authorizer.StandardAuthorizer, by rules that \
+         kafka-acls.sh manages, or nothing if empty: then everybody may do everything.",
+    )),
+    high(unset("super.users", Kind::Text, "Principals that may do everything, as User:name, separated by semicolons.")),
+    unset(
+        "allow.everyone.if.no.acl.found",
+        Kind::Bool,
+        "Whether everybody may do everything with a resource that no rule names; false if unset.",
     ),
     def(
         "principal.builder.class",

@@ -39,7 +39,7 @@ pub(in crate::server) fn plain(error: ResponseError) -> (ResponseError, String) 
 pub(in crate::server) fn metadata_error(error: &MetadataError) -> (ResponseError, String) {
     let code = match error {
         MetadataError::TimedOut => ResponseError::RequestTimedOut,
-        MetadataError::TooManyPartitions(_) => ResponseError::PolicyViolation,
+        MetadataError::TooManyPartitions(_) | MetadataError::TooManyAcls(_) => ResponseError::PolicyViolation,
         // It may have happened: the client looks, and asks again if it did not.
         MetadataError::Store(StoreError::Unknown(_)) => ResponseError::RequestTimedOut,
         // It did not happen; the same request may succeed later.

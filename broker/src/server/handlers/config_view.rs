@@ -16,7 +16,7 @@ use varve_metadata::{
 
 use super::cluster_view::text;
 use crate::{
-    config::{BrokerConfig, broker_table, is_past},
+    config::{BrokerConfig, broker_table, is_outside_kafkas_table},
     server::{Broker, broker_rules::changes_live},
 };
 
@@ -120,7 +120,8 @@ impl<'a> ConfigView<'a> {
     pub(super) fn broker(&self) -> Vec<Shown> {
         let settings = self.image.configs().of_broker(self.node, &self.config.settings.texts());
         let listed = |definition: &&ConfigDef| {
-            !definition.internal && (!is_past(definition.name) || settings.contains_key(definition.name))
+            !definition.internal
+                && (!is_outside_kafkas_table(definition.name) || settings.contains_key(definition.name))
         };
         let known = broker_table().iter().filter(listed).map(|definition| {
             let value = settings.get(definition.name).map(String::as_str).or(definition.default);

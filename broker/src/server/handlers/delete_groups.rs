@@ -9,20 +9,27 @@ use kafka_protocol::messages::{
 use super::group_support::{code, mismatched};
 use crate::{
     coordinator::{Answer, GroupError},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
+    let access = broker.access(context);
     let mut seen = HashSet::new();
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
         if seen.insert(group_id.clone()) {
-            let outcome = delete(broker, &group_id).await;
-            results.push(DeletableGroupResult::default().with_group_id(group_id).with_error_code(code(outcome)));
+            let code = match access.require(Operation::Delete, Resource::Group(&group_id)) {
+                Ok(()) => code(delete(broker, &group_id).await),
+                Err(refused) => refused.code(),
+            };
+            results.push(DeletableGroupResult::default().with_group_id(group_id).with_error_code(code));
         }
     }
     DeleteGroupsResponse::default().with_results(results)

@@ -6,8 +6,8 @@ use kafka_protocol::{
 };
 use varve_metadata::image::ClusterImage;
 
-use super::cluster_view::{ClusterView, NO_BROKER, operations, text, wire};
-use crate::server::{Broker, RequestContext};
+use super::cluster_view::{ClusterView, NO_BROKER, cluster_operations, text, wire};
+use crate::server::{Broker, RequestContext, authorizer::Access};
 
 /// The endpoint types of KIP-919.
 const BROKERS: i8 = 1;
@@ -18,10 +18,15 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
-    answer(&broker.metadata.image(), context, &request)
+    answer(&broker.metadata.image(), context, &broker.access(context), &request)
 }
 
-fn answer(image: &ClusterImage, context: &RequestContext, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+fn answer(
+    image: &ClusterImage,
+    context: &RequestContext,
+    access: &Access<'_>,
+    request: &DescribeClusterRequest,
+) -> DescribeClusterResponse {
     if context.api_version >= 1 && request.endpoint_type != BROKERS {
         return refuse_endpoint_type(request.endpoint_type);
     }
@@ -35,13 +40,12 @@ fn answer(image: &ClusterImage, context: &RequestContext, request: &DescribeClus
             .with_rack(broker.rack.as_deref().map(text))
             .with_is_fenced(broker.fenced)
     });
-    let asked = request.include_cluster_authorized_operations;
     DescribeClusterResponse::default()
         .with_endpoint_type(BROKERS)
         .with_cluster_id(text(image.cluster_id()))
         .with_controller_id(view.controller())
         .with_brokers(brokers.collect())
-        .with_cluster_authorized_operations(if asked { operations::CLUSTER } else { operations::NOT_ASKED })
+        .with_cluster_authorized_operations(cluster_operations(access, request.include_cluster_authorized_operations))
 }
 
 fn refuse_endpoint_type(asked: i8) -> DescribeClusterResponse {

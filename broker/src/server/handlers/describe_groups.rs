@@ -11,16 +11,16 @@ use kafka_protocol::{
 use super::group_support::{group_error, text};
 use crate::{
     coordinator::{self, GroupState},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 /// First version that tells an unknown group by an error.
 const NOT_FOUND_SINCE: i16 = 6;
 /// First version that may ask for the operations that the client is allowed.
 const OPERATIONS_SINCE: i16 = 3;
-/// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS: all there are for groups, as Kafka answers without an
-/// authorizer.
-const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -28,10 +28,16 @@ pub(crate) async fn handle(
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     let wants_operations = context.api_version >= OPERATIONS_SINCE && request.include_authorized_operations;
+    let access = broker.access(context);
     let groups = request.groups.into_iter().map(|group_id| {
+        let resource = group_id.clone();
+        let resource = Resource::Group(&resource);
+        if let Err(refused) = access.require(Operation::Describe, resource) {
+            return DescribedGroup::default().with_group_id(group_id).with_error_code(refused.code());
+        }
         let mut group = describe(broker, context.api_version, group_id);
         if wants_operations && group.error_code == 0 {
-            group.authorized_operations = ALL_OPERATIONS;
+            group.authorized_operations = access.authorized_operations(resource);
         }
         group
     });

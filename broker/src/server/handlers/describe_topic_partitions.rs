@@ -16,8 +16,11 @@ use varve_metadata::{
     model::TopicName,
 };
 
-use super::cluster_view::{ClusterView, operations, topic_name};
-use crate::server::{Broker, RequestContext};
+use super::cluster_view::{ClusterView, topic_name};
+use crate::server::{
+    Broker, RequestContext,
+    authorizer::{Access, Operation, Resource},
+};
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -27,6 +30,7 @@ pub(crate) async fn handle(
     answer(
         &broker.metadata.image(),
         &context.listener.0,
+        &broker.access(context),
         &request,
         broker.config.network.max_described_partitions as usize,
     )
@@ -44,6 +48,7 @@ struct Page<'a> {
 fn answer(
     image: &ClusterImage,
     listener: &str,
+    access: &Access<'_>,
     request: &DescribeTopicPartitionsRequest,
     most_partitions: usize,
 ) -> DescribeTopicPartitionsResponse {
@@ -67,25 +72,39 @@ fn answer(
     if asked.is_empty() {
         let from = (Bound::Included(first_topic), Bound::Unbounded);
         let all = image.topics().range::<str, _>(from);
-        describe(view, all.map(|(name, topic)| (name.as_str(), Some(topic.as_ref()))), page)
-    } else {
-        let named = asked.range(first_topic..).map(|name| (*name, image.topic(name).map(AsRef::as_ref)));
-        describe(view, named, page)
+        let shown = all.filter(|(name, _)| access.shows(Operation::Describe, Resource::Topic(name.as_str())));
+        return describe(view, access, shown.map(|(name, topic)| (name.as_str(), Some(topic.as_ref()))), page);
     }
+    // What may not be seen is told apart before anything says whether it exists, and stands behind everything else.
+    let named = asked.range(first_topic..).copied();
+    let (visible, denied): (Vec<&str>, Vec<&str>) =
+        named.partition(|name| access.allows(Operation::Describe, Resource::Topic(name)));
+    let topics = visible.into_iter().map(|name| (name, image.topic(name).map(AsRef::as_ref)));
+    let mut response = describe(view, access, topics, page);
+    response.topics.extend(denied.into_iter().map(no_access));
+    response
+}
+
+fn no_access(name: &str) -> DescribeTopicPartitionsResponseTopic {
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_error_code(ResponseError::TopicAuthorizationFailed.code())
+        .with_name(Some(topic_name(name)))
 }
 
 fn describe<'a>(
     view: ClusterView<'_>,
+    access: &Access<'_>,
     topics: impl Iterator<Item = (&'a str, Option<&'a TopicImage>)>,
     mut page: Page<'_>,
 ) -> DescribeTopicPartitionsResponse {
     let mut response = DescribeTopicPartitionsResponse::default();
+    let operations = |name| access.authorized_operations(Resource::Topic(name));
     for (name, topic) in topics {
         if page.partitions_left == 0 {
             return response.with_next_cursor(Some(cursor(name, 0)));
         }
         let Some(topic) = topic else {
-            response.topics.push(no_such_topic(name));
+            response.topics.push(no_such_topic(name).with_topic_authorized_operations(operations(name)));
             continue;
         };
         let first = if name == page.first_topic { page.first_partition } else { 0 };
@@ -109,7 +128,7 @@ fn describe<'a>(
                 .with_topic_id(topic.id.to_wire())
                 .with_is_internal(topic.internal)
                 .with_partitions(partitions.collect())
-                .with_topic_authorized_operations(operations::TOPIC),
+                .with_topic_authorized_operations(operations(name)),
         );
         if until < topic.partitions.len() {
             return response.with_next_cursor(Some(cursor(name, until)));
@@ -132,7 +151,6 @@ fn no_such_topic(name: &str) -> DescribeTopicPartitionsResponseTopic {
         .with_error_code(error.code())
         .with_name(Some(topic_name(name)))
         .with_is_internal(is_internal(name))
-        .with_topic_authorized_operations(operations::TOPIC)
 }
 
 /// The whole request is refused, as for a cursor that points outside what is asked for. The response has no error of its own: Kafka gives it to every topic.

@@ -13,7 +13,11 @@ use varve_metadata::{
 use super::group_support::text;
 use crate::{
     coordinator::OFFSETS_TOPIC,
-    server::{Broker, RequestContext, auto_create::create_missing},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+        auto_create::create_missing,
+    },
 };
 
 /// First version that asks for several at once.
@@ -55,15 +59,16 @@ pub(crate) async fn handle(
 }
 
 async fn find(broker: &Broker, context: &RequestContext, key_type: i8, key: StrBytes) -> Coordinator {
-    let found = match key_type {
-        0 => group_coordinator(broker, context, &key).await,
+    let found = match (authorize(broker, context, key_type, &key), key_type) {
+        (Err(denied), _) => Err(denied),
+        (Ok(()), 0) => group_coordinator(broker, context, &key).await,
         // Errors that clients do not retry: there will be none in a minute either.
-        1 => Err((ResponseError::UnsupportedVersion, NO_TRANSACTIONS)),
-        2 if context.api_version >= SHARES_SINCE => {
+        (Ok(()), 1) => Err((ResponseError::UnsupportedVersion, NO_TRANSACTIONS)),
+        (Ok(()), 2) if context.api_version >= SHARES_SINCE => {
             Err((ResponseError::UnsupportedVersion, "share groups are not served"))
         }
-        2 => Err((ResponseError::InvalidRequest, "")),
-        _ => Err((ResponseError::InvalidRequest, MALFORMED)),
+        (Ok(()), 2) => Err((ResponseError::InvalidRequest, "")),
+        (Ok(()), _) => Err((ResponseError::InvalidRequest, MALFORMED)),
     };
     let answer = Coordinator::default().with_key(key);
     match found {
@@ -76,6 +81,23 @@ async fn find(broker: &Broker, context: &RequestContext, key_type: i8, key: StrB
             .with_node_id((-1).into())
             .with_port(-1),
     }
+}
+
+fn authorize(
+    broker: &Broker,
+    context: &RequestContext,
+    key_type: i8,
+    key: &str,
+) -> Result<(), (ResponseError, &'static str)> {
+    let resource = match key_type {
+        0 => Resource::Group(key),
+        1 => Resource::TransactionalId(key),
+        _ => return Ok(()),
+    };
+    let required = broker.access(context).require(Operation::Describe, resource);
+    // Where several are asked for, Kafka leaves it at the code.
+    let message = if context.api_version >= BATCHES_SINCE { "" } else { resource.refusal_text() };
+    required.map_err(|error| (error, message))
 }
 
 async fn group_coordinator(

@@ -5,10 +5,16 @@ use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 use super::group_support::{code, identity, member_seat};
 use crate::{
     coordinator::{Generation, GroupError},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
-pub(crate) async fn handle(broker: &Broker, _context: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+    if let Err(refused) = broker.access(context).require(Operation::Read, Resource::Group(&request.group_id)) {
+        return HeartbeatResponse::default().with_error_code(refused.code());
+    }
     let outcome = match heartbeat(broker, &request) {
         // Sessions only start to run when the group is loaded: nothing is lost yet, and nothing to be done.
         Err(GroupError::LoadInProgress) => Ok(()),

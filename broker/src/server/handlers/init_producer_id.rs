@@ -6,13 +6,19 @@ use kafka_protocol::{
 };
 use tracing::warn;
 
-use crate::server::{Broker, RequestContext};
+use crate::server::{
+    Broker, RequestContext,
+    authorizer::{Access, Operation, Resource, ResourceType},
+};
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
+    if let Err(error) = authorize(&broker.access(context), &request) {
+        return refused(error);
+    }
     if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
         return refused(ResponseError::InvalidRequest);
     }
@@ -33,6 +39,17 @@ pub(crate) async fn handle(
             refused(ResponseError::CoordinatorLoadInProgress)
         }
     }
+}
+
+/// A transactional producer must be allowed to be the one that it says it is; any other to write something somewhere.
+fn authorize(access: &Access<'_>, request: &InitProducerIdRequest) -> Result<(), ResponseError> {
+    if let Some(id) = &request.transactional_id {
+        return access.require(Operation::Write, Resource::TransactionalId(id));
+    }
+    if access.allows_on_some(Operation::Write, ResourceType::Topic) {
+        return Ok(());
+    }
+    access.require(Operation::IdempotentWrite, Resource::Cluster)
 }
 
 fn refused(error: ResponseError) -> InitProducerIdResponse {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::{
+    error::ResponseError,
     messages::{JoinGroupRequest, JoinGroupResponse, join_group_response::JoinGroupResponseMember},
     protocol::StrBytes,
 };
@@ -12,7 +13,10 @@ use uuid::Uuid;
 use super::group_support::{group_error, member_seat, mismatched, own, text};
 use crate::{
     coordinator::{Answer, GroupError, JoinAnswer, JoinRequest, JoinedGroup, Protocol},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 /// First version whose new members are sent back with a member id (KIP-394).
@@ -23,6 +27,9 @@ const NULL_PROTOCOL_SINCE: i16 = 7;
 const SKIP_ASSIGNMENT_SINCE: i16 = 9;
 
 pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
+    if let Err(error) = broker.access(context).require(Operation::Read, Resource::Group(&request.group_id)) {
+        return refused(context.api_version, String::new(), error);
+    }
     let member_id = request.member_id.to_string();
     let answer = match join(broker, context, request).await {
         Ok(answer) => answer,
@@ -72,19 +79,25 @@ fn millis(millis: i32) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
+/// What stands for the name of a protocol where there is none.
+fn no_protocol(version: i16) -> Option<StrBytes> {
+    (version < NULL_PROTOCOL_SINCE).then(StrBytes::default)
+}
+
+fn refused(version: i16, member_id: String, error: ResponseError) -> JoinGroupResponse {
+    JoinGroupResponse::default()
+        .with_member_id(text(member_id))
+        .with_error_code(error.code())
+        .with_generation_id(-1)
+        .with_protocol_type(None)
+        .with_protocol_name(no_protocol(version))
+}
+
 fn response(version: i16, answer: JoinAnswer) -> JoinGroupResponse {
-    let response = JoinGroupResponse::default().with_member_id(text(answer.member_id));
-    let no_protocol = (version < NULL_PROTOCOL_SINCE).then(StrBytes::default);
     let JoinedGroup { generation, protocol_type, protocol_name, leader, skip_assignment, members } =
         match answer.outcome {
             Ok(joined) => joined,
-            Err(error) => {
-                return response
-                    .with_error_code(group_error(error).code())
-                    .with_generation_id(-1)
-                    .with_protocol_type(None)
-                    .with_protocol_name(no_protocol);
-            }
+            Err(error) => return refused(version, answer.member_id, group_error(error)),
         };
     let members = members.into_iter().map(|member| {
         JoinGroupResponseMember::default()
@@ -92,10 +105,11 @@ fn response(version: i16, answer: JoinAnswer) -> JoinGroupResponse {
             .with_group_instance_id(member.instance_id.map(text))
             .with_metadata(member.metadata)
     });
-    response
+    JoinGroupResponse::default()
+        .with_member_id(text(answer.member_id))
         .with_generation_id(generation.to_wire())
         .with_protocol_type(protocol_type.map(text))
-        .with_protocol_name(protocol_name.map(text).or(no_protocol))
+        .with_protocol_name(protocol_name.map(text).or_else(|| no_protocol(version)))
         .with_leader(text(leader))
         .with_skip_assignment(skip_assignment)
         .with_members(members.collect())

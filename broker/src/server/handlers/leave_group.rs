@@ -5,7 +5,10 @@ use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse, leave_grou
 use super::group_support::{code, group_error, identity, member_seat, mismatched, own};
 use crate::{
     coordinator::{Answer, GroupError, LeaveAnswer, LeaveRequest, LeavingMember, MemberIdentity},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 /// First version that names several members.
@@ -16,6 +19,9 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: LeaveGroupRequest,
 ) -> LeaveGroupResponse {
+    if let Err(refused) = broker.access(context).require(Operation::Read, Resource::Group(&request.group_id)) {
+        return LeaveGroupResponse::default().with_error_code(refused.code());
+    }
     let is_batch = context.api_version >= BATCHES_SINCE;
     match leave(broker, &request, is_batch).await {
         Ok(outcomes) if is_batch => {

@@ -5,19 +5,28 @@ use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse, list_group
 use super::group_support::{group_error, text};
 use crate::{
     coordinator::{GroupError, GroupFilter, ListedGroup},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: ListGroupsRequest,
 ) -> ListGroupsResponse {
     let own = |names: &[kafka_protocol::protocol::StrBytes]| names.iter().map(|name| name.to_string()).collect();
     let filter = GroupFilter { states: own(&request.states_filter), types: own(&request.types_filter) };
     match list(broker, &filter) {
         Ok(groups) => {
-            let groups = groups.into_iter().map(|group| {
+            let access = broker.access(context);
+            // Who may describe the cluster sees every group; others those that they may describe.
+            let sees_all = access.shows(Operation::Describe, Resource::Cluster);
+            let shown = groups
+                .into_iter()
+                .filter(|group| sees_all || access.shows(Operation::Describe, Resource::Group(&group.group_id)));
+            let groups = shown.map(|group| {
                 list_groups_response::ListedGroup::default()
                     .with_group_id(text(group.group_id).into())
                     .with_protocol_type(text(group.protocol_type))

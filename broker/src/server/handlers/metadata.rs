@@ -15,8 +15,12 @@ use varve_metadata::{
     model::{TopicId, TopicName},
 };
 
-use super::cluster_view::{ClusterView, operations, text, topic_name, wire};
-use crate::server::{Broker, RequestContext, auto_create};
+use super::cluster_view::{ClusterView, NOT_ASKED, cluster_operations, text, topic_name, wire};
+use crate::server::{
+    Broker, RequestContext,
+    authorizer::{Access, Operation, Resource},
+    auto_create,
+};
 
 /// What a request asks for.
 enum Asked {
@@ -28,25 +32,64 @@ enum Asked {
 enum Wanted {
     Name(String),
     Id(Uuid),
+    /// Not the caller's to see, or to make.
+    Denied {
+        name: String,
+        is_internal: bool,
+    },
+    DeniedId(Uuid),
 }
 
 pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: MetadataRequest) -> MetadataResponse {
-    let asked = match parse(context, &request) {
+    let mut asked = match parse(context, &request) {
         Ok(asked) => asked,
         Err(error) => return refused(&request, error),
     };
-    if let Asked::Topics(wanted) = &asked
-        && request.allow_auto_topic_creation
-        && broker.config.topics.auto_create
-    {
+    let access = broker.access(context);
+    if let Asked::Topics(wanted) = &mut asked {
         let image = broker.metadata.image();
-        let missing = wanted.iter().filter_map(|wanted| match wanted {
-            Wanted::Name(name) if image.topic(name).is_none() => TopicName::parse(name).ok(),
-            Wanted::Name(_) | Wanted::Id(_) => None,
-        });
-        auto_create::create_missing(broker, missing.collect()).await;
+        let creates = request.allow_auto_topic_creation && broker.config.topics.auto_create;
+        if access.is_checked() {
+            deny(&access, &image, creates, wanted);
+        }
+        if creates {
+            let missing = wanted.iter().filter_map(|wanted| match wanted {
+                Wanted::Name(name) if image.topic(name).is_none() => TopicName::parse(name).ok(),
+                Wanted::Name(_) | Wanted::Id(_) | Wanted::Denied { .. } | Wanted::DeniedId(_) => None,
+            });
+            auto_create::create_missing(broker, missing.collect()).await;
+        }
     }
-    answer(&broker.metadata.image(), context, &request, &asked)
+    answer(&broker.metadata.image(), context, &access, &request, &asked)
+}
+
+/// Marks what the caller may not describe, before anything tells whether it exists, and what it may not make.
+fn deny(access: &Access<'_>, image: &ClusterImage, creates: bool, wanted: &mut [Wanted]) {
+    let creates_any = creates && access.shows(Operation::Create, Resource::Cluster);
+    for wanted in wanted {
+        match wanted {
+            Wanted::Name(name) if !access.allows(Operation::Describe, Resource::Topic(name)) => {
+                *wanted = Wanted::Denied { name: std::mem::take(name), is_internal: false };
+            }
+            Wanted::Name(name)
+                if creates
+                    && !creates_any
+                    && image.topic(name).is_none()
+                    && !access.allows(Operation::Create, Resource::Topic(name)) =>
+            {
+                *wanted = Wanted::Denied { is_internal: is_internal(name), name: std::mem::take(name) };
+            }
+            Wanted::Id(id) => {
+                let found = TopicId::from_wire(*id).and_then(|id| image.topic_by_id(id));
+                let visible =
+                    |topic: &TopicImage| access.allows(Operation::Describe, Resource::Topic(topic.name.as_str()));
+                if found.is_some_and(|topic| !visible(topic)) {
+                    *wanted = Wanted::DeniedId(*id);
+                }
+            }
+            Wanted::Name(_) | Wanted::Denied { .. } | Wanted::DeniedId(_) => {}
+        }
+    }
 }
 
 /// INVALID_REQUEST if a name is missing that only version 12 and later may leave out, or there is an id before version 12;
@@ -87,6 +130,7 @@ fn refused(request: &MetadataRequest, error: ResponseError) -> MetadataResponse 
 fn answer(
     image: &ClusterImage,
     context: &RequestContext,
+    access: &Access<'_>,
     request: &MetadataRequest,
     asked: &Asked,
 ) -> MetadataResponse {
@@ -99,15 +143,27 @@ fn answer(
             .with_port(endpoint.port.into())
             .with_rack(broker.rack.as_deref().map(text))
     });
-    let describe = |topic: &TopicImage| describe(view, context, request, topic);
+    let operations = |name: &str| match request.include_topic_authorized_operations {
+        true => access.authorized_operations(Resource::Topic(name)),
+        false => NOT_ASKED,
+    };
+    let describe = |topic: &TopicImage| {
+        describe(view, context, topic).with_topic_authorized_operations(operations(topic.name.as_str()))
+    };
+    let shown = |topic: &&TopicImage| access.shows(Operation::Describe, Resource::Topic(topic.name.as_str()));
     let topics = match asked {
-        Asked::All => image.topics().values().map(|topic| describe(topic)).collect(),
+        Asked::All => image.topics().values().map(AsRef::as_ref).filter(shown).map(describe).collect(),
         Asked::Topics(wanted) => wanted
             .iter()
             .map(|wanted| match wanted {
                 Wanted::Name(name) => {
-                    image.topic(name).map_or_else(|| no_such_name(name, request), |topic| describe(topic))
+                    let missing = || no_such_name(name).with_topic_authorized_operations(operations(name));
+                    image.topic(name).map_or_else(missing, |topic| describe(topic))
                 }
+                Wanted::Denied { name, is_internal } => {
+                    denied().with_name(Some(topic_name(name))).with_is_internal(*is_internal)
+                }
+                Wanted::DeniedId(id) => denied().with_name(None).with_topic_id(*id),
                 Wanted::Id(id) => {
                     let found = TopicId::from_wire(*id).and_then(|id| image.topic_by_id(id));
                     found.map_or_else(|| no_such_id(*id), |topic| describe(topic))
@@ -121,15 +177,10 @@ fn answer(
         .with_cluster_id(Some(text(image.cluster_id())))
         .with_controller_id(view.controller())
         .with_topics(topics)
-        .with_cluster_authorized_operations(if cluster_asked { operations::CLUSTER } else { operations::NOT_ASKED })
+        .with_cluster_authorized_operations(cluster_operations(access, cluster_asked))
 }
 
-fn describe(
-    view: ClusterView<'_>,
-    context: &RequestContext,
-    request: &MetadataRequest,
-    topic: &TopicImage,
-) -> MetadataResponseTopic {
+fn describe(view: ClusterView<'_>, context: &RequestContext, topic: &TopicImage) -> MetadataResponseTopic {
     let partitions = topic.partitions.iter().zip(0..).map(|(partition, index)| {
         let seen = view.partition(partition, context.api_version == 0);
         // Before version 6 clients did not know what a missing listener is.
@@ -151,14 +202,15 @@ fn describe(
         .with_topic_id(topic.id.to_wire())
         .with_is_internal(topic.internal)
         .with_partitions(partitions.collect())
-        .with_topic_authorized_operations(topic_operations(request))
 }
 
-fn topic_operations(request: &MetadataRequest) -> i32 {
-    if request.include_topic_authorized_operations { operations::TOPIC } else { operations::NOT_ASKED }
+fn denied() -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_error_code(ResponseError::TopicAuthorizationFailed.code())
+        .with_topic_authorized_operations(NOT_ASKED)
 }
 
-fn no_such_name(name: &str, request: &MetadataRequest) -> MetadataResponseTopic {
+fn no_such_name(name: &str) -> MetadataResponseTopic {
     let error = match TopicName::parse(name) {
         Ok(_) => ResponseError::UnknownTopicOrPartition,
         Err(_) => ResponseError::InvalidTopicException,
@@ -167,7 +219,6 @@ fn no_such_name(name: &str, request: &MetadataRequest) -> MetadataResponseTopic 
         .with_error_code(error.code())
         .with_name(Some(topic_name(name)))
         .with_is_internal(is_internal(name))
-        .with_topic_authorized_operations(topic_operations(request))
 }
 
 fn no_such_id(id: Uuid) -> MetadataResponseTopic {
@@ -175,5 +226,5 @@ fn no_such_id(id: Uuid) -> MetadataResponseTopic {
         .with_error_code(ResponseError::UnknownTopicId.code())
         .with_name(None)
         .with_topic_id(id)
-        .with_topic_authorized_operations(operations::NOT_ASKED)
+        .with_topic_authorized_operations(NOT_ASKED)
 }

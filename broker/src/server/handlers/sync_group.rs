@@ -1,36 +1,45 @@
 //! SyncGroup: a member asks for its assignment; the leader brings everyone's.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{SyncGroupRequest, SyncGroupResponse},
+};
 
 use super::group_support::{group_error, identity, member_seat, mismatched, own, text};
 use crate::{
     coordinator::{Answer, Generation, GroupError, SyncAnswer, SyncRequest, SyncedMember},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 /// First version that must name protocol type and protocol (KIP-559).
 const PROTOCOL_SINCE: i16 = 5;
 
 pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
-    match sync(broker, context, request).await {
+    let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
+    if context.api_version >= PROTOCOL_SINCE && !names_protocol {
+        return refused(ResponseError::InconsistentGroupProtocol);
+    }
+    if let Err(error) = broker.access(context).require(Operation::Read, Resource::Group(&request.group_id)) {
+        return refused(error);
+    }
+    match sync(broker, request).await {
         Ok(synced) => SyncGroupResponse::default()
             .with_protocol_type(synced.protocol_type.map(text))
             .with_protocol_name(synced.protocol_name.map(text))
             .with_assignment(synced.assignment),
-        Err(error) => SyncGroupResponse::default().with_error_code(group_error(error).code()),
+        Err(error) => refused(group_error(error)),
     }
 }
 
-async fn sync(
-    broker: &Broker,
-    context: &RequestContext,
-    request: SyncGroupRequest,
-) -> Result<SyncedMember, GroupError> {
-    let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
-    if context.api_version >= PROTOCOL_SINCE && !names_protocol {
-        return Err(GroupError::InconsistentProtocol);
-    }
+fn refused(error: ResponseError) -> SyncGroupResponse {
+    SyncGroupResponse::default().with_error_code(error.code())
+}
+
+async fn sync(broker: &Broker, request: SyncGroupRequest) -> Result<SyncedMember, GroupError> {
     let seat = member_seat(broker, &request.group_id)?;
     let request = SyncRequest {
         group_id: request.group_id.to_string(),
