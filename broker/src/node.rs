@@ -118,7 +118,8 @@ impl Node {
             dirs: config.logs.dirs.clone(),
             recovery_threads: config.logs.recovery_threads,
             producer_expiry: config.producer_expiry,
-            max_transaction_timeout: config.max_transaction_timeout,
+            max_transaction_timeout: config.transactions.max_timeout,
+            verify_transactions: config.transactions.verify_partitions,
         };
         let keeper: Arc<dyn Keeper> = match &archive {
             Some(archive) => archive.clone(),

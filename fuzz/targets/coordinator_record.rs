@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use varve_broker::coordinator::records::CoordinatorRecord;
+use varve_broker::coordinator::{LogRecord, records::CoordinatorRecord};
 use varve_fuzz::{input::flags, memory::asked_by};
 
 const PER_BYTE: usize = 64;

@@ -43,8 +43,8 @@ pub struct BrokerConfig {
     pub groups: GroupConfig,
     /// How long a partition remembers a silent idempotent producer.
     pub producer_expiry: Duration,
-    /// The longest transaction that a producer may ask for.
-    pub max_transaction_timeout: Duration,
+    /// Transactions.
+    pub transactions: TransactionConfig,
     /// How often silent producers are looked for.
     pub producer_expiry_interval: Duration,
     /// Where the archive is.
@@ -128,6 +128,35 @@ pub struct NetworkConfig {
     pub fetch_sessions: u32,
     /// The most partitions in one answer of DescribeTopicPartitions.
     pub max_described_partitions: u32,
+}
+
+/// Transactions and their coordinator.
+#[derive(Clone, Debug)]
+pub struct TransactionConfig {
+    /// An unused transactional id is forgotten after this.
+    pub id_expiration: Duration,
+    /// The longest transaction that a producer may ask for.
+    pub max_timeout: Duration,
+    /// Whether partitions ask the coordinator before records of a transaction are written to them.
+    pub verify_partitions: bool,
+    /// How often overdue transactions are aborted.
+    pub abort_interval: Duration,
+    /// How often unused transactional ids are looked for.
+    pub expiration_interval: Duration,
+    /// Partitions of the topic of transactions.
+    pub log_partitions: u32,
+    /// Its replicas.
+    pub log_replication_factor: u32,
+    /// Its replicas that must be in sync.
+    pub log_min_in_sync: u32,
+    /// Its segments, in bytes.
+    pub log_segment_bytes: u32,
+    /// Bytes read at once when a coordinator loads.
+    pub log_load_bytes: u32,
+    /// Pause before the coordinator is asked to add a partition again.
+    pub add_retry_pause: Duration,
+    /// The longest such pause in all.
+    pub add_retry_max: Duration,
 }
 
 /// Logs on the local disk.

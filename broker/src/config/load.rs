@@ -167,7 +167,7 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         topic_defaults,
         groups: groups(reader),
         producer_expiry: reader.millis("producer.id.expiration.ms"),
-        max_transaction_timeout: reader.millis("transaction.max.timeout.ms"),
+        transactions: transactions(reader),
         producer_expiry_interval: reader.millis("producer.id.expiration.check.interval.ms"),
         archive: archive(reader),
         cache: cache(reader, &data_dir, object_store.is_local()),
@@ -373,6 +373,23 @@ fn groups(reader: &mut Reader<'_>) -> GroupConfig {
         offsets_retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
         offset_metadata_max_bytes: reader.count("offset.metadata.max.bytes"),
         offsets_load_bytes: reader.count("offsets.load.buffer.size"),
+    }
+}
+
+fn transactions(reader: &mut Reader<'_>) -> TransactionConfig {
+    TransactionConfig {
+        id_expiration: reader.millis("transactional.id.expiration.ms"),
+        max_timeout: reader.millis("transaction.max.timeout.ms"),
+        verify_partitions: reader.flag("transaction.partition.verification.enable"),
+        abort_interval: reader.millis("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+        expiration_interval: reader.millis("transaction.remove.expired.transaction.cleanup.interval.ms"),
+        log_partitions: reader.count("transaction.state.log.num.partitions"),
+        log_replication_factor: reader.count("transaction.state.log.replication.factor"),
+        log_min_in_sync: reader.count("transaction.state.log.min.isr"),
+        log_segment_bytes: reader.count("transaction.state.log.segment.bytes"),
+        log_load_bytes: reader.count("transaction.state.log.load.buffer.size"),
+        add_retry_pause: reader.millis("add.partitions.to.txn.retry.backoff.ms"),
+        add_retry_max: reader.millis("add.partitions.to.txn.retry.backoff.max.ms"),
     }
 }
 

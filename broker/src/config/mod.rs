@@ -25,7 +25,7 @@ mod tests;
 
 pub use broker::{
     ArchiveConfig, AuthorizerConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, GroupConfig, LogConfig,
-    LogFormat, MetadataUrl, NetworkConfig, Roles, SelfLogConfig, TopicCreation,
+    LogFormat, MetadataUrl, NetworkConfig, Roles, SelfLogConfig, TopicCreation, TransactionConfig,
 };
 pub(crate) use definitions::is_outside_kafkas_table;
 pub use definitions::{Prefix, broker_table, prefixes};

@@ -1,23 +1,30 @@
 //! From the log to memory: what a shard does before it serves.
 
 use super::{
-    Effect, Now, Shard,
+    Entry, Now, Shard,
+    codec::RecordError,
     group::Group,
     rebalance::session_key,
-    records::{CoordinatorRecord, RecordError},
+    records::CoordinatorRecord,
     shard::Step,
     timers::{TimerAction, TimerKey},
 };
 
 impl Shard {
-    /// Takes in one record of the partition, in the order of the log.
-    ///
-    /// # Errors
-    /// [`RecordError::Malformed`] if the record contradicts itself: the partition must then not be served, or offsets
-    /// would silently be lost.
-    pub fn replay(&mut self, now: Now, record: CoordinatorRecord) -> Result<(), RecordError> {
+    /// A record that contradicts itself keeps the partition from being served: offsets would silently be lost.
+    pub(super) fn replay_entry(&mut self, now: Now, entry: Entry<CoordinatorRecord>) -> Result<(), RecordError> {
+        let (offset, producer, record) = match entry {
+            Entry::Record { offset, producer, record } => (offset, producer, record),
+            Entry::Marker { producer, committed } => {
+                self.end_commits(producer, committed, now);
+                return Ok(());
+            }
+        };
         match record {
-            CoordinatorRecord::Offset(key, Some(offset)) => self.put_offset(key, offset, now),
+            CoordinatorRecord::Offset(key, Some(committed)) => match producer {
+                Some(producer) => self.put_pending(producer, key, offset, committed, now),
+                None => self.put_offset(key, offset, committed, now),
+            },
             CoordinatorRecord::Offset(key, None) => self.remove_offset(&key),
             CoordinatorRecord::Group(group_id, None) => self.remove_group(&group_id, now),
             CoordinatorRecord::Group(group_id, Some(metadata)) => {
@@ -28,9 +35,9 @@ impl Shard {
         Ok(())
     }
 
-    /// Every record has been replayed: sessions start to run, as if every member had been heard of just now.
-    pub fn finish_load(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let mut step = Step { now, effects };
+    /// Sessions start to run, as if every member had been heard of just now.
+    pub(super) fn start_timers(&mut self, step: &mut Step<'_>) {
+        let now = step.now;
         let at = now.elapsed + self.config.offsets_retention_check_interval;
         self.timers.set(TimerKey::Expiry, at, TimerAction::Cleanup);
         let mut too_large = Vec::new();
@@ -45,7 +52,7 @@ impl Shard {
         }
         for group_id in too_large {
             // The limit was lowered: a rebalance lets everyone commit before some are left out.
-            self.prepare_rebalance(&group_id, "the group is larger than group.max.size", &mut step);
+            self.prepare_rebalance(&group_id, "the group is larger than group.max.size", step);
         }
     }
 }

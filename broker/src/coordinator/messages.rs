@@ -1,21 +1,12 @@
 //! What goes into a shard and what comes out, in our own words: the wire's sentinels stop before this.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use uuid::Uuid;
 use varve_metadata::model::{LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
 use super::{GroupState, Protocol, records::CoordinatorRecord};
-
-/// The moment at which an input happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Monotonic time since the broker started; never runs backwards between calls.
-    pub elapsed: Duration,
-    /// Wall-clock time, for what is written to the log.
-    pub wall: Timestamp,
-}
 
 /// The numbers that the coordinator needs, by Kafka's names.
 #[derive(Clone, Debug)]
@@ -56,14 +47,6 @@ impl Default for GroupConfig {
     }
 }
 
-/// Names a request that waits for its [`Answer`]. The caller chooses it; it is never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-/// Names an append that the shard asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AppendId(pub u64);
-
 /// How often a classic group has been put together; fences members of earlier rebalances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
@@ -84,38 +67,8 @@ impl Generation {
     }
 }
 
-/// What the server has to do. Appends are performed in the order in which they come out, and acknowledged in that order.
-#[derive(Debug, PartialEq)]
-pub enum Effect {
-    /// Append `records` as one batch to the shard's partition, then report with [`Shard::appended`](super::Shard::appended).
-    Append {
-        /// To be named in the report.
-        id: AppendId,
-        /// Never empty.
-        records: Arc<[CoordinatorRecord]>,
-    },
-    /// Send `answer` to whoever waits under `request`.
-    Answer {
-        /// The name under which the request came in.
-        request: RequestId,
-        /// What to tell it.
-        answer: Answer,
-    },
-}
-
-/// Why records did not reach the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendFailure {
-    /// Too few replicas, or none in time: the same coordinator may succeed later.
-    #[error("the partition cannot take or confirm writes now")]
-    Unavailable,
-    /// This broker does not lead the partition, or its disk failed.
-    #[error("this broker no longer coordinates the group")]
-    NotLeader,
-    /// The log will never take them: they do not fit into one batch, or a name is too long for their format.
-    #[error("the records cannot be written")]
-    Refused,
-}
+/// What a shard of groups asks of the server.
+pub type Effect = super::machine::Effect<CoordinatorRecord, Answer>;
 
 /// What a request is refused with. Each is one of Kafka's error codes; the server maps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +121,15 @@ pub enum GroupError {
     /// Longer than `offset.metadata.max.bytes`.
     #[error("the offset's metadata is too large")]
     OffsetMetadataTooLarge,
+    /// A newer epoch of the transaction's producer is known.
+    #[error("the producer's epoch is not the newest")]
+    InvalidProducerEpoch,
+    /// The group's partition is not part of an open transaction of the producer.
+    #[error("the transaction is in another state")]
+    InvalidTransactionState,
+    /// The transaction coordinator that sent a marker has been replaced.
+    #[error("the transaction coordinator has been replaced")]
+    TransactionCoordinatorFenced,
     /// The request contradicts itself in a way that no client library produces, or its state is too large to be kept.
     #[error("the request cannot be carried out")]
     Unexpected,

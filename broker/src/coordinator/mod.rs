@@ -15,12 +15,15 @@
 //! Owns: membership, rebalances, generations, offsets, their expiry, and the record formats (those of Kafka 4.3).
 //! Leaves to others: which partitions this broker leads, sockets, clocks, the log.
 
+pub mod codec;
 mod describe;
 mod group;
 mod load;
+pub mod machine;
 mod membership;
 mod messages;
 mod offsets;
+mod open_commits;
 mod placement;
 mod rebalance;
 pub mod records;
@@ -37,11 +40,14 @@ mod testing;
 mod tests;
 
 pub use group::{GroupState, Protocol};
+pub use machine::{
+    AppendFailure, AppendId, Batch, Effects, EndOfTransaction, Entry, LogRecord, Machine, Now, RequestId,
+};
 pub use messages::{
-    Answer, AppendFailure, AppendId, CommitAnswer, CommitPartition, CommitRequest, CommitTopic, CommittedOffset,
-    DescribedGroup, DescribedMember, Effect, Generation, GroupConfig, GroupError, GroupFilter, JoinAnswer, JoinRequest,
-    JoinedGroup, JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity, Now,
-    PartitionOutcomes, RequestId, SyncAnswer, SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
+    Answer, CommitAnswer, CommitPartition, CommitRequest, CommitTopic, CommittedOffset, DescribedGroup,
+    DescribedMember, Effect, Generation, GroupConfig, GroupError, GroupFilter, JoinAnswer, JoinRequest, JoinedGroup,
+    JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity, PartitionOutcomes, SyncAnswer,
+    SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
 };
 pub use placement::partition_for;
 pub use shard::{Shard, ShardStats};

@@ -18,16 +18,16 @@
 //! (length + 1, 0 for null) and end every struct with tagged fields. Other kinds belong to other group types
 //! (KIP-848 and later) and are reported as such.
 
-mod codec;
-
 use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
 use varve_metadata::model::{LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
-use super::{CommittedOffset, Generation};
-use codec::{Reader, Writer};
+use super::{
+    CommittedOffset, Generation, LogRecord,
+    codec::{EncodedRecord, Reader, RecordError, TooLong, Writer},
+};
 
 /// One record of the coordinator, before it has bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,34 +87,6 @@ pub struct MemberMetadata {
     pub assignment: Bytes,
 }
 
-/// Key and value of a record, ready for a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EncodedRecord {
-    /// Never empty.
-    pub key: Vec<u8>,
-    /// `None`: a tombstone.
-    pub value: Option<Vec<u8>>,
-}
-
-/// A name is longer than the format can carry (32767 bytes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a name is longer than 32767 bytes")]
-pub struct TooLong;
-
-/// Why bytes are no record of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// A kind that another group type owns: skip it, it is not damage.
-    #[error("records of kind {0} are not known here")]
-    UnknownKind(i16),
-    /// A version of a known kind that is newer than this broker.
-    #[error("version {0} of the value is not known here")]
-    UnknownVersion(i16),
-    /// The bytes end early, have an impossible length, or are no text where text must be.
-    #[error("the record is damaged")]
-    Malformed,
-}
-
 const LEGACY_OFFSET: i16 = 0;
 const OFFSET: i16 = 1;
 const GROUP: i16 = 2;
@@ -122,12 +94,8 @@ const NEWEST_VALUE: i16 = 4;
 const FIRST_FLEXIBLE: i16 = 4;
 const TOPIC_ID_TAG: u32 = 0;
 
-impl CoordinatorRecord {
-    /// The record's bytes.
-    ///
-    /// # Errors
-    /// [`TooLong`] if a name does not fit; nothing of the record may then be appended.
-    pub fn encode(&self) -> Result<EncodedRecord, TooLong> {
+impl LogRecord for CoordinatorRecord {
+    fn encode(&self) -> Result<EncodedRecord, TooLong> {
         let mut key = Writer::default();
         let value = match self {
             CoordinatorRecord::Offset(at, offset) => {
@@ -146,11 +114,7 @@ impl CoordinatorRecord {
         Ok(EncodedRecord { key: key.into_bytes(), value })
     }
 
-    /// The record behind a key and a value as the log holds them.
-    ///
-    /// # Errors
-    /// See [`RecordError`]; no bytes panic, and nothing is allocated beyond what the bytes themselves hold.
-    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<CoordinatorRecord, RecordError> {
+    fn decode(key: &[u8], value: Option<&[u8]>) -> Result<CoordinatorRecord, RecordError> {
         let mut key = Reader::new(key);
         match key.int16()? {
             kind @ (LEGACY_OFFSET | OFFSET) => {
@@ -204,7 +168,7 @@ fn encode_offset(committed: &CommittedOffset) -> Result<Vec<u8>, TooLong> {
 
 fn decode_offset(value: &[u8], newest: i16) -> Result<CommittedOffset, RecordError> {
     let mut value = Reader::new(value);
-    let version = value.version(newest)?;
+    let version = value.version(newest, FIRST_FLEXIBLE)?;
     let offset = value.int64()?;
     let leader_epoch = if version >= 3 { LeaderEpoch::from_wire(value.int32()?) } else { None };
     let metadata = value.string()?;
@@ -246,7 +210,7 @@ fn encode_group(group: &GroupMetadata) -> Result<Vec<u8>, TooLong> {
 
 fn decode_group(value: &[u8]) -> Result<GroupMetadata, RecordError> {
     let mut value = Reader::new(value);
-    let version = value.version(NEWEST_VALUE)?;
+    let version = value.version(NEWEST_VALUE, FIRST_FLEXIBLE)?;
     let protocol_type = value.string()?;
     let generation = Generation::from_wire(value.int32()?).ok_or(RecordError::Malformed)?;
     let protocol = value.nullable_string()?;

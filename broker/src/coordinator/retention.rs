@@ -45,6 +45,7 @@ impl Shard {
         let mut keys: Vec<OffsetKey> = self.offset_keys(group_id).collect();
         // Commits on their way would otherwise outlive the group.
         keys.extend(self.pending_offsets(group_id).cloned());
+        keys.extend(self.open_commits.keys_of(group_id));
         keys.sort();
         keys.dedup();
         records.extend(keys.into_iter().map(|key| CoordinatorRecord::Offset(key, None)));
@@ -79,6 +80,7 @@ impl Shard {
                 && group.state == GroupState::Empty
                 && group.pending_join.is_empty()
                 && self.pending_offsets(&group_id).next().is_none()
+                && !self.open_commits.concern_group(&group_id)
                 && expired.len() < TOMBSTONES_PER_APPEND
             {
                 let mut records = Vec::new();
@@ -102,9 +104,10 @@ impl Shard {
                 continue;
             }
             for (partition, offset) in partitions {
-                if self.has_expired(group, offset, now) {
-                    let topic = topic.clone();
-                    expired.push(OffsetKey { group: group.id.clone(), topic, partition: *partition });
+                let key = OffsetKey { group: group.id.clone(), topic: topic.clone(), partition: *partition };
+                // A transaction that is open may still say that the offset is used.
+                if self.has_expired(group, offset, now) && !self.open_commits.concern(&key) {
+                    expired.push(key);
                 }
             }
         }
@@ -147,7 +150,14 @@ impl Shard {
                 }));
             }
         }
+        for (key, offset) in self.open_commits.all() {
+            let is_gone = |(topic, id): &(String, TopicId)| {
+                key.topic == *topic && offset.topic_id.is_none_or(|committed| committed == *id)
+            };
+            keys.extend(deleted.iter().any(is_gone).then(|| key.clone()));
+        }
         keys.sort();
+        keys.dedup();
         self.append_tombstones(keys, &mut step);
     }
 

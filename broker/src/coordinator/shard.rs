@@ -2,29 +2,33 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
+use varve_metadata::model::{Offset, ProducerId};
 
 use super::{
-    Answer, AppendFailure, AppendId, CommitAnswer, CommittedOffset, Effect, Generation, GroupConfig, GroupError,
-    GroupState, Now, RequestId, TopicOffsets,
+    Answer, AppendFailure, AppendId, Batch, CommitAnswer, CommittedOffset, Effect, Effects, Entry, Generation,
+    GroupConfig, GroupError, GroupState, Machine, Now, RequestId, TopicOffsets,
+    codec::RecordError,
     group::{Group, Member},
+    open_commits::{OpenCommits, Settled},
     records::{CoordinatorRecord, OffsetKey},
     timers::{TimerAction, TimerKey, Timers},
 };
 
 /// The coordinator of the groups that live in one partition.
 ///
-/// Its life: [`Shard::replay`] every record of the partition, [`Shard::finish_load`], then requests, finished appends
-/// ([`Shard::appended`]) and the passing of time ([`Shard::tick`], due at [`Shard::next_deadline`]) in any order.
+/// Its life is that of every [`Machine`].
 #[derive(Debug)]
 pub struct Shard {
     pub(super) config: Arc<GroupConfig>,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) offsets: HashMap<String, TopicOffsets>,
+    pub(super) open_commits: OpenCommits,
     pub(super) timers: Timers,
     /// In the order of the log.
     pub(super) pending: VecDeque<PendingAppend>,
@@ -36,7 +40,7 @@ pub struct Shard {
 #[derive(Debug)]
 pub(super) struct PendingAppend {
     id: AppendId,
-    pub(super) records: Arc<[CoordinatorRecord]>,
+    pub(super) batch: Batch<CoordinatorRecord>,
     then: Completion,
     /// Answers that may go out only after this append, however it ends.
     waiting: Vec<(RequestId, Answer)>,
@@ -106,53 +110,11 @@ impl Shard {
             config,
             groups: BTreeMap::new(),
             offsets: HashMap::new(),
+            open_commits: OpenCommits::default(),
             timers: Timers::default(),
             pending: VecDeque::new(),
             next_append: 0,
             completed_rebalances: 0,
-        }
-    }
-
-    /// When [`Shard::tick`] is due next, as [`Now::elapsed`].
-    pub fn next_deadline(&self) -> Option<Duration> {
-        self.timers.next()
-    }
-
-    /// Lets everything happen that is due by `now`.
-    pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let mut step = Step { now, effects };
-        while let Some((key, action)) = self.timers.take_due(now.elapsed) {
-            match (key, action) {
-                (TimerKey::Session { group, member }, _) => self.expire_session(&group, &member, &mut step),
-                (TimerKey::Join { group }, TimerAction::CompleteInitialJoin { delay, remaining }) => {
-                    self.complete_initial_join(&group, delay, remaining, &mut step);
-                }
-                (TimerKey::Join { group }, _) => self.complete_join(&group, &mut step),
-                (TimerKey::Sync { group }, TimerAction::ExpireSync(generation)) => {
-                    self.expire_sync(&group, generation, &mut step);
-                }
-                (TimerKey::Sync { .. }, _) => {}
-                (TimerKey::Expiry, _) => self.clean_up(&mut step),
-            }
-        }
-    }
-
-    /// The server performed the append `id`: its records are in the log, or never will be.
-    ///
-    /// # Panics
-    /// If appends are reported in another order than they were asked for: state and log would part.
-    pub fn appended(&mut self, now: Now, id: AppendId, result: Result<(), AppendFailure>, effects: &mut Vec<Effect>) {
-        let mut step = Step { now, effects };
-        let pending = self.pending.pop_front().expect("an append is reported once");
-        assert_eq!(pending.id, id, "appends are acknowledged in the order of the log");
-        if result.is_ok() {
-            for record in pending.records.iter() {
-                self.apply(record, now);
-            }
-        }
-        self.complete(pending.then, result.map_err(append_error), &mut step);
-        for (request, answer) in pending.waiting {
-            step.answer(request, answer);
         }
     }
 
@@ -170,33 +132,82 @@ impl Shard {
     }
 
     pub(super) fn append(&mut self, records: Vec<CoordinatorRecord>, then: Completion, step: &mut Step<'_>) {
+        self.append_batch(Batch::Records(records.into()), then, step);
+    }
+
+    pub(super) fn append_batch(&mut self, batch: Batch<CoordinatorRecord>, then: Completion, step: &mut Step<'_>) {
         let id = AppendId(self.next_append);
         self.next_append += 1;
-        let records: Arc<[CoordinatorRecord]> = records.into();
-        self.pending.push_back(PendingAppend { id, records: records.clone(), then, waiting: Vec::new() });
-        step.effects.push(Effect::Append { id, records });
+        self.pending.push_back(PendingAppend { id, batch: batch.clone(), then, waiting: Vec::new() });
+        step.effects.push(Effect::Append { id, batch });
+    }
+
+    /// What an acknowledged batch changes.
+    fn apply_batch(&mut self, base: Offset, batch: &Batch<CoordinatorRecord>, now: Now) {
+        match batch {
+            Batch::Records(records) => {
+                for (at, record) in (0..).zip(records.iter()) {
+                    self.apply(record, base.plus(at), now);
+                }
+            }
+            Batch::Transactional { producer, records, .. } => {
+                for (at, record) in (0..).zip(records.iter()) {
+                    if let CoordinatorRecord::Offset(key, Some(offset)) = record {
+                        self.put_pending(*producer, key.clone(), base.plus(at), offset.clone(), now);
+                    }
+                }
+            }
+            Batch::Marker(end) => self.end_commits(end.producer, end.committed, now),
+        }
     }
 
     /// What an acknowledged record changes; replay at start takes the same way. Group metadata is not among it:
     /// there, memory is ahead of the log.
-    fn apply(&mut self, record: &CoordinatorRecord, now: Now) {
+    fn apply(&mut self, record: &CoordinatorRecord, at: Offset, now: Now) {
         match record {
-            CoordinatorRecord::Offset(key, Some(offset)) => self.put_offset(key.clone(), offset.clone(), now),
+            CoordinatorRecord::Offset(key, Some(offset)) => self.put_offset(key.clone(), at, offset.clone(), now),
             CoordinatorRecord::Offset(key, None) => self.remove_offset(key),
             CoordinatorRecord::Group(group, None) => self.remove_group(group, now),
             CoordinatorRecord::Group(_, Some(_)) => {}
         }
     }
 
-    pub(super) fn put_offset(&mut self, key: OffsetKey, offset: CommittedOffset, now: Now) {
-        // A commit without membership makes a simple group: empty, without a protocol type.
-        if !self.groups.contains_key(&key.group) {
-            self.groups.insert(key.group.clone(), Group::new(key.group.clone(), now.wall));
-        }
+    pub(super) fn put_offset(&mut self, key: OffsetKey, at: Offset, offset: CommittedOffset, now: Now) {
+        self.ensure_group(&key.group, now);
+        self.open_commits.supersede(&key, at);
         self.offsets.entry(key.group).or_default().entry(key.topic).or_default().insert(key.partition, offset);
     }
 
+    pub(super) fn put_pending(
+        &mut self,
+        producer: ProducerId,
+        key: OffsetKey,
+        at: Offset,
+        offset: CommittedOffset,
+        now: Now,
+    ) {
+        self.ensure_group(&key.group, now);
+        self.open_commits.add(producer, key, at, offset);
+    }
+
+    /// The transaction of `producer` ended: what it committed becomes visible, or is forgotten.
+    pub(super) fn end_commits(&mut self, producer: ProducerId, committed: bool, now: Now) {
+        for Settled { key, record, offset } in self.open_commits.end(producer) {
+            if committed {
+                self.put_offset(key, record, offset, now);
+            }
+        }
+    }
+
+    /// A commit without membership makes a simple group: empty, without a protocol type.
+    fn ensure_group(&mut self, group_id: &str, now: Now) {
+        if !self.groups.contains_key(group_id) {
+            self.groups.insert(group_id.to_owned(), Group::new(group_id.to_owned(), now.wall));
+        }
+    }
+
     pub(super) fn remove_offset(&mut self, key: &OffsetKey) {
+        self.open_commits.remove(key);
         let Some(topics) = self.offsets.get_mut(&key.group) else { return };
         let Some(partitions) = topics.get_mut(&key.topic) else { return };
         partitions.remove(&key.partition);
@@ -212,7 +223,7 @@ impl Shard {
         self.timers.cancel_group(group_id);
         self.groups.remove(group_id);
         // A commit may have been on its way while the group was deleted: what it left must stay within reach of expiry.
-        if self.offsets.contains_key(group_id) {
+        if self.offsets.contains_key(group_id) || self.open_commits.concern_group(group_id) {
             self.groups.insert(group_id.to_owned(), Group::new(group_id.to_owned(), now.wall));
         }
     }
@@ -266,15 +277,74 @@ impl Shard {
             .get(&key.group)
             .and_then(|topics| topics.get(&key.topic))
             .is_some_and(|partitions| partitions.contains_key(&key.partition));
-        committed || self.pending_offsets(&key.group).any(|pending| pending == key)
+        committed || self.open_commits.concern(key) || self.pending_offsets(&key.group).any(|pending| pending == key)
     }
 
     /// Offsets of `group` in appends that are not acknowledged yet.
     pub(super) fn pending_offsets<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a OffsetKey> {
-        self.pending.iter().flat_map(|pending| pending.records.iter()).filter_map(move |record| match record {
+        let records = self.pending.iter().filter_map(|pending| match &pending.batch {
+            Batch::Records(records) | Batch::Transactional { records, .. } => Some(records.iter()),
+            Batch::Marker(_) => None,
+        });
+        records.flatten().filter_map(move |record| match record {
             CoordinatorRecord::Offset(key, Some(_)) if key.group == group => Some(key),
             _ => None,
         })
+    }
+}
+
+impl Machine for Shard {
+    type Record = CoordinatorRecord;
+    type Answer = Answer;
+    type Order = Infallible;
+
+    fn replay(&mut self, now: Now, entry: Entry<CoordinatorRecord>) -> Result<(), RecordError> {
+        self.replay_entry(now, entry)
+    }
+
+    fn finish_load(&mut self, now: Now, effects: &mut Effects<Shard>) {
+        self.start_timers(&mut Step { now, effects });
+    }
+
+    fn appended(
+        &mut self,
+        now: Now,
+        id: AppendId,
+        result: Result<Offset, AppendFailure>,
+        effects: &mut Effects<Shard>,
+    ) {
+        let mut step = Step { now, effects };
+        let pending = self.pending.pop_front().expect("an append is reported once");
+        assert_eq!(pending.id, id, "appends are acknowledged in the order of the log");
+        if let Ok(base) = result {
+            self.apply_batch(base, &pending.batch, now);
+        }
+        self.complete(pending.then, result.map(|_| ()).map_err(append_error), &mut step);
+        for (request, answer) in pending.waiting {
+            step.answer(request, answer);
+        }
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Effects<Shard>) {
+        let mut step = Step { now, effects };
+        while let Some((key, action)) = self.timers.take_due(now.elapsed) {
+            match (key, action) {
+                (TimerKey::Session { group, member }, _) => self.expire_session(&group, &member, &mut step),
+                (TimerKey::Join { group }, TimerAction::CompleteInitialJoin { delay, remaining }) => {
+                    self.complete_initial_join(&group, delay, remaining, &mut step);
+                }
+                (TimerKey::Join { group }, _) => self.complete_join(&group, &mut step),
+                (TimerKey::Sync { group }, TimerAction::ExpireSync(generation)) => {
+                    self.expire_sync(&group, generation, &mut step);
+                }
+                (TimerKey::Sync { .. }, _) => {}
+                (TimerKey::Expiry, _) => self.clean_up(&mut step),
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        self.timers.next()
     }
 }
 
@@ -283,5 +353,8 @@ fn append_error(failure: AppendFailure) -> GroupError {
         AppendFailure::Unavailable => GroupError::CoordinatorNotAvailable,
         AppendFailure::NotLeader => GroupError::NotCoordinator,
         AppendFailure::Refused => GroupError::Unexpected,
+        AppendFailure::ProducerFenced => GroupError::InvalidProducerEpoch,
+        AppendFailure::NoTransaction => GroupError::InvalidTransactionState,
+        AppendFailure::CoordinatorFenced => GroupError::TransactionCoordinatorFenced,
     }
 }

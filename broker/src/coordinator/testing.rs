@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use uuid::Uuid;
-use varve_metadata::model::{PartitionIndex, Timestamp, TopicId};
+use varve_metadata::model::{Offset, PartitionIndex, Timestamp, TopicId};
 
 use super::{records::CoordinatorRecord, *};
 
 /// A coordinator on a log that acknowledges at once, unless told to wait or to fail.
 pub(super) struct Harness {
     pub(super) shard: Shard,
-    pub(super) log: Vec<CoordinatorRecord>,
+    /// The log, and whose transaction each record belongs to.
+    pub(super) log: Vec<Entry<CoordinatorRecord>>,
     pub(super) answers: BTreeMap<RequestId, Answer>,
-    pub(super) held: Vec<(AppendId, Arc<[CoordinatorRecord]>)>,
+    pub(super) held: Vec<(AppendId, Batch<CoordinatorRecord>)>,
     pub(super) holds_appends: bool,
     pub(super) fails_appends: Option<AppendFailure>,
     pub(super) now: Duration,
@@ -61,14 +62,15 @@ impl Harness {
                 Effect::Answer { request, answer } => {
                     assert_eq!(self.answers.insert(request, answer), None, "a request is answered once");
                 }
-                Effect::Append { id, records } if self.holds_appends || !self.held.is_empty() => {
-                    self.held.push((id, records));
+                Effect::Append { id, batch } if self.holds_appends || !self.held.is_empty() => {
+                    self.held.push((id, batch));
                 }
-                Effect::Append { id, records } => {
+                Effect::Append { id, batch } => {
                     let mut effects = Vec::new();
-                    self.finish_append(id, &records, self.fails_appends, &mut effects);
+                    self.finish_append(id, &batch, self.fails_appends, &mut effects);
                     queue.extend(effects);
                 }
+                Effect::Order(never) => match never {},
             }
         }
     }
@@ -76,27 +78,40 @@ impl Harness {
     fn finish_append(
         &mut self,
         id: AppendId,
-        records: &[CoordinatorRecord],
+        batch: &Batch<CoordinatorRecord>,
         failure: Option<AppendFailure>,
         effects: &mut Vec<Effect>,
     ) {
-        let result = failure.map_or(Ok(()), Err);
-        if result.is_ok() {
-            // Through bytes, as a real log would have it.
-            self.log.extend(records.iter().map(|record| {
-                let bytes = record.encode().unwrap();
-                CoordinatorRecord::decode(&bytes.key, bytes.value.as_deref()).unwrap()
-            }));
+        let base = Offset::new(self.log.len() as u64).unwrap();
+        if failure.is_none() {
+            self.write(batch);
         }
         let now = self.moment();
-        self.shard.appended(now, id, result, effects);
+        self.shard.appended(now, id, failure.map_or(Ok(base), Err), effects);
+    }
+
+    fn write(&mut self, batch: &Batch<CoordinatorRecord>) {
+        let (producer, records) = match batch {
+            Batch::Records(records) => (None, records),
+            Batch::Transactional { producer, records, .. } => (Some(*producer), records),
+            Batch::Marker(EndOfTransaction { producer, committed, .. }) => {
+                return self.log.push(Entry::Marker { producer: *producer, committed: *committed });
+            }
+        };
+        for record in records.iter() {
+            // Through bytes, as a real log would have it.
+            let bytes = record.encode().unwrap();
+            let record = CoordinatorRecord::decode(&bytes.key, bytes.value.as_deref()).unwrap();
+            let offset = Offset::new(self.log.len() as u64).unwrap();
+            self.log.push(Entry::Record { offset, producer, record });
+        }
     }
 
     /// Acknowledges, or fails, the oldest append that was held back.
     pub(super) fn release_one(&mut self, failure: Option<AppendFailure>) {
-        let (id, records) = self.held.remove(0);
+        let (id, batch) = self.held.remove(0);
         let mut effects = Vec::new();
-        self.finish_append(id, &records, failure, &mut effects);
+        self.finish_append(id, &batch, failure, &mut effects);
         self.perform(effects);
     }
 
@@ -276,9 +291,9 @@ impl Harness {
         let mut harness = Harness::with(GroupConfig::clone(&self.shard.config));
         harness.now = self.now;
         harness.next_request = self.next_request;
-        for record in &self.log {
+        for entry in &self.log {
             let now = harness.moment();
-            harness.shard.replay(now, record.clone()).unwrap();
+            harness.shard.replay(now, entry.clone()).unwrap();
         }
         harness.log = self.log.clone();
         harness.with_effects(|shard, now, effects| shard.finish_load(now, effects));
@@ -353,5 +368,17 @@ pub(super) fn member_commit(group: &str, member: &str, generation: u32, offset: 
         member: identity(member),
         generation: Some(Generation(generation)),
         ..simple_commit(group, "orders", offset)
+    }
+}
+
+/// `offset`, committed by nobody in particular.
+pub(super) fn committed_offset(offset: i64) -> CommittedOffset {
+    CommittedOffset {
+        offset,
+        leader_epoch: None,
+        metadata: String::new(),
+        committed_at: Timestamp::default(),
+        expires_at: None,
+        topic_id: None,
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use varve_log::local::{AppendContext, AppendError, AppendOrigin, Appended, LocalLog, is_no_space};
+use varve_log::local::{AppendContext, AppendError, AppendOrigin, Appended, LocalLog, TransactionTerms, is_no_space};
 use varve_metadata::model::{
     HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, Timestamp,
     TopicName,
@@ -200,11 +200,25 @@ impl Partition {
         origin: AppendOrigin,
         now: Timestamp,
     ) -> Result<Appended, PartitionAppendError> {
+        self.append_in(batches, origin, TransactionTerms::default(), now)
+    }
+
+    /// The same for batches that concern a transaction.
+    ///
+    /// # Errors
+    /// [`PartitionAppendError`]: nothing was written.
+    pub fn append_in(
+        self: &Arc<Partition>,
+        batches: &[u8],
+        origin: AppendOrigin,
+        terms: TransactionTerms,
+        now: Timestamp,
+    ) -> Result<Appended, PartitionAppendError> {
         if self.log_dir.is_failed() {
             return Err(PartitionAppendError::Offline);
         }
         let context = AppendContext { leader_epoch: self.leader_epoch(), now, origin };
-        let appended = self.log.append(batches, context).inspect_err(|refused| self.note_failure(refused))?;
+        let appended = self.log.append_in(batches, context, terms).inspect_err(|refused| self.note_failure(refused))?;
         if self.log_dir.is_full() && !appended.duplicate {
             self.log_dir.note_room();
         }

@@ -49,6 +49,8 @@ pub struct StorageSettings {
     pub producer_expiry: Duration,
     /// `transaction.max.timeout.ms`.
     pub max_transaction_timeout: Duration,
+    /// `transaction.partition.verification.enable`.
+    pub verify_transactions: bool,
 }
 
 /// Where the partition's records end cannot be told now: appending could give offsets out twice.
@@ -323,7 +325,9 @@ impl Storage {
     }
 
     fn log_config(&self, topic: &TopicConfig) -> Arc<LogConfig> {
-        Arc::new(LogConfig::new(topic, self.settings.producer_expiry, self.settings.max_transaction_timeout))
+        let settings = &self.settings;
+        let config = LogConfig::new(topic, settings.producer_expiry, settings.max_transaction_timeout);
+        Arc::new(config.verifying_transactions(settings.verify_transactions))
     }
 
     fn alter(&self, topic: &TopicImage) {

@@ -20,9 +20,10 @@ use varve_metadata::model::TopicId;
 
 use super::{
     GroupCoordinator, Limits,
+    seats::SeatError,
     testing::{Client, TestNode},
 };
-use crate::coordinator::{GroupError, GroupState, OFFSETS_TOPIC};
+use crate::coordinator::{GroupState, OFFSETS_TOPIC};
 
 const GROUP: &str = "readers";
 
@@ -40,7 +41,7 @@ async fn coordinated(node: &TestNode) -> Client {
     let mut client = node.connect().await;
     find(&mut client, 4).await;
     let seat = node.broker.groups.seat(&node.broker, GROUP).unwrap();
-    while seat.read(|_| ()) == Err(GroupError::LoadInProgress) {
+    while seat.read(|_| ()) == Err(SeatError::Loading) {
         tokio::task::yield_now().await;
     }
     client
@@ -314,8 +315,8 @@ async fn a_coordinator_that_starts_finds_groups_and_offsets_in_the_log() {
 
     let restarted = GroupCoordinator::new(node.broker.config.groups.clone(), node.broker.partitions.clone());
     let seat = restarted.seat(&node.broker, GROUP).unwrap();
-    assert_eq!(seat.read(|_| ()), Err(GroupError::LoadInProgress));
-    while seat.read(|_| ()) == Err(GroupError::LoadInProgress) {
+    assert_eq!(seat.read(|_| ()), Err(SeatError::Loading));
+    while seat.read(|_| ()) == Err(SeatError::Loading) {
         tokio::task::yield_now().await;
     }
     let described = seat.read(|shard| shard.describe(GROUP)).unwrap().unwrap();

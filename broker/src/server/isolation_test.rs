@@ -3,7 +3,7 @@
 use kafka_protocol::messages::fetch_response::PartitionData;
 use varve_log::{
     format::{BatchBuilder, ControlRecord, RecordContent},
-    local::AppendOrigin,
+    local::{AppendOrigin, TransactionBegin, TransactionTerms},
 };
 use varve_metadata::model::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId};
 
@@ -28,10 +28,15 @@ impl Transactions {
         Transactions { node, client, topic }
     }
 
-    /// Appends as the coordinator of transactions will: past the handler, which refuses what has no coordinator yet.
-    fn append(&self, batch: &[u8]) {
+    /// Appends past the handler, with the word of a coordinator that was not asked.
+    fn append(&self, producer: ProducerId, batch: &[u8]) {
         let partition = self.node.broker.partitions.find("t", PartitionIndex(0)).unwrap();
-        partition.append(batch, AppendOrigin::Coordinator, Timestamp::from_wire(5).unwrap()).unwrap();
+        let now = Timestamp::from_wire(5).unwrap();
+        let (epoch, base_sequence) = (ProducerEpoch(0), None);
+        let begin = TransactionBegin { producer, epoch, base_sequence, raises_epoch: false, now };
+        let guard = partition.log().begin_transaction(&begin).unwrap();
+        let terms = TransactionTerms { guard, raises_epoch: false };
+        partition.append_in(batch, AppendOrigin::Coordinator, terms, now).unwrap();
     }
 
     fn write(&self, producer: i64, sequence: i32, value: &str) {
@@ -41,12 +46,12 @@ impl Transactions {
             .transactional();
         let timestamp = Timestamp::from_wire(5);
         batch.push(RecordContent { timestamp, key: None, value: Some(value.as_bytes()), headers: &[] });
-        self.append(&batch.build().unwrap());
+        self.append(id, &batch.build().unwrap());
     }
 
     fn end(&self, producer: i64, with: ControlRecord) {
         let id = ProducerId::from_wire(producer).unwrap();
-        self.append(&with.batch(id, ProducerEpoch(0), Timestamp::from_wire(5).unwrap()));
+        self.append(id, &with.batch(id, ProducerEpoch(0), Timestamp::from_wire(5).unwrap()));
     }
 
     async fn fetch(&mut self, isolation: i8, from: i64) -> PartitionData {

@@ -36,6 +36,7 @@ pub(crate) mod lookup;
 mod measured;
 mod producer_ids;
 mod resource_type;
+mod seats;
 #[cfg(test)]
 mod socket_test;
 #[cfg(test)]

@@ -59,6 +59,7 @@ impl TestNode {
             recovery_threads: 2,
             producer_expiry: Duration::from_secs(86_400),
             max_transaction_timeout: Duration::from_secs(900),
+            verify_transactions: config.transactions.verify_partitions,
         };
         let partitions = Arc::new(Partitions::default());
         let broker = Arc::new(Broker::new(Arc::new(config), metadata, partitions, LogLevels::default()));

@@ -17,6 +17,7 @@ use super::{
     prepare::{Prepared, prepare},
     producer_state::{BatchMetadata, EndMarker, ProducerBatch, ProducerUpdate, Verdict},
     txn_index::{AbortedTxn, TxnIndexError},
+    verification::{Admission, TransactionTerms},
     write::write_all_at,
 };
 use crate::format::{BatchHeader, ControlRecord, HEADER_BYTES, compression, records};
@@ -31,9 +32,22 @@ impl LocalLog {
     /// # Errors
     /// [`AppendError`]: nothing was written.
     pub fn append(&self, batches: &[u8], context: AppendContext) -> Result<Appended, AppendError> {
+        self.append_in(batches, context, TransactionTerms::default())
+    }
+
+    /// The same for batches that concern a transaction.
+    ///
+    /// # Errors
+    /// [`AppendError`]: nothing was written.
+    pub fn append_in(
+        &self,
+        batches: &[u8],
+        context: AppendContext,
+        terms: TransactionTerms,
+    ) -> Result<Appended, AppendError> {
         let config = self.config();
         let prepared = prepare(batches, &config, &context)?;
-        self.append_prepared(&mut self.writer.lock(), prepared, &config, &context)
+        self.append_prepared(&mut self.writer.lock(), prepared, &config, &context, &terms)
     }
 
     fn append_prepared(
@@ -42,6 +56,7 @@ impl LocalLog {
         mut prepared: Vec<Prepared<'_>>,
         config: &LogConfig,
         context: &AppendContext,
+        terms: &TransactionTerms,
     ) -> Result<Appended, AppendError> {
         self.mend(writer).map_err(AppendError::storage)?;
         let (log_start, end, epochs) = {
@@ -62,7 +77,7 @@ impl LocalLog {
             sealed_below: None,
         };
         let incoming = incoming(&prepared, config)?;
-        let update = match check_producers(writer, &prepared, context.origin)? {
+        let update = match check_producers(writer, &prepared, context.origin, config, terms)? {
             Producers::Fresh(update) => update,
             Producers::Duplicate(batch) => {
                 (appended.base, appended.last) = (batch.first(), batch.last);
@@ -81,6 +96,7 @@ impl LocalLog {
         let epochs = self.note_epochs(epochs, &prepared).map_err(AppendError::storage)?;
         self.write(writer, &prepared)?;
         self.publish(writer, &prepared, config, context, epochs, next);
+        prepared.iter().for_each(|batch| writer.verifications.note(&batch.header));
         self.finish_transactions(writer, update, next);
         Ok(appended)
     }
@@ -257,13 +273,21 @@ enum Producers {
     Duplicate(BatchMetadata),
 }
 
-fn check_producers(writer: &Writer, prepared: &[Prepared<'_>], origin: AppendOrigin) -> Result<Producers, AppendError> {
+fn check_producers(
+    writer: &Writer,
+    prepared: &[Prepared<'_>],
+    origin: AppendOrigin,
+    config: &LogConfig,
+    terms: &TransactionTerms,
+) -> Result<Producers, AppendError> {
     if prepared.iter().all(|batch| batch.header.producer_id.is_none()) {
         return Ok(Producers::Fresh(None));
     }
     let mut update = writer.producers.update(origin);
     for batch in prepared {
-        if let Some(duplicate) = note_producer(&mut update, writer, &batch.header, batch.payload())? {
+        let beginning = batch.header.producer_id.and_then(|producer| writer.verifications.get(producer));
+        let admission = Admission { beginning, guard: terms.guard, is_enforced: config.verify_transactions };
+        if let Some(duplicate) = note_producer(&mut update, writer, batch, &admission, terms.raises_epoch)? {
             return Ok(Producers::Duplicate(duplicate));
         }
     }
@@ -274,15 +298,19 @@ fn check_producers(writer: &Writer, prepared: &[Prepared<'_>], origin: AppendOri
 fn note_producer(
     update: &mut ProducerUpdate,
     writer: &Writer,
-    header: &BatchHeader,
-    payload: &[u8],
+    batch: &Prepared<'_>,
+    admission: &Admission,
+    raises_epoch: bool,
 ) -> Result<Option<BatchMetadata>, AppendError> {
-    match producer_event(header, payload) {
-        Some(ProducerEvent::Data(batch)) => match update.data(&writer.producers, &batch)? {
+    match producer_event(&batch.header, batch.payload()) {
+        Some(ProducerEvent::Data(batch)) => match update.data_in(&writer.producers, &batch, admission)? {
             Verdict::Fresh => Ok(None),
             Verdict::Duplicate(known) => Ok(Some(known)),
         },
-        Some(ProducerEvent::End(marker)) => Ok(update.marker(&writer.producers, &marker).map(|()| None)?),
+        Some(ProducerEvent::End(marker)) => {
+            let marker = EndMarker { raises_epoch, ..marker };
+            Ok(update.marker(&writer.producers, &marker).map(|()| None)?)
+        }
         None => Ok(None),
     }
 }

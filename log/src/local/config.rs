@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use varve_metadata::config::{TimestampType, TopicCompression, TopicConfig};
 
-/// What a local log needs to know of its topic's configuration. `Default` gives Kafka's defaults.
+/// What a local log needs to know of its topic's configuration. `Default` gives Kafka's defaults, for a log without
+/// transaction coordinators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Largest size of a segment file in bytes (`segment.bytes`).
@@ -38,6 +39,9 @@ pub struct LogConfig {
     pub producer_expiry: Duration,
     /// Upper bound of a transaction's duration (`transaction.max.timeout.ms`), for hanging ones.
     pub max_transaction_timeout: Duration,
+    /// Whether a producer may begin a transaction only with its coordinator's word
+    /// (`transaction.partition.verification.enable`).
+    pub verify_transactions: bool,
 }
 
 impl LogConfig {
@@ -62,7 +66,14 @@ impl LogConfig {
             flush_interval: finite(topic.flush_interval),
             producer_expiry,
             max_transaction_timeout,
+            verify_transactions: false,
         }
+    }
+
+    /// The same with `transaction.partition.verification.enable`.
+    #[must_use]
+    pub fn verifying_transactions(self, verify_transactions: bool) -> LogConfig {
+        LogConfig { verify_transactions, ..self }
     }
 }
 

@@ -10,16 +10,19 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use varve_metadata::model::{LeaderEpoch, LogEndOffset, LogStartOffset, Offset, Timestamp};
+use varve_metadata::model::{
+    LeaderEpoch, LogEndOffset, LogStartOffset, Offset, ProducerId, Timestamp, VerificationGuard,
+};
 
 use super::{
     active::ActiveSegment,
     config::LogConfig,
     leader_epochs::EpochCache,
     producer_snapshot::ProducerSnapshots,
-    producer_state::{CompletedTxn, ProducerState},
+    producer_state::{CompletedTxn, ProducerEntry, ProducerError, ProducerState},
     sealed::Sealed,
     txn_index::TxnIndex,
+    verification::{TransactionBegin, Verifications},
     write::Quota,
 };
 
@@ -146,6 +149,7 @@ impl std::fmt::Debug for SealListener {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) producers: ProducerState,
+    pub(super) verifications: Verifications,
     pub(super) snapshots: ProducerSnapshots,
     /// Of the active segment.
     pub(super) txn_index: TxnIndex,
@@ -297,6 +301,38 @@ impl LocalLog {
     /// Forgets producers that were silent for `producer.id.expiration.ms`. To be called now and then.
     pub fn expire_producers(&self, now: Timestamp) -> usize {
         let expiry = self.config().producer_expiry;
-        self.writer.lock().producers.expire(now.to_wire(), expiry)
+        let mut writer = self.writer.lock();
+        writer.verifications.expire(now, expiry);
+        writer.producers.expire(now.to_wire(), expiry)
+    }
+
+    /// What is known of every producer, by id: a copy.
+    pub fn producers(&self) -> Vec<(ProducerId, ProducerEntry)> {
+        let writer = self.writer.lock();
+        let mut producers: Vec<_> = writer.producers.producers().map(|(id, entry)| (id, entry.clone())).collect();
+        drop(writer);
+        producers.sort_unstable_by_key(|(id, _)| *id);
+        producers
+    }
+
+    /// A producer wants to begin a transaction here: what it has to show when it appends, or `None` if the transaction is
+    /// open already.
+    ///
+    /// # Errors
+    /// [`ProducerError::InvalidEpoch`] if a newer epoch of the producer is known.
+    pub fn begin_transaction(&self, begin: &TransactionBegin) -> Result<Option<VerificationGuard>, ProducerError> {
+        let mut writer = self.writer.lock();
+        if let Some(entry) = writer.producers.get(begin.producer).filter(|entry| begin.epoch < entry.epoch) {
+            return Err(ProducerError::InvalidEpoch {
+                producer: begin.producer,
+                offset: writer.producers.end(),
+                found: begin.epoch.to_wire(),
+                current: entry.epoch.to_wire(),
+            });
+        }
+        if writer.producers.has_open_transaction(begin.producer, begin.epoch) {
+            return Ok(None);
+        }
+        Ok(Some(writer.verifications.begin(begin)))
     }
 }

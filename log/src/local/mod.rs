@@ -35,6 +35,7 @@ mod slice;
 mod truncate;
 mod txn_index;
 mod upkeep;
+mod verification;
 mod write;
 
 pub use clean::{CleanLogError, CleanRequest, Cleaned};
@@ -52,6 +53,7 @@ pub use removed::RemovedFiles;
 pub use sealed::SealedSegment;
 pub use slice::LogSlice;
 pub use txn_index::{AbortedTxn, TXN_INDEX_ENTRY_BYTES, TxnIndex, TxnIndexError};
+pub use verification::{TransactionBegin, TransactionTerms};
 pub use write::is_no_space;
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use super::{
     recovery::{self, Segment},
     sealed::Sealed,
     txn_index::TxnIndex,
+    verification::Verifications,
     write::Quota,
 };
 
@@ -91,6 +92,7 @@ impl LocalLog {
             dir,
             config: RwLock::new(config),
             writer: Mutex::new(Writer {
+                verifications: Verifications::default(),
                 producers,
                 snapshots,
                 txn_index,

@@ -12,7 +12,7 @@ use std::{
 
 use varve_metadata::model::{Offset, ProducerEpoch, ProducerId, Sequence};
 
-use super::AppendOrigin;
+use super::{AppendOrigin, verification::Admission};
 
 /// Batches of one producer that are remembered: as many as a client may have in flight, so that each can be repeated.
 pub const BATCHES_REMEMBERED: usize = 5;
@@ -222,6 +222,14 @@ pub enum ProducerError {
         /// Offset that the batch would have got.
         offset: Offset,
     },
+    /// The first record of a transaction that its coordinator does not vouch for (INVALID_TXN_STATE).
+    #[error("Record was not part of an ongoing transaction")]
+    NoTransaction {
+        /// Who wrote.
+        producer: ProducerId,
+        /// Offset that the batch would have got.
+        offset: Offset,
+    },
     /// A marker of a coordinator that has been replaced (TRANSACTION_COORDINATOR_FENCED).
     #[error(
         "Invalid coordinator epoch for producer {producer} at offset {offset}: {found} (zombie), {current} (current)"
@@ -406,6 +414,16 @@ impl ProducerUpdate {
     /// # Errors
     /// [`ProducerError`]: give up the append.
     pub fn data(&mut self, state: &ProducerState, batch: &ProducerBatch) -> Result<Verdict, ProducerError> {
+        self.data_in(state, batch, &Admission::default())
+    }
+
+    /// The same where a transaction may have to be vouched for before it begins.
+    pub(super) fn data_in(
+        &mut self,
+        state: &ProducerState,
+        batch: &ProducerBatch,
+        admission: &Admission,
+    ) -> Result<Verdict, ProducerError> {
         if self.origin == AppendOrigin::Client
             && let Some(known) = state.get(batch.producer).and_then(|entry| entry.find_duplicate(batch))
         {
@@ -421,8 +439,15 @@ impl ProducerUpdate {
                 current: entry.epoch.to_wire(),
             });
         }
-        if origin == AppendOrigin::Client && *known {
-            check_sequence(entry, batch)?;
+        let is_open = entry.open_since.is_some() && entry.epoch == batch.epoch;
+        if batch.transactional && !is_open && origin != AppendOrigin::Replication && !admission.allows() {
+            return Err(ProducerError::NoTransaction { producer: batch.producer, offset: batch.first });
+        }
+        if origin == AppendOrigin::Client {
+            check_first_sequence(entry, batch, admission)?;
+            if *known {
+                check_sequence(entry, batch)?;
+            }
         }
         if entry.open_since.is_some() && !batch.transactional {
             return Err(ProducerError::NotTransactional { producer: batch.producer, offset: batch.first });
@@ -494,6 +519,23 @@ impl ProducerUpdate {
         });
         &mut self.changed[index]
     }
+}
+
+/// A producer whose transaction is about to begin may have several batches under way: the first of them comes first. One
+/// whose epoch rises with every transaction begins each at 0.
+fn check_first_sequence(
+    entry: &ProducerEntry,
+    batch: &ProducerBatch,
+    admission: &Admission,
+) -> Result<(), ProducerError> {
+    let Some(beginning) = admission.beginning else { return Ok(()) };
+    let found = batch.base_sequence.map_or(-1, Sequence::to_wire);
+    let is_unknown_start = beginning.raises_epoch && found != 0 && entry.last_batch().is_none();
+    if is_unknown_start || found > beginning.lowest_sequence {
+        let last = if is_unknown_start { -1 } else { beginning.lowest_sequence };
+        return Err(ProducerError::OutOfOrderSequence { producer: batch.producer, offset: batch.first, found, last });
+    }
+    Ok(())
 }
 
 /// Whether the batch's first sequence follows the last one known. A new epoch starts at 0. A producer that is not known is

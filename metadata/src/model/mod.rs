@@ -10,5 +10,5 @@ mod time;
 pub use ids::{BrokerId, PartitionId, PartitionIndex, TopicId, TopicName, TopicNameError};
 pub use offset::{HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
 pub use principal::Principal;
-pub use producer::{ProducerEpoch, ProducerId, Sequence};
+pub use producer::{ProducerEpoch, ProducerId, Sequence, VerificationGuard};
 pub use time::Timestamp;

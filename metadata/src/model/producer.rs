@@ -65,6 +65,11 @@ impl Sequence {
     }
 }
 
+/// Proof that a transaction's coordinator was asked about one partition, for the append that begins the transaction there
+/// (KIP-890). It is worth nothing once the partition saw the transaction begin or end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VerificationGuard(pub u64);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -116,6 +116,7 @@ fn opened(metadata: &ClusterMetadata, root: &Path, partitions: Arc<Partitions>) 
         recovery_threads: 2,
         producer_expiry: Duration::from_secs(60),
         max_transaction_timeout: Duration::from_secs(900),
+        verify_transactions: false,
     };
     let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: NODE };
     Storage::open(&owner, partitions, settings, Arc::new(NoKeeper))

@@ -86,6 +86,7 @@ impl Logs {
             recovery_threads: 2,
             producer_expiry: Duration::from_secs(60),
             max_transaction_timeout: Duration::from_secs(900),
+            verify_transactions: false,
         };
         let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node };
         let storage = Storage::open(&owner, partitions.clone(), settings, Arc::new(NoKeeper)).unwrap();

@@ -1,11 +1,14 @@
 //! What is counted about groups.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts};
 
 use super::GroupCoordinator;
-use crate::{coordinator::ShardStats, metrics::Metrics};
+use crate::{
+    coordinator::{Shard, ShardStats},
+    metrics::Metrics,
+};
 
 struct GroupMetrics {
     groups: IntGaugeVec,
@@ -47,7 +50,7 @@ impl GroupCoordinator {
 
     fn stats(&self) -> ShardStats {
         let mut total = ShardStats::default();
-        for stats in self.seats.read().iter().flat_map(HashMap::values).filter_map(|seat| seat.stats()) {
+        for stats in self.seats.read_each(Shard::stats) {
             total.stable_groups += stats.stable_groups;
             total.rebalancing_groups += stats.rebalancing_groups;
             total.empty_groups += stats.empty_groups;

@@ -1,55 +1,65 @@
-//! Consumer groups on this node: which shards it serves, where their log is, when they look at the clock.
-//!
-//! ```text
-//!   handler ─► GroupCoordinator::seat(group) ─► Seat ─► Shard (pure) ─► Effect::Append ─► Partition ─► Shard::appended
-//!      ▲                                                                                                   │
-//!      └───────────────────────────────── oneshot ◄──────────────── Effect::Answer ◄────────────────────────┘
-//! ```
-//!
-//! A [`Seat`] is one partition of `__consumer_offsets` that this node leads. It is loaded from its log before it serves;
-//! meanwhile its groups answer that the coordinator is loading.
+//! Consumer groups on this node: one [`Shard`] per partition of `__consumer_offsets` that it leads.
 
-mod load;
 mod metrics;
-mod seat;
 
-use std::{
-    collections::HashMap,
-    num::NonZeroU32,
-    sync::{Arc, Weak},
-    time::Instant,
-};
+use std::{convert::Infallible, sync::Arc};
 
-use parking_lot::RwLock;
-use tokio::sync::Semaphore;
 use varve_metadata::{
-    cluster::ClusterMetadata,
     image::{ClusterImage, TopicChange},
-    model::{PartitionId, PartitionIndex, TopicId},
+    model::{PartitionIndex, TopicId},
 };
 
-pub(crate) use seat::Seat;
-
-use super::Broker;
+use super::{
+    Broker,
+    seats::{self, Office, SeatError, Seats, TopicTerms},
+};
 use crate::{
     config::GroupConfig as Settings,
-    coordinator::{GroupConfig, GroupError, OFFSETS_TOPIC, partition_for},
+    coordinator::{GroupConfig, GroupError, OFFSETS_TOPIC, Shard},
     partition::{Partition, Partitions},
 };
 
-/// Partitions loaded at the same time: each holds a buffer of `offsets.load.buffer.size`.
-const PARALLEL_LOADS: usize = 4;
+/// A partition of `__consumer_offsets` that this node leads, and the groups in it.
+pub(crate) type Seat = seats::Seat<GroupOffice>;
 
 /// The groups that this node coordinates.
+#[derive(Debug)]
 pub struct GroupCoordinator {
-    settings: Settings,
+    seats: Arc<Seats<GroupOffice>>,
+}
+
+/// What makes a coordinator of groups of a seat.
+#[derive(Debug)]
+pub(crate) struct GroupOffice {
     rules: Arc<GroupConfig>,
-    partitions: Arc<Partitions>,
-    /// `None` once the node stops: nobody takes a seat again.
-    seats: RwLock<Option<HashMap<PartitionId, Arc<Seat>>>>,
-    loads: Arc<Semaphore>,
-    /// Where every shard's clock starts.
-    started: Instant,
+}
+
+impl Office for GroupOffice {
+    type Machine = Shard;
+
+    fn machine(&self, _partition: &Partition) -> Shard {
+        Shard::new(self.rules.clone())
+    }
+
+    fn perform(&self, _seat: &Arc<Seat>, order: Infallible) {
+        match order {}
+    }
+
+    fn loaded(&self, partition: PartitionIndex, machine: &Shard) {
+        let stats = machine.stats();
+        if stats.groups > 0 {
+            tracing::info!(%partition, groups = stats.groups, offsets = stats.offsets, "loaded groups");
+        }
+    }
+}
+
+impl From<SeatError> for GroupError {
+    fn from(error: SeatError) -> GroupError {
+        match error {
+            SeatError::Loading => GroupError::LoadInProgress,
+            SeatError::NotHere => GroupError::NotCoordinator,
+        }
+    }
 }
 
 impl GroupCoordinator {
@@ -64,119 +74,56 @@ impl GroupCoordinator {
             offsets_retention: settings.offsets_retention,
             offsets_retention_check_interval: settings.offsets_retention_check_interval,
         };
-        Arc::new(GroupCoordinator {
-            settings,
-            rules: Arc::new(rules),
-            partitions,
-            seats: RwLock::new(Some(HashMap::new())),
-            loads: Arc::new(Semaphore::new(PARALLEL_LOADS)),
-            started: Instant::now(),
-        })
+        let terms = TopicTerms {
+            name: OFFSETS_TOPIC,
+            partitions: settings.offsets_partitions,
+            codec: settings.offsets_codec,
+            load_bytes: settings.offsets_load_bytes,
+        };
+        let office = Arc::new(GroupOffice { rules: Arc::new(rules) });
+        Arc::new(GroupCoordinator { seats: Arc::new(Seats::new(terms, office, partitions)) })
     }
 
     /// The partition of `__consumer_offsets` that holds the group: of the topic as it is, or as it will be made.
     pub(crate) fn partition_of(&self, image: &ClusterImage, group_id: &str) -> PartitionIndex {
-        let made = image.topic(OFFSETS_TOPIC).map(|topic| topic.partitions.len() as u32);
-        let count = made.unwrap_or(self.settings.offsets_partitions);
-        partition_for(group_id, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN))
+        self.seats.partition_of(image, group_id)
     }
 
-    /// The seat that coordinates the group.
+    /// The seat that coordinates the group. One that is not loaded yet is found, and says so itself.
     ///
     /// # Errors
-    /// [`GroupError::NotCoordinator`] if this node does not lead the group's partition. A seat that is not loaded yet is
-    /// found, and says so itself.
-    pub(crate) fn seat(self: &Arc<Self>, broker: &Broker, group_id: &str) -> Result<Arc<Seat>, GroupError> {
-        let index = self.partition_of(&broker.metadata.image(), group_id);
-        let partition = self.partitions.find(OFFSETS_TOPIC, index).map_err(|_| GroupError::NotCoordinator)?;
-        self.take_seat(partition).ok_or(GroupError::NotCoordinator)
+    /// [`GroupError::NotCoordinator`] if this node does not lead the group's partition.
+    pub(crate) fn seat(&self, broker: &Broker, group_id: &str) -> Result<Arc<Seat>, GroupError> {
+        Ok(self.seats.find(&broker.metadata.image(), group_id)?)
     }
 
     /// Every seat of this node; those that were not asked for yet start to load.
-    pub(crate) fn all_seats(self: &Arc<Self>) -> Vec<Arc<Seat>> {
-        let Ok(topic) = self.partitions.topic_named(OFFSETS_TOPIC) else { return Vec::new() };
-        topic.partitions().into_iter().filter_map(|partition| self.take_seat(partition)).collect()
-    }
-
-    fn take_seat(self: &Arc<Self>, partition: Arc<Partition>) -> Option<Arc<Seat>> {
-        let id = partition.id();
-        if let Some(seat) = self.seats.read().as_ref()?.get(&id) {
-            return Some(seat.clone());
-        }
-        let mut seats = self.seats.write();
-        let new = || {
-            let seat = Seat::new(partition, self.rules.clone(), self.settings.offsets_codec, self.started);
-            let (loads, load_bytes) = (self.loads.clone(), self.settings.offsets_load_bytes);
-            tokio::spawn(load::load(seat.clone(), loads, load_bytes));
-            seat
-        };
-        Some(seats.as_mut()?.entry(id).or_insert_with(new).clone())
+    pub(crate) fn all_seats(&self) -> Vec<Arc<Seat>> {
+        self.seats.all()
     }
 
     /// Follows the cluster until `broker` stops: loads what this node comes to lead, forgets the offsets of topics that
     /// are deleted, and answers everyone who still waits when the node stops.
     pub async fn follow(self: Arc<Self>, broker: Arc<Broker>) {
-        let stop = broker.shutdown.clone();
-        let (metadata, groups) = (broker.metadata.clone(), Arc::downgrade(&self));
+        let (metadata, stop, seats) = (broker.metadata.clone(), broker.shutdown.clone(), self.seats.clone());
         drop((broker, self));
-        let following = follow(groups.clone(), metadata);
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = following => {}
-        }
-        if let Some(groups) = groups.upgrade() {
-            for seat in groups.seats.write().take().unwrap_or_default().values() {
-                seat.close();
-            }
-        }
-    }
-
-    async fn show(self: &Arc<Self>, image: &ClusterImage, before: Option<&ClusterImage>) {
-        self.partitions.caught_up(image.revision()).await;
-        let changes = before.map(|before| image.changes_since(before)).unwrap_or_default();
-        let deleted: Vec<(String, TopicId)> = changes
-            .into_iter()
-            .filter_map(|change| match change {
-                TopicChange::Deleted(topic) => Some((topic.name.to_string(), topic.id)),
-                TopicChange::Created(_) | TopicChange::Altered { .. } => None,
-            })
-            .collect();
-        if let Some(seats) = self.seats.write().as_mut() {
-            seats.retain(|id, seat| {
-                let is_ours = self.partitions.get(*id).is_ok();
-                if !is_ours {
-                    seat.close();
-                }
-                is_ours
-            });
-        }
-        for seat in self.all_seats() {
-            if !deleted.is_empty() {
-                seat.topics_deleted(&deleted);
-            }
-        }
+        seats.follow(metadata, stop, forget_topics).await;
     }
 }
 
-async fn follow(groups: Weak<GroupCoordinator>, metadata: Arc<ClusterMetadata>) {
-    let mut images = metadata.subscribe();
-    let mut before: Option<Arc<ClusterImage>> = None;
-    loop {
-        let image = images.borrow_and_update().clone();
-        let Some(groups) = groups.upgrade() else { return };
-        groups.show(&image, before.as_deref()).await;
-        before = Some(image);
-        drop(groups);
-        if images.changed().await.is_err() {
-            return;
-        }
+fn forget_topics(seats: &Seats<GroupOffice>, changes: &[TopicChange]) {
+    let deleted: Vec<(String, TopicId)> = changes
+        .iter()
+        .filter_map(|change| match change {
+            TopicChange::Deleted(topic) => Some((topic.name.to_string(), topic.id)),
+            TopicChange::Created(_) | TopicChange::Altered { .. } => None,
+        })
+        .collect();
+    if deleted.is_empty() {
+        return;
     }
-}
-
-impl std::fmt::Debug for GroupCoordinator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GroupCoordinator")
-            .field("seats", &self.seats.read().as_ref().map(HashMap::len))
-            .finish_non_exhaustive()
+    for seat in seats.all() {
+        // A shard that is loading shows offsets of topics that are gone until they expire.
+        let _ = seat.step(|shard, now, effects| shard.topics_deleted(now, &deleted, effects));
     }
 }

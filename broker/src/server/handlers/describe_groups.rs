@@ -45,7 +45,8 @@ pub(crate) async fn handle(
 }
 
 fn describe(broker: &Broker, version: i16, group_id: GroupId) -> DescribedGroup {
-    let found = broker.groups.seat(broker, &group_id).and_then(|seat| seat.read(|shard| shard.describe(&group_id)));
+    let found =
+        broker.groups.seat(broker, &group_id).and_then(|seat| Ok(seat.read(|shard| shard.describe(&group_id))?));
     let answer = DescribedGroup::default().with_group_id(group_id.clone());
     match found {
         Err(error) => answer.with_error_code(group_error(error).code()),

@@ -28,6 +28,9 @@ pub(super) fn group_error(error: GroupError) -> ResponseError {
         GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
         GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
         GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+        GroupError::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
+        GroupError::InvalidTransactionState => ResponseError::InvalidTxnState,
+        GroupError::TransactionCoordinatorFenced => ResponseError::TransactionCoordinatorFenced,
         GroupError::Unexpected => ResponseError::UnknownServerError,
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     server::{
         Broker, RequestContext,
         authorizer::{Operation, Resource},
+        seats::SeatError,
     },
 };
 
@@ -46,8 +47,8 @@ fn list(broker: &Broker, filter: &GroupFilter) -> Result<Vec<ListedGroup>, Group
         match seat.read(|shard| shard.list(filter)) {
             Ok(listed) => groups.extend(listed),
             // Whoever coordinates them now lists them.
-            Err(GroupError::NotCoordinator) => {}
-            Err(error) => return Err(error),
+            Err(SeatError::NotHere) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(groups)

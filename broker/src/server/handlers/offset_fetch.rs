@@ -103,7 +103,7 @@ async fn committed(broker: &Broker, group_id: &str, require_stable: bool) -> Res
     if require_stable {
         seat.ask(|shard, _, id, effects| shard.settle(id, effects)).await?;
     }
-    seat.read(|shard| shard.committed(group_id).cloned().unwrap_or_default())
+    Ok(seat.read(|shard| shard.committed(group_id).cloned().unwrap_or_default())?)
 }
 
 type Partitions = std::collections::BTreeMap<PartitionIndex, CommittedOffset>;

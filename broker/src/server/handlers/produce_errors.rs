@@ -128,7 +128,9 @@ impl Refusal {
             AppendError::Producer(error) => told(match error {
                 ProducerError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
                 ProducerError::InvalidEpoch { .. } => ResponseError::InvalidProducerEpoch,
-                ProducerError::NotTransactional { .. } => ResponseError::InvalidTxnState,
+                ProducerError::NotTransactional { .. } | ProducerError::NoTransaction { .. } => {
+                    ResponseError::InvalidTxnState
+                }
                 ProducerError::CoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
             }),
             AppendError::Storage { .. } => plain(ResponseError::KafkaStorageError),

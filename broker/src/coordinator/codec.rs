@@ -1,6 +1,32 @@
 //! Kafka's primitive encodings, in both of their forms: fixed lengths, and (from the first flexible version) varints.
 
-use super::{FIRST_FLEXIBLE, RecordError, TooLong};
+/// Key and value of a record, ready for a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedRecord {
+    /// Never empty.
+    pub key: Vec<u8>,
+    /// `None`: a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A name is longer than the format can carry (32767 bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name is longer than 32767 bytes")]
+pub struct TooLong;
+
+/// Why bytes are no record of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A kind that another group type owns: skip it, it is not damage.
+    #[error("records of kind {0} are not known here")]
+    UnknownKind(i16),
+    /// A version of a known kind that is newer than this broker.
+    #[error("version {0} of the value is not known here")]
+    UnknownVersion(i16),
+    /// The bytes end early, have an impossible length, or are no text where text must be.
+    #[error("the record is damaged")]
+    Malformed,
+}
 
 /// Writes big-endian fields.
 #[derive(Default)]
@@ -13,6 +39,10 @@ impl Writer {
 
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
+    }
+
+    pub(super) fn int8(&mut self, number: i8) {
+        self.raw(&number.to_be_bytes());
     }
 
     pub(super) fn int16(&mut self, number: i16) {
@@ -60,6 +90,11 @@ impl Writer {
         self.raw(bytes);
     }
 
+    pub(super) fn compact_count(&mut self, count: usize) {
+        // As with lengths: counts come from requests.
+        self.varint((count as u32).wrapping_add(1));
+    }
+
     pub(super) fn varint(&mut self, mut number: u32) {
         while number > 0x7f {
             self.0.push((number & 0x7f) as u8 | 0x80);
@@ -81,13 +116,13 @@ impl<'a> Reader<'a> {
         Reader { rest: bytes, flexible: false }
     }
 
-    /// The value's version, which also decides the form of what follows.
-    pub(super) fn version(&mut self, newest: i16) -> Result<i16, RecordError> {
+    /// The value's version, which also decides the form of what follows: `flexible_since` is the first with varints.
+    pub(super) fn version(&mut self, newest: i16, flexible_since: i16) -> Result<i16, RecordError> {
         let version = self.int16()?;
         if !(0..=newest).contains(&version) {
             return Err(RecordError::UnknownVersion(version));
         }
-        self.flexible = version >= FIRST_FLEXIBLE;
+        self.flexible = version >= flexible_since;
         Ok(version)
     }
 
@@ -101,6 +136,10 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(RecordError::Malformed)?;
         self.rest = rest;
         Ok(taken)
+    }
+
+    pub(super) fn int8(&mut self) -> Result<i8, RecordError> {
+        Ok(i8::from_be_bytes(self.array()?))
     }
 
     pub(super) fn int16(&mut self) -> Result<i16, RecordError> {
@@ -158,7 +197,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn count(&mut self) -> Result<usize, RecordError> {
-        self.length(Self::int32)?.ok_or(RecordError::Malformed)
+        self.nullable_count()?.ok_or(RecordError::Malformed)
+    }
+
+    pub(super) fn nullable_count(&mut self) -> Result<Option<usize>, RecordError> {
+        self.length(Self::int32)
     }
 
     /// The tagged fields that end a struct of a flexible version; nothing in other versions.

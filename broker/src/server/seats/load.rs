@@ -1,6 +1,6 @@
-//! From the log of a partition to its shard, wherever that log lies.
+//! From the log of a partition to its machine, wherever that log lies.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use varve_log::{
@@ -11,21 +11,18 @@ use varve_log::{
     },
     local::LogSlice,
 };
-use varve_metadata::model::{HighWatermark, LogStartOffset, Offset, ProducerId};
+use varve_metadata::model::{HighWatermark, LogStartOffset, Offset};
 
-use super::Seat;
+use super::{Office, Seat};
 use crate::{
-    coordinator::{
-        Shard,
-        records::{CoordinatorRecord, RecordError},
-    },
+    coordinator::{Entry, LogRecord, Machine, codec::RecordError},
     partition::{Isolation, PartitionRead, PartitionReadError, ReadRequest, RemoteError},
 };
 
 /// Most bytes that one batch may unpack to: far above what a coordinator writes, and a bound all the same.
 const UNPACKED_MAX: usize = 64 * 1024 * 1024;
 
-/// Why a partition could not be loaded. It is then not served: offsets would seem to be lost.
+/// Why a partition could not be loaded. It is then not served: what it coordinates would seem to be lost.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error(transparent)]
@@ -40,35 +37,33 @@ enum LoadError {
     Codec(#[from] CodecError),
     #[error("a record in a batch is damaged")]
     Structure(#[from] varve_log::format::RecordError),
-    #[error("a record of a group is damaged")]
+    #[error("a coordinator's record is damaged")]
     Record(#[from] RecordError),
     #[error("nothing could be read at offset {0}")]
     Stuck(Offset),
 }
 
-/// Loads the seat's shard and has it serve, or gives the seat up.
-pub(super) async fn load(seat: Arc<Seat>, loads: Arc<Semaphore>, max_bytes: u32) {
+/// Loads the seat's machine and has it serve, or gives the seat up.
+pub(super) async fn load<O: Office>(seat: Arc<Seat<O>>, loads: Arc<Semaphore>, max_bytes: u32) {
     // The semaphore is never closed.
     let _turn = loads.acquire().await;
-    let index = seat.partition().id().index;
+    let (topic, index) = (seat.partition().topic().clone(), seat.partition().id().index);
     match read_all(&seat, max_bytes).await {
-        Ok(shard) => {
-            let stats = shard.stats();
-            if stats.groups > 0 {
-                tracing::info!(partition = %index, groups = stats.groups, offsets = stats.offsets, "loaded groups");
-            }
-            seat.serve(shard);
+        Ok(machine) => {
+            seat.office().loaded(index, &machine);
+            seat.serve(machine);
         }
         Err(error) => {
-            tracing::error!(partition = %index, error = &error as &dyn std::error::Error, "groups cannot be loaded");
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(%topic, partition = %index, error, "a coordinator's state cannot be loaded");
             seat.close();
         }
     }
 }
 
-async fn read_all(seat: &Seat, max_bytes: u32) -> Result<Shard, LoadError> {
+async fn read_all<O: Office>(seat: &Seat<O>, max_bytes: u32) -> Result<O::Machine, LoadError> {
     let partition = seat.partition();
-    let mut replay = Replay { seat, shard: seat.new_shard(), open: HashMap::new() };
+    let mut replay = Replay { seat, machine: seat.office().machine(partition) };
     let LogStartOffset(mut from) = partition.log_start();
     let HighWatermark(bound) = partition.high_watermark();
     while from < bound {
@@ -100,21 +95,19 @@ async fn read_all(seat: &Seat, max_bytes: u32) -> Result<Shard, LoadError> {
         }
         from = next;
     }
-    Ok(replay.shard)
+    Ok(replay.machine)
 }
 
 async fn read_slice(slice: LogSlice) -> std::io::Result<Vec<u8>> {
     tokio::task::spawn_blocking(move || slice.read()).await.map_err(std::io::Error::other)?
 }
 
-struct Replay<'a> {
-    seat: &'a Seat,
-    shard: Shard,
-    /// Commits of transactions that have not ended yet (KIP-98).
-    open: HashMap<ProducerId, Vec<CoordinatorRecord>>,
+struct Replay<'a, O: Office> {
+    seat: &'a Seat<O>,
+    machine: O::Machine,
 }
 
-impl Replay<'_> {
+impl<O: Office> Replay<'_, O> {
     /// Replays whole batches; a cut one at the end is left for the next read. Returns the offset to go on from.
     fn batches(&mut self, mut bytes: &[u8], from: Offset) -> Result<Offset, LoadError> {
         let mut next = from;
@@ -137,31 +130,28 @@ impl Replay<'_> {
         let payload = decompress(header.attributes.compression(), batch.payload(), UNPACKED_MAX)?;
         for record in records(&payload, header.record_count) {
             let record = record?;
-            if header.attributes.is_control() {
-                let ended = header.producer_id.and_then(|producer| self.open.remove(&producer));
-                if let (Some(commits), Some(ControlRecord::Commit { .. })) = (ended, ControlRecord::parse(&record)?) {
-                    commits.into_iter().try_for_each(|commit| self.apply(commit))?;
+            let offset = header.base_offset.plus(record.offset_delta.max(0) as u64);
+            let entry = if header.attributes.is_control() {
+                let Some(producer) = header.producer_id else { continue };
+                match ControlRecord::parse(&record)? {
+                    Some(ControlRecord::Commit { .. }) => Entry::Marker { producer, committed: true },
+                    Some(ControlRecord::Abort { .. }) => Entry::Marker { producer, committed: false },
+                    None => continue,
                 }
-                continue;
-            }
-            let Some(key) = record.key else { continue };
-            let decoded = match CoordinatorRecord::decode(key, record.value) {
-                Ok(decoded) => decoded,
-                Err(RecordError::UnknownKind(kind)) => {
-                    tracing::warn!(kind, "skipping a record of a group type that is not served");
-                    continue;
+            } else {
+                let Some(key) = record.key else { continue };
+                let producer = header.producer_id.filter(|_| header.attributes.is_transactional());
+                match <O::Machine as Machine>::Record::decode(key, record.value) {
+                    Ok(record) => Entry::Record { offset, producer, record },
+                    Err(RecordError::UnknownKind(kind)) => {
+                        tracing::warn!(kind, "skipping a coordinator's record of a kind that is not served");
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
             };
-            match header.producer_id.filter(|_| header.attributes.is_transactional()) {
-                Some(producer) => self.open.entry(producer).or_default().push(decoded),
-                None => self.apply(decoded)?,
-            }
+            self.machine.replay(self.seat.now(), entry)?;
         }
         Ok(())
-    }
-
-    fn apply(&mut self, record: CoordinatorRecord) -> Result<(), LoadError> {
-        Ok(self.shard.replay(self.seat.now(), record)?)
     }
 }
