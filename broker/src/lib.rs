@@ -15,6 +15,7 @@ pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod partition;
+pub mod security;
 pub mod server;
 pub(crate) mod wire;
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use varve_log::local::{LogDirError, LogDirOwner};
 use varve_metadata::{
     cluster::{ClusterMetadata, MetadataError},
-    image::{BrokerImage, Endpoint},
+    image::{BrokerImage, ClusterImage, Endpoint},
     store::{EmbeddedStore, OpenError},
 };
 
@@ -21,6 +21,7 @@ use crate::{
     partition::{
         Keeper, NoKeeper, Partitions, Storage, StorageSettings, Upkeep, UpkeepMetrics, UpkeepSettings, flush_when_due,
     },
+    security::{ListenerSecurity, SecurityError, follow_settings},
     server::{Broker, Limits, ListenerName, LogLevels, Server},
 };
 
@@ -63,6 +64,15 @@ pub enum StartError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A listener cannot be protected as its settings say.
+    #[error("the listener {listener} cannot be protected")]
+    Security {
+        /// Its name.
+        listener: String,
+        /// Why.
+        #[source]
+        source: SecurityError,
     },
     /// A directory cannot be made.
     #[error("cannot make the directory {dir}")]
@@ -149,6 +159,7 @@ impl Node {
         broker.groups.register(&metrics);
         tasks.spawn(broker.groups.clone().follow(broker.clone()));
 
+        let security = protect(&config, &metadata.image())?;
         let server = Server::measured(broker.clone(), limits(&config), &metrics);
         let mut bound = Vec::new();
         for listener in &config.listeners.listeners {
@@ -156,12 +167,13 @@ impl Node {
         }
         metadata.register(registration(&config, &bound)).await?;
         let mut addresses = Vec::new();
-        for (listener, socket) in bound {
+        for ((listener, socket), security) in bound.into_iter().zip(&security) {
             let address = socket.local_addr().map_or_else(|_| "?".into(), |address| address.to_string());
             addresses.push(address.clone());
-            server.accept(ListenerName(listener.name.as_str().into()), socket);
-            info!(protocol = %"kafka", name = %listener.name, %address, "listening");
+            server.accept(ListenerName(listener.name.as_str().into()), security.clone(), socket);
+            info!(protocol = %"kafka", name = %listener.name, security = %listener.protocol, %address, "listening");
         }
+        tasks.spawn(follow_settings(security, config.clone(), metadata.clone(), stop.clone()));
         health.ready();
         Ok(Node {
             broker,
@@ -274,6 +286,16 @@ async fn bind(server: &Server, listener: &Listener) -> Result<TcpListener, Start
         .and_then(|mut found| found.next().ok_or_else(nothing))
         .map_err(failed)?;
     server.bind(address).map_err(failed)
+}
+
+/// What each listener asks of those who connect, in the order of the listeners.
+fn protect(config: &BrokerConfig, image: &ClusterImage) -> Result<Vec<Arc<ListenerSecurity>>, StartError> {
+    let texts = image.configs().of_broker(config.node, &config.settings.texts());
+    let open = |listener: &Listener| {
+        ListenerSecurity::open(&listener.name, listener.protocol, &texts)
+            .map_err(|source| StartError::Security { listener: listener.name.clone(), source })
+    };
+    config.listeners.listeners.iter().map(open).collect()
 }
 
 /// What the cluster is told of this node: each listener under the address that clients shall use.

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     controller::{
         self, AlterError, AlterRequest, BrokerRules, CreateTopicError, CreationDefaults, Decision, GrowError,
-        GrowTopic, NewTopic, TooManyAcls, TooManyPartitions,
+        GrowTopic, NewTopic, ScramChange, TokenChange, TooManyAcls, TooManyPartitions,
     },
     image::{
         BrokerImage, ClusterImage, ImageBuilder, ImageError, TopicImage,
@@ -236,6 +236,23 @@ impl ClusterMetadata {
             Err(too_many) => (Err(too_many), Decision::default()),
         };
         Ok(self.change(None, false, decide).await??)
+    }
+
+    /// Changes what users log in with, each user and mechanism named once: one result for each, in order, `false` where there
+    /// is nothing to take away.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn alter_scram_credentials(&self, changes: &[ScramChange]) -> Result<Vec<bool>, MetadataError> {
+        self.change(None, false, |image| controller::alter_scram_credentials(image, changes)).await
+    }
+
+    /// Changes delegation tokens, each named once: one result for each, in order, `false` for one that does not exist.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn alter_delegation_tokens(&self, changes: &[TokenChange]) -> Result<Vec<bool>, MetadataError> {
+        self.change(None, false, |image| controller::alter_delegation_tokens(image, changes)).await
     }
 
     /// Takes producer ids out of circulation, durably, and lends them to the caller. What a crash leaves unused is

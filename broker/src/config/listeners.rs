@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use varve_metadata::config::ConfigError;
 
-use super::settings::Reader;
+use super::{listener_settings::ListenerSettings, settings::Reader, tls::TlsConfig};
+use crate::security::SecurityProtocol;
 
 /// One socket to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Listener {
     pub host: Option<String>,
     /// Port; 0 takes a free one.
     pub port: u16,
+    /// What it speaks below Kafka's own protocol.
+    pub protocol: SecurityProtocol,
 }
 
 /// What clients are told for one listener.
@@ -28,7 +31,7 @@ pub struct Advertised {
     pub port: Option<u16>,
 }
 
-/// All listeners. Every listener is advertised, in the same order; all of them speak PLAINTEXT.
+/// All listeners. Every listener is advertised, in the same order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// Sockets to listen on; never empty.
@@ -54,10 +57,11 @@ impl ListenerConfig {
         }
         if listeners.is_empty() {
             reader.invalid("listeners", "at least one listener for clients, as NAME://host:port");
-            listeners.push(Listener { name: "PLAINTEXT".into(), host: Some("127.0.0.1".into()), port: 0 });
+            listeners.push(Listener { host: Some("127.0.0.1".into()), ..plaintext(0) });
         }
         check_distinct(reader, &listeners);
-        check_protocols(reader, &listeners);
+        set_protocols(reader, &mut listeners);
+        check_security(reader, &listeners);
         let advertised = advertised(reader, &listeners, &controllers, warnings);
         let inter_broker = inter_broker(reader, &listeners);
         ListenerConfig { listeners, advertised, inter_broker }
@@ -90,7 +94,12 @@ fn parse_endpoint(text: &str) -> Option<Listener> {
     };
     let port = port.parse::<u16>().ok()?;
     let host = Some(host).filter(|host| !host.is_empty()).map(str::to_owned);
-    named.then(|| Listener { name: name.to_ascii_uppercase(), host, port })
+    // The map of protocols says which one it is, once all listeners are known.
+    named.then(|| Listener { name: name.to_ascii_uppercase(), host, ..plaintext(port) })
+}
+
+fn plaintext(port: u16) -> Listener {
+    Listener { name: "PLAINTEXT".into(), host: None, port, protocol: SecurityProtocol::Plaintext }
 }
 
 /// `host.name` and `port` became `listeners` in Kafka 0.9, and went in 3.0.
@@ -106,7 +115,7 @@ fn map_old_listener(reader: &mut Reader<'_>, listeners: &mut Vec<Listener>, warn
     let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(9092);
     let shown = host.as_deref().unwrap_or_default();
     warnings.push(format!("host.name and port are old names: write listeners=PLAINTEXT://{shown}:{port}"));
-    *listeners = vec![Listener { name: "PLAINTEXT".into(), host, port }];
+    *listeners = vec![Listener { host, ..plaintext(port) }];
 }
 
 fn check_distinct(reader: &mut Reader<'_>, listeners: &[Listener]) {
@@ -122,33 +131,44 @@ fn check_distinct(reader: &mut Reader<'_>, listeners: &[Listener]) {
     }
 }
 
-/// Every listener must have a protocol, and it must be PLAINTEXT: anything else promises what is not done.
-fn check_protocols(reader: &mut Reader<'_>, listeners: &[Listener]) {
-    const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+/// Gives every listener the protocol that `listener.security.protocol.map` has for its name.
+fn set_protocols(reader: &mut Reader<'_>, listeners: &mut [Listener]) {
     let setting = "listener.security.protocol.map";
     let mut protocols = BTreeMap::new();
     for entry in reader.text(setting).unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let known = |protocol: &str| PROTOCOLS.into_iter().find(|known| *known == protocol.trim().to_ascii_uppercase());
-        match entry.split_once(':').and_then(|(name, protocol)| Some((name, known(protocol)?))) {
+        let parsed =
+            entry.split_once(':').and_then(|(name, protocol)| Some((name, SecurityProtocol::parse(protocol.trim())?)));
+        match parsed {
             Some((name, protocol)) => drop(protocols.insert(name.trim().to_ascii_uppercase(), protocol)),
-            None => reader.invalid(
-                setting,
-                format!("NAME:PROTOCOL, with PROTOCOL one of {}; {entry} is not one", PROTOCOLS.join(", ")),
-            ),
+            None => {
+                let known = SecurityProtocol::ALL.map(SecurityProtocol::name).join(", ");
+                reader.invalid(setting, format!("NAME:PROTOCOL, with PROTOCOL one of {known}; {entry} is not one"));
+            }
         }
     }
     for listener in listeners {
         match protocols.get(&listener.name) {
-            Some(&"PLAINTEXT") => {}
-            Some(protocol) => reader.refuse(ConfigError::Refused {
-                name: format!("listener {} with {protocol}", listener.name),
-                why:
-                    "TLS and SASL are not served yet, and clients must not take a listener for protected that is not; \
-                      use PLAINTEXT on a private network, or end TLS in front of the node"
-                        .into(),
-            }),
+            Some(protocol) => listener.protocol = *protocol,
             None => reader.invalid(setting, format!("an entry for every listener name; {} has none", listener.name)),
         }
+    }
+}
+
+/// Whether each listener's settings say what its protocol needs. Files are opened when the node starts.
+fn check_security(reader: &mut Reader<'_>, listeners: &[Listener]) {
+    let texts = reader.settings().texts();
+    for listener in listeners {
+        let mut settings = ListenerSettings::of(&texts, &listener.name);
+        if listener.protocol.uses_sasl() {
+            reader.refuse(ConfigError::Refused {
+                name: format!("listener {} with {}", listener.name, listener.protocol),
+                why: "SASL is not served yet, and clients must not take a listener for protected that is not".into(),
+            });
+        }
+        if listener.protocol.uses_tls() {
+            TlsConfig::read(&mut settings);
+        }
+        settings.into_errors().into_iter().for_each(|error| reader.refuse(error));
     }
 }
 
@@ -224,12 +244,33 @@ fn old_advertised(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option
     Some((host, port.and_then(|port| u16::try_from(port).ok())))
 }
 
+/// The listener that other brokers use: named by `inter.broker.listener.name`, or called as `security.inter.broker.protocol`
+/// says, or, with neither given, the first one. Kafka, too, takes one of the two settings and not both.
 fn inter_broker(reader: &mut Reader<'_>, listeners: &[Listener]) -> usize {
-    let Some(name) = reader.text("inter.broker.listener.name") else { return 0 };
-    let found = listeners.iter().position(|listener| listener.name.eq_ignore_ascii_case(&name));
+    const NAME: &str = "inter.broker.listener.name";
+    const PROTOCOL: &str = "security.inter.broker.protocol";
+    let given = |name: &str| reader.settings().given(name).map(|setting| setting.value.trim().to_owned());
+    let (setting, wanted) = match (given(NAME).filter(|name| !name.is_empty()), given(PROTOCOL)) {
+        (Some(name), Some(protocol)) => {
+            let rule = "only one of them may be set";
+            let error = |other: &str| ConfigError::Conflict {
+                name: PROTOCOL.into(),
+                value: protocol.clone(),
+                other: NAME.into(),
+                other_value: other.into(),
+                rule: rule.into(),
+            };
+            reader.refuse(error(&name));
+            (NAME, name)
+        }
+        (Some(name), None) => (NAME, name),
+        (None, Some(protocol)) => (PROTOCOL, protocol),
+        (None, None) => return 0,
+    };
+    let found = listeners.iter().position(|listener| listener.name.eq_ignore_ascii_case(&wanted));
     if found.is_none() {
         let names: Vec<_> = listeners.iter().map(|listener| listener.name.as_str()).collect();
-        reader.invalid("inter.broker.listener.name", format!("one of {}", names.join(", ")));
+        reader.invalid(setting, format!("one of {}", names.join(", ")));
     }
     found.unwrap_or(0)
 }

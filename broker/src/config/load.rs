@@ -8,7 +8,7 @@ use varve_metadata::config::{Codec, ConfigError, ConfigErrors, TopicDefaults, Tr
 use varve_metadata::model::{BrokerId, Principal};
 
 use super::broker::*;
-use super::definitions::{broker_table, prefix_of};
+use super::definitions::{broker_table, is_of_listeners, listener_setting, prefix_of};
 use super::environment;
 use super::listeners::ListenerConfig;
 use super::object_store::ObjectStoreConfig;
@@ -102,16 +102,21 @@ fn gather(sources: &Sources, warnings: &mut Vec<String>) -> (Settings, Vec<Confi
 fn check(settings: &Settings, warnings: &mut Vec<String>) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     for (name, setting) in settings.iter() {
-        let Some(definition) = broker_table().get(name) else {
+        let of_listener = listener_setting(name);
+        let Some(definition) = broker_table().get(name).or(of_listener) else {
             errors.extend(check_open(name, warnings));
             continue;
         };
         if let Err(error) = definition.parse(&setting.value) {
             // A value that the topic setting behind it knows better is reported there, once.
-            errors.push(error);
+            errors.push(error.named(name));
             continue;
         }
         match definition.treatment {
+            Treatment::Honoured if of_listener.is_some() && !is_of_listeners(definition.name) => {
+                let why = format!("listeners have none of their own; set {} for all of them", definition.name);
+                errors.push(ConfigError::Refused { name: name.into(), why });
+            }
             Treatment::Honoured => {}
             Treatment::NoEffect { why } => warnings.push(format!("{name} has no effect: {why}")),
             // What a refused setting says by default is what happens anyway.
@@ -129,19 +134,13 @@ fn says_the_default(default: Option<&str>, value: &str) -> bool {
 /// A name that is in no table: of an open family, or unknown.
 fn check_open(name: &str, warnings: &mut Vec<String>) -> Option<ConfigError> {
     let Some(family) = prefix_of(name) else { return Some(broker_table().unknown(name)) };
-    let refused = |why: String| Some(ConfigError::Refused { name: name.into(), why });
-    let for_one_listener = family.prefix == "listener.name.";
-    let setting = name.splitn(4, '.').nth(3).and_then(|setting| broker_table().get(setting));
-    match (family.treatment, setting) {
-        (Treatment::NoEffect { .. }, Some(setting)) if for_one_listener && setting.treatment == Treatment::Honoured => {
-            refused(format!("listeners have no settings of their own; set {} for all of them", setting.name))
-        }
-        (Treatment::Refused { why }, _) => refused(why.into()),
-        (Treatment::NoEffect { why }, _) => {
+    match family.treatment {
+        Treatment::Refused { why } => Some(ConfigError::Refused { name: name.into(), why: why.into() }),
+        Treatment::NoEffect { why } => {
             warnings.push(format!("{name} has no effect: {why}"));
             None
         }
-        (Treatment::Honoured, _) => None,
+        Treatment::Honoured => None,
     }
 }
 

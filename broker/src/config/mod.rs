@@ -15,6 +15,7 @@ mod broker;
 mod definitions;
 mod docs;
 mod environment;
+mod listener_settings;
 mod listeners;
 mod load;
 mod object_store;
@@ -22,16 +23,20 @@ mod properties;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use broker::{
     ArchiveConfig, AuthorizerConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, GroupConfig, LogConfig,
     LogFormat, MetadataUrl, NetworkConfig, Roles, SelfLogConfig, TopicCreation, TransactionConfig,
 };
 pub(crate) use definitions::is_outside_kafkas_table;
+pub(crate) use definitions::listener_setting;
 pub use definitions::{Prefix, broker_table, prefixes};
 pub use docs::reference;
+pub(crate) use listener_settings::ListenerSettings;
 pub use listeners::{Advertised, Listener, ListenerConfig};
 pub use load::{Loaded, Sources};
 pub use object_store::ObjectStoreConfig;
 pub use properties::{Property, parse_properties};
 pub use settings::{Origin, Setting, Settings};
+pub use tls::{ClientAuth, KeyStoreConfig, TlsConfig, TrustStoreConfig};

@@ -36,13 +36,19 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// A setting that was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A setting that was given. Its value may be a secret, so it is not printed with it.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Setting {
     /// Its value, as text.
     pub value: String,
     /// Where it was given.
     pub origin: Origin,
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{}]", self.origin)
+    }
 }
 
 /// The settings that were given, by name; of several layers the last.

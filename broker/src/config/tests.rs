@@ -6,6 +6,7 @@ use std::time::Duration;
 use varve_metadata::config::{ConfigDef, Kind, TopicConfig, Treatment};
 
 use super::*;
+use crate::security::SecurityProtocol;
 
 fn load(file: &str) -> Result<Loaded, Vec<String>> {
     load_with(file, &[], &[])
@@ -131,7 +132,24 @@ fn refusals_say_why_and_what_to_do() {
         ("authorizer.class.name=com.example.Ours", "StandardAuthorizer, or empty: no Java classes are loaded"),
         ("super.users=User:admin;bob", "User:name, semicolon-separated; bob is not one"),
         ("remote.log.storage.manager.class.name=io.aiven.Rsm", "varve.object.store.url says where the archive is"),
-        ("listeners=SSL://:9093", "listener SSL with SSL is refused: TLS and SASL are not served yet"),
+        (
+            "listeners=SSL://:9093",
+            "invalid value \"\" for listener.name.ssl.ssl.keystore.location: a file with the node's",
+        ),
+        ("listeners=SSL://:9093\nssl.keystore.location=/k", "the password of ssl.keystore.location"),
+        ("listeners=SSL://:9093\nssl.keystore.key=k", "PEM, where ssl.keystore.key"),
+        ("listeners=SSL://:9093\nssl.enabled.protocols=TLSv1.1", "older ones are broken"),
+        ("listeners=SSL://:9093\nssl.principal.mapping.rules=RULE:a", "RULE:pattern/replacement/[LU]"),
+        ("listeners=SSL://:9093\nlistener.name.ssl.ssl.client.auth=required", "whose certificates would be good"),
+        (
+            "listener.name.x.ssl.client.auth=maybe",
+            "for listener.name.x.ssl.client.auth: one of required, requested, none",
+        ),
+        ("security.inter.broker.protocol=SSL", "one of PLAINTEXT"),
+        (
+            "inter.broker.listener.name=PLAINTEXT\nsecurity.inter.broker.protocol=PLAINTEXT",
+            "only one of them may be set",
+        ),
         ("listeners=A://:1,B://:2\nlistener.security.protocol.map=A:PLAINTEXT,B:SASL_SSL", "listener B with SASL_SSL"),
         ("listeners=INTERNAL://:9092", "an entry for every listener name; INTERNAL has none"),
         ("listeners=PLAINTEXT://:9092,PLAINTEXT://:9093", "each listener once; PLAINTEXT is there twice"),
@@ -182,9 +200,9 @@ fn a_refused_setting_may_say_what_happens_anyway() {
 fn a_setting_without_effect_gives_one_warning_that_says_why() {
     for (line, expected) in [
         ("num.network.threads=9", "num.network.threads has no effect: requests are tasks"),
-        ("ssl.keystore.location=/k", "ssl.keystore.location has no effect: no listener uses TLS"),
+        ("ssl.protocol=TLS", "ssl.protocol has no effect: ssl.enabled.protocols says which"),
         ("rsm.config.chunk.size=1", "rsm.config.chunk.size has no effect: tiered storage is built in"),
-        ("listener.name.x.ssl.keystore.location=/k", "listener.name.x.ssl.keystore.location has no effect"),
+        ("listener.name.x.ssl.provider=x", "listener.name.x.ssl.provider has no effect: TLS is built in"),
         ("inter.broker.protocol.version=3.6", "inter.broker.protocol.version has no effect: requests are versioned"),
     ] {
         let warnings = load(line).unwrap().warnings;
@@ -236,7 +254,9 @@ fn listeners_have_names_hosts_and_ports() {
                 listener.security.protocol.map=INTERNAL:PLAINTEXT, EXTERNAL:plaintext\n\
                 advertised.listeners=EXTERNAL://kafka.example:443\ninter.broker.listener.name=EXTERNAL";
     let listeners = load(file).unwrap().config.listeners;
-    assert_eq!(listeners.listeners[0], Listener { name: "INTERNAL".into(), host: Some("::1".into()), port: 9092 });
+    let protocol = SecurityProtocol::Plaintext;
+    let internal = Listener { name: "INTERNAL".into(), host: Some("::1".into()), port: 9092, protocol };
+    assert_eq!(listeners.listeners[0], internal);
     assert_eq!(listeners.listeners[1].port, 0);
     assert_eq!(listeners.inter_broker, 1);
     assert_eq!(listeners.advertised[0].host.as_deref(), Some("::1"));
@@ -292,7 +312,13 @@ const OTHER: &[(&str, &str)] = &[
 ];
 
 /// They say something about listeners that are not there by default: the tests of listeners above have them.
-const OF_OTHER_LISTENERS: &[&str] = &["inter.broker.listener.name", "listener.security.protocol.map"];
+const OF_OTHER_LISTENERS: &[&str] =
+    &["inter.broker.listener.name", "listener.security.protocol.map", "security.inter.broker.protocol"];
+
+/// Read for a listener that uses them, and so by the tests of TLS and SASL.
+fn is_of_security(name: &str) -> bool {
+    name.starts_with("ssl.") || name.starts_with("sasl.")
+}
 
 /// A valid value of the setting that is not its default.
 fn another(definition: &ConfigDef) -> String {
@@ -327,7 +353,8 @@ fn every_setting_that_is_honoured_is_read() {
     let plain = text("").unwrap();
     let mut wrong = Vec::new();
     let honoured = broker_table().iter().filter(|definition| definition.treatment == Treatment::Honoured);
-    for definition in honoured.filter(|definition| !OF_OTHER_LISTENERS.contains(&definition.name)) {
+    let of_all = |name: &str| !OF_OTHER_LISTENERS.contains(&name) && !is_of_security(name);
+    for definition in honoured.filter(|definition| of_all(definition.name)) {
         let line = format!("{}={}", definition.name, another(definition));
         match text(&line) {
             Ok(changed) if changed == plain => wrong.push(format!("{line} changes nothing")),

@@ -7,16 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use varve_metadata::model::Principal;
 
 use super::{
-    ListenerName, RequestContext,
+    RequestContext,
     budget::Reservation,
     dispatch::{self, DispatchError, Reply},
-    listener::Shared,
+    listener::{Entrance, Shared},
     transfer,
+    transport::Transport,
+    welcome::{self, Unwelcome},
 };
 use crate::wire::frame::{self, FrameError, LENGTH_BYTES};
 
@@ -37,6 +39,8 @@ pub(super) enum Closed {
     #[error("the client stopped in the middle of a request, or does not take its answer")]
     Stalled,
     #[error(transparent)]
+    Unwelcome(#[from] Unwelcome),
+    #[error(transparent)]
     Refused(#[from] DispatchError),
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -53,58 +57,76 @@ pub(super) async fn serve(
     shared: &Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    listener: ListenerName,
+    entrance: &Entrance,
 ) -> Result<(), Closed> {
     stream.set_nodelay(true)?;
     let shutdown = shared.broker.shutdown.clone();
-    // PLAINTEXT knows nobody.
-    let principal = Principal::anonymous();
-    let mut connection = Connection { shared, stream, buffer: BytesMut::new() };
-    loop {
-        let read = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return Ok(()),
-            read = timeout(shared.limits.idle, connection.read_frame()) => read,
-        };
-        let Some((mut frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
-        let header = frame::parse_header(&mut frame)?;
-        let context = RequestContext {
-            api: header.api.key,
-            api_version: header.version,
-            correlation_id: header.correlation_id,
-            client_id: header.client_id,
-            principal: principal.clone(),
-            peer,
-            listener: listener.clone(),
-            received: Instant::now(),
-        };
-        let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
-        shared.measured.answered(header.api.key, context.received.elapsed());
-        // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
-        drop((context, reservation));
-        let pause = reply.pause();
-        connection.write(reply).await?;
-        if let Some(pause) = pause {
-            // The socket's buffers fill meanwhile: that is what slows the producer down.
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
+    let welcomed = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(()),
+        welcomed = welcome::welcome(entrance, stream) => welcomed,
+    };
+    let (transport, principal) = welcomed?;
+    let mut connection = Connection { shared, transport, buffer: BytesMut::new() };
+    let ended = connection.serve_requests(peer, entrance, &principal).await;
+    connection.transport.close().await;
+    ended
 }
 
 struct Connection<'a> {
     shared: &'a Shared,
-    stream: TcpStream,
+    transport: Transport,
     buffer: BytesMut,
 }
 
 impl Connection<'_> {
+    async fn serve_requests(
+        &mut self,
+        peer: SocketAddr,
+        entrance: &Entrance,
+        principal: &Principal,
+    ) -> Result<(), Closed> {
+        let shared = self.shared;
+        let shutdown = shared.broker.shutdown.clone();
+        loop {
+            let read = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                read = timeout(shared.limits.idle, self.read_frame()) => read,
+            };
+            let Some((mut frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
+            let header = frame::parse_header(&mut frame)?;
+            let context = RequestContext {
+                api: header.api.key,
+                api_version: header.version,
+                correlation_id: header.correlation_id,
+                client_id: header.client_id,
+                principal: principal.clone(),
+                protocol: entrance.security.protocol,
+                peer,
+                listener: entrance.name.clone(),
+                received: Instant::now(),
+            };
+            let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
+            shared.measured.answered(header.api.key, context.received.elapsed());
+            // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
+            drop((context, reservation));
+            let pause = reply.pause();
+            self.write(reply).await?;
+            if let Some(pause) = pause {
+                // The socket's buffers fill meanwhile: that is what slows the producer down.
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+
     /// The next frame, without its length, and its part of the budget; `None` when the client has left.
     async fn read_frame(&mut self) -> Result<Option<(Bytes, Option<Reservation>)>, Closed> {
         while self.buffer.len() < LENGTH_BYTES {
-            if self.read_first().await? == 0 {
+            if self.transport.read_some(&mut self.buffer, FIRST_READ_BYTES).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(unexpected_end().into()) };
             }
         }
@@ -125,27 +147,10 @@ impl Connection<'_> {
         Ok(Some((self.buffer.split_to(bytes).freeze(), reservation)))
     }
 
-    /// Reads the start of a frame. While nothing comes the connection holds no memory: ten thousand idle ones weigh
-    /// little.
-    async fn read_first(&mut self) -> io::Result<usize> {
-        loop {
-            self.buffer.reserve(FIRST_READ_BYTES);
-            match self.stream.try_read_buf(&mut (&mut self.buffer).limit(FIRST_READ_BYTES)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.buffer.is_empty() {
-                        self.buffer = BytesMut::new();
-                    }
-                    self.stream.readable().await?;
-                }
-                read => return read,
-            }
-        }
-    }
-
     /// One read of at most `limit` bytes; reserves memory for them. 0 is the end.
     async fn read_up_to(&mut self, limit: usize) -> io::Result<usize> {
         self.buffer.reserve(limit);
-        (&mut self.stream).take(limit as u64).read_buf(&mut self.buffer).await
+        (&mut self.transport).take(limit as u64).read_buf(&mut self.buffer).await
     }
 
     async fn write(&mut self, reply: Reply) -> Result<(), Closed> {
@@ -157,9 +162,9 @@ impl Connection<'_> {
         let idle = self.shared.limits.idle;
         let written = match reply {
             Reply::Frame(frame) | Reply::Throttled(Some(frame), _) => {
-                transfer::write_all(&mut self.stream, &frame, idle).await
+                transfer::write_all(&mut self.transport, &frame, idle).await
             }
-            Reply::Fetch(frame) => transfer::send(&mut self.stream, frame, idle).await,
+            Reply::Fetch(frame) => transfer::send(&mut self.transport, frame, idle).await,
             Reply::Nothing | Reply::Throttled(None, _) => Ok(()),
         };
         written.map_err(|error| match error.kind() {

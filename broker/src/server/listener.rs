@@ -14,11 +14,18 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{Broker, budget::RequestBudget, connection, measured::Measured};
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, security::ListenerSecurity};
 
 /// Name of a listener, as in `listeners` (`PLAINTEXT`, `INTERNAL`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ListenerName(pub Arc<str>);
+
+/// Where a connection came in, and what was asked of it there.
+#[derive(Debug, Clone)]
+pub(super) struct Entrance {
+    pub(super) name: ListenerName,
+    pub(super) security: Arc<ListenerSecurity>,
+}
 
 /// What connections may take, all listeners together unless said.
 #[derive(Debug, Clone)]
@@ -92,15 +99,15 @@ impl Server {
         Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, open }) }
     }
 
-    /// Opens a listener and accepts in the background until the broker's shutdown token is cancelled. Port 0 takes a
-    /// free one; the address that was bound is returned.
+    /// Opens a listener without protection and accepts in the background until the broker's shutdown token is cancelled.
+    /// Port 0 takes a free one; the address that was bound is returned.
     ///
     /// # Errors
     /// When the address cannot be bound.
     pub fn listen(&self, name: ListenerName, address: SocketAddr) -> io::Result<SocketAddr> {
         let socket = self.bind(address)?;
         let bound = socket.local_addr()?;
-        self.accept(name, socket);
+        self.accept(name, ListenerSecurity::plaintext(), socket);
         Ok(bound)
     }
 
@@ -127,9 +134,9 @@ impl Server {
         TcpListener::from_std(socket.into())
     }
 
-    /// The second half: serves those who connect.
-    pub fn accept(&self, name: ListenerName, listener: TcpListener) {
-        self.shared.tasks.spawn(accept(self.shared.clone(), name, listener));
+    /// The second half: serves those who connect and do what `security` asks of them.
+    pub fn accept(&self, name: ListenerName, security: Arc<ListenerSecurity>, listener: TcpListener) {
+        self.shared.tasks.spawn(accept(self.shared.clone(), Entrance { name, security }, listener));
     }
 
     /// Waits until every listener and connection has ended. Cancel the broker's shutdown token first.
@@ -139,7 +146,7 @@ impl Server {
     }
 }
 
-async fn accept(shared: Arc<Shared>, name: ListenerName, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) {
     let shutdown = shared.broker.shutdown.clone();
     loop {
         let accepted = tokio::select! {
@@ -150,7 +157,7 @@ async fn accept(shared: Arc<Shared>, name: ListenerName, listener: TcpListener) 
             Ok(accepted) => accepted,
             // Out of file descriptors, or the client was gone already: pause, so that a lasting fault does not spin.
             Err(error) => {
-                warn!(listener = %name.0, %error, "cannot accept a connection");
+                warn!(listener = %entrance.name.0, %error, "cannot accept a connection");
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(Duration::from_millis(50)) => continue,
@@ -161,13 +168,13 @@ async fn accept(shared: Arc<Shared>, name: ListenerName, listener: TcpListener) 
             Ok(place) => place,
             Err(limit) => {
                 shared.measured.connections.refused(limit);
-                warn!(listener = %name.0, %peer, limit, "connection refused: too many are open");
+                warn!(listener = %entrance.name.0, %peer, limit, "connection refused: too many are open");
                 continue;
             }
         };
-        let (shared, name) = (shared.clone(), name.clone());
+        let (shared, entrance) = (shared.clone(), entrance.clone());
         shared.tasks.clone().spawn(async move {
-            if let Err(reason) = connection::serve(&shared, stream, peer, name).await {
+            if let Err(reason) = connection::serve(&shared, stream, peer, &entrance).await {
                 shared.measured.closed(&reason);
                 debug!(%peer, %reason, "connection closed");
             }

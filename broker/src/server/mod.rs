@@ -41,7 +41,11 @@ mod seats;
 mod socket_test;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tls_test;
 mod transfer;
+mod transport;
+mod welcome;
 
 pub use broker::Broker;
 pub use group_coordinator::GroupCoordinator;
@@ -56,6 +60,8 @@ use std::{
 use kafka_protocol::{messages::ApiKey, protocol::StrBytes};
 use varve_metadata::model::{Principal, Timestamp};
 
+use crate::security::SecurityProtocol;
+
 /// What a handler may know about the request besides its body.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestContext {
@@ -69,6 +75,8 @@ pub(crate) struct RequestContext {
     pub(crate) client_id: Option<StrBytes>,
     /// Whom the connection has authenticated.
     pub(crate) principal: Principal,
+    /// What the connection speaks below Kafka's protocol.
+    pub(crate) protocol: SecurityProtocol,
     /// Address of the client.
     pub(crate) peer: SocketAddr,
     /// Name of the listener the request came in by: Metadata answers with that listener's addresses.

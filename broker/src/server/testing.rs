@@ -8,7 +8,7 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, Request, StrBytes},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 use varve_log::local::LogDirOwner;
@@ -25,6 +25,7 @@ use crate::{
     config::{BrokerConfig, Sources},
     metrics::Metrics,
     partition::{NoKeeper, Partitions, Storage, StorageSettings},
+    security::{ListenerSecurity, SecurityProtocol},
 };
 
 /// A broker that listens on a free port, with metadata in memory and logs in a directory that goes with it.
@@ -32,7 +33,7 @@ pub(crate) struct TestNode {
     pub(crate) broker: Arc<Broker>,
     pub(crate) address: SocketAddr,
     pub(crate) metrics: Metrics,
-    _server: Server,
+    server: Server,
     _dir: tempfile::TempDir,
 }
 
@@ -80,7 +81,7 @@ impl TestNode {
             fenced: false,
         };
         broker.metadata.register(registration).await.unwrap();
-        TestNode { broker, address, metrics, _server: server, _dir: dir }
+        TestNode { broker, address, metrics, server, _dir: dir }
     }
 
     /// Makes a topic and waits until its partitions are open.
@@ -96,8 +97,24 @@ impl TestNode {
         made.remove(0).unwrap().id
     }
 
+    /// A second listener, called like its protocol, with settings as `name=value`.
+    pub(crate) fn listen(
+        &self,
+        protocol: SecurityProtocol,
+        settings: &[String],
+    ) -> (SocketAddr, Arc<ListenerSecurity>) {
+        let pair =
+            |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
+        let texts = settings.iter().map(pair).collect();
+        let security = ListenerSecurity::open(protocol.name(), protocol, &texts).unwrap();
+        let socket = self.server.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        self.server.accept(ListenerName(protocol.name().into()), security.clone(), socket);
+        (address, security)
+    }
+
     pub(crate) async fn connect(&self) -> Client {
-        Client { stream: TcpStream::connect(self.address).await.unwrap(), next: 0 }
+        Client::over(TcpStream::connect(self.address).await.unwrap())
     }
 }
 
@@ -107,15 +124,24 @@ impl Drop for TestNode {
     }
 }
 
+/// What a client speaks through.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// One connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     next: i32,
 }
 
 impl Client {
     pub(crate) async fn to(address: &str) -> Client {
-        Client { stream: TcpStream::connect(address).await.unwrap(), next: 0 }
+        Client::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// A client that speaks through `stream`.
+    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Client {
+        Client { stream: Box::new(stream), next: 0 }
     }
 
     pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) {

@@ -3,7 +3,7 @@
 //! A reader may take as long as it likes over an answer, as long as it takes *something* now and then: each step has a time
 //! of its own, after which [`io::ErrorKind::TimedOut`] ends the connection.
 
-use std::{io, time::Duration};
+use std::{io, os::unix::fs::FileExt, time::Duration};
 
 use rustix::net::SendFlags;
 use tokio::{
@@ -13,14 +13,84 @@ use tokio::{
 };
 use varve_log::local::LogSlice;
 
+use super::transport::Transport;
 use crate::wire::fetch_response::{FetchFrame, Source};
+
+/// What an encrypted answer is gathered in, piece by piece: all that one takes, however long it is.
+const GATHER_BYTES: usize = 64 * 1024;
 
 /// Sends `frame` whole. A reader that takes its time holds up this connection and nothing else: the task sleeps until the
 /// socket has room again, and gives up when none came for `stall`.
 ///
 /// # Errors
 /// Of the socket or the file; the connection cannot be used after it.
-pub(super) async fn send(stream: &mut TcpStream, frame: FetchFrame, stall: Duration) -> io::Result<()> {
+pub(super) async fn send(transport: &mut Transport, frame: FetchFrame, stall: Duration) -> io::Result<()> {
+    match transport {
+        Transport::Plain(stream) => send_plain(stream, frame, stall).await,
+        Transport::Tls(stream) => {
+            let buffer = Vec::with_capacity(GATHER_BYTES.min(usize::try_from(frame.bytes()).unwrap_or(GATHER_BYTES)));
+            Gather { stream: stream.as_mut(), buffer, stall }.send(frame).await
+        }
+    }
+}
+
+/// An answer on its way through TLS, which encrypts what it is handed: pieces are gathered, so that few records carry them.
+struct Gather<'a, W> {
+    stream: &'a mut W,
+    buffer: Vec<u8>,
+    stall: Duration,
+}
+
+impl<W: AsyncWrite + Unpin> Gather<'_, W> {
+    async fn send(mut self, frame: FetchFrame) -> io::Result<()> {
+        let FetchFrame { head, splices } = frame;
+        let mut sent = 0;
+        for splice in splices {
+            self.put(&head[sent..splice.at]).await?;
+            sent = splice.at;
+            match splice.source {
+                Source::Memory(bytes) => self.put(&bytes).await?,
+                Source::File(slice) => self.put_file(&slice).await?,
+            }
+        }
+        self.put(&head[sent..]).await?;
+        write_all(self.stream, &self.buffer, self.stall).await
+    }
+
+    async fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.make_room().await?;
+            let taken = bytes.len().min(GATHER_BYTES - self.buffer.len());
+            self.buffer.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+
+    /// As [`put`](Self::put), through the page cache.
+    async fn put_file(&mut self, slice: &LogSlice) -> io::Result<()> {
+        let (mut at, end) = (slice.position, slice.position + u64::from(slice.len));
+        while at < end {
+            self.make_room().await?;
+            let filled = self.buffer.len();
+            let taken = (GATHER_BYTES - filled).min((end - at) as usize);
+            self.buffer.resize(filled + taken, 0);
+            slice.file.read_exact_at(&mut self.buffer[filled..], at)?;
+            at += taken as u64;
+        }
+        Ok(())
+    }
+
+    async fn make_room(&mut self) -> io::Result<()> {
+        if self.buffer.len() == GATHER_BYTES {
+            write_all(self.stream, &self.buffer, self.stall).await?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+}
+
+async fn send_plain(stream: &mut TcpStream, frame: FetchFrame, stall: Duration) -> io::Result<()> {
     let FetchFrame { head, splices } = frame;
     let mut sent = 0;
     for splice in splices {
@@ -39,7 +109,7 @@ pub(super) async fn send(stream: &mut TcpStream, frame: FetchFrame, stall: Durat
     Ok(())
 }
 
-/// Writes all of `bytes`, as long as some go out within every `stall`.
+/// Writes all of `bytes` and keeps none back, as long as some go out within every `stall`.
 ///
 /// # Errors
 /// Of the socket.
@@ -55,11 +125,11 @@ pub(super) async fn write_all(
         }
         bytes = &bytes[written..];
     }
-    Ok(())
+    within(stall, stream.flush()).await
 }
 
 /// One step towards the reader.
-async fn within(stall: Duration, step: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+async fn within<T>(stall: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(stall, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 

@@ -58,6 +58,15 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// The same, said of another name: a listener's own setting is checked by the definition of the general one.
+    #[must_use]
+    pub fn named(self, name: &str) -> ConfigError {
+        match self {
+            ConfigError::Invalid { value, allowed, .. } => ConfigError::Invalid { name: name.into(), value, allowed },
+            other => other,
+        }
+    }
+
     /// The setting that the error is about; `None` for a line that could not be read.
     pub fn name(&self) -> Option<&str> {
         match self {

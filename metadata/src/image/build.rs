@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     config::{TopicConfig, TopicDefaults},
-    model::{BrokerId, PartitionId, PartitionIndex, TopicId, acl::ResourcePattern},
+    model::{
+        BrokerId, DelegationToken, DelegationTokenRecord, PartitionId, PartitionIndex, ScramCredential, ScramMechanism,
+        TopicId, acl::ResourcePattern,
+    },
     store::{ChangeBatch, Revision, Snapshot},
 };
 
@@ -61,6 +64,8 @@ impl ImageBuilder {
                 configs: Arc::default(),
                 topic_defaults: Arc::default(),
                 acls: Arc::default(),
+                scram: Arc::default(),
+                delegation_tokens: Arc::default(),
             },
             node,
             static_settings,
@@ -125,6 +130,12 @@ impl ImageBuilder {
             for (pattern, principal, rules) in staged.acls {
                 acls.set(&pattern, &principal, rules);
             }
+        }
+        for (user, credential) in staged.scram {
+            set(Arc::make_mut(&mut self.image.scram), user, credential);
+        }
+        for (id, token) in staged.delegation_tokens {
+            set(Arc::make_mut(&mut self.image.delegation_tokens), id, token);
         }
         self.take_topics(staged.topics, staged.partitions);
         self.image.revision = revision;
@@ -289,6 +300,8 @@ struct Staged {
     topics: Vec<(TopicId, Option<TopicRecord>)>,
     partitions: Vec<(PartitionId, Option<PartitionImage>)>,
     acls: Vec<(ResourcePattern, String, Rules)>,
+    scram: Vec<((ScramMechanism, String), Option<ScramCredential>)>,
+    delegation_tokens: Vec<(String, Option<DelegationToken>)>,
 }
 
 impl Staged {
@@ -323,6 +336,14 @@ impl Staged {
             Some(Key::Acls(pattern, principal)) => {
                 let record = value.map(record::decode::<AclRecord>).transpose()?;
                 self.acls.push((pattern, principal, record.map(AclRecord::into_rules).unwrap_or_default()));
+            }
+            Some(Key::Scram(mechanism, user)) => {
+                self.scram.push(((mechanism, user), value.map(record::decode).transpose()?));
+            }
+            Some(Key::DelegationToken(id)) => {
+                let record = value.map(record::decode::<DelegationTokenRecord>).transpose()?;
+                let token = record.and_then(|record| record.into_token(id.clone()));
+                self.delegation_tokens.push((id, token));
             }
             // Names are in the topics themselves; producer ids are read when a block is taken.
             Some(Key::TopicName(_) | Key::ProducerIds) | None => {}

@@ -18,7 +18,10 @@ use uuid::Uuid;
 
 use crate::{
     config::{ConfigError, TopicConfig, TopicDefaults},
-    model::{BrokerId, LeaderEpoch, PartitionId, PartitionIndex, TopicId, TopicName},
+    model::{
+        BrokerId, DelegationToken, LeaderEpoch, PartitionId, PartitionIndex, ScramCredential, ScramMechanism, TopicId,
+        TopicName,
+    },
     store::Revision,
 };
 
@@ -39,6 +42,8 @@ pub struct ClusterImage {
     configs: Arc<ConfigImage>,
     topic_defaults: Arc<TopicDefaults>,
     acls: Arc<AclImage>,
+    scram: Arc<BTreeMap<(ScramMechanism, String), ScramCredential>>,
+    delegation_tokens: Arc<BTreeMap<String, DelegationToken>>,
 }
 
 /// One broker as it registered itself.
@@ -180,6 +185,21 @@ impl ClusterImage {
     /// Who may do what.
     pub fn acls(&self) -> &AclImage {
         &self.acls
+    }
+
+    /// What is known of `user`'s password in one mechanism.
+    pub fn scram_credential(&self, mechanism: ScramMechanism, user: &str) -> Option<&ScramCredential> {
+        self.scram.get(&(mechanism, user.to_owned()))
+    }
+
+    /// Every SCRAM credential, by mechanism and user.
+    pub fn scram_credentials(&self) -> &BTreeMap<(ScramMechanism, String), ScramCredential> {
+        &self.scram
+    }
+
+    /// Delegation tokens by id, expired ones included until they are swept.
+    pub fn delegation_tokens(&self) -> &BTreeMap<String, DelegationToken> {
+        &self.delegation_tokens
     }
 
     /// Every topic that differs from `before`: deletions first, so that a topic made anew under an old name comes after its

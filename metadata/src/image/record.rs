@@ -9,6 +9,8 @@
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! producer-ids                         {v, next}          first id that no block holds
 //! acls/<type>/<pattern>/<principal>/<name>   {v, hosts: [{host, allow, deny}]}   `%` and `/` of the principal as %25, %2F
+//! scram/<mechanism>/<user>             {v, salt, stored_key, server_key, iterations}
+//! delegation-tokens/<id>               {v, owner, requester, renewers, issued_ms, expires_ms, max_ms}
 //! ```
 //! A partition exists once its topic counts it: a topic that is made in several transactions becomes visible with the last.
 
@@ -20,7 +22,7 @@ use uuid::Uuid;
 
 use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage, acls::Rules};
 use crate::model::{
-    BrokerId, LeaderEpoch, PartitionId, PartitionIndex, TopicId, TopicName,
+    BrokerId, LeaderEpoch, PartitionId, PartitionIndex, ScramMechanism, TopicId, TopicName,
     acl::{Operations, PatternType, Permission, ResourcePattern, ResourceType},
 };
 
@@ -39,6 +41,8 @@ pub(crate) enum Key {
     ProducerIds,
     /// Rules of one principal for one pattern.
     Acls(ResourcePattern, String),
+    Scram(ScramMechanism, String),
+    DelegationToken(String),
 }
 
 impl Key {
@@ -61,6 +65,8 @@ impl Key {
                 let principal = principal.replace('%', "%25").replace('/', "%2F");
                 format!("acls/{kind}/{how}/{principal}/{}", pattern.name)
             }
+            Key::Scram(mechanism, user) => format!("scram/{}/{user}", mechanism.name()),
+            Key::DelegationToken(id) => format!("delegation-tokens/{id}"),
         }
     }
 
@@ -81,6 +87,11 @@ impl Key {
                 let (topic, index) = (topic.parse().ok()?, PartitionIndex(index.parse().ok()?));
                 Some(Key::Partition(PartitionId { topic, index }))
             }
+            "scram" => {
+                let (mechanism, user) = rest.split_once('/')?;
+                Some(Key::Scram(ScramMechanism::parse(mechanism)?, user.to_owned()))
+            }
+            "delegation-tokens" => Some(Key::DelegationToken(rest.to_owned())),
             "configs" => {
                 let (kind, name) = rest.split_once('/')?;
                 Some(Key::Config(match kind {
@@ -280,6 +291,8 @@ mod tests {
         let keys = [
             Key::Cluster,
             Key::ProducerIds,
+            Key::Scram(ScramMechanism::Sha512, "a/b".into()),
+            Key::DelegationToken("t".into()),
             Key::Broker(BrokerId(7)),
             Key::Topic(topic),
             Key::TopicName(TopicName::parse("a.b").unwrap()),

@@ -1,14 +1,19 @@
 //! Pure vocabulary: ids, offsets, epochs, time. No IO, no clock.
 
 pub mod acl;
+mod delegation_token;
 mod ids;
 mod offset;
 mod principal;
 mod producer;
+mod scram;
 mod time;
 
+pub use delegation_token::DelegationToken;
+pub(crate) use delegation_token::DelegationTokenRecord;
 pub use ids::{BrokerId, PartitionId, PartitionIndex, TopicId, TopicName, TopicNameError};
 pub use offset::{HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
 pub use principal::Principal;
 pub use producer::{ProducerEpoch, ProducerId, Sequence, VerificationGuard};
+pub use scram::{ScramCredential, ScramMechanism};
 pub use time::Timestamp;

@@ -20,7 +20,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "listener.security.protocol.map",
         Kind::Text,
         "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
-        "The security protocol of each listener name, NAME:PROTOCOL, comma-separated.",
+        "The security protocol of each listener name, NAME:PROTOCOL, comma-separated: PLAINTEXT, SSL, SASL_PLAINTEXT or \
+         SASL_SSL.",
     )),
     unset(
         "inter.broker.listener.name",
@@ -31,9 +32,9 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "security.inter.broker.protocol",
         Kind::Enum(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]),
         "PLAINTEXT",
-        "The security protocol between brokers; inter.broker.listener.name says it better.",
-    )
-    .refused("only PLAINTEXT listeners are served, between brokers too"),
+        "Another way to say which listener other brokers use: the one that is called like this protocol. Only one of \
+         this and inter.broker.listener.name may be set.",
+    ),
     high(unset("early.start.listeners", ANY_LIST, "Listeners that open before the authorizer is ready."))
         .no_effect("rules of who may do what are read before any listener opens"),
     def(

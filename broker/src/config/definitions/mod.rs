@@ -21,8 +21,9 @@ use std::sync::LazyLock;
 
 use varve_metadata::config::{ConfigDef, ConfigTable, Importance, Kind};
 
-pub(super) use prefixes::prefix_of;
+pub(crate) use prefixes::listener_setting;
 pub use prefixes::{Prefix, prefixes};
+pub(super) use prefixes::{is_of_listeners, prefix_of};
 
 /// The chapters of the reference: a title and its settings, in the order in which a newcomer meets them.
 pub(super) const CHAPTERS: &[(&str, &[ConfigDef])] = &[

@@ -1,6 +1,6 @@
 //! Families of names that are open: a known prefix, then what a listener, a plugin or a provider is called.
 
-use varve_metadata::config::Treatment;
+use varve_metadata::config::{ConfigDef, Treatment};
 
 use super::broker_table;
 
@@ -26,13 +26,11 @@ const NO_PLUGIN: Treatment = Treatment::NoEffect {
 pub const fn prefixes() -> &'static [Prefix] {
     &[
         Prefix {
-            prefix: "listener.name.",
+            prefix: LISTENER,
             pattern: "listener.name.<listener>.<setting>",
-            doc: "A setting for one listener only.",
-            treatment: Treatment::NoEffect {
-                why: "settings of single listeners are for TLS, SASL and connection limits of secured listeners, and \
-                      those listeners are refused",
-            },
+            doc: "A setting for one listener only, with the listener's name in lower case: those of TLS and SASL. What \
+                  is said of one SASL mechanism has that between the two: `listener.name.<listener>.<mechanism>.<setting>`.",
+            treatment: Treatment::Honoured,
         },
         Prefix {
             prefix: "rsm.config.",
@@ -60,18 +58,28 @@ pub const fn prefixes() -> &'static [Prefix] {
     ]
 }
 
-/// The family that an open name belongs to. What stands behind `listener.name.<listener>.` must be a known setting, as
-/// in Kafka; `<listener>.<mechanism>.` may stand before SASL's.
+/// The family that an open name belongs to.
 pub(in crate::config) fn prefix_of(name: &str) -> Option<&'static Prefix> {
     let family = prefixes().iter().find(|family| name.starts_with(family.prefix))?;
-    let rest = &name[family.prefix.len()..];
-    if family.prefix != "listener.name." {
-        return (!rest.is_empty()).then_some(family);
+    match family.prefix {
+        LISTENER => listener_setting(name).map(|_| family),
+        _ => (name.len() > family.prefix.len()).then_some(family),
     }
-    let (_listener, setting) = rest.split_once('.')?;
-    let known = |setting: &str| broker_table().get(setting).is_some();
-    let behind_mechanism = || setting.split_once('.').is_some_and(|(_, setting)| known(setting));
-    (known(setting) || behind_mechanism()).then_some(family)
+}
+
+const LISTENER: &str = "listener.name.";
+
+/// The setting that stands behind `listener.name.<listener>.`, and behind `<mechanism>.` if that follows.
+pub(crate) fn listener_setting(name: &str) -> Option<&'static ConfigDef> {
+    let (_listener, setting) = name.strip_prefix(LISTENER)?.split_once('.')?;
+    let behind_mechanism = || broker_table().get(setting.split_once('.')?.1);
+    broker_table().get(setting).or_else(behind_mechanism)
+}
+
+/// Whether a listener can have a setting of its own under this name. Others hold for all listeners.
+pub(in crate::config) fn is_of_listeners(name: &str) -> bool {
+    let named = ["connections.max.reauth.ms", "num.network.threads", "principal.builder.class"];
+    name.starts_with("ssl.") || name.starts_with("sasl.") || named.contains(&name)
 }
 
 #[cfg(test)]

@@ -1,18 +1,17 @@
-//! Encryption, authentication, authorization. Listeners that ask for them are refused (`listeners`), so most of these
-//! names have nothing to act on.
+//! Encryption, authentication, authorization.
 
 use super::*;
 
-const NO_TLS: &str = "no listener uses TLS: listeners with SSL or SASL_SSL are refused";
+const BUILT_IN_TLS: &str = "TLS is built in, by rustls, and knows one way to do this";
 const NO_SASL: &str = "no listener uses SASL: listeners with SASL_PLAINTEXT or SASL_SSL are refused";
 const NO_TOKENS: &str = "delegation tokens need SASL, and listeners with SASL are refused";
 
 const fn tls(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ConfigDef {
-    def(name, kind, default, doc).dynamic().no_effect(NO_TLS)
+    def(name, kind, default, doc).dynamic()
 }
 
 const fn tls_unset(name: &'static str, kind: Kind, doc: &'static str) -> ConfigDef {
-    unset(name, kind, doc).dynamic().no_effect(NO_TLS)
+    unset(name, kind, doc).dynamic()
 }
 
 const fn sasl(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ConfigDef {
@@ -64,30 +63,61 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "ssl.client.auth",
         Kind::Enum(&["required", "requested", "none"]),
         "none",
-        "Whether clients must show a certificate.",
+        "Whether clients must show a certificate. It is that of a user (ssl.principal.mapping.rules).",
     ),
-    tls_unset("ssl.keystore.location", Kind::Text, "File of the key store."),
-    tls_unset("ssl.keystore.password", Kind::Password, "Password of the key store."),
-    tls("ssl.keystore.type", Kind::Text, "JKS", "Format of the key store."),
-    tls_unset("ssl.keystore.key", Kind::Password, "Private key, as PEM."),
-    tls_unset("ssl.keystore.certificate.chain", Kind::Password, "Certificate chain, as PEM."),
-    tls_unset("ssl.key.password", Kind::Password, "Password of the private key."),
-    tls_unset("ssl.truststore.location", Kind::Text, "File of the trust store."),
-    tls_unset("ssl.truststore.password", Kind::Password, "Password of the trust store."),
-    tls("ssl.truststore.type", Kind::Text, "JKS", "Format of the trust store."),
-    tls_unset("ssl.truststore.certificates", Kind::Password, "Trusted certificates, as PEM."),
-    tls("ssl.protocol", Kind::Text, "TLSv1.3", "Newest version of TLS."),
-    tls("ssl.enabled.protocols", ANY_LIST, "TLSv1.2,TLSv1.3", "Versions of TLS that are allowed."),
-    tls("ssl.cipher.suites", ANY_LIST, "", "Cipher suites that are allowed; all if empty."),
-    tls("ssl.endpoint.identification.algorithm", Kind::Text, "https", "How the name in a certificate is checked."),
-    tls("ssl.principal.mapping.rules", Kind::Text, "DEFAULT", "How a certificate's name becomes a user."),
-    tls("ssl.allow.dn.changes", Kind::Bool, "false", "Allow a new certificate to have another name."),
-    tls("ssl.allow.san.changes", Kind::Bool, "false", "Allow a new certificate to have other alternative names."),
-    tls("ssl.keymanager.algorithm", Kind::Text, "SunX509", "Algorithm of Java's key manager."),
-    tls("ssl.trustmanager.algorithm", Kind::Text, "PKIX", "Algorithm of Java's trust manager."),
-    tls_unset("ssl.provider", Kind::Text, "Java's security provider."),
-    tls_unset("ssl.secure.random.implementation", Kind::Text, "Java's source of random numbers."),
-    tls_unset("ssl.engine.factory.class", Kind::Class, "The Java class that makes TLS engines."),
+    tls_unset(
+        "ssl.keystore.location",
+        Kind::Text,
+        "File with the node's private key and certificates. It is read again when it changes, and with every change of \
+         a dynamic setting of the listener.",
+    ),
+    tls_unset("ssl.keystore.password", Kind::Password, "Password of the key store; PEM has none."),
+    tls(
+        "ssl.keystore.type",
+        Kind::Text,
+        "JKS",
+        "Format of the key store: PEM, or PKCS12, which Java writes under the name of JKS too. Its old JKS format is not \
+         read.",
+    ),
+    tls_unset("ssl.keystore.key", Kind::Password, "Private key, as PEM, instead of a file."),
+    tls_unset("ssl.keystore.certificate.chain", Kind::Password, "Certificate chain, as PEM, instead of a file."),
+    tls_unset("ssl.key.password", Kind::Password, "Password of an encrypted PEM key."),
+    tls_unset("ssl.truststore.location", Kind::Text, "File of the certificates that clients' are to come from."),
+    tls_unset("ssl.truststore.password", Kind::Password, "Password of the trust store; PEM has none."),
+    tls("ssl.truststore.type", Kind::Text, "JKS", "Format of the trust store, as ssl.keystore.type."),
+    tls_unset("ssl.truststore.certificates", Kind::Password, "Trusted certificates, as PEM, instead of a file."),
+    tls("ssl.enabled.protocols", ANY_LIST, "TLSv1.2,TLSv1.3", "Versions of TLS that are spoken."),
+    tls(
+        "ssl.cipher.suites",
+        ANY_LIST,
+        "",
+        "Cipher suites that are allowed, by Java's names; all that TLS 1.2 and 1.3 have in use if empty.",
+    ),
+    tls(
+        "ssl.principal.mapping.rules",
+        Kind::Text,
+        "DEFAULT",
+        "How a certificate's subject becomes a user: RULE:pattern/replacement/[LU], comma-separated, or DEFAULT for the \
+         subject itself. The first rule that matches decides; if none does, the connection is refused.",
+    ),
+    tls("ssl.allow.dn.changes", Kind::Bool, "false", "Allow a new certificate to have another subject."),
+    tls(
+        "ssl.allow.san.changes",
+        Kind::Bool,
+        "false",
+        "Allow a new certificate to lack alternative names of the old one.",
+    ),
+    tls("ssl.protocol", Kind::Text, "TLSv1.3", "Name of Java's TLS context.")
+        .no_effect("ssl.enabled.protocols says which versions are spoken"),
+    tls("ssl.endpoint.identification.algorithm", Kind::Text, "https", "How a client checks the name in a certificate.")
+        .no_effect("it is the client's setting: who accepts connections has no name to check"),
+    tls("ssl.keymanager.algorithm", Kind::Text, "SunX509", "Algorithm of Java's key manager.").no_effect(BUILT_IN_TLS),
+    tls("ssl.trustmanager.algorithm", Kind::Text, "PKIX", "Algorithm of Java's trust manager.").no_effect(BUILT_IN_TLS),
+    tls_unset("ssl.provider", Kind::Text, "Java's security provider.").no_effect(BUILT_IN_TLS),
+    tls_unset("ssl.secure.random.implementation", Kind::Text, "Java's source of random numbers.")
+        .no_effect(BUILT_IN_TLS),
+    tls_unset("ssl.engine.factory.class", Kind::Class, "The Java class that makes TLS engines.")
+        .refused("no Java classes are loaded; key and certificates come from ssl.keystore.location"),
     // SASL
     sasl("sasl.enabled.mechanisms", ANY_LIST, "GSSAPI", "Mechanisms that clients may use."),
     sasl("sasl.mechanism.inter.broker.protocol", Kind::Text, "GSSAPI", "The mechanism between brokers."),
