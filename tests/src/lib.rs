@@ -2,7 +2,9 @@
 //! both brokers' answers, real log lines, outside tools, an S3 server, and a proxy that fails.
 
 pub mod client;
+pub mod cutter;
 pub mod differential;
+pub mod etcd;
 pub mod fault_proxy;
 pub mod kafka;
 pub mod kafka_tools;

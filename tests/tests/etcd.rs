@@ -1,58 +1,214 @@
-//! The etcd that `cargo xtask tools` installs starts and answers.
+//! Cluster state in a real etcd: the promises of every store, and what etcd's weather adds to them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::{
-    fs,
-    path::Path,
-    process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
-use varve_tests::{node::eventually, tools};
+use tokio::time::{Instant, timeout};
+use varve_metadata::store::{
+    ConnectError, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, Expect, MetadataStore, Revision, StoreError,
+    Transaction, WatchError, conformance, transact_settled,
+};
+use varve_tests::{cutter::Cutter, etcd::Etcd};
 
-/// An etcd of its own on free loopback ports; killed when dropped.
-struct Etcd(Child);
+const PATIENCE: Duration = Duration::from_secs(60);
 
-impl Etcd {
-    fn start(folder: &Path) -> Result<(Etcd, String)> {
-        let log = fs::File::create(folder.join("etcd.log"))?;
-        let mut command = tools::program("etcd")?;
-        command.args(["--name", "one", "--data-dir"]).arg(folder.join("data"));
-        command.args(["--listen-client-urls", "http://127.0.0.1:0", "--advertise-client-urls", "http://127.0.0.1:0"]);
-        command.args(["--listen-peer-urls", "http://127.0.0.1:0", "--logger", "zap"]);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let etcd = Etcd(command.spawn().with_context(|| format!("starting {command:?}"))?);
-        let endpoint = eventually("etcd says where it listens", || {
-            let printed = fs::read_to_string(folder.join("etcd.log"))?;
-            let line = printed.lines().find(|line| line.contains("serving client traffic insecurely"));
-            let address = line.and_then(|line| line.split('"').find(|word| word.starts_with("127.0.0.1:")));
-            Ok(address.map(str::to_owned))
-        })?;
-        Ok((etcd, endpoint))
+fn options(endpoint: impl ToString, prefix: &str) -> EtcdOptions {
+    EtcdOptions {
+        endpoints: vec![endpoint.to_string()],
+        prefix: prefix.to_owned(),
+        tls: None,
+        credentials: None,
+        request_timeout: Duration::from_secs(5),
     }
 }
 
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn put(key: &str, value: impl ToString) -> Transaction {
+    Transaction::default().put(key, value.to_string())
 }
 
-#[test]
-fn etcd_keeps_a_value_and_lets_only_the_first_of_two_writers_win() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let (_etcd, endpoint) = Etcd::start(folder.path())?;
-    let ctl = |arguments: &[&str], transaction: &str| -> Result<String> {
-        let mut command = tools::program("etcdctl")?;
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint]).args(arguments);
-        let input = folder.path().join("input");
-        fs::write(&input, transaction)?;
-        tools::output_of(command.stdin(fs::File::open(input)?))
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_keeps_every_promise_of_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(folder.path()).unwrap();
+    let count = AtomicU32::new(0);
+    conformance::check(async || {
+        let prefix = format!("/cluster-{}", count.fetch_add(1, Ordering::Relaxed));
+        EtcdStore::connect(&options(etcd.address(), &prefix)).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clusters_in_one_etcd_do_not_see_each_other_and_large_ranges_come_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(folder.path()).unwrap();
+    let one = EtcdStore::connect(&options(etcd.address(), "/a")).await.unwrap();
+    let other = EtcdStore::connect(&options(etcd.address(), "/ab")).await.unwrap();
+    other.transact(put("k", "other")).await.unwrap();
+    let keys: Vec<String> = (0..5000).map(|number| format!("k/{number:05}")).collect();
+    for chunk in keys.chunks(one.limits().operations) {
+        let writes = chunk.iter().fold(Transaction::default(), |all, key| all.put(key.clone(), "v"));
+        one.transact(writes).await.unwrap();
+    }
+    let found = one.range("").await.unwrap();
+    assert_eq!(found.entries.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), keys);
+    let too_large = keys.iter().take(one.limits().operations + 1);
+    let too_large = too_large.fold(Transaction::default(), |all, key| all.put(key.clone(), "w"));
+    assert!(matches!(one.transact(too_large).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_goes_and_comes_back_is_followed_without_a_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut etcd = Etcd::start(folder.path()).unwrap();
+    let store = EtcdStore::connect(&options(etcd.address(), "/varve")).await.unwrap();
+    let before = store.transact(put("a", 1)).await.unwrap();
+    let mut watch = store.watch("", before);
+    etcd.kill();
+    assert!(matches!(store.get("a").await, Err(StoreError::Unavailable(_))));
+    let refused = store.transact(put("a", 2)).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_) | StoreError::Unknown(_))), "{refused:?}");
+    etcd.restart().unwrap();
+    // Somebody else is quicker to come back than our watch.
+    etcd.ctl(&["put", "/varve/b", "3"]).unwrap();
+    let batch = timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+    assert_eq!((batch.changes[0].key.as_str(), batch.changes[0].value.as_deref()), ("b", Some(b"3".as_slice())));
+    assert_eq!(store.get("a").await.unwrap().unwrap().value, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_etcd_compacted_meanwhile_is_read_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(folder.path()).unwrap();
+    let cutter = Cutter::to(etcd.address()).unwrap();
+    let store = EtcdStore::connect(&options(cutter.address(), "/varve")).await.unwrap();
+    let before = store.transact(put("a", 1)).await.unwrap();
+    let mut watch = store.watch("", before);
+    cutter.close();
+    for value in 0..10 {
+        etcd.ctl(&["put", "/varve/a", &value.to_string()]).unwrap();
+    }
+    let newest = Revision(before.0 + 10);
+    etcd.ctl(&["compact", &newest.0.to_string()]).unwrap();
+    cutter.open();
+    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap(), Err(WatchError::Compacted));
+    let snapshot = store.range("").await.unwrap();
+    assert_eq!((snapshot.revision, snapshot.entries[0].1.value.as_ref()), (newest, b"9".as_slice()));
+    let mut watch = store.watch("", snapshot.revision);
+    let revision = store.transact(put("a", 10)).await.unwrap();
+    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().revision, revision);
+}
+
+/// Four writers count upwards by compare-and-set while the connection is cut again and again: every step that was answered
+/// happened once, whatever was lost on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_lost_are_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(folder.path()).unwrap();
+    let cutter = Arc::new(Cutter::to(etcd.address()).unwrap());
+    let mut writers = Vec::new();
+    for writer in 0..4 {
+        let options = EtcdOptions { request_timeout: Duration::from_secs(2), ..options(cutter.address(), "/varve") };
+        let store = EtcdStore::connect(&options).await.unwrap();
+        let cutter = cutter.clone();
+        writers.push(tokio::spawn(async move {
+            let key = format!("counter/{writer}");
+            let mut expect = Expect::Absent;
+            for step in 0..60 {
+                // Cut in the middle of it: before it is sent, while it is under way, or after it.
+                if step % 5 == writer {
+                    let cutter = cutter.clone();
+                    tokio::task::spawn_blocking(move || cutter.cut_after_bytes(40 * (step % 7)));
+                }
+                let count = put(&key, step).expecting(key.clone(), expect);
+                let revision = transact_settled(&store, count, Instant::now() + PATIENCE).await.unwrap();
+                expect = Expect::At(revision);
+            }
+            let found = store.range(&key).await.unwrap().entries.remove(0).1;
+            assert_eq!((found.value.as_ref(), Expect::At(found.modified)), (b"59".as_slice(), expect));
+        }));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let history = etcd.ctl(&["get", "/varve/counter/", "--prefix", "-w", "json"]).unwrap();
+    assert_eq!(history.matches("\"version\":60").count(), 4, "each step was taken once: {history}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start_with(folder.path(), &["--auth-token-ttl", "1"]).unwrap();
+    for command in [
+        ["user", "add", "root:secret"].as_slice(),
+        &["user", "grant-role", "root", "root"],
+        &["auth", "enable"],
+    ] {
+        etcd.ctl(command).unwrap();
+    }
+    let nobody = EtcdStore::connect(&options(etcd.address(), "/varve")).await;
+    assert!(matches!(nobody, Err(ConnectError::Store(StoreError::Unavailable(_)))));
+    let given = |password: &str| {
+        let credentials = EtcdCredentials { user: "root".into(), password: password.into() };
+        EtcdOptions { credentials: Some(credentials), ..options(etcd.address(), "/varve") }
     };
-    ctl(&["put", "varve/leader", "1"], "")?;
-    ensure!(ctl(&["get", "varve/leader", "--print-value-only"], "")? == "1\n", "the value comes back");
-    let take = |value: &str| format!("create(\"varve/controller\") = \"0\"\n\nput varve/controller {value}\n\n\n");
-    ensure!(ctl(&["txn"], &take("1"))?.starts_with("SUCCESS"), "nobody was there");
-    ensure!(ctl(&["txn"], &take("2"))?.starts_with("FAILURE"), "the first one holds it");
-    Ok(())
+    assert!(EtcdStore::connect(&given("wrong")).await.is_err());
+    let store = EtcdStore::connect(&given("secret")).await.unwrap();
+    let mut watch = store.watch("", store.range("").await.unwrap().revision);
+    let first = store.transact(put("a", 1)).await.unwrap();
+    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().revision, first);
+    // A token dies after a second; whoever meets that gets a new one.
+    for value in 0..3 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        store.transact(put("a", value)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_checked_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca_key, server_key, client_key) = (key(), key(), key());
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let mut server = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+    let both = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    server.extended_key_usages = both.clone();
+    let server = server.signed_by(&server_key, &issuer).unwrap();
+    let mut client = rcgen::CertificateParams::new(vec!["varve".into()]).unwrap();
+    client.extended_key_usages = both;
+    let client = client.signed_by(&client_key, &issuer).unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let arguments = [
+        format!("--cert-file={}", file("server.pem", server.pem())),
+        format!("--key-file={}", file("server.key", server_key.serialize_pem())),
+        format!("--trusted-ca-file={}", file("ca.pem", ca_certificate.pem())),
+        "--client-cert-auth".to_owned(),
+    ];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let etcd = Etcd::start_with(folder.path(), &arguments).unwrap();
+    let with = |tls| EtcdOptions { tls: Some(tls), ..options(etcd.address(), "/varve") };
+    let ca = Some(ca_certificate.pem().into_bytes());
+    let identity = Some((client.pem().into_bytes(), client_key.serialize_pem().into_bytes()));
+
+    let store = EtcdStore::connect(&with(EtcdTls { ca: ca.clone(), identity: identity.clone() })).await.unwrap();
+    store.transact(put("a", 1)).await.unwrap();
+    assert!(EtcdStore::connect(&with(EtcdTls { ca, identity: None })).await.is_err(), "etcd wants to know who we are");
+    assert!(EtcdStore::connect(&with(EtcdTls { ca: None, identity })).await.is_err(), "nobody vouches for this etcd");
+}
+
+fn key() -> rcgen::KeyPair {
+    rcgen::KeyPair::generate().unwrap()
 }

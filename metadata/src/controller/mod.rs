@@ -9,6 +9,7 @@ mod alter;
 mod create;
 mod credentials;
 mod grow;
+pub mod in_sync;
 mod placement;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     image::{BrokerImage, ClusterImage, PartitionImage},
-    model::{BrokerId, LeaderEpoch},
+    model::BrokerId,
 };
 
 /// Where the partitions of a topic shall go.
@@ -178,5 +178,5 @@ pub(super) fn check_assignment(
 fn created(image: &ClusterImage, replicas: Vec<BrokerId>) -> PartitionImage {
     let active = |id: &BrokerId| image.brokers().get(id).is_some_and(|broker| !broker.fenced);
     let isr: Vec<BrokerId> = replicas.iter().copied().filter(active).collect();
-    PartitionImage { leader: isr.first().copied(), replicas, isr, leader_epoch: LeaderEpoch(0), partition_epoch: 0 }
+    PartitionImage { leader: isr.first().copied(), replicas, isr, ..PartitionImage::default() }
 }

@@ -51,7 +51,7 @@ impl Cluster {
         let mut changes = Vec::new();
         for write in decision.transaction.writes {
             match write {
-                Write::Put(key, value) => {
+                Write::Put(key, value) | Write::PutLeased(key, value, _) => {
                     self.stored.insert(key.clone(), Versioned { value: value.clone(), modified });
                     changes.push(Change { key, value: Some(value) });
                 }

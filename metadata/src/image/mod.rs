@@ -88,7 +88,7 @@ pub struct TopicImage {
 }
 
 /// Who holds one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PartitionImage {
     /// Brokers that should hold it; the first is the preferred leader.
     pub replicas: Vec<BrokerId>,
@@ -100,6 +100,10 @@ pub struct PartitionImage {
     pub leader_epoch: LeaderEpoch,
     /// Raised with every change of this state.
     pub partition_epoch: u32,
+    /// Replicas out of sync that have every committed record all the same (KIP-966).
+    pub elr: Vec<BrokerId>,
+    /// Who led when neither ISR nor ELR had anybody left.
+    pub last_leader: Option<BrokerId>,
 }
 
 impl TopicImage {

@@ -5,7 +5,7 @@
 //! brokers/<id>                         {v, incarnation, endpoints, rack, fenced}
 //! topics/<topic id>                    {v, name, overrides, partitions: how many}
 //! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
-//! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch}
+//! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! producer-ids                         {v, next}          first id that no block holds
 //! acls/<type>/<pattern>/<principal>/<name>   {v, hosts: [{host, allow, deny}]}   `%` and `/` of the principal as %25, %2F
@@ -208,17 +208,22 @@ pub(crate) struct PartitionRecord {
     leader: Option<BrokerId>,
     leader_epoch: LeaderEpoch,
     partition_epoch: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    elr: Vec<BrokerId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_leader: Option<BrokerId>,
 }
 
 impl PartitionRecord {
     pub(crate) fn of(partition: &PartitionImage) -> PartitionRecord {
-        let PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch } = partition.clone();
-        PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch }
+        let PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader } =
+            partition.clone();
+        PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader }
     }
 
     pub(crate) fn into_image(self) -> PartitionImage {
-        let PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch } = self;
-        PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch }
+        let PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader } = self;
+        PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader }
     }
 }
 
@@ -326,9 +331,14 @@ mod tests {
             leader: Some(BrokerId(1)),
             leader_epoch: LeaderEpoch(3),
             partition_epoch: 4,
+            ..PartitionImage::default()
         };
         let text = encode(PartitionRecord::of(&partition));
         assert_eq!(text, r#"{"v":1,"replicas":[1,2],"isr":[1],"leader":1,"leader_epoch":3,"partition_epoch":4}"#);
         assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), partition);
+        let alone = PartitionImage { elr: vec![BrokerId(2)], last_leader: Some(BrokerId(2)), ..partition };
+        let text = encode(PartitionRecord::of(&alone));
+        assert!(text.ends_with(br#""partition_epoch":4,"elr":[2],"last_leader":2}"#));
+        assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), alone);
     }
 }

@@ -1,23 +1,35 @@
 //! The store of one node: a redb file, fsynced by every transaction.
 //!
-//! Two tables: `entries` (key → revision that wrote it, value) and `store` (`format`, `revision`). A write whose commit
-//! failed leaves the file in an unknown state, so it is opened again, and what it then says decides the outcome.
+//! Tables: `entries` (key → revision that wrote it, value), `store` (`format`, `revision`), and `leased` (keys that a
+//! lease holds: no lease outlives the process, so they are removed when the file is opened). A write whose commit failed
+//! leaves the file in an unknown state, so it is opened again, and what it then says decides the outcome.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
-use tokio::task::spawn_blocking;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
 
 use super::{
-    Cause, Expect, MetadataStore, Revision, Snapshot, StoreError, StoreFuture, Transaction, Versioned, Watch, Write,
-    feed::Feed,
+    Cause, Expect, LeaseId, MetadataStore, Revision, Snapshot, StoreError, StoreFuture, Transaction, Versioned, Watch,
+    Write, feed::Feed, lease::Leases,
 };
 
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
 const STORE: TableDefinition<'_, &str, u64> = TableDefinition::new("store");
+const LEASED: TableDefinition<'_, &str, ()> = TableDefinition::new("leased");
 const FORMAT: u64 = 1;
+
+/// Pause before the keys of a lease that ended are removed again, if the file did not take it.
+const EXPIRY_RETRY: Duration = Duration::from_millis(100);
 
 /// Requests never read the store, so redb's default cache (1 GiB) would be lent for nothing.
 const CACHE_BYTES: usize = 8 << 20;
@@ -47,6 +59,7 @@ struct Inner {
     database: RwLock<Option<Database>>,
     /// Orders transactions; holds the newest revision that was published.
     published: Mutex<Revision>,
+    leases: Mutex<Leases>,
     feed: Feed,
 }
 
@@ -62,10 +75,12 @@ impl EmbeddedStore {
 
     fn open_with(open: Opener) -> Result<EmbeddedStore, OpenError> {
         let (database, revision) = open_checked(&open)?;
+        let revision = end_old_leases(&database, revision).map_err(|error| OpenError::Storage(Box::new(error)))?;
         Ok(EmbeddedStore(Arc::new(Inner {
             open,
             database: RwLock::new(Some(database)),
             published: Mutex::new(revision),
+            leases: Mutex::default(),
             feed: Feed::new(revision),
         })))
     }
@@ -100,8 +115,45 @@ impl MetadataStore for EmbeddedStore {
         self.blocking(move |inner| inner.transact(transaction))
     }
 
+    fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {
+        Box::pin(async move {
+            let lease = self.0.leases.lock().grant(ttl, Instant::now());
+            tokio::spawn(end_in_time(Arc::downgrade(&self.0), lease));
+            Ok(lease)
+        })
+    }
+
+    fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool> {
+        Box::pin(async move { Ok(self.0.leases.lock().renew(lease, Instant::now())) })
+    }
+
+    fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()> {
+        self.blocking(move |inner| inner.end_lease(lease))
+    }
+
     fn watch(&self, prefix: &str, after: Revision) -> Watch {
         self.0.feed.watch(prefix, after)
+    }
+}
+
+/// Ends a lease once it was not renewed in time.
+async fn end_in_time(store: Weak<Inner>, lease: LeaseId) {
+    loop {
+        let Some(inner) = store.upgrade() else { return };
+        let Some(ends) = inner.leases.lock().ends(lease) else { return };
+        if ends <= Instant::now() {
+            let ended = spawn_blocking(move || inner.end_lease_if_due(lease)).await;
+            match ended {
+                Ok(Ok(())) => {}
+                // Its keys are removed when the file is opened next, if not by an attempt before.
+                Ok(Err(error)) => tracing::warn!(%error, "the keys of a lease that ended stay for now"),
+                Err(_) => return,
+            }
+            tokio::time::sleep(EXPIRY_RETRY).await;
+        } else {
+            drop(inner);
+            sleep_until(ends).await;
+        }
     }
 }
 
@@ -115,8 +167,25 @@ impl Inner {
         read(database).map_err(|error| StoreError::Unavailable(Box::new(error)))
     }
 
+    fn end_lease_if_due(&self, lease: LeaseId) -> Result<(), StoreError> {
+        let due = self.leases.lock().ends(lease).is_some_and(|ends| ends <= Instant::now());
+        if due { self.end_lease(lease) } else { Ok(()) }
+    }
+
+    fn end_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
+        let writes = self.leases.lock().keys(lease);
+        if !writes.is_empty() {
+            self.transact(Transaction { expect: Vec::new(), writes })?;
+        }
+        self.leases.lock().forget(lease);
+        Ok(())
+    }
+
     fn transact(&self, transaction: Transaction) -> Result<Revision, StoreError> {
         let mut published = self.published.lock();
+        if !self.leases.lock().cover(&transaction.writes) {
+            return Err(StoreError::Unavailable("the lease has ended".into()));
+        }
         if self.database.read().is_none() {
             self.reopen(&mut published)?;
         }
@@ -131,6 +200,7 @@ impl Inner {
             outcome.map_err(StoreError::from)?;
         }
         *published = next;
+        self.leases.lock().note(&transaction.writes);
         self.feed.publish(next, transaction.writes);
         Ok(next)
     }
@@ -204,13 +274,52 @@ fn commit(database: &Database, transaction: &Transaction, revision: Revision) ->
         }
         for change in &transaction.writes {
             match change {
-                Write::Put(key, value) => drop(entries.insert(key.as_str(), (revision.0, value.as_ref()))?),
+                Write::Put(key, value) | Write::PutLeased(key, value, _) => {
+                    drop(entries.insert(key.as_str(), (revision.0, value.as_ref()))?);
+                }
                 Write::Delete(key) => drop(entries.remove(key.as_str())?),
             }
         }
+        note_leased(&write, &transaction.writes)?;
         write.open_table(STORE)?.insert("revision", revision.0)?;
     }
     write.commit().map_err(|error| CommitError::Torn(error.into()))
+}
+
+/// Remembers which keys a lease holds. Costs a node that has no leases nothing.
+fn note_leased(write: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error> {
+    let names_leases = writes.iter().any(|write| matches!(write, Write::PutLeased(..)));
+    if !names_leases && !write.list_tables()?.any(|table| table.name() == LEASED.name()) {
+        return Ok(());
+    }
+    let mut leased = write.open_table(LEASED)?;
+    for change in writes {
+        match change {
+            Write::PutLeased(key, ..) => drop(leased.insert(key.as_str(), ())?),
+            Write::Put(key, _) | Write::Delete(key) => drop(leased.remove(key.as_str())?),
+        }
+    }
+    Ok(())
+}
+
+/// Removes the keys of leases of the process that had the file before; returns the store's revision.
+fn end_old_leases(database: &Database, revision: Revision) -> Result<Revision, redb::Error> {
+    let keys: Vec<String> = match database.begin_read()?.open_table(LEASED) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(revision),
+        other => other?.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect::<Result<_, redb::Error>>()?,
+    };
+    if keys.is_empty() {
+        return Ok(revision);
+    }
+    let write = database.begin_write()?;
+    for key in keys {
+        write.open_table(ENTRIES)?.remove(key.as_str())?;
+        write.open_table(LEASED)?.remove(key.as_str())?;
+    }
+    let revision = Revision(revision.0 + 1);
+    write.open_table(STORE)?.insert("revision", revision.0)?;
+    write.commit()?;
+    Ok(revision)
 }
 
 fn read_one(database: &Database, key: &str) -> Result<Option<Versioned>, redb::Error> {
@@ -397,6 +506,19 @@ mod tests {
         assert_eq!((found.value.as_ref(), found.modified), (b"1".as_slice(), revision));
         let later = store.transact(Transaction::default().put("b", "2")).await.unwrap();
         assert!(later > revision);
+    }
+
+    #[tokio::test]
+    async fn no_lease_outlives_its_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metadata.redb");
+        let store = EmbeddedStore::open(&path).unwrap();
+        let lease = store.grant(Duration::from_secs(3600)).await.unwrap();
+        let before = store.transact(Transaction::default().put_leased("a", "1", lease).put("b", "2")).await.unwrap();
+        drop(store);
+        let store = EmbeddedStore::open(&path).unwrap();
+        assert_eq!(store.get("a").await.unwrap(), None);
+        assert!(store.get("b").await.unwrap().is_some() && store.range("").await.unwrap().revision > before);
     }
 
     #[test]

@@ -47,6 +47,8 @@ struct Ring {
     batches: VecDeque<Arc<ChangeBatch>>,
     /// Everything after this revision is in `batches`.
     complete_after: Revision,
+    /// Counts [`Feed::reset`]s: who watched before one has to read anew, wherever it stood.
+    resets: u64,
 }
 
 /// The writing end: a store publishes what it took.
@@ -58,7 +60,7 @@ pub(super) struct Feed {
 impl Feed {
     /// A feed for a store that stands at `revision`.
     pub(super) fn new(revision: Revision) -> Feed {
-        let ring = Ring { batches: VecDeque::new(), complete_after: revision };
+        let ring = Ring { batches: VecDeque::new(), complete_after: revision, resets: 0 };
         Feed { ring: Arc::new(Mutex::new(ring)), newest: watch::Sender::new(revision) }
     }
 
@@ -67,10 +69,15 @@ impl Feed {
         let changes = writes
             .into_iter()
             .map(|write| match write {
-                Write::Put(key, value) => Change { key, value: Some(value) },
+                Write::Put(key, value) | Write::PutLeased(key, value, _) => Change { key, value: Some(value) },
                 Write::Delete(key) => Change { key, value: None },
             })
             .collect();
+        self.publish_changes(revision, changes);
+    }
+
+    /// As [`publish`](Self::publish), for a store that hears of changes.
+    pub(super) fn publish_changes(&self, revision: Revision, changes: Vec<Change>) {
         let mut ring = self.ring.lock();
         if ring.batches.len() == RING_BATCHES
             && let Some(oldest) = ring.batches.pop_front()
@@ -82,19 +89,27 @@ impl Feed {
         self.newest.send_replace(revision);
     }
 
-    /// Forgets everything: the store moved to `revision` in a way nobody saw (a write whose outcome was unknown).
+    /// Forgets everything: the store moved to `revision` in a way nobody saw (a write whose outcome was unknown, changes
+    /// that etcd keeps no more, a store that was put back to an older state). Every watcher reads anew.
     pub(super) fn reset(&self, revision: Revision) {
         let mut ring = self.ring.lock();
+        ring.resets += 1;
         ring.batches.clear();
         ring.complete_after = revision;
         drop(ring);
         self.newest.send_replace(revision);
     }
 
+    /// The newest revision that was published.
+    pub(super) fn newest(&self) -> Revision {
+        *self.newest.borrow()
+    }
+
     pub(super) fn watch(&self, prefix: &str, after: Revision) -> Watch {
         Watch {
             prefix: prefix.to_owned(),
             seen: after,
+            resets: self.ring.lock().resets,
             ring: Arc::downgrade(&self.ring),
             newest: self.newest.subscribe(),
         }
@@ -105,6 +120,7 @@ impl Feed {
 pub struct Watch {
     prefix: String,
     seen: Revision,
+    resets: u64,
     ring: Weak<Mutex<Ring>>,
     newest: watch::Receiver<Revision>,
 }
@@ -128,7 +144,7 @@ impl Watch {
     fn take_ready(&mut self) -> Result<Option<ChangeBatch>, WatchError> {
         let ring = self.ring.upgrade().ok_or(WatchError::Closed)?;
         let ring = ring.lock();
-        if self.seen < ring.complete_after {
+        if self.seen < ring.complete_after || self.resets != ring.resets {
             return Err(WatchError::Compacted);
         }
         let first = ring.batches.partition_point(|batch| batch.revision <= self.seen);

@@ -1,16 +1,19 @@
 //! A store that forgets: for tests, and for nodes that run on `memory://`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Expect, MetadataStore, Revision, Snapshot, StoreError, StoreFuture, Transaction, Versioned, Watch, Write,
-    feed::Feed,
+    Expect, LeaseId, MetadataStore, Revision, Snapshot, StoreError, StoreFuture, Transaction, Versioned, Watch, Write,
+    feed::Feed, lease::Leases,
 };
 
 /// Keeps everything in memory; never fails.
-pub struct MemoryStore {
+pub struct MemoryStore(Arc<Inner>);
+
+struct Inner {
     state: Mutex<State>,
     feed: Feed,
 }
@@ -19,27 +22,32 @@ pub struct MemoryStore {
 struct State {
     revision: Revision,
     entries: BTreeMap<String, Versioned>,
+    leases: Leases,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> MemoryStore {
-        MemoryStore { state: Mutex::new(State::default()), feed: Feed::new(Revision(0)) }
+        MemoryStore(Arc::new(Inner { state: Mutex::new(State::default()), feed: Feed::new(Revision(0)) }))
     }
+}
 
-    fn take(&self, transaction: Transaction) -> Result<Revision, StoreError> {
-        let mut state = self.state.lock();
+impl Inner {
+    fn take(&self, state: &mut State, transaction: Transaction) -> Result<Revision, StoreError> {
         for (key, expect) in &transaction.expect {
             let found = state.entries.get(key).map_or(Expect::Absent, |entry| Expect::At(entry.modified));
             if found != *expect {
                 return Err(StoreError::Conflict);
             }
         }
+        if !state.leases.cover(&transaction.writes) {
+            return Err(StoreError::Unavailable("the lease has ended".into()));
+        }
         let revision = Revision(state.revision.0 + 1);
         state.revision = revision;
         for write in &transaction.writes {
             match write {
-                Write::Put(key, value) => {
+                Write::Put(key, value) | Write::PutLeased(key, value, _) => {
                     state.entries.insert(key.clone(), Versioned { value: value.clone(), modified: revision });
                 }
                 Write::Delete(key) => {
@@ -47,9 +55,19 @@ impl MemoryStore {
                 }
             }
         }
+        state.leases.note(&transaction.writes);
         // Published under the lock, so that watchers see transactions in the order of their revisions.
         self.feed.publish(revision, transaction.writes);
         Ok(revision)
+    }
+
+    fn end_lease(&self, state: &mut State, lease: LeaseId) {
+        let writes = state.leases.keys(lease);
+        if !writes.is_empty() {
+            let removal = self.take(state, Transaction { expect: Vec::new(), writes });
+            removal.expect("a transaction that expects nothing and puts nothing is always taken");
+        }
+        state.leases.forget(lease);
     }
 }
 
@@ -61,12 +79,12 @@ impl Default for MemoryStore {
 
 impl MetadataStore for MemoryStore {
     fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
-        Box::pin(async move { Ok(self.state.lock().entries.get(key).cloned()) })
+        Box::pin(async move { Ok(self.0.state.lock().entries.get(key).cloned()) })
     }
 
     fn range<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Snapshot> {
         Box::pin(async move {
-            let state = self.state.lock();
+            let state = self.0.state.lock();
             let from = state.entries.range(prefix.to_owned()..);
             let entries = from
                 .take_while(|(key, _)| key.starts_with(prefix))
@@ -77,10 +95,44 @@ impl MetadataStore for MemoryStore {
     }
 
     fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
-        Box::pin(async move { self.take(transaction) })
+        Box::pin(async move { self.0.take(&mut self.0.state.lock(), transaction) })
+    }
+
+    fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {
+        Box::pin(async move {
+            let lease = self.0.state.lock().leases.grant(ttl, Instant::now());
+            let store = Arc::downgrade(&self.0);
+            tokio::spawn(async move {
+                loop {
+                    let Some(inner) = store.upgrade() else { return };
+                    let ends = {
+                        let mut state = inner.state.lock();
+                        let Some(ends) = state.leases.ends(lease) else { return };
+                        if ends <= Instant::now() {
+                            return inner.end_lease(&mut state, lease);
+                        }
+                        ends
+                    };
+                    drop(inner);
+                    sleep_until(ends).await;
+                }
+            });
+            Ok(lease)
+        })
+    }
+
+    fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool> {
+        Box::pin(async move { Ok(self.0.state.lock().leases.renew(lease, Instant::now())) })
+    }
+
+    fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            self.0.end_lease(&mut self.0.state.lock(), lease);
+            Ok(())
+        })
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Watch {
-        self.feed.watch(prefix, after)
+        self.0.feed.watch(prefix, after)
     }
 }

@@ -1,25 +1,26 @@
 //! Where brokers agree: a small ordered key-value store with revisions, transactions and watches.
 //!
 //! [`MetadataStore`] asks for no more than etcd gives (ranges, compare on modification revision, watch from a
-//! revision), so that the file of one node ([`EmbeddedStore`]) and a cluster's etcd keep the same promise. Requests never read
-//! it: they read the image that follows it ([`crate::image`]).
-//!
-//! Leases are not part of the trait: nothing on one node expires.
+//! revision, leases), so that the file of one node ([`EmbeddedStore`]) and a cluster's etcd ([`EtcdStore`]) keep the same
+//! promise. Requests never read it: they read the image that follows it ([`crate::image`]).
 
+pub mod conformance;
 mod embedded;
+mod etcd;
 mod feed;
+mod lease;
 mod memory;
+mod settle;
 
-#[cfg(test)]
-mod conformance;
-
-use std::{error::Error, future::Future, pin::Pin};
+use std::{error::Error, future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 
 pub use embedded::{EmbeddedStore, OpenError};
+pub use etcd::{ConnectError, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls};
 pub use feed::{Change, ChangeBatch, Watch, WatchError};
 pub use memory::MemoryStore;
+pub use settle::transact_settled;
 
 /// Place of a change in the one order in which a store took its transactions. 0 is the empty store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,11 +53,17 @@ pub enum Expect {
     At(Revision),
 }
 
+/// A promise of life: keys put under it are removed once it was not renewed in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub u64);
+
 /// One write of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// Sets a key, whether it exists or not.
+    /// Sets a key, whether it exists or not. It is bound to no lease from then on.
     Put(String, Bytes),
+    /// Sets a key that lives as long as the lease. If the lease has ended, nothing of the transaction happens.
+    PutLeased(String, Bytes, LeaseId),
     /// Removes a key; removing what is absent is no error.
     Delete(String),
 }
@@ -65,8 +72,38 @@ impl Write {
     /// The key that is written.
     pub fn key(&self) -> &str {
         match self {
-            Write::Put(key, _) | Write::Delete(key) => key,
+            Write::Put(key, _) | Write::PutLeased(key, ..) | Write::Delete(key) => key,
         }
+    }
+
+    /// What the key is set to; `None` if it is removed.
+    pub fn value(&self) -> Option<&Bytes> {
+        match self {
+            Write::Put(_, value) | Write::PutLeased(_, value, _) => Some(value),
+            Write::Delete(_) => None,
+        }
+    }
+}
+
+/// The largest transaction that a store takes whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionLimits {
+    /// Most expectations, and most writes.
+    pub operations: usize,
+    /// Most bytes of keys and values.
+    pub bytes: usize,
+}
+
+impl TransactionLimits {
+    /// Of a store that has none.
+    pub const NONE: TransactionLimits = TransactionLimits { operations: usize::MAX, bytes: usize::MAX };
+
+    /// Whether a store with these limits takes `transaction` whole.
+    pub fn allow(&self, transaction: &Transaction) -> bool {
+        let written = |write: &Write| write.key().len() + write.value().map_or(0, Bytes::len);
+        let bytes: usize = transaction.writes.iter().map(written).sum();
+        let expected: usize = transaction.expect.iter().map(|(key, _)| key.len()).sum();
+        transaction.expect.len().max(transaction.writes.len()) <= self.operations && bytes + expected <= self.bytes
     }
 }
 
@@ -91,6 +128,13 @@ impl Transaction {
     #[must_use]
     pub fn put(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Transaction {
         self.writes.push(Write::Put(key.into(), value.into()));
+        self
+    }
+
+    /// Sets `key` for as long as `lease` lives.
+    #[must_use]
+    pub fn put_leased(mut self, key: impl Into<String>, value: impl Into<Bytes>, lease: LeaseId) -> Transaction {
+        self.writes.push(Write::PutLeased(key.into(), value.into(), lease));
         self
     }
 
@@ -145,6 +189,29 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// [`StoreError::Conflict`] if an expectation does not hold, [`StoreError::Unknown`] if only a read can tell what
     /// happened, [`StoreError::Unavailable`] if nothing did.
     fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision>;
+
+    /// What [`transact`](Self::transact) takes at once. A larger transaction is [`StoreError::Unavailable`].
+    fn limits(&self) -> TransactionLimits {
+        TransactionLimits::NONE
+    }
+
+    /// Makes a lease that ends `ttl` after it was granted or last renewed (at the earliest: a store may round up).
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; a lease that was granted without an answer ends by itself.
+    fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId>;
+
+    /// Lets a lease live for another `ttl`. `false`: it has ended, and its keys are gone or about to go.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: not known to be renewed.
+    fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool>;
+
+    /// Ends a lease and removes its keys; one that has ended is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it ends by itself, later.
+    fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()>;
 
     /// Follows the changes to keys that start with `prefix`, in order, without gaps, from the first one after `after`.
     fn watch(&self, prefix: &str, after: Revision) -> Watch;

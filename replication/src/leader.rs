@@ -1,0 +1,533 @@
+//! The leader's side: how far each follower is, who is in sync, what is committed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use varve_metadata::{
+    controller::in_sync::{effective_min, with_proposed_isr},
+    image::PartitionImage,
+    model::{BrokerId, HighWatermark, LeaderEpoch, Offset},
+};
+
+/// One life of a broker process, as its registration and its fetches name it (Kafka's broker epoch, KIP-903).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u64);
+
+/// What decisions depend on besides the leader's own state.
+pub struct Surroundings<'a> {
+    /// Monotonic time since the broker started.
+    pub now: Duration,
+    /// The incarnation of a broker that is registered, not fenced and not about to stop, as the image shows it.
+    pub active: &'a dyn Fn(BrokerId) -> Option<Incarnation>,
+    /// The topic's `min.insync.replicas`.
+    pub min_in_sync: usize,
+    /// `replica.lag.time.max.ms`.
+    pub lag_max: Duration,
+}
+
+/// A follower's fetch, from which it follows what that follower has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerFetch {
+    /// Who fetches.
+    pub replica: BrokerId,
+    /// Which life of it; `None` from a caller that does not say.
+    pub incarnation: Option<Incarnation>,
+    /// It has everything below, in the leader's version.
+    pub end: Offset,
+    /// Its first offset.
+    pub log_start: Offset,
+    /// The leader's log end when the fetch was read.
+    pub leader_end: Offset,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// The leader's log ends here now.
+    Appended(Offset),
+    /// A follower fetched in this leader's epoch, and its log agrees with the leader's.
+    Fetched(FollowerFetch),
+    /// The store, or the image that follows it, shows the partition so.
+    Shown(&'a PartitionImage),
+    /// The store answered the proposal.
+    Answered(Outcome),
+    /// Time passed.
+    Tick,
+}
+
+/// What became of a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The store took it.
+    Taken,
+    /// The store did not take it and never will; read after that, the partition is still as the proposal found it.
+    Refused,
+    /// Somebody else changed the partition: what it is like now comes by [`Input::Shown`].
+    Overtaken,
+    /// Nobody knows: to be proposed again.
+    Unknown,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Everything below is committed.
+    AdvanceHighWatermark(HighWatermark),
+    /// Put the proposal to the store, and answer with its [`Outcome`].
+    Propose(Proposal),
+}
+
+/// Another ISR for the partition. Counts if the partition is still at `base` and the joining broker in the same life.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proposal {
+    /// Partition epoch that it replaces.
+    pub base: u32,
+    /// The partition as it shall be.
+    pub next: PartitionImage,
+    /// The follower that joins, in the life in which it caught up.
+    pub joins: Option<(BrokerId, Incarnation)>,
+}
+
+/// Why a produce with acks=all is not accepted, or not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckError {
+    /// Replicas in sync.
+    pub in_sync: usize,
+    /// Replicas that have to be.
+    pub required: usize,
+}
+
+/// How far one follower is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FollowerState {
+    /// Everything below is there; `None` until it fetches in this epoch.
+    pub end: Option<Offset>,
+    /// Its first offset.
+    pub log_start: Offset,
+    /// When it last had everything that the leader had.
+    pub caught_up: Duration,
+    incarnation: Option<Incarnation>,
+    /// Of the fetch before: having that much now, it was caught up then.
+    last_fetch: Duration,
+    last_leader_end: Offset,
+}
+
+/// Leadership of one partition in one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Leader {
+    node: BrokerId,
+    /// As the store last confirmed it.
+    partition: PartitionImage,
+    /// What was proposed and is not settled: it may be in force already.
+    pub(crate) pending: Option<Proposal>,
+    retry: bool,
+    /// Where this epoch began: below, the log may hold records that others committed and this leader does not know of.
+    pub(crate) epoch_start: Offset,
+    followers: BTreeMap<BrokerId, FollowerState>,
+    log_end: Offset,
+    high_watermark: Offset,
+}
+
+impl Leader {
+    /// Leads `partition`, whose `leader` is `node`, with a log that ends at `log_end`. What is committed beyond
+    /// `high_watermark` shows as soon as the followers fetch.
+    pub fn new(
+        node: BrokerId,
+        partition: PartitionImage,
+        log_end: Offset,
+        high_watermark: HighWatermark,
+        now: Duration,
+    ) -> Leader {
+        let mut leader = Leader {
+            node,
+            partition,
+            pending: None,
+            retry: false,
+            epoch_start: log_end,
+            followers: BTreeMap::new(),
+            log_end,
+            high_watermark: high_watermark.0.min(log_end),
+        };
+        leader.follow_assignment(now);
+        leader
+    }
+
+    /// The epoch of this leadership.
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.partition.leader_epoch
+    }
+
+    /// Everything below is committed.
+    pub fn high_watermark(&self) -> HighWatermark {
+        HighWatermark(self.high_watermark)
+    }
+
+    /// The partition as the store last confirmed it.
+    pub fn partition(&self) -> &PartitionImage {
+        &self.partition
+    }
+
+    /// How far the followers are.
+    pub fn followers(&self) -> &BTreeMap<BrokerId, FollowerState> {
+        &self.followers
+    }
+
+    /// Whether `broker` is one of the followers: only they may fetch as such.
+    pub fn has_follower(&self, broker: BrokerId) -> bool {
+        self.followers.contains_key(&broker)
+    }
+
+    /// Whether a produce with acks=all may be appended (NOT_ENOUGH_REPLICAS).
+    ///
+    /// # Errors
+    /// [`AckError`]: too few replicas are in sync.
+    pub fn check_append(&self, min_in_sync: usize) -> Result<(), AckError> {
+        self.check(self.partition.isr.len(), min_in_sync)
+    }
+
+    /// Whether records that are committed now may be acknowledged (NOT_ENOUGH_REPLICAS_AFTER_APPEND).
+    ///
+    /// # Errors
+    /// [`AckError`]: too few replicas are in sync.
+    pub fn check_committed(&self, min_in_sync: usize) -> Result<(), AckError> {
+        let joining = self.pending.as_ref().map_or(0, |pending| usize::from(pending.joins.is_some()));
+        self.check(self.partition.isr.len() + joining, min_in_sync)
+    }
+
+    fn check(&self, in_sync: usize, min_in_sync: usize) -> Result<(), AckError> {
+        let required = effective_min(min_in_sync, self.partition.replicas.len());
+        if in_sync < required { Err(AckError { in_sync, required }) } else { Ok(()) }
+    }
+
+    /// Takes in what happened. Inputs come in the order in which they happened; the effects are to be performed in theirs.
+    pub fn step(&mut self, around: &Surroundings<'_>, input: Input<'_>, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Appended(end) => self.log_end = end,
+            Input::Fetched(fetch) => self.note_fetch(around, fetch, effects),
+            Input::Shown(partition) => self.confirm(around, partition),
+            Input::Answered(outcome) => self.settle(around, outcome),
+            Input::Tick => self.review(around, effects),
+        }
+        self.advance_high_watermark(around, effects);
+    }
+
+    fn note_fetch(&mut self, around: &Surroundings<'_>, fetch: FollowerFetch, effects: &mut Vec<Effect>) {
+        // Who was restarted meanwhile may not have any more what its earlier life had.
+        if fetch.incarnation.is_some() && fetch.incarnation != (around.active)(fetch.replica) {
+            return;
+        }
+        let Some(follower) = self.followers.get_mut(&fetch.replica) else { return };
+        if fetch.end >= fetch.leader_end {
+            follower.caught_up = follower.caught_up.max(around.now);
+        } else if fetch.end >= follower.last_leader_end && follower.end.is_some() {
+            follower.caught_up = follower.caught_up.max(follower.last_fetch);
+        }
+        follower.end = Some(fetch.end);
+        follower.log_start = fetch.log_start;
+        follower.incarnation = fetch.incarnation;
+        follower.last_fetch = around.now;
+        follower.last_leader_end = fetch.leader_end;
+        self.propose_joining(around, fetch.replica, effects);
+    }
+
+    /// A follower joins once it has what is committed, and everything that earlier leaders may have committed: that is below
+    /// where this epoch began, but not necessarily below the high watermark that this leader knows of.
+    fn propose_joining(&mut self, around: &Surroundings<'_>, replica: BrokerId, effects: &mut Vec<Effect>) {
+        let Some(follower) = self.followers.get(&replica) else { return };
+        let has_all = follower.end.is_some_and(|end| end >= self.high_watermark.max(self.epoch_start));
+        let active = (around.active)(replica).filter(|active| follower.incarnation.is_none_or(|of| of == *active));
+        let Some(incarnation) = active.filter(|_| has_all) else { return };
+        if self.pending.is_some() || self.partition.isr.contains(&replica) {
+            return;
+        }
+        let isr: Vec<BrokerId> = self.partition.isr.iter().copied().chain([replica]).collect();
+        self.propose(around, &isr, Some((replica, incarnation)), effects);
+    }
+
+    fn propose(
+        &mut self,
+        around: &Surroundings<'_>,
+        isr: &[BrokerId],
+        joins: Option<(BrokerId, Incarnation)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let next = with_proposed_isr(&self.partition, isr, around.min_in_sync);
+        let proposal = Proposal { base: self.partition.partition_epoch, next, joins };
+        self.pending = Some(proposal.clone());
+        self.retry = false;
+        effects.push(Effect::Propose(proposal));
+    }
+
+    /// Takes over a newer state of the partition, if it is of this epoch: a later one ends this leadership.
+    fn confirm(&mut self, around: &Surroundings<'_>, partition: &PartitionImage) {
+        let is_ours = partition.leader_epoch == self.epoch() && partition.leader == Some(self.node);
+        if !is_ours || partition.partition_epoch <= self.partition.partition_epoch {
+            return;
+        }
+        self.partition = partition.clone();
+        // Whatever was proposed for an older state is in it, or will never be.
+        self.pending = None;
+        self.follow_assignment(around.now);
+    }
+
+    fn settle(&mut self, around: &Surroundings<'_>, outcome: Outcome) {
+        match outcome {
+            Outcome::Taken => {
+                if let Some(taken) = self.pending.take() {
+                    self.confirm(around, &taken.next);
+                }
+            }
+            Outcome::Refused => self.pending = None,
+            // It may have been taken before somebody changed the partition again, so it counts until that is shown.
+            Outcome::Overtaken => {}
+            Outcome::Unknown => self.retry = true,
+        }
+    }
+
+    /// Puts forward that laggards leave the ISR, and whatever else is due.
+    fn review(&mut self, around: &Surroundings<'_>, effects: &mut Vec<Effect>) {
+        if let Some(pending) = &self.pending {
+            if std::mem::take(&mut self.retry) {
+                effects.push(Effect::Propose(pending.clone()));
+            }
+            return;
+        }
+        let in_sync = |member: &BrokerId| {
+            *member == self.node
+                || self.followers.get(member).is_some_and(|follower| self.is_caught_up(follower, around))
+        };
+        let isr: Vec<BrokerId> = self.partition.isr.iter().copied().filter(in_sync).collect();
+        let required = effective_min(around.min_in_sync, self.partition.replicas.len());
+        if isr.len() < self.partition.isr.len() {
+            self.propose(around, &isr, None, effects);
+        } else if !self.partition.elr.is_empty() && isr.len() >= required {
+            // min.insync.replicas was lowered: before anything is committed by fewer, the others stop being eligible.
+            self.propose(around, &isr, None, effects);
+        } else {
+            let waiting: Vec<BrokerId> =
+                self.followers.keys().copied().filter(|replica| !isr.contains(replica)).collect();
+            for replica in waiting {
+                self.propose_joining(around, replica, effects);
+            }
+        }
+    }
+
+    fn is_caught_up(&self, follower: &FollowerState, around: &Surroundings<'_>) -> bool {
+        follower.end == Some(self.log_end) || around.now.saturating_sub(follower.caught_up) <= around.lag_max
+    }
+
+    fn advance_high_watermark(&mut self, around: &Surroundings<'_>, effects: &mut Vec<Effect>) {
+        // Below the minimum nothing is committed, so that those who leave the ISR have all that is (KIP-966).
+        let required = effective_min(around.min_in_sync, self.partition.replicas.len());
+        if self.partition.isr.len() < required || !self.partition.elr.is_empty() {
+            return;
+        }
+        let mut committed = self.log_end;
+        for (replica, follower) in &self.followers {
+            let end = follower.end.unwrap_or(Offset::ZERO);
+            if end < committed && (self.may_be_in_sync(*replica) || self.is_about_to_join(*replica, follower, around)) {
+                committed = end;
+            }
+        }
+        if committed > self.high_watermark {
+            self.high_watermark = committed;
+            effects.push(Effect::AdvanceHighWatermark(HighWatermark(committed)));
+        }
+    }
+
+    /// A replica *being added* counts too: the change may be recorded already, and a leader elected from that ISR must not
+    /// lack a record that we called committed (KIP-497). One *being removed* counts until it is gone.
+    fn may_be_in_sync(&self, replica: BrokerId) -> bool {
+        let is_joining = |pending: &Proposal| pending.joins.is_some_and(|(joins, _)| joins == replica);
+        self.partition.isr.contains(&replica) || self.pending.as_ref().is_some_and(is_joining)
+    }
+
+    /// Waiting for who is nearly there lets it join: a leader alone would else run ahead of it for ever.
+    fn is_about_to_join(&self, replica: BrokerId, follower: &FollowerState, around: &Surroundings<'_>) -> bool {
+        let active = (around.active)(replica);
+        let same_life = active.is_some() && follower.incarnation.is_none_or(|of| active == Some(of));
+        same_life && follower.end.is_some() && self.is_caught_up(follower, around)
+    }
+
+    /// Followers are the other replicas. Members of the ISR begin as caught up: they get their time to fetch.
+    fn follow_assignment(&mut self, now: Duration) {
+        let PartitionImage { replicas, isr, .. } = &self.partition;
+        let node = self.node;
+        self.followers.retain(|replica, _| replicas.contains(replica));
+        for &replica in replicas.iter().filter(|replica| **replica != node) {
+            let caught_up = if isr.contains(&replica) { now } else { Duration::ZERO };
+            self.followers.entry(replica).or_insert(FollowerState {
+                end: None,
+                log_start: Offset::ZERO,
+                caught_up,
+                incarnation: None,
+                last_fetch: Duration::ZERO,
+                last_leader_end: Offset::ZERO,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAG: Duration = Duration::from_secs(10);
+
+    fn offset(raw: u64) -> Offset {
+        Offset::new(raw).unwrap()
+    }
+
+    fn ids(ids: &[u32]) -> Vec<BrokerId> {
+        ids.iter().copied().map(BrokerId).collect()
+    }
+
+    /// A leader on broker 0 with a clock, in a cluster where everybody is in their first life.
+    struct Bench {
+        leader: Leader,
+        now: Duration,
+        min_in_sync: usize,
+        end: u64,
+    }
+
+    impl Bench {
+        fn new(replicas: &[u32], isr: &[u32], end: u64) -> Bench {
+            let partition = PartitionImage {
+                replicas: ids(replicas),
+                isr: ids(isr),
+                leader: Some(BrokerId(0)),
+                ..PartitionImage::default()
+            };
+            let now = Duration::from_secs(100);
+            let leader = Leader::new(BrokerId(0), partition, offset(end), HighWatermark(Offset::ZERO), now);
+            Bench { leader, now, min_in_sync: 1, end }
+        }
+
+        fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
+            let active = |_| Some(Incarnation(1));
+            let around =
+                Surroundings { now: self.now, active: &active, min_in_sync: self.min_in_sync, lag_max: LAG };
+            let mut effects = Vec::new();
+            self.leader.step(&around, input, &mut effects);
+            effects
+        }
+
+        fn appended(&mut self, end: u64) -> Vec<Effect> {
+            self.end = end;
+            self.step(Input::Appended(offset(end)))
+        }
+
+        fn fetched(&mut self, replica: u32, end: u64) -> Vec<Effect> {
+            self.fetched_in(Incarnation(1), replica, end)
+        }
+
+        fn fetched_in(&mut self, incarnation: Incarnation, replica: u32, end: u64) -> Vec<Effect> {
+            self.step(Input::Fetched(FollowerFetch {
+                replica: BrokerId(replica),
+                incarnation: Some(incarnation),
+                end: offset(end),
+                log_start: Offset::ZERO,
+                leader_end: offset(self.end),
+            }))
+        }
+    }
+
+    fn committed(end: u64) -> Effect {
+        Effect::AdvanceHighWatermark(HighWatermark(offset(end)))
+    }
+
+    fn proposed(effects: &[Effect]) -> Vec<BrokerId> {
+        match effects {
+            [Effect::Propose(proposal)] => proposal.next.isr.clone(),
+            other => panic!("no single proposal: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_leader_alone_commits_what_it_appends() {
+        let mut bench = Bench::new(&[0], &[0], 0);
+        assert_eq!(bench.appended(10), [committed(10)]);
+    }
+
+    #[test]
+    fn the_high_watermark_waits_for_the_slowest_follower_in_sync() {
+        let mut bench = Bench::new(&[0, 1, 2], &[0, 1, 2], 0);
+        assert_eq!(bench.appended(10), []);
+        assert_eq!(bench.fetched(1, 10), []);
+        assert_eq!(bench.fetched(2, 7), [committed(7)]);
+        assert_eq!(bench.fetched(2, 10), [committed(10)]);
+    }
+
+    #[test]
+    fn a_laggard_leaves_once_the_store_has_said_so_and_not_before() {
+        let mut bench = Bench::new(&[0, 1, 2], &[0, 1, 2], 0);
+        bench.appended(10);
+        bench.fetched(1, 10);
+        bench.now += LAG + Duration::from_millis(1);
+        bench.fetched(1, 10);
+        assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+        assert_eq!(bench.step(Input::Tick), [], "one proposal at a time");
+        assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(10)]);
+        assert_eq!(bench.leader.partition().partition_epoch, 1);
+    }
+
+    #[test]
+    fn a_proposal_without_an_answer_is_made_again_and_counts_meanwhile() {
+        let mut bench = Bench::new(&[0, 1], &[0], 0);
+        bench.min_in_sync = 1;
+        assert_eq!(proposed(&bench.fetched(1, 0)), ids(&[0, 1]));
+        assert_eq!(bench.appended(5), [], "1 may be in the ISR by now");
+        assert_eq!(bench.step(Input::Answered(Outcome::Unknown)), []);
+        assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+        assert_eq!(bench.step(Input::Answered(Outcome::Overtaken)), []);
+        bench.now += 3 * LAG;
+        assert_eq!(bench.step(Input::Tick), [], "still not known");
+        let shown = PartitionImage { partition_epoch: 1, ..bench.leader.partition().clone() };
+        assert_eq!(bench.step(Input::Shown(&shown)), [committed(5)]);
+    }
+
+    #[test]
+    fn a_follower_joins_with_all_that_earlier_leaders_may_have_committed() {
+        // The log goes to 8; what of it was committed the new leader does not know.
+        let mut bench = Bench::new(&[0, 1], &[0], 8);
+        bench.min_in_sync = 2;
+        assert_eq!(bench.fetched(1, 7), []);
+        assert_eq!(proposed(&bench.fetched(1, 8)), ids(&[0, 1]));
+        assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(8)]);
+    }
+
+    #[test]
+    fn a_restarted_follower_does_not_count_with_what_it_had() {
+        let mut bench = Bench::new(&[0, 1], &[0, 1], 0);
+        bench.appended(10);
+        assert_eq!(bench.fetched_in(Incarnation(2), 1, 10), [], "the image does not know that life");
+        assert_eq!(bench.fetched(1, 10), [committed(10)]);
+    }
+
+    #[test]
+    fn below_the_minimum_nothing_is_committed_or_accepted() {
+        let mut bench = Bench::new(&[0, 1, 2], &[0, 1], 0);
+        bench.min_in_sync = 2;
+        assert_eq!(bench.leader.check_append(2), Ok(()));
+        bench.appended(4);
+        bench.now += LAG + Duration::from_millis(1);
+        assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0]));
+        assert_eq!(bench.step(Input::Answered(Outcome::Taken)), []);
+        assert_eq!(bench.leader.partition().elr, ids(&[1]));
+        assert_eq!(bench.leader.check_append(2), Err(AckError { in_sync: 1, required: 2 }));
+        // Lowered to 1, the minimum lets the leader go on alone: once nobody else is eligible any more.
+        bench.min_in_sync = 1;
+        assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0]));
+        assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(4)]);
+        assert_eq!(bench.leader.partition().elr, ids(&[]));
+    }
+
+    #[test]
+    fn a_state_of_another_epoch_or_an_older_one_changes_nothing() {
+        let mut bench = Bench::new(&[0, 1], &[0, 1], 0);
+        let before = bench.leader.clone();
+        let other =
+            PartitionImage { leader_epoch: LeaderEpoch(1), partition_epoch: 9, ..before.partition().clone() };
+        bench.step(Input::Shown(&other));
+        assert_eq!(bench.leader, before);
+    }
+}

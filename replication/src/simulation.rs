@@ -1,0 +1,158 @@
+//! Large worlds, in which chance decides what happens: the same seed, the same course.
+//!
+//! Networks are cut between two brokers, in one direction or both, and heal; brokers crash, lose what was not on disk, and are
+//! taken for dead; messages are late, doubled or gone; clocks jump. In the end everything heals, and the cluster has to
+//! become whole.
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    time::Duration,
+};
+
+use varve_metadata::model::BrokerId;
+
+use crate::world::{Action, Break, Budget, LAG, Violation, World};
+
+/// Chance from a seed (SplitMix64).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// One of `count`.
+    fn of(&mut self, count: usize) -> usize {
+        (self.next() % count.max(1) as u64) as usize
+    }
+
+    /// True once in `times`.
+    fn once_in(&mut self, times: usize) -> bool {
+        self.of(times) == 0
+    }
+}
+
+/// Things done in one run, before everything heals.
+const STEPS: usize = 400;
+
+/// How likely an action is, against the others that are possible.
+fn weight(action: Action) -> usize {
+    match action {
+        Action::Deliver(_) | Action::Store(_) | Action::Unfence(_) => 12,
+        Action::Fetch(_) | Action::Show(_) | Action::Remove(_) | Action::Elect => 8,
+        Action::Append(_) | Action::Review(_) | Action::Restart(_) => 6,
+        Action::Fence(_) => 3,
+        Action::Duplicate(_) | Action::LoseAnswer(_) | Action::Drop(_) | Action::Lag | Action::Prefer => 1,
+        Action::Crash(_) | Action::PowerCut(..) => 1,
+    }
+}
+
+fn budget(chance: &mut Chance, power_cuts: u8) -> Budget {
+    Budget {
+        appends: 20,
+        crashes: chance.of(5) as u8,
+        power_cuts,
+        false_alarms: chance.of(3) as u8,
+        lags: chance.of(4) as u8,
+        lost_answers: chance.of(4) as u8,
+        refetches: 10,
+        duplicates: 10,
+        preferred: 2,
+    }
+}
+
+/// One run. Returns a number that tells its course.
+fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
+    let mut chance = Chance(seed);
+    let brokers = 2 + chance.of(4) as u32;
+    // As many machines may lose records as acks=all promises to survive: all but one of those that have to have them.
+    let min_in_sync = 1 + chance.of(brokers.min(3) as usize);
+    let power_cuts = chance.of(min_in_sync) as u8;
+    let budget = budget(&mut chance, power_cuts);
+    let mut world = World::new(brokers, min_in_sync, budget, broken);
+    let mut cuts: BTreeSet<(BrokerId, BrokerId)> = BTreeSet::new();
+    let hasher = BuildHasherDefault::<DefaultHasher>::default();
+    let mut course = 0;
+    for _ in 0..STEPS {
+        vary_weather(&mut chance, &mut world, &mut cuts, brokers);
+        let mut possible: Vec<Action> = Vec::new();
+        for action in world.actions() {
+            match world.route(action) {
+                // What is under way over a cut line is lost, sooner or later.
+                Some(line) if cuts.contains(&line) => {
+                    if let Action::Deliver(place) = action {
+                        possible.push(Action::Drop(place));
+                    }
+                }
+                _ => possible.push(action),
+            }
+        }
+        let total: usize = possible.iter().map(|action| weight(*action)).sum();
+        let mut drawn = chance.of(total);
+        let action = possible.into_iter().find(|action| match drawn.checked_sub(weight(*action)) {
+            Some(left) => {
+                drawn = left;
+                false
+            }
+            None => true,
+        });
+        if let Some(action) = action {
+            world.act(action);
+            world.pass(Duration::from_millis(100));
+            course = hasher.hash_one((course, &world));
+            world.check()?;
+        }
+    }
+    world.heal()?;
+    Ok(hasher.hash_one((course, &world)))
+}
+
+fn vary_weather(chance: &mut Chance, world: &mut World, cuts: &mut BTreeSet<(BrokerId, BrokerId)>, brokers: u32) {
+    let mut any = || BrokerId(chance.of(brokers as usize) as u32);
+    let (one, other) = (any(), any());
+    if chance.once_in(40) {
+        cuts.insert((one, other));
+        if chance.once_in(2) {
+            cuts.insert((other, one));
+        }
+    }
+    if chance.once_in(30) {
+        cuts.clear();
+    }
+    if chance.once_in(60) {
+        world.jump(one, LAG * chance.of(3) as u32);
+    }
+}
+
+/// How many seeds, and from which on: `VARVE_SIM_SEEDS=100000 VARVE_SIM_FROM=7`.
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let from = number("VARVE_SIM_FROM").unwrap_or(0);
+    from..from + number("VARVE_SIM_SEEDS").unwrap_or(default)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_happens_and_the_cluster_becomes_whole_again() {
+    for seed in seeds(300) {
+        if let Err(Violation(what)) = run(seed, None) {
+            panic!("seed {seed}: {what}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_takes_the_same_course() {
+    for seed in 0..20 {
+        assert_eq!(run(seed, None), run(seed, None));
+    }
+}
+
+/// The first of so many seeds that notices `broken`.
+pub(crate) fn noticed(broken: Break, seeds: u64) -> Option<(u64, Violation)> {
+    (0..seeds).find_map(|seed| Some((seed, run(seed, Some(broken)).err()?)))
+}
