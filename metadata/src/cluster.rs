@@ -29,13 +29,17 @@ use crate::{
         BrokerId, ProducerId, TopicId,
         acl::{Acl, AclFilter},
     },
-    store::{Expect, MetadataStore, Revision, StoreError, Transaction, WatchError},
+    store::{
+        Expect, MetadataStore, Revision, StoreError, Transaction, TransactionLimits, WatchError, transact_settled,
+    },
 };
 
 /// Times that a change is decided anew because another writer was first.
 const ATTEMPTS: usize = 8;
 /// How long a change waits for the image to follow the store.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the fate of a transaction whose answer was lost is looked into.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between attempts to read a store that does not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Producer ids that a broker takes at a time (Kafka's `PRODUCER_ID_BLOCK_SIZE`).
@@ -113,7 +117,7 @@ impl ClusterMetadata {
             let create = Transaction::default()
                 .put(Key::Cluster.text(), record::encode(ClusterRecord { id }))
                 .expecting(Key::Cluster.text(), Expect::Absent);
-            match store.transact(create).await {
+            match transact_settled(store.as_ref(), create, Instant::now() + SETTLE_TIMEOUT).await {
                 // Lost to another broker of the same new cluster: its id is as good.
                 Ok(_) | Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -164,18 +168,12 @@ impl ClusterMetadata {
         validate_only: bool,
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<Arc<TopicImage>, CreateTopicError>>, MetadataError> {
+        controller::check_partition_count(topics, defaults)?;
         let start = TopicId::random().to_wire().as_u128() as usize;
-        let decide = |image: &ClusterImage| match controller::create_topics(
-            image,
-            topics,
-            defaults,
-            &mut TopicId::random,
-            start,
-        ) {
-            Ok((results, decision)) => (Ok(results), decision),
-            Err(too_many) => (Err(too_many), Decision::default()),
+        let decide = |image: &ClusterImage, topics: &[NewTopic]| {
+            controller::create_topics(image, topics, defaults, &mut TopicId::random, start)
         };
-        Ok(self.change(deadline, validate_only, decide).await??)
+        self.change_each(topics, deadline, validate_only, decide).await
     }
 
     /// Deletes topics, each named once; `false` for one that does not exist.
@@ -183,7 +181,7 @@ impl ClusterMetadata {
     /// # Errors
     /// [`MetadataError`] for the request as a whole.
     pub async fn delete_topics(&self, ids: &[TopicId], deadline: Option<Instant>) -> Result<Vec<bool>, MetadataError> {
-        self.change(deadline, false, |image| controller::delete_topics(image, ids)).await
+        self.change_each(ids, deadline, false, controller::delete_topics).await
     }
 
     /// Adds partitions to topics, each named once: one result for each, in order.
@@ -197,7 +195,10 @@ impl ClusterMetadata {
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<(), GrowError>>, MetadataError> {
         let start = TopicId::random().to_wire().as_u128() as usize;
-        self.change(deadline, validate_only, |image| controller::create_partitions(image, topics, start)).await
+        self.change_each(topics, deadline, validate_only, |image, topics| {
+            controller::create_partitions(image, topics, start)
+        })
+        .await
     }
 
     /// Changes settings of resources, each named once: one result for each, in order.
@@ -210,7 +211,10 @@ impl ClusterMetadata {
         rules: &dyn BrokerRules,
         validate_only: bool,
     ) -> Result<Vec<Result<(), AlterError>>, MetadataError> {
-        self.change(None, validate_only, |image| controller::alter_configs(image, requests, rules)).await
+        self.change_each(requests, None, validate_only, |image, requests| {
+            controller::alter_configs(image, requests, rules)
+        })
+        .await
     }
 
     /// Makes rules of who may do what; those that exist stay.
@@ -273,13 +277,14 @@ impl ClusterMetadata {
             };
             let after = ProducerIdsRecord { next: next + u64::from(PRODUCER_ID_BLOCK) };
             let take = Transaction::default().put(key.clone(), record::encode(after)).expecting(key.clone(), expect);
+            // A block whose answer is lost is nobody's: the next attempt takes another.
             match self.store.transact(take).await {
                 Ok(_) => {
                     let first = ProducerId::from_wire(next as i64)
                         .ok_or_else(|| StoreError::Unavailable("all producer ids are used up".into()))?;
                     return Ok(ProducerIdBlock { first, count: PRODUCER_ID_BLOCK });
                 }
-                Err(StoreError::Conflict) => {}
+                Err(StoreError::Conflict | StoreError::Unknown(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -306,7 +311,7 @@ impl ClusterMetadata {
                 return Ok(result);
             }
             if let Some(transaction) = self.guarded(decision, image.revision()).await? {
-                match self.store.transact(transaction).await {
+                match self.write(transaction).await {
                     Ok(revision) => {
                         self.follow_to(revision).await?;
                         return Ok(result);
@@ -319,6 +324,39 @@ impl ClusterMetadata {
             self.follow_to(Revision(image.revision().0 + 1)).await?;
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// Writes, in as many transactions as the store asks for, and finds out what became of one whose answer was lost.
+    async fn write(&self, transaction: Transaction) -> Result<Revision, StoreError> {
+        let mut newest = Revision(0);
+        for part in transaction.split(self.store.limits()) {
+            newest = transact_settled(self.store.as_ref(), part, Instant::now() + SETTLE_TIMEOUT).await?;
+        }
+        Ok(newest)
+    }
+
+    /// As [`change`](Self::change) for several things, each of which is a change of its own where the store cannot take all
+    /// of them together: one that conflicts must not be decided anew with those that have happened.
+    async fn change_each<I, T>(
+        &self,
+        items: &[I],
+        deadline: Option<Instant>,
+        validate_only: bool,
+        mut decide: impl FnMut(&ClusterImage, &[I]) -> (Vec<T>, Decision),
+    ) -> Result<Vec<T>, MetadataError> {
+        let limits = self.store.limits();
+        let is_together = items.len() <= 1
+            || limits == TransactionLimits::NONE
+            || limits.allow(&decide(&self.image(), items).1.transaction);
+        if is_together {
+            return self.change(deadline, validate_only, |image| decide(image, items)).await;
+        }
+        let mut results = Vec::with_capacity(items.len());
+        for item in items {
+            let one = std::slice::from_ref(item);
+            results.extend(self.change(deadline, validate_only, |image| decide(image, one)).await?);
+        }
+        Ok(results)
     }
 
     /// The decision's writes, bound to the state that it was decided on; `None` if that is the past already.
@@ -495,6 +533,26 @@ mod tests {
         }
         create(&metadata, "t", 1).await.unwrap();
         assert!(metadata.image().topic("t").is_some());
+    }
+
+    #[tokio::test]
+    async fn where_the_store_takes_little_at_a_time_large_changes_are_made_in_parts() {
+        let limits = TransactionLimits { operations: 16, bytes: 1 << 16 };
+        let metadata = cluster(Arc::new(MemoryStore::with_limits(limits))).await;
+        let topics: Vec<NewTopic> =
+            (0..30).map(|number| topic(&format!("t{number}"), 3)).chain([topic("t3", 1)]).collect();
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        let results = metadata.create_topics(&topics, defaults, false, None).await.unwrap();
+        assert!(results[..30].iter().all(Result::is_ok) && matches!(results[30], Err(CreateTopicError::Exists(_))));
+        let wide = create(&metadata, "wide", 500).await.unwrap();
+        assert_eq!(metadata.image().partition_count(), 590);
+        let grown = GrowTopic { name: "wide".into(), count: 600, assignments: None };
+        assert_eq!(metadata.create_partitions(&[grown], false, None).await.unwrap(), [Ok(())]);
+        assert_eq!(metadata.image().topic("wide").unwrap().partitions.len(), 600);
+        assert_eq!(metadata.delete_topics(&[wide], None).await.unwrap(), [true]);
+        assert_eq!(metadata.image().partition_count(), 90);
+        let left = metadata.store.range("partitions/").await.unwrap();
+        assert_eq!(left.entries.len(), 90, "nothing is left behind");
     }
 
     #[tokio::test]

@@ -404,8 +404,7 @@ mod tests {
 
         fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
             let active = |_| Some(Incarnation(1));
-            let around =
-                Surroundings { now: self.now, active: &active, min_in_sync: self.min_in_sync, lag_max: LAG };
+            let around = Surroundings { now: self.now, active: &active, min_in_sync: self.min_in_sync, lag_max: LAG };
             let mut effects = Vec::new();
             self.leader.step(&around, input, &mut effects);
             effects
@@ -525,8 +524,7 @@ mod tests {
     fn a_state_of_another_epoch_or_an_older_one_changes_nothing() {
         let mut bench = Bench::new(&[0, 1], &[0, 1], 0);
         let before = bench.leader.clone();
-        let other =
-            PartitionImage { leader_epoch: LeaderEpoch(1), partition_epoch: 9, ..before.partition().clone() };
+        let other = PartitionImage { leader_epoch: LeaderEpoch(1), partition_epoch: 9, ..before.partition().clone() };
         bench.step(Input::Shown(&other));
         assert_eq!(bench.leader, before);
     }

@@ -716,7 +716,8 @@ impl World {
         }
         broker.fetching = false;
         let (asked, now) = ((message.epoch, message.position), (epoch, Position::of(&broker.log)));
-        if !is_current(asked, now) && !(any_epoch && asked.1.from == now.1.from) {
+        let counts = is_current(asked, now) || any_epoch && asked.1.from == now.1.from;
+        if !counts {
             return;
         }
         match answer {
@@ -1001,8 +1002,9 @@ impl World {
         let first = &self.brokers[0];
         self.partition.leader.is_some()
             && self.partition.isr.len() == self.brokers.len()
-            && self.brokers.iter().all(|broker| {
-                broker.log.records == first.log.records && broker.high_watermark == broker.log.end()
-            })
+            && self
+                .brokers
+                .iter()
+                .all(|broker| broker.log.records == first.log.records && broker.high_watermark == broker.log.end())
     }
 }

@@ -146,11 +146,9 @@ async fn answers_that_are_lost_are_found_again() {
 async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
     let folder = tempfile::tempdir().unwrap();
     let etcd = Etcd::start_with(folder.path(), &["--auth-token-ttl", "1"]).unwrap();
-    for command in [
-        ["user", "add", "root:secret"].as_slice(),
-        &["user", "grant-role", "root", "root"],
-        &["auth", "enable"],
-    ] {
+    for command in
+        [["user", "add", "root:secret"].as_slice(), &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+    {
         etcd.ctl(command).unwrap();
     }
     let nobody = EtcdStore::connect(&options(etcd.address(), "/varve")).await;

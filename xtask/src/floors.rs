@@ -14,8 +14,15 @@ use anyhow::{Context, Result, bail};
 use crate::run::{cargo, root};
 
 /// Crates from the lowest floor up: each may depend only on those before it.
-const CRATES: &[&str] =
-    &["varve-metadata", "varve-log", "varve-replication", "varve-table", "varve-tiering", "varve-compactor", "varve-broker"];
+const CRATES: &[&str] = &[
+    "varve-metadata",
+    "varve-log",
+    "varve-replication",
+    "varve-table",
+    "varve-tiering",
+    "varve-compactor",
+    "varve-broker",
+];
 
 /// Crates that see everything and that nothing sees.
 const ROOF: &[&str] = &["varve-tests", "varve-bench", "varve-fuzz", "varve-xtask"];

@@ -85,21 +85,24 @@ pub enum CreateTopicError {
     },
 }
 
-/// Creates topics. `new_id` gives their ids; `start` is where placement begins, best a random number.
+/// Whether the topics have no more partitions together than one request may make.
 ///
 /// # Errors
-/// [`TooManyPartitions`]: nothing is created.
-#[expect(clippy::type_complexity, reason = "one result per topic, and what makes them happen")]
+/// [`TooManyPartitions`].
+pub fn check_partition_count(topics: &[NewTopic], defaults: CreationDefaults) -> Result<(), TooManyPartitions> {
+    let asked: usize = topics.iter().map(|topic| asked_partitions(topic, defaults)).sum();
+    if asked > MAX_PARTITIONS { Err(TooManyPartitions) } else { Ok(()) }
+}
+
+/// Creates topics, whose number of partitions was [checked](check_partition_count). `new_id` gives their ids; `start` is where
+/// placement begins, best a random number.
 pub fn create_topics(
     image: &ClusterImage,
     topics: &[NewTopic],
     defaults: CreationDefaults,
     new_id: &mut dyn FnMut() -> TopicId,
     start: usize,
-) -> Result<(Vec<Result<Arc<TopicImage>, CreateTopicError>>, Decision), TooManyPartitions> {
-    if topics.iter().map(|topic| asked_partitions(topic, defaults)).sum::<usize>() > MAX_PARTITIONS {
-        return Err(TooManyPartitions);
-    }
+) -> (Vec<Result<Arc<TopicImage>, CreateTopicError>>, Decision) {
     let names = Names::of(image, topics);
     let mut decision = Decision::default();
     let mut results = Vec::with_capacity(topics.len());
@@ -110,7 +113,7 @@ pub fn create_topics(
         }
         results.push(created.map(Arc::new));
     }
-    Ok((results, decision))
+    (results, decision)
 }
 
 fn asked_partitions(topic: &NewTopic, defaults: CreationDefaults) -> usize {

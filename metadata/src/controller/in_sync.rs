@@ -74,10 +74,7 @@ pub fn with_leader(partition: &PartitionImage, circumstances: &Circumstances<'_>
 }
 
 /// The partition led by its preferred replica, if that is in sync and does not lead already.
-pub fn with_preferred_leader(
-    partition: &PartitionImage,
-    circumstances: &Circumstances<'_>,
-) -> Option<PartitionImage> {
+pub fn with_preferred_leader(partition: &PartitionImage, circumstances: &Circumstances<'_>) -> Option<PartitionImage> {
     let preferred = *partition.replicas.first()?;
     let can = partition.isr.contains(&preferred) && (circumstances.is_active)(preferred);
     if partition.leader == Some(preferred) || !can {

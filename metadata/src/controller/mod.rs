@@ -23,7 +23,9 @@ use crate::{
 
 pub use acls::{TooManyAcls, create_acls, delete_acls};
 pub use alter::{AlterError, AlterRequest, AlterResource, Alteration, BrokerRules, ConfigOp, alter_configs};
-pub use create::{CreateTopicError, CreationDefaults, NewTopic, TooManyPartitions, create_topics};
+pub use create::{
+    CreateTopicError, CreationDefaults, NewTopic, TooManyPartitions, check_partition_count, create_topics,
+};
 pub use credentials::{ScramChange, TokenChange, alter_delegation_tokens, alter_scram_credentials};
 pub use grow::{GrowError, GrowTopic, create_partitions};
 pub use placement::{AssignmentError, ManualPartition, Placement, PlacementError};

@@ -144,7 +144,10 @@ pub async fn leases(store: &impl MetadataStore) {
     store.revoke(lease).await.expect("ended already");
 
     let late = Transaction::default().put("with it", "x").put_leased("alive/4", "x", lease);
-    assert!(matches!(store.transact(late).await, Err(StoreError::Unavailable(_))), "a lease that has ended holds nothing");
+    assert!(
+        matches!(store.transact(late).await, Err(StoreError::Unavailable(_))),
+        "a lease that has ended holds nothing"
+    );
     assert_eq!(store.get("with it").await.expect("the store answers"), None);
 }
 

@@ -168,12 +168,23 @@ impl Inner {
     }
 
     fn end_lease_if_due(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let due = self.leases.lock().ends(lease).is_some_and(|ends| ends <= Instant::now());
-        if due { self.end_lease(lease) } else { Ok(()) }
+        let writes = {
+            let mut leases = self.leases.lock();
+            // Renewed since whoever calls looked.
+            if leases.ends(lease).is_none_or(|ends| ends > Instant::now()) {
+                return Ok(());
+            }
+            leases.end(lease)
+        };
+        self.remove_leased(lease, writes)
     }
 
     fn end_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let writes = self.leases.lock().keys(lease);
+        let writes = self.leases.lock().end(lease);
+        self.remove_leased(lease, writes)
+    }
+
+    fn remove_leased(&self, lease: LeaseId, writes: Vec<Write>) -> Result<(), StoreError> {
         if !writes.is_empty() {
             self.transact(Transaction { expect: Vec::new(), writes })?;
         }

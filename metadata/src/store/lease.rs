@@ -21,6 +21,8 @@ pub(super) struct Leases {
 struct Lease {
     ttl: Duration,
     ends: Instant,
+    /// Its keys are being removed: nothing renews it any more.
+    is_over: bool,
     keys: HashSet<String>,
 }
 
@@ -28,20 +30,21 @@ impl Leases {
     pub(super) fn grant(&mut self, ttl: Duration, now: Instant) -> LeaseId {
         self.last += 1;
         let id = LeaseId(self.last);
-        self.granted.insert(id, Lease { ttl, ends: now + ttl, keys: HashSet::new() });
+        self.granted.insert(id, Lease { ttl, ends: now + ttl, is_over: false, keys: HashSet::new() });
         id
     }
 
     /// `false` if it has ended.
     pub(super) fn renew(&mut self, id: LeaseId, now: Instant) -> bool {
-        let Some(lease) = self.granted.get_mut(&id) else { return false };
+        let Some(lease) = self.granted.get_mut(&id).filter(|lease| !lease.is_over) else { return false };
         lease.ends = now + lease.ttl;
         true
     }
 
-    /// Whether every lease that `writes` name is there.
+    /// Whether every lease that `writes` name is alive.
     pub(super) fn cover(&self, writes: &[Write]) -> bool {
-        writes.iter().all(|write| !matches!(write, Write::PutLeased(.., id) if !self.granted.contains_key(id)))
+        let is_alive = |id: &LeaseId| self.granted.get(id).is_some_and(|lease| !lease.is_over);
+        writes.iter().all(|write| !matches!(write, Write::PutLeased(.., id) if !is_alive(id)))
     }
 
     /// Follows a transaction that was taken.
@@ -64,14 +67,16 @@ impl Leases {
         }
     }
 
-    /// When the lease ends; `None` once it has.
+    /// When the lease ends; `None` once it has, and its keys are gone.
     pub(super) fn ends(&self, id: LeaseId) -> Option<Instant> {
         Some(self.granted.get(&id)?.ends)
     }
 
-    /// The keys that go with the lease, which stays until [`forget`](Self::forget).
-    pub(super) fn keys(&self, id: LeaseId) -> Vec<Write> {
-        let mut keys: Vec<String> = self.granted.get(&id).into_iter().flat_map(|lease| &lease.keys).cloned().collect();
+    /// Ends the lease: removes its keys, after which the store [forgets](Self::forget) it.
+    pub(super) fn end(&mut self, id: LeaseId) -> Vec<Write> {
+        let Some(lease) = self.granted.get_mut(&id) else { return Vec::new() };
+        lease.is_over = true;
+        let mut keys: Vec<String> = lease.keys.iter().cloned().collect();
         keys.sort_unstable();
         keys.into_iter().map(Write::Delete).collect()
     }

@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Expect, LeaseId, MetadataStore, Revision, Snapshot, StoreError, StoreFuture, Transaction, Versioned, Watch, Write,
-    feed::Feed, lease::Leases,
+    Expect, LeaseId, MetadataStore, Revision, Snapshot, StoreError, StoreFuture, Transaction, TransactionLimits,
+    Versioned, Watch, Write, feed::Feed, lease::Leases,
 };
 
 /// Keeps everything in memory; never fails.
@@ -16,6 +16,7 @@ pub struct MemoryStore(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     feed: Feed,
+    limits: TransactionLimits,
 }
 
 #[derive(Default)]
@@ -28,7 +29,13 @@ struct State {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> MemoryStore {
-        MemoryStore(Arc::new(Inner { state: Mutex::new(State::default()), feed: Feed::new(Revision(0)) }))
+        MemoryStore::with_limits(TransactionLimits::NONE)
+    }
+
+    /// An empty store that refuses larger transactions, as etcd does.
+    pub fn with_limits(limits: TransactionLimits) -> MemoryStore {
+        let (state, feed) = (Mutex::new(State::default()), Feed::new(Revision(0)));
+        MemoryStore(Arc::new(Inner { state, feed, limits }))
     }
 }
 
@@ -62,7 +69,7 @@ impl Inner {
     }
 
     fn end_lease(&self, state: &mut State, lease: LeaseId) {
-        let writes = state.leases.keys(lease);
+        let writes = state.leases.end(lease);
         if !writes.is_empty() {
             let removal = self.take(state, Transaction { expect: Vec::new(), writes });
             removal.expect("a transaction that expects nothing and puts nothing is always taken");
@@ -95,7 +102,16 @@ impl MetadataStore for MemoryStore {
     }
 
     fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
-        Box::pin(async move { self.0.take(&mut self.0.state.lock(), transaction) })
+        Box::pin(async move {
+            if !self.0.limits.allow(&transaction) {
+                return Err(StoreError::Unavailable("the transaction is too large".into()));
+            }
+            self.0.take(&mut self.0.state.lock(), transaction)
+        })
+    }
+
+    fn limits(&self) -> TransactionLimits {
+        self.0.limits
     }
 
     fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {

@@ -146,6 +146,34 @@ impl Transaction {
     }
 }
 
+impl Transaction {
+    /// The same as several transactions that a store with `limits` takes one after the other, each of which holds what the
+    /// whole expected and no earlier one has written itself. Writes keep their order: it is for the caller to put first
+    /// what nobody sees before the last has happened, or the other way round.
+    pub fn split(self, limits: TransactionLimits) -> Vec<Transaction> {
+        if limits.allow(&self) {
+            return vec![self];
+        }
+        let Transaction { mut expect, writes } = self;
+        let mut parts = Vec::new();
+        let mut part = Transaction { expect: expect.clone(), writes: Vec::new() };
+        for write in writes {
+            part.writes.push(write);
+            if !limits.allow(&part)
+                && part.writes.len() > 1
+                && let Some(first_of_next) = part.writes.pop()
+            {
+                let written = |key: &String| part.writes.iter().any(|write| write.key() == key);
+                expect.retain(|(key, _)| !written(key));
+                let next = Transaction { expect: expect.clone(), writes: vec![first_of_next] };
+                parts.push(std::mem::replace(&mut part, next));
+            }
+        }
+        parts.push(part);
+        parts
+    }
+}
+
 /// Why the store gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -215,4 +243,32 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Follows the changes to keys that start with `prefix`, in order, without gaps, from the first one after `after`.
     fn watch(&self, prefix: &str, after: Revision) -> Watch;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_transaction_is_split_in_its_order_and_stays_guarded_to_its_end() {
+        let limits = TransactionLimits { operations: 3, bytes: 1000 };
+        let whole = (0..7).fold(Transaction::default(), |all, number| all.put(format!("p{number}"), "v"));
+        let whole = whole.put("topic", "t").expecting("topic", Expect::At(Revision(4))).expecting("p0", Expect::Absent);
+        let parts = whole.clone().split(limits);
+        assert!(parts.iter().all(|part| limits.allow(part)));
+        let writes: Vec<Write> = parts.iter().flat_map(|part| part.writes.clone()).collect();
+        assert_eq!(writes, whole.writes);
+        let expected: Vec<usize> = parts.iter().map(|part| part.expect.len()).collect();
+        assert_eq!(expected, [2, 1, 1], "p0 was written by the first, the topic is by the last");
+        assert_eq!(whole.clone().split(TransactionLimits::NONE), [whole]);
+    }
+
+    #[test]
+    fn what_was_deleted_first_is_not_expected_afterwards() {
+        let limits = TransactionLimits { operations: 2, bytes: 1000 };
+        let whole = Transaction::default().delete("topic").delete("p0").delete("p1");
+        let parts = whole.expecting("topic", Expect::At(Revision(4))).split(limits);
+        assert_eq!(parts.len(), 2);
+        assert_eq!((parts[0].expect.len(), parts[1].expect.len()), (1, 0));
+    }
 }

@@ -27,7 +27,8 @@ const PAUSES: [Duration; 4] =
 
 /// The revision that etcd stands at.
 pub(super) async fn newest_revision(rpc: &Rpc, root: &str) -> Result<Revision, CallError> {
-    let ask = RangeRequest { key: Bytes::copy_from_slice(root.as_bytes()), range_end: Bytes::new(), limit: 1, revision: 0 };
+    let ask =
+        RangeRequest { key: Bytes::copy_from_slice(root.as_bytes()), range_end: Bytes::new(), limit: 1, revision: 0 };
     let answer: RangeResponse = rpc.read(RANGE, &ask).await?;
     Ok(answer.header.map_or(Revision(0), |header| from_wire(header.revision)))
 }

@@ -305,8 +305,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _entered = runtime.enter();
         let transaction = Transaction::default().put_leased("a", "1", LeaseId(7)).delete("b");
-        let request =
-            request(transaction.expecting("a", Expect::Absent).expecting("b", Expect::At(Revision(9))));
+        let request = request(transaction.expecting("a", Expect::Absent).expecting("b", Expect::At(Revision(9))));
         let compared: Vec<_> = request.compare.iter().map(|one| (one.key.as_ref(), one.value.clone())).collect();
         let at = |revision| Some(Target::ModRevision(revision));
         assert_eq!(compared, [(b"/v/a".as_slice(), at(0)), (b"/v/b".as_slice(), at(9))]);
