@@ -1,5 +1,11 @@
 //! A blocking client with the fewest possible instructions per byte.
 
+mod groups;
+mod refusal;
+
+pub use groups::{Joined, Membership};
+pub use refusal::Refusal;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -11,17 +17,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         ApiKey, ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, FetchRequest,
-        FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId, InitProducerIdRequest,
-        InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, OffsetCommitRequest, OffsetCommitResponse,
-        OffsetFetchRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse, RequestHeader, TopicName,
+        FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
+        ProduceRequest, ProduceResponse, RequestHeader, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
-        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-        offset_fetch_request::OffsetFetchRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
-    protocol::{Decodable, Encodable, StrBytes},
+    protocol::{Decodable, Encodable, Request, StrBytes},
 };
 use varve_log::format::HEADER_BYTES;
 use varve_metadata::model::{ProducerEpoch, ProducerId};
@@ -53,6 +56,14 @@ impl Client {
         Ok(Client { stream, frame: Vec::new() })
     }
 
+    /// From now on an answer that does not come within `limit` is an error.
+    ///
+    /// # Errors
+    /// The limit is zero.
+    pub fn wait_at_most(&self, limit: Duration) -> Result<()> {
+        Ok(self.stream.set_read_timeout(Some(limit))?)
+    }
+
     /// A second handle on the same connection, for a reader beside the writer.
     ///
     /// # Errors
@@ -68,8 +79,7 @@ impl Client {
     pub fn api_versions(&mut self) -> Result<()> {
         let mut answer = self.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default())?;
         let versions = ApiVersionsResponse::decode(&mut answer, 0)?;
-        ensure!(versions.error_code == 0, "ApiVersions: error {}", versions.error_code);
-        Ok(())
+        Refusal::check("ApiVersions", versions.error_code, None)
     }
 
     /// Creates a topic with one replica.
@@ -88,7 +98,7 @@ impl Client {
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
         let mut answer = self.call(ApiKey::CreateTopics, 5, &request)?;
         for topic in CreateTopicsResponse::decode(&mut answer, 5)?.topics {
-            ensure!(topic.error_code == 0, "CreateTopics {name}: {} {:?}", topic.error_code, topic.error_message);
+            Refusal::check("CreateTopics", topic.error_code, topic.error_message)?;
         }
         Ok(())
     }
@@ -104,7 +114,7 @@ impl Client {
         let mut answer = self.call(ApiKey::ListOffsets, 9, &request)?;
         let response = ListOffsetsResponse::decode(&mut answer, 9)?;
         let found = response.topics.first().and_then(|topic| topic.partitions.first()).context("one partition")?;
-        ensure!(found.error_code == 0, "ListOffsets: error {}", found.error_code);
+        Refusal::check("ListOffsets", found.error_code, None)?;
         Ok(found.offset)
     }
 
@@ -116,7 +126,7 @@ impl Client {
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
         let mut answer = self.call(ApiKey::InitProducerId, 4, &request)?;
         let given = InitProducerIdResponse::decode(&mut answer, 4)?;
-        ensure!(given.error_code == 0, "InitProducerId: error {}", given.error_code);
+        Refusal::check("InitProducerId", given.error_code, None)?;
         let id = ProducerId::from_wire(given.producer_id.0).context("a producer id")?;
         Ok((id, ProducerEpoch::from_wire(given.producer_epoch).context("a producer epoch")?))
     }
@@ -126,67 +136,23 @@ impl Client {
     /// # Errors
     /// The connection breaks (the batch may have been written), or the broker's error code and message.
     pub fn produce(&mut self, topic: &str, partition: i32, batch: Bytes) -> Result<i64> {
-        let frame = produce_frame(topic, &[(partition, batch)])?;
-        self.send_frame(&frame)?;
+        self.send_frame(&produce_frame(topic, &[(partition, batch)])?)?;
+        self.receive_produced()
+    }
+
+    /// The answer to a [`produce_frame`] of one batch: the offset of its first record.
+    ///
+    /// # Errors
+    /// As [`Client::produce`].
+    pub fn receive_produced(&mut self) -> Result<i64> {
         let mut answer = Bytes::copy_from_slice(self.receive()?);
         ensure!(answer.len() > 5, "a produce answer of {} bytes", answer.len());
         answer.advance(5);
         let response = ProduceResponse::decode(&mut answer, PRODUCE_VERSION)?;
         let found = response.responses.first().and_then(|topic| topic.partition_responses.first());
         let found = found.context("one partition")?;
-        ensure!(found.error_code == 0, "Produce: error {} {:?}", found.error_code, found.error_message);
+        Refusal::check("Produce", found.error_code, found.error_message.clone())?;
         Ok(found.base_offset)
-    }
-
-    /// Asks who coordinates a group, which makes a broker without coordinators prepare some.
-    ///
-    /// # Errors
-    /// The broker's error code: there is none yet.
-    pub fn find_coordinator(&mut self, group: &str) -> Result<()> {
-        let request = FindCoordinatorRequest::default().with_key(text(group));
-        let mut answer = self.call(ApiKey::FindCoordinator, 3, &request)?;
-        let response = FindCoordinatorResponse::decode(&mut answer, 3)?;
-        ensure!(response.error_code == 0, "FindCoordinator: error {}", response.error_code);
-        Ok(())
-    }
-
-    /// Sets the committed offset of a group without members.
-    ///
-    /// # Errors
-    /// The broker's error code.
-    pub fn commit(&mut self, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
-        let partition = OffsetCommitRequestPartition::default()
-            .with_partition_index(partition)
-            .with_committed_offset(offset)
-            .with_committed_metadata(Some(text("")));
-        let topic =
-            OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition]);
-        let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(text(group)))
-            .with_generation_id_or_member_epoch(-1)
-            .with_topics(vec![topic]);
-        let mut answer = self.call(ApiKey::OffsetCommit, 8, &request)?;
-        let response = OffsetCommitResponse::decode(&mut answer, 8)?;
-        let found = response.topics.first().and_then(|topic| topic.partitions.first()).context("one partition")?;
-        ensure!(found.error_code == 0, "OffsetCommit: error {}", found.error_code);
-        Ok(())
-    }
-
-    /// The committed offset of a group, if it has one.
-    ///
-    /// # Errors
-    /// The broker's error code: the coordinator may be loading still.
-    pub fn committed(&mut self, group: &str, topic: &str, partition: i32) -> Result<Option<i64>> {
-        let topic = OffsetFetchRequestTopic::default()
-            .with_name(TopicName(text(topic)))
-            .with_partition_indexes(vec![partition]);
-        let request = OffsetFetchRequest::default().with_group_id(GroupId(text(group))).with_topics(Some(vec![topic]));
-        let mut answer = self.call(ApiKey::OffsetFetch, 7, &request)?;
-        let response = OffsetFetchResponse::decode(&mut answer, 7)?;
-        ensure!(response.error_code == 0, "OffsetFetch: error {}", response.error_code);
-        let found = response.topics.first().and_then(|topic| topic.partitions.first()).context("one partition")?;
-        ensure!(found.error_code == 0, "OffsetFetch: error {}", found.error_code);
-        Ok(Some(found.committed_offset).filter(|offset| *offset >= 0))
     }
 
     /// Sends a frame that was built beforehand, with its own correlation id.
@@ -224,11 +190,21 @@ impl Client {
             .with_topics(vec![topic]);
         let mut answer = self.call(ApiKey::Fetch, FETCH_VERSION, &fetch)?;
         let response = FetchResponse::decode(&mut answer, FETCH_VERSION)?;
-        ensure!(response.error_code == 0, "Fetch: error {}", response.error_code);
+        Refusal::check("Fetch", response.error_code, None)?;
         let found = response.responses.into_iter().next().and_then(|topic| topic.partitions.into_iter().next());
         let found = found.context("one partition")?;
-        ensure!(found.error_code == 0, "Fetch at {offset}: error {}", found.error_code);
+        Refusal::check("Fetch", found.error_code, None).with_context(|| format!("at {offset}"))?;
         Ok(found.records.unwrap_or_default())
+    }
+
+    /// Asks anything; the answer, whatever errors it holds.
+    ///
+    /// # Errors
+    /// The version cannot carry the request, the connection breaks, or the answer cannot be decoded.
+    pub fn ask<Q: Request>(&mut self, version: i16, request: &Q) -> Result<Q::Response> {
+        let key = ApiKey::try_from(Q::KEY).ok().context("a known request")?;
+        let mut answer = self.call(key, version, request)?;
+        Q::Response::decode(&mut answer, version)
     }
 
     fn call(&mut self, key: ApiKey, version: i16, request: &impl Encodable) -> Result<Bytes> {

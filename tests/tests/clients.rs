@@ -25,9 +25,10 @@ fn suite(library: &str) -> Result<()> {
         "franz-go" | "sarama" | "kafka-go" => tools::program("go-client")?,
         "c" => tools::program("c-suite")?,
         "rust" => tools::program("rust-suite")?,
-        "node" => {
+        "node" | "platformatic" => {
             let mut command = Command::new("node");
-            command.arg(tools::checkout().join("tests/clients/node/suite.js"));
+            let suite = if library == "node" { "suite.js" } else { "platformatic.js" };
+            command.arg(tools::checkout().join("tests/clients/node").join(suite));
             command
         }
         library => {
@@ -95,6 +96,11 @@ fn aiokafka_passes_its_suite() -> Result<()> {
 #[test]
 fn kafkajs_passes_its_suite() -> Result<()> {
     suite("node")
+}
+
+#[test]
+fn platformatics_kafka_passes_its_suite() -> Result<()> {
+    suite("platformatic")
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn commit(client: &mut Client, group: &str, topic: &str, offset: i64) -> Result<
     (0..PARTITIONS).try_for_each(|partition| {
         eventually("a group's offset is committed", || {
             let ready = client.find_coordinator(group);
-            Ok(ready.and_then(|()| client.commit(group, topic, partition, offset)).ok())
+            Ok(ready.and_then(|_| client.commit(group, topic, partition, offset)).ok())
         })
     })
 }

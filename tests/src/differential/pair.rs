@@ -1,7 +1,7 @@
 //! One Kafka, one Varve, and what they answer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -51,6 +51,7 @@ pub struct Difference {
 /// One of the two brokers.
 pub struct Side {
     address: SocketAddr,
+    is_kafka: bool,
     /// Connections by number.
     lanes: BTreeMap<u8, TcpStream>,
     /// Values that only this broker has, and what to call them: member ids, topic ids.
@@ -71,12 +72,22 @@ pub struct Pair {
     pub differences: Vec<Difference>,
     /// Requests sent to each.
     pub asked: usize,
+    /// Keys and versions of which at least one answer was compared.
+    pub compared: BTreeSet<(i16, i16)>,
+    /// The first frame that was sent of each key and version, to Apache Kafka and to Varve.
+    pub samples: BTreeMap<(i16, i16), [Vec<u8>; 2]>,
     learning: bool,
 }
 
 impl Side {
-    fn new(address: SocketAddr) -> Side {
-        Side { address, lanes: BTreeMap::new(), any_ids: false, own: BTreeMap::new(), named: BTreeMap::new() }
+    fn new(address: SocketAddr, is_kafka: bool) -> Side {
+        let (lanes, own, named) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Side { address, is_kafka, lanes, any_ids: false, own, named }
+    }
+
+    /// Whether this is Apache Kafka.
+    pub fn is_kafka(&self) -> bool {
+        self.is_kafka
     }
 
     /// From now on `value` counts as equal to what the other broker calls `name`.
@@ -243,7 +254,15 @@ fn is_failed(answer: &Value) -> bool {
 impl Pair {
     /// Two brokers that are up.
     pub fn new(kafka: SocketAddr, varve: SocketAddr) -> Pair {
-        Pair { kafka: Side::new(kafka), varve: Side::new(varve), differences: Vec::new(), asked: 0, learning: false }
+        Pair {
+            kafka: Side::new(kafka, true),
+            varve: Side::new(varve, false),
+            differences: Vec::new(),
+            asked: 0,
+            compared: BTreeSet::new(),
+            samples: BTreeMap::new(),
+            learning: false,
+        }
     }
 
     /// Both brokers.
@@ -347,10 +366,14 @@ impl Pair {
     /// # Errors
     /// A broker is gone.
     pub fn send<Q: Request>(&mut self, lane: u8, version: i16, build: impl Fn(i16, &Side) -> Q) -> Result<bool> {
+        let mut frames = Vec::new();
         for side in [&mut self.kafka, &mut self.varve] {
             let Ok(frame) = frame(version, &build(version, side)) else { return Ok(false) };
             side.send(lane, &frame)?;
+            frames.push(frame);
         }
+        let [kafka, varve] = [frames.remove(0), frames.remove(0)];
+        self.samples.entry((Q::KEY, version)).or_insert([kafka, varve]);
         Ok(true)
     }
 
@@ -383,6 +406,7 @@ impl Pair {
             answers.push(answer.1);
         }
         let [kafka, varve] = [answers.remove(0), answers.remove(0)];
+        self.compared.insert((Q::KEY, version));
         self.compare(name, Some(version), kafka, varve);
         Ok([raw.remove(0), raw.remove(0)])
     }
@@ -408,8 +432,13 @@ impl Pair {
             side.send(0, &frame)?;
             answers.push(match side.receive(0)? {
                 Err(missing) => missing,
-                Ok(frame) => {
-                    let mut hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+                Ok(answer) => {
+                    // Key and version stand behind the length.
+                    if let Some(&[key, key_low, version, version_low]) = frame.get(4..8) {
+                        let number = |high, low| i16::from_be_bytes([high, low]);
+                        self.compared.insert((number(key, key_low), number(version, version_low)));
+                    }
+                    let mut hex: String = answer.iter().map(|byte| format!("{byte:02x}")).collect();
                     for (value, name) in &side.own {
                         hex = hex.replace(&value.replace('-', ""), name);
                     }

@@ -198,6 +198,7 @@ fn log_dirs(pair: &mut Pair) -> Result<()> {
             });
         }
         let [kafka, varve] = [found.remove(0), found.remove(0)];
+        pair.compared.insert((DescribeLogDirsRequest::KEY, 5));
         pair.compare(&name, Some(5), kafka, varve);
     }
     Ok(())

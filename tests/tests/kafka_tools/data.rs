@@ -131,6 +131,8 @@ fn the_measuring_and_verifying_tools_run() -> Result<()> {
     ensure!(produced.contains("2000 records sent"), "{produced}");
     let consumed = kafka.run("kafka-consumer-perf-test.sh --topic load --num-records 2000 --timeout 60000")?;
     ensure!(consumed.lines().nth(1).is_some_and(|line| line.contains(", 2000, ")), "{consumed}");
+    let latency = kafka.run("kafka-e2e-latency.sh NODE trips 20 all 100")?;
+    ensure!(latency.contains("Avg latency:") && latency.contains("Percentiles: 50th = "), "{latency}");
     let verified = kafka.run("kafka-verifiable-producer.sh --topic load --max-messages 3 --throughput -1 --acks -1")?;
     ensure!(verified.contains(r#""sent":3,"acked":3"#), "{verified}");
     ensure!(verified.contains(r#""value":"2","offset":2002"#), "{verified}");

@@ -1,0 +1,195 @@
+//! Where Varve is meant to answer otherwise than Apache Kafka. One list: the test takes these differences out of what it
+//! found, fails for what is left and for entries that take nothing out, and docs/compatibility.md is printed from it.
+
+use std::collections::BTreeMap;
+
+use varve_tests::differential::Difference;
+
+/// One thing that is meant, as docs/compatibility.md tells it to users, and how the test knows it.
+pub(crate) struct Meant {
+    /// Where it shows.
+    pub(crate) place: &'static str,
+    /// What Varve does.
+    pub(crate) varve: &'static str,
+    /// Why, or what Kafka does instead.
+    pub(crate) why: &'static str,
+    /// The beginning of a request's name in the scripts, and a part of the line that tells the difference. None where the
+    /// scripts have a way round it.
+    signs: &'static [(&'static str, &'static str)],
+}
+
+/// All of them, in the order of the page.
+pub(crate) const MEANT: &[Meant] = &[
+    Meant {
+        place: "Transactions",
+        varve: "FindCoordinator for a transactional id: UNSUPPORTED_VERSION with a message; InitProducerId with one: \
+                UNSUPPORTED_VERSION; transactional batches: INVALID_TXN_STATE",
+        why: "Not served yet. Errors that clients do not retry, so that a producer with a `transactional.id` fails at once.",
+        signs: &[("transactional-", "")],
+    },
+    Meant {
+        place: "FindCoordinator for share groups",
+        varve: "UNSUPPORTED_VERSION",
+        why: "Not served.",
+        signs: &[("share-find-coordinators", "")],
+    },
+    Meant {
+        place: "ApiVersions features",
+        varve: "`metadata.version` alone",
+        why: "The others stand for requests that are not served.",
+        signs: &[("api-versions", "_features")],
+    },
+    Meant {
+        place: "Topics",
+        varve: "`remote.storage.enable` is `true`; `varve.*` settings are listed; ListOffsets -6 and `local.retention.*` \
+                act accordingly",
+        why: "Every topic is archived.",
+        signs: &[
+            ("", "[\"varve."),
+            ("", "[\"remote.storage.enable\"].value"),
+            ("list-offsets--6", ""),
+            ("list-offsets-empty--6", ""),
+            ("describe-configs-topic-synonyms", "[\"remote.storage.enable\"]"),
+            ("incremental-alter-local-larger", ""),
+        ],
+    },
+    Meant {
+        place: "`min.insync.replicas`",
+        varve: "source is the default",
+        why: "Kafka pins it when it formats its storage for eligible leader replicas.",
+        signs: &[
+            ("", "[\"min.insync.replicas\"].config_source: Kafka 3"),
+            ("describe-configs-topic-synonyms", "[\"min.insync.replicas\"]"),
+        ],
+    },
+    Meant {
+        place: "Metadata that creates a topic",
+        varve: "the new topic is in the answer",
+        why: "Kafka has it in the next one.",
+        signs: &[("metadata-creates", "")],
+    },
+    Meant {
+        place: "Produce: records that do not decompress",
+        varve: "taken",
+        why: "Batches are opaque on their way in.",
+        signs: &[("produce-codec-lies", ""), ("produce-codec-zstd-lies", "")],
+    },
+    Meant {
+        place: "Produce: a largest timestamp that is not that of the records",
+        varve: "set right where the records are looked at anyway: not in compressed batches",
+        why: "Batches are opaque on their way in.",
+        signs: &[],
+    },
+    Meant {
+        place: "Produce: LogAppendTime set by the producer",
+        varve: "INVALID_TIMESTAMP",
+        why: "Kafka takes it, and makes it CreateTime.",
+        signs: &[("produce-log-append-time", "")],
+    },
+    Meant {
+        place: "Fetch: size limits",
+        varve: "whole batches",
+        why: "Kafka may add the beginning of one more, which readers pass over.",
+        signs: &[],
+    },
+    Meant {
+        place: "Fetch by a replica id",
+        varve: "NOT_LEADER_OR_FOLLOWER with the leader's address",
+        why: "There are no followers yet.",
+        signs: &[("fetch-replica", ".node_endpoints")],
+    },
+    Meant {
+        place: "DescribeConfigs, IncrementalAlterConfigs of groups and client metrics",
+        varve: "INVALID_REQUEST with a message",
+        why: "They configure protocols that are not served.",
+        signs: &[
+            ("describe-configs-32-", "share."),
+            ("describe-configs-32-", "streams."),
+            ("incremental-alter-group", ""),
+            ("incremental-alter-metrics", ""),
+        ],
+    },
+    Meant {
+        place: "DescribeLogDirs",
+        varve: "one more directory, `remote:` and the object store's URL, with the size of what is archived",
+        why: "Kafka does not tell it.",
+        signs: &[("describe-log-dirs-", ".results[\"<archive>\"]")],
+    },
+    Meant {
+        place: "Broker settings",
+        varve: "unknown names and those read only at start are refused, and the latter shown as read-only; `node.id` has a \
+                default",
+        why: "Nothing is accepted that has no effect.",
+        signs: &[
+            ("describe-configs-broker-1", "[\"background.threads\"].read_only"),
+            ("describe-configs-broker-1", "[\"node.id\"].synonyms"),
+            ("incremental-alter-broker-default", ""),
+            ("incremental-alter-broker-unknown", ""),
+        ],
+    },
+    Meant {
+        place: "JoinGroup of a consumer whose subscription cannot be read",
+        varve: "like any other",
+        why: "Kafka never answers it.",
+        signs: &[],
+    },
+    Meant {
+        place: "JoinGroup that is refused",
+        varve: "leaves no group behind",
+        why: "Kafka lists it as an empty group for a while.",
+        signs: &[("list-groups", "[\"g\"]")],
+    },
+    Meant {
+        place: "Text that is not UTF-8",
+        varve: "the connection is closed",
+        why: "Kafka replaces what it cannot read.",
+        signs: &[("text-no-utf8", "")],
+    },
+    Meant {
+        place: "Order",
+        varve: "that of the request, or of the fetch session",
+        why: "Kafka's is that of its hash maps.",
+        signs: &[("fetch-session-errs", "")],
+    },
+];
+
+/// Kafka collects these answers in hash maps: their order means nothing.
+const UNORDERED: &[&str] =
+    &["create-", "join-", "delete-", "metadata-", "produce-", "describe-", "alter-", "incremental-", "list-", "fetch-"];
+
+/// Removes what is meant; returns the signs that removed nothing. One that nothing needs would hide the next bug of that
+/// name.
+pub(crate) fn take_meant(found: &mut Vec<Difference>) -> Vec<(&'static str, &'static str)> {
+    let signs: Vec<_> = MEANT.iter().flat_map(|meant| meant.signs).collect();
+    let mut used = vec![false; signs.len()];
+    for difference in found.iter_mut() {
+        let name = &difference.name;
+        difference.lines.retain(|line| {
+            if line.starts_with("in another order") && UNORDERED.iter().any(|part| name.starts_with(part)) {
+                return false;
+            }
+            let mut is_meant = false;
+            for ((start, part), used) in signs.iter().zip(&mut used) {
+                let fits = name.starts_with(start) && line.contains(part);
+                *used |= fits;
+                is_meant |= fits;
+            }
+            !is_meant
+        });
+    }
+    found.retain(|difference| !difference.lines.is_empty());
+    signs.into_iter().zip(used).filter(|(_, used)| !used).map(|(sign, _)| *sign).collect()
+}
+
+/// The differences, one paragraph for all versions in which they are the same.
+pub(crate) fn listed(found: &[Difference]) -> String {
+    let mut versions: BTreeMap<(&str, &[String]), Vec<i16>> = BTreeMap::new();
+    for difference in found {
+        versions.entry((&difference.name, &difference.lines)).or_default().extend(difference.version);
+    }
+    let paragraphs = versions.iter().map(|((name, lines), versions)| {
+        let lines = lines.iter().map(|line| line.chars().take(700).collect::<String>());
+        format!("{name} {versions:?}\n    {}", lines.collect::<Vec<_>>().join("\n    "))
+    });
+    paragraphs.collect::<Vec<_>>().join("\n")
+}
