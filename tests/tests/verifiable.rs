@@ -57,7 +57,9 @@ fn kafkas_verifiable_clients_agree_though_the_node_is_killed_in_a_loop() -> Resu
     let mut producer = Running::start(produce, &folder.path().join("producer.log"))?;
     let mut consume = tools::program("kafka-verifiable-consumer.sh")?;
     consume.args(common).args(["--group-id", "checkers", "--reset-policy", "earliest", "--verbose"]);
-    consume.args(["--session-timeout", "3000", "--group-protocol", "classic"]);
+    let settings = folder.path().join("consumer.properties");
+    fs::write(&settings, "heartbeat.interval.ms=500\n")?;
+    consume.args(["--session-timeout", "3000", "--group-protocol", "classic", "--command-config"]).arg(&settings);
     let mut consumer = Running::start(consume, &folder.path().join("consumer.log"))?;
     eventually("both have begun", || {
         ensure!(producer.ended()?.is_none() && consumer.ended()?.is_none(), "{}", consumer.printed());

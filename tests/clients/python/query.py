@@ -13,11 +13,14 @@ from datetime import timezone
 def with_duckdb(paths):
     import duckdb
 
-    duckdb.sql("set timezone = 'UTC'")
     files = f"read_parquet({paths}, hive_partitioning = true)"
-    rows, nulls, first, last = duckdb.sql(
-        f'select count(*), count(*) filter (value is null), min("timestamp"), max("timestamp") from {files}'
+    # Times as microseconds: whole ones with a zone would want another package.
+    rows, nulls, first, last, kind = duckdb.sql(
+        f"""select count(*), count(*) filter (value is null), epoch_us(min("timestamp")), epoch_us(max("timestamp")),
+            any_value(typeof("timestamp")) from {files}"""
     ).fetchall()[0]
+    if kind != "TIMESTAMP WITH TIME ZONE":
+        sys.exit(f"duckdb: times are {kind}")
     partitions = duckdb.sql(
         f'select "partition", min("offset"), max("offset") from {files} group by 1 order by 1'
     ).fetchall()

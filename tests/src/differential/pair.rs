@@ -245,6 +245,12 @@ fn batches(mut records: &[u8]) -> Vec<String> {
     found
 }
 
+/// What a frame asks, and in which version; behind its length.
+fn key_and_version(frame: &[u8]) -> Option<(i16, i16)> {
+    let [key, key_low, version, version_low] = *frame.get(4..8)?.first_chunk()?;
+    Some((i16::from_be_bytes([key, key_low]), i16::from_be_bytes([version, version_low])))
+}
+
 /// Whether an answer, or the first coordinator in it, has an error code.
 fn is_failed(answer: &Value) -> bool {
     let codes = [&answer["error_code"], &answer["coordinators"][0]["error_code"]];
@@ -427,17 +433,13 @@ impl Pair {
     /// A broker is gone.
     pub fn ask_bytes(&mut self, name: &str, build: impl Fn(&Side) -> Result<Vec<u8>>) -> Result<()> {
         let mut answers = Vec::new();
+        let mut frames = Vec::new();
         for side in [&mut self.kafka, &mut self.varve] {
             let frame = build(side)?;
             side.send(0, &frame)?;
             answers.push(match side.receive(0)? {
                 Err(missing) => missing,
                 Ok(answer) => {
-                    // Key and version stand behind the length.
-                    if let Some(&[key, key_low, version, version_low]) = frame.get(4..8) {
-                        let number = |high, low| i16::from_be_bytes([high, low]);
-                        self.compared.insert((number(key, key_low), number(version, version_low)));
-                    }
                     let mut hex: String = answer.iter().map(|byte| format!("{byte:02x}")).collect();
                     for (value, name) in &side.own {
                         hex = hex.replace(&value.replace('-', ""), name);
@@ -445,8 +447,15 @@ impl Pair {
                     Answer::Tree(hex.into())
                 }
             });
+            frames.push(frame);
         }
         let [kafka, varve] = [answers.remove(0), answers.remove(0)];
+        if let (Answer::Tree(_), Answer::Tree(_)) = (&kafka, &varve)
+            && let Some(asked) = key_and_version(&frames[0])
+        {
+            self.compared.insert(asked);
+            self.samples.entry(asked).or_insert([frames.remove(0), frames.remove(0)]);
+        }
         self.compare(name, None, kafka, varve);
         Ok(())
     }

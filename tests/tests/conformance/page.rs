@@ -101,5 +101,10 @@ fn wrapped(text: &str) -> String {
 }
 
 fn name(key: i16) -> String {
-    ApiKey::try_from(key).map_or_else(|_| format!("request {key}"), |key| format!("{key:?}"))
+    match key {
+        // Newer than what decodes the answers.
+        88 => "StreamsGroupHeartbeat".to_owned(),
+        89 => "StreamsGroupDescribe".to_owned(),
+        key => ApiKey::try_from(key).map_or_else(|_| format!("request {key}"), |key| format!("{key:?}")),
+    }
 }
