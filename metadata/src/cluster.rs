@@ -7,6 +7,12 @@
 //! ```
 //! A change is answered once the image shows it, so that whoever asked finds what it made.
 
+mod in_sync;
+mod member;
+
+pub use in_sync::{IsrProposal, ProposalOutcome};
+pub use member::{Joining, Member};
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;

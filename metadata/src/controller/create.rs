@@ -148,6 +148,8 @@ fn create_topic(
         name,
         overrides: Arc::new(overrides),
         config: Arc::new(config),
+        // Not written yet.
+        written: Vec::new(),
         partitions,
     })
 }

@@ -11,6 +11,7 @@ mod credentials;
 mod grow;
 pub mod in_sync;
 mod placement;
+mod tend;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use create::{
 pub use credentials::{ScramChange, TokenChange, alter_delegation_tokens, alter_scram_credentials};
 pub use grow::{GrowError, GrowTopic, create_partitions};
 pub use placement::{AssignmentError, ManualPartition, Placement, PlacementError};
+pub use tend::{prefer_leaders, tend};
 
 /// Changes for the store.
 #[derive(Clone, Debug, Default, PartialEq)]

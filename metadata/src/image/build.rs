@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::{
     BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, Rules, TopicImage, is_internal,
     record::{
-        self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, Key, PartitionRecord, RecordError, TopicRecord,
+        self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, ControllerRecord, Key, LifeRecord, PartitionRecord,
+        RecordError, TopicRecord,
     },
     resolve_config,
 };
@@ -47,7 +48,7 @@ pub struct ImageBuilder {
     /// What every topic without overrides shares.
     default_config: Arc<TopicConfig>,
     /// Partitions that no topic counts yet.
-    uncounted: HashMap<PartitionId, PartitionImage>,
+    uncounted: HashMap<PartitionId, (PartitionImage, Revision)>,
 }
 
 impl ImageBuilder {
@@ -58,6 +59,7 @@ impl ImageBuilder {
                 revision: Revision(0),
                 cluster_id: "".into(),
                 brokers: Arc::default(),
+                membership: Arc::default(),
                 by_name: Arc::default(),
                 by_id: Arc::default(),
                 partitions: 0,
@@ -87,7 +89,7 @@ impl ImageBuilder {
     /// [`ImageError`]: a value that this version cannot read.
     pub fn load(&mut self, snapshot: &Snapshot) -> Result<(), ImageError> {
         let mut next = ImageBuilder::new(self.node, self.static_settings.clone());
-        let changes = snapshot.entries.iter().map(|(key, entry)| (key.as_str(), Some(&entry.value)));
+        let changes = snapshot.entries.iter().map(|(key, entry)| (key.as_str(), Some(&entry.value), entry.modified));
         next.take(snapshot.revision, changes)?;
         next.keep_unchanged_topics(&self.image);
         *self = next;
@@ -100,17 +102,13 @@ impl ImageBuilder {
     /// [`ImageError`]: a value that this version cannot read; the image shows the transaction's revision, but none of
     /// its changes.
     pub fn apply(&mut self, batch: &ChangeBatch) -> Result<(), ImageError> {
-        let changes = batch.changes.iter().map(|change| (change.key.as_str(), change.value.as_ref()));
+        let changes = batch.changes.iter().map(|change| (change.key.as_str(), change.value.as_ref(), batch.revision));
         let taken = self.take(batch.revision, changes);
         self.image.revision = batch.revision;
         taken
     }
 
-    fn take<'a>(
-        &mut self,
-        revision: Revision,
-        changes: impl Iterator<Item = (&'a str, Option<&'a Bytes>)>,
-    ) -> Result<(), ImageError> {
+    fn take<'a>(&mut self, revision: Revision, changes: impl Iterator<Item = Written<'a>>) -> Result<(), ImageError> {
         let staged = Staged::parse(changes)?;
         if let Some(id) = staged.cluster_id {
             self.image.cluster_id = id.into();
@@ -118,6 +116,7 @@ impl ImageBuilder {
         for (id, broker) in staged.brokers {
             set(Arc::make_mut(&mut self.image.brokers), id, broker);
         }
+        self.take_membership(staged.registered, staged.live, staged.distrusted, staged.controller);
         if !staged.configs.is_empty() {
             let ConfigImage(configs) = Arc::make_mut(&mut self.image.configs);
             for (resource, settings) in staged.configs {
@@ -142,21 +141,47 @@ impl ImageBuilder {
         Ok(())
     }
 
+    fn take_membership(
+        &mut self,
+        registered: Vec<(BrokerId, Option<Revision>)>,
+        live: Vec<(BrokerId, Option<LifeRecord>)>,
+        distrusted: Vec<(BrokerId, bool)>,
+        controller: Option<Option<BrokerId>>,
+    ) {
+        if registered.is_empty() && live.is_empty() && distrusted.is_empty() && controller.is_none() {
+            return;
+        }
+        let membership = Arc::make_mut(&mut self.image.membership);
+        registered.into_iter().for_each(|(id, revision)| set(&mut membership.registered, id, revision));
+        live.into_iter().for_each(|(id, life)| set(&mut membership.live, id, life.map(|life| life.incarnation)));
+        for (id, is_distrusted) in distrusted {
+            if is_distrusted {
+                membership.distrusted.insert(id)
+            } else {
+                membership.distrusted.remove(&id)
+            };
+        }
+        membership.controller = controller.unwrap_or(membership.controller);
+    }
+
     fn take_topics(
         &mut self,
         topics: Vec<(TopicId, Option<TopicRecord>)>,
-        partitions: Vec<(PartitionId, Option<PartitionImage>)>,
+        partitions: Vec<(PartitionId, Option<PartitionImage>, Revision)>,
     ) {
         let mut touched: HashMap<TopicId, TopicImage> = HashMap::new();
-        for (id, partition) in partitions {
+        for (id, partition, revision) in partitions {
             let known = self.image.by_id.get(&id.topic);
             let place = usize::try_from(id.index.0).unwrap_or(usize::MAX);
             match (partition, known) {
                 (Some(partition), Some(topic)) if place < topic.partitions.len() => {
                     let topic = touched.entry(id.topic).or_insert_with(|| topic.as_ref().clone());
                     topic.partitions[place] = partition;
+                    topic.written[place] = revision;
                 }
-                (partition, _) => set_hashed(&mut self.uncounted, id, partition),
+                (partition, _) => {
+                    set_hashed(&mut self.uncounted, id, partition.map(|partition| (partition, revision)));
+                }
             }
         }
         for (id, record) in topics {
@@ -187,10 +212,13 @@ impl ImageBuilder {
     }
 
     fn topic(&mut self, id: TopicId, record: TopicRecord, before: Option<TopicImage>) -> TopicImage {
-        let mut partitions = before.map(|topic| topic.partitions).unwrap_or_default();
+        let (mut partitions, mut written) = before.map(|topic| (topic.partitions, topic.written)).unwrap_or_default();
         for index in partitions.len() as u32..record.partitions {
             match self.uncounted.remove(&PartitionId { topic: id, index: PartitionIndex(index) }) {
-                Some(partition) => partitions.push(partition),
+                Some((partition, revision)) => {
+                    partitions.push(partition);
+                    written.push(revision);
+                }
                 None => {
                     // Written before the topic counts them, so only a damaged store lacks one.
                     tracing::error!(topic = %record.name, partition = index, "the metadata store lacks a partition");
@@ -205,6 +233,7 @@ impl ImageBuilder {
             name: record.name,
             overrides: Arc::new(record.overrides),
             partitions,
+            written,
         }
     }
 
@@ -291,6 +320,9 @@ fn set_hashed<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value
     }
 }
 
+/// A key, its value if it has one, and the revision that wrote or removed it.
+type Written<'a> = (&'a str, Option<&'a Bytes>, Revision);
+
 /// The changes of one batch, read, by what they are about.
 #[derive(Default)]
 struct Staged {
@@ -298,22 +330,26 @@ struct Staged {
     brokers: Vec<(BrokerId, Option<BrokerImage>)>,
     configs: Vec<(ConfigResource, Option<BTreeMap<String, String>>)>,
     topics: Vec<(TopicId, Option<TopicRecord>)>,
-    partitions: Vec<(PartitionId, Option<PartitionImage>)>,
+    partitions: Vec<(PartitionId, Option<PartitionImage>, Revision)>,
+    registered: Vec<(BrokerId, Option<Revision>)>,
+    live: Vec<(BrokerId, Option<LifeRecord>)>,
+    distrusted: Vec<(BrokerId, bool)>,
+    controller: Option<Option<BrokerId>>,
     acls: Vec<(ResourcePattern, String, Rules)>,
     scram: Vec<((ScramMechanism, String), Option<ScramCredential>)>,
     delegation_tokens: Vec<(String, Option<DelegationToken>)>,
 }
 
 impl Staged {
-    fn parse<'a>(changes: impl Iterator<Item = (&'a str, Option<&'a Bytes>)>) -> Result<Staged, ImageError> {
+    fn parse<'a>(changes: impl Iterator<Item = Written<'a>>) -> Result<Staged, ImageError> {
         let mut staged = Staged::default();
-        for (key, value) in changes {
-            staged.add(key, value).map_err(|error| ImageError::Record { key: key.to_owned(), error })?;
+        for (key, value, revision) in changes {
+            staged.add(key, value, revision).map_err(|error| ImageError::Record { key: key.to_owned(), error })?;
         }
         Ok(staged)
     }
 
-    fn add(&mut self, key: &str, value: Option<&Bytes>) -> Result<(), RecordError> {
+    fn add(&mut self, key: &str, value: Option<&Bytes>, revision: Revision) -> Result<(), RecordError> {
         let value = value.map(Bytes::as_ref);
         match Key::parse(key) {
             Some(Key::Cluster) => {
@@ -322,12 +358,19 @@ impl Staged {
             }
             Some(Key::Broker(id)) => {
                 let record = value.map(record::decode::<BrokerRecord>).transpose()?;
+                self.registered.push((id, record.is_some().then_some(revision)));
                 self.brokers.push((id, record.map(|record| record.into_image(id))));
+            }
+            Some(Key::Live(id)) => self.live.push((id, value.map(record::decode).transpose()?)),
+            Some(Key::Distrusted(id)) => self.distrusted.push((id, value.is_some())),
+            Some(Key::Controller) => {
+                let record = value.map(record::decode::<ControllerRecord>).transpose()?;
+                self.controller = Some(record.map(|record| record.broker));
             }
             Some(Key::Topic(id)) => self.topics.push((id, value.map(record::decode).transpose()?)),
             Some(Key::Partition(id)) => {
                 let record = value.map(record::decode::<PartitionRecord>).transpose()?;
-                self.partitions.push((id, record.map(PartitionRecord::into_image)));
+                self.partitions.push((id, record.map(PartitionRecord::into_image), revision));
             }
             Some(Key::Config(resource)) => {
                 let record = value.map(record::decode::<ConfigRecord>).transpose()?;

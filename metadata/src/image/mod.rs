@@ -7,6 +7,7 @@
 mod acls;
 mod build;
 mod configs;
+mod membership;
 pub(crate) mod record;
 
 use std::{
@@ -28,6 +29,7 @@ use crate::{
 pub use acls::{AclImage, Rules, Verdict};
 pub use build::{ImageBuilder, ImageError};
 pub use configs::{ConfigImage, ConfigResource, overlay};
+pub use membership::MembershipImage;
 pub use record::RecordError;
 
 /// The cluster at one revision of the store.
@@ -36,6 +38,7 @@ pub struct ClusterImage {
     revision: Revision,
     cluster_id: Arc<str>,
     brokers: Arc<BTreeMap<BrokerId, BrokerImage>>,
+    membership: Arc<MembershipImage>,
     by_name: Arc<BTreeMap<TopicName, Arc<TopicImage>>>,
     by_id: Arc<HashMap<TopicId, Arc<TopicImage>>>,
     partitions: usize,
@@ -83,6 +86,8 @@ pub struct TopicImage {
     pub config: Arc<TopicConfig>,
     /// By partition index.
     pub partitions: Vec<PartitionImage>,
+    /// The revisions that wrote them: compare with it to replace one.
+    pub written: Vec<Revision>,
     /// Made by the cluster for itself (`__consumer_offsets`, …).
     pub internal: bool,
 }
@@ -149,6 +154,16 @@ impl ClusterImage {
     /// Brokers by id.
     pub fn brokers(&self) -> &BTreeMap<BrokerId, BrokerImage> {
         &self.brokers
+    }
+
+    /// Which brokers are alive and trusted, and who of them is the controller. Nobody is where one node agrees with itself.
+    pub fn membership(&self) -> &MembershipImage {
+        &self.membership
+    }
+
+    /// Whether a broker may lead and be in sync: registered, and let in by the controller.
+    pub fn is_active(&self, id: BrokerId) -> bool {
+        self.brokers.get(&id).is_some_and(|broker| !broker.fenced)
     }
 
     /// Topics in the order of their names.

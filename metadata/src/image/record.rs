@@ -3,6 +3,9 @@
 //! ```text
 //! cluster                              {v, id}
 //! brokers/<id>                         {v, incarnation, endpoints, rack, fenced}
+//! live/<id>                            {v, incarnation}   bound to the broker's lease
+//! distrusted/<id>                      {v, incarnation}   it may have lost records before this life
+//! controller                           {v, broker}        bound to that broker's lease
 //! topics/<topic id>                    {v, name, overrides, partitions: how many}
 //! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
 //! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?}
@@ -34,6 +37,9 @@ const FORMAT: u32 = 1;
 pub(crate) enum Key {
     Cluster,
     Broker(BrokerId),
+    Live(BrokerId),
+    Distrusted(BrokerId),
+    Controller,
     Topic(TopicId),
     TopicName(TopicName),
     Partition(PartitionId),
@@ -51,6 +57,9 @@ impl Key {
         match self {
             Key::Cluster => "cluster".to_owned(),
             Key::Broker(id) => format!("brokers/{id}"),
+            Key::Live(id) => format!("live/{id}"),
+            Key::Distrusted(id) => format!("distrusted/{id}"),
+            Key::Controller => "controller".to_owned(),
             Key::Topic(id) => format!("topics/{id}"),
             Key::TopicName(name) => format!("topic-names/{name}"),
             Key::Partition(id) => format!("partitions/{}/{}", id.topic, id.index),
@@ -75,11 +84,14 @@ impl Key {
         match text {
             "cluster" => return Some(Key::Cluster),
             "producer-ids" => return Some(Key::ProducerIds),
+            "controller" => return Some(Key::Controller),
             _ => {}
         }
         let (kind, rest) = text.split_once('/')?;
         match kind {
             "brokers" => Some(Key::Broker(BrokerId(rest.parse().ok()?))),
+            "live" => Some(Key::Live(BrokerId(rest.parse().ok()?))),
+            "distrusted" => Some(Key::Distrusted(BrokerId(rest.parse().ok()?))),
             "topics" => Some(Key::Topic(rest.parse().ok()?)),
             "topic-names" => Some(Key::TopicName(TopicName::parse(rest).ok()?)),
             "partitions" => {
@@ -187,6 +199,17 @@ impl BrokerRecord {
         let endpoints = self.endpoints.into_iter().map(|(name, at)| (name, endpoint(at))).collect();
         BrokerImage { id, incarnation: self.incarnation, endpoints, rack: self.rack, fenced: self.fenced }
     }
+}
+
+/// One life of a broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LifeRecord {
+    pub(crate) incarnation: Uuid,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ControllerRecord {
+    pub(crate) broker: BrokerId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,6 +322,9 @@ mod tests {
             Key::Scram(ScramMechanism::Sha512, "a/b".into()),
             Key::DelegationToken("t".into()),
             Key::Broker(BrokerId(7)),
+            Key::Live(BrokerId(7)),
+            Key::Distrusted(BrokerId(7)),
+            Key::Controller,
             Key::Topic(topic),
             Key::TopicName(TopicName::parse("a.b").unwrap()),
             Key::Partition(PartitionId { topic, index: PartitionIndex(12) }),

@@ -59,6 +59,7 @@ mod tests {
             overrides: Arc::default(),
             config: Arc::new(config(overrides)),
             partitions: Vec::new(),
+            written: Vec::new(),
             internal,
         };
         assert!(is_archived(&topic(false, &[]), true));

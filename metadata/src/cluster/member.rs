@@ -1,0 +1,383 @@
+//! Taking part in a cluster: a registration, a lease that is kept alive, and the controller's office for whoever holds it.
+//!
+//! ```text
+//! join ─► brokers/<id> fenced, live/<id> under a lease ─► the controller lets us in ─► renewed every third of its time
+//!                                                                │
+//!              the lease ended while etcd was away ◄─────────────┘  a new lease, the same life: nothing was lost
+//! ```
+//! Whoever finds the office of the controller empty takes it. Two at once do no harm: each decision compares.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use uuid::Uuid;
+
+use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
+use crate::{
+    image::{
+        BrokerImage,
+        record::{self, BrokerRecord, ControllerRecord, Key, LifeRecord},
+    },
+    model::BrokerId,
+    store::{Expect, LeaseId, StoreError, Transaction, transact_settled},
+};
+
+/// Pause before something that failed is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long the controller waits for news before it looks by itself.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How a broker enters.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// What others are to know of it.
+    pub broker: BrokerImage,
+    /// How long it counts as alive without a sign of life (`broker.session.timeout.ms`).
+    pub lease: Duration,
+    /// Records may have been lost since its last life: its machine went down without forcing them to disk.
+    pub may_have_lost_records: bool,
+}
+
+/// This broker's part in the cluster, until it is dropped or [leaves](Member::leave).
+pub struct Member {
+    metadata: Arc<ClusterMetadata>,
+    lease: tokio::sync::watch::Receiver<LeaseId>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Member {
+    /// Registers, and stays alive from then on. Waits for the lease of an earlier life of the same broker to end.
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`]: it is not known to be registered.
+    pub async fn join(metadata: Arc<ClusterMetadata>, joining: Joining) -> Result<Member, MetadataError> {
+        let (id, incarnation) = (joining.broker.id, joining.broker.incarnation);
+        let lease = loop {
+            metadata.wait_until_nobody_lives_as(id).await;
+            match metadata.enter(&joining).await {
+                Ok(lease) => break lease,
+                // An earlier life was quicker to renew, or a double is.
+                Err(MetadataError::Store(StoreError::Conflict)) => sleep(RETRY).await,
+                Err(error) => return Err(error),
+            }
+        };
+        let (leases, current) = tokio::sync::watch::channel(lease);
+        let alive = tokio::spawn(stay_alive(metadata.clone(), id, incarnation, joining.lease, leases));
+        let office = tokio::spawn(hold_office(metadata.clone(), id, current.clone()));
+        Ok(Member { metadata, lease: current, tasks: [alive, office] })
+    }
+
+    /// Waits until the controller has let this broker in: from then on it may lead and be in sync.
+    pub async fn admitted(&self, id: BrokerId, incarnation: Uuid) {
+        let mut images = self.metadata.subscribe();
+        let is_in = |broker: &BrokerImage| broker.incarnation == incarnation && !broker.fenced;
+        // The sender lives as long as the metadata.
+        let _ = images.wait_for(|image| image.brokers().get(&id).is_some_and(is_in)).await;
+    }
+
+    /// Gives the lease back: others learn at once that this broker is gone.
+    pub async fn leave(self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        let lease = *self.lease.borrow();
+        if let Err(error) = self.metadata.store.revoke(lease).await {
+            tracing::warn!(%error, "the lease was not given back, it ends by itself");
+        }
+    }
+}
+
+impl ClusterMetadata {
+    async fn wait_until_nobody_lives_as(&self, id: BrokerId) {
+        let mut images = self.subscribe();
+        if images.borrow().membership().live(id).is_some() {
+            tracing::info!(broker = %id, "waiting for the lease of an earlier life of this broker to end");
+        }
+        let _ = images.wait_for(|image| image.membership().live(id).is_none()).await;
+    }
+
+    async fn enter(&self, joining: &Joining) -> Result<LeaseId, MetadataError> {
+        let lease = self.store.grant(joining.lease).await?;
+        let registration = BrokerImage { fenced: true, ..joining.broker.clone() };
+        let (id, life) = (registration.id, LifeRecord { incarnation: registration.incarnation });
+        let mut entering = Transaction::default()
+            .put(Key::Broker(id).text(), record::encode(BrokerRecord::of(&registration)))
+            .put_leased(Key::Live(id).text(), record::encode(&life), lease)
+            .expecting(Key::Live(id).text(), Expect::Absent);
+        if joining.may_have_lost_records {
+            entering = entering.put(Key::Distrusted(id).text(), record::encode(&life));
+        }
+        let revision = transact_settled(self.store.as_ref(), entering, Instant::now() + SETTLE_TIMEOUT).await?;
+        self.follow_to(revision).await?;
+        Ok(lease)
+    }
+
+    /// Says under a new lease that the same life goes on. `false`: another life has registered meanwhile.
+    async fn return_alive(&self, id: BrokerId, incarnation: Uuid, lease: LeaseId) -> Result<bool, StoreError> {
+        let found = self.store.get(&Key::Broker(id).text()).await?;
+        let Some(found) = found else { return Ok(false) };
+        let is_us = record::decode::<BrokerRecord>(&found.value)
+            .is_ok_and(|registered| registered.into_image(id).incarnation == incarnation);
+        if !is_us {
+            return Ok(false);
+        }
+        let alive = Transaction::default()
+            .put_leased(Key::Live(id).text(), record::encode(LifeRecord { incarnation }), lease)
+            .expecting(Key::Broker(id).text(), Expect::At(found.modified));
+        match transact_settled(self.store.as_ref(), alive, Instant::now() + SETTLE_TIMEOUT).await {
+            // The controller has just fenced us: read anew.
+            Err(StoreError::Conflict) => Err(StoreError::Conflict),
+            other => other.map(|_| true),
+        }
+    }
+}
+
+/// Renews the lease, and gets a new one when it has ended.
+async fn stay_alive(
+    metadata: Arc<ClusterMetadata>,
+    id: BrokerId,
+    incarnation: Uuid,
+    ttl: Duration,
+    leases: tokio::sync::watch::Sender<LeaseId>,
+) {
+    loop {
+        sleep(ttl / 3).await;
+        let lease = *leases.borrow();
+        match metadata.store.renew(lease).await {
+            Ok(true) => continue,
+            Ok(false) => tracing::warn!(broker = %id, "our lease has ended, asking for a new one"),
+            Err(error) => {
+                tracing::warn!(broker = %id, %error, "our lease could not be renewed, trying again");
+                continue;
+            }
+        }
+        loop {
+            let returned = match metadata.store.grant(ttl).await {
+                Ok(lease) => metadata.return_alive(id, incarnation, lease).await.map(|ours| (ours, lease)),
+                Err(error) => Err(error),
+            };
+            match returned {
+                Ok((true, lease)) => {
+                    leases.send_replace(lease);
+                    break;
+                }
+                Ok((false, _)) => {
+                    tracing::error!(broker = %id, "another process has registered as this broker");
+                    return;
+                }
+                Err(error) => tracing::warn!(broker = %id, %error, "not known to be alive yet, trying again"),
+            }
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// Takes the controller's office when it is empty, and does its work while it is ours.
+async fn hold_office(metadata: Arc<ClusterMetadata>, id: BrokerId, lease: tokio::sync::watch::Receiver<LeaseId>) {
+    let mut images = metadata.subscribe();
+    loop {
+        let image = images.borrow_and_update().clone();
+        let held = *lease.borrow();
+        let outcome = match image.membership().controller() {
+            Some(holder) if holder == id => metadata.tend().await,
+            Some(_) => Ok(false),
+            None => metadata.take_office(id, held).await,
+        };
+        match outcome {
+            // What was done shows what is due next.
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(broker = %id, %error, "the controller's work was not done, trying again");
+                sleep(RETRY).await;
+            }
+        }
+        // Whoever waits for news would miss none; a look now and then costs little and forgives much.
+        let _ = timeout(LOOK_EVERY, images.changed()).await;
+    }
+}
+
+impl ClusterMetadata {
+    async fn take_office(&self, id: BrokerId, lease: LeaseId) -> Result<bool, MetadataError> {
+        let key = Key::Controller.text();
+        let take = Transaction::default()
+            .put_leased(key.clone(), record::encode(ControllerRecord { broker: id }), lease)
+            .expecting(key, Expect::Absent);
+        match transact_settled(self.store.as_ref(), take, Instant::now() + SETTLE_TIMEOUT).await {
+            Ok(revision) => {
+                tracing::info!(broker = %id, "this broker is the controller now");
+                self.follow_to(revision).await?;
+                Ok(true)
+            }
+            Err(StoreError::Conflict) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        cluster::{IsrProposal, ProposalOutcome},
+        controller::{CreationDefaults, NewTopic, Placement, in_sync::with_proposed_isr},
+        model::{PartitionId, PartitionIndex},
+        store::{MemoryStore, MetadataStore, TransactionLimits},
+    };
+
+    const LEASE: Duration = Duration::from_secs(3);
+
+    fn broker(id: u32) -> BrokerImage {
+        BrokerImage {
+            id: BrokerId(id),
+            incarnation: Uuid::new_v4(),
+            endpoints: BTreeMap::new(),
+            rack: None,
+            fenced: false,
+        }
+    }
+
+    async fn join(store: &Arc<dyn MetadataStore>, id: u32, lost: bool) -> (Arc<ClusterMetadata>, Member, Uuid) {
+        let metadata = ClusterMetadata::start(store.clone(), BrokerId(id), BTreeMap::new()).await.unwrap();
+        let broker = broker(id);
+        let life = broker.incarnation;
+        let joining = Joining { broker, lease: LEASE, may_have_lost_records: lost };
+        let member = Member::join(metadata.clone(), joining).await.unwrap();
+        member.admitted(BrokerId(id), life).await;
+        (metadata, member, life)
+    }
+
+    async fn create(metadata: &ClusterMetadata, name: &str, partitions: u32) {
+        let placement = Ok(Placement::Spread { partitions: Some(partitions), replication_factor: Some(3) });
+        let overrides = BTreeMap::from([("min.insync.replicas".to_owned(), Some("2".to_owned()))]);
+        let topic = NewTopic { name: name.to_owned(), placement, overrides };
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        metadata.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
+    }
+
+    fn etcd_like() -> Arc<dyn MetadataStore> {
+        Arc::new(MemoryStore::with_limits(TransactionLimits { operations: 128, bytes: 1 << 20 }))
+    }
+
+    async fn eventually(metadata: &ClusterMetadata, is_so: impl Fn(&crate::image::ClusterImage) -> bool) {
+        let mut images = metadata.subscribe();
+        let seen = timeout(Duration::from_secs(60), images.wait_for(|image| is_so(image))).await;
+        assert!(seen.is_ok(), "{:?}", metadata.image().topics().values().next());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leaders_of_a_broker_that_goes_are_followed_by_others_in_batches() {
+        let store = etcd_like();
+        let (_one, member, _) = join(&store, 1, false).await;
+        let (two, _member_two, _) = join(&store, 2, false).await;
+        let (_three, _member_three, _) = join(&store, 3, false).await;
+        create(&two, "wide", 3000).await;
+        let before = store.range("").await.unwrap().revision;
+        let begun = Instant::now();
+        // The process dies: nobody gives the lease back.
+        drop(member);
+        eventually(&two, |image| {
+            let topic = image.topic("wide").unwrap();
+            let gone = BrokerId(1);
+            topic
+                .partitions
+                .iter()
+                .all(|one| one.leader.is_some_and(|leader| leader != gone) && !one.isr.contains(&gone))
+        })
+        .await;
+        assert!(begun.elapsed() < LEASE + Duration::from_secs(1), "{:?}", begun.elapsed());
+        let written = store.range("").await.unwrap().revision.0 - before.0;
+        assert!(written < 60, "{written} transactions for 3000 partitions");
+        let led: Vec<u32> =
+            two.image().topic("wide").unwrap().partitions.iter().map(|one| one.leader_epoch.0).collect();
+        assert_eq!(
+            led.iter().filter(|epoch| **epoch == 1).count(),
+            1000,
+            "only its own partitions changed their leader"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_leaves_is_missed_at_once_and_comes_back_as_a_follower() {
+        let store = etcd_like();
+        let (one, _member_one, _) = join(&store, 1, false).await;
+        let (_two, member_two, _) = join(&store, 2, false).await;
+        let (_three, _member_three, _) = join(&store, 3, false).await;
+        create(&one, "t", 6).await;
+        let begun = Instant::now();
+        member_two.leave().await;
+        let without_two = |image: &crate::image::ClusterImage| {
+            image
+                .topic("t")
+                .unwrap()
+                .partitions
+                .iter()
+                .all(|one| !one.isr.contains(&BrokerId(2)) && one.leader.is_some())
+        };
+        eventually(&one, without_two).await;
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        let (_two, _member, life) = join(&store, 2, true).await;
+        let image = one.image();
+        assert!(without_two(&image) && !image.membership().is_distrusted(BrokerId(2)), "let in, and not in sync yet");
+
+        // A leader lets it join, in this life and no other.
+        let id = PartitionId { topic: image.topic("t").unwrap().id, index: PartitionIndex(0) };
+        let now = image.partition(id).unwrap();
+        let isr: Vec<BrokerId> = now.isr.iter().copied().chain([BrokerId(2)]).collect();
+        let next = with_proposed_isr(now, &isr, 2);
+        let proposal = |joins| IsrProposal { partition: id, base: now.partition_epoch, next: next.clone(), joins };
+        let other_life = proposal(Some((BrokerId(2), Uuid::new_v4())));
+        assert_eq!(one.propose_isr(&other_life).await, ProposalOutcome::Refused);
+        let ours = proposal(Some((BrokerId(2), life)));
+        assert_eq!(one.propose_isr(&ours).await, ProposalOutcome::Taken);
+        eventually(&one, |image| image.partition(id).unwrap().isr.len() == 3).await;
+        assert_eq!(one.propose_isr(&ours).await, ProposalOutcome::Overtaken(Some(Box::new(next))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_have_lost_records_leads_only_if_nobody_else_may_have_them() {
+        let store = etcd_like();
+        let (one, _member_one, _) = join(&store, 1, false).await;
+        let (_two, member_two, _) = join(&store, 2, false).await;
+        let (_three, member_three, _) = join(&store, 3, false).await;
+        let placement =
+            Ok(Placement::Manual(vec![crate::controller::ManualPartition { index: 0, replicas: vec![2, 3] }]));
+        let overrides = BTreeMap::from([("min.insync.replicas".to_owned(), Some("2".to_owned()))]);
+        let topic = NewTopic { name: "t".to_owned(), placement, overrides };
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        one.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
+        let partition = |image: &crate::image::ClusterImage| image.topic("t").unwrap().partitions[0].clone();
+        member_three.leave().await;
+        eventually(&one, |image| partition(image).isr == [BrokerId(2)]).await;
+        member_two.leave().await;
+        eventually(&one, |image| partition(image).isr.is_empty()).await;
+        assert_eq!(partition(&one.image()).elr, [BrokerId(2), BrokerId(3)]);
+        let (_two, _member_two, _) = join(&store, 2, true).await;
+        assert_eq!((partition(&one.image()).leader, partition(&one.image()).elr), (None, vec![BrokerId(3)]));
+        let (_three, _member_three, _) = join(&store, 3, false).await;
+        eventually(&one, |image| partition(image).leader == Some(BrokerId(3))).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_office_passes_on_and_a_double_has_to_wait() {
+        let store = etcd_like();
+        let (_one, member_one, _) = join(&store, 1, false).await;
+        let (two, _member_two, _) = join(&store, 2, false).await;
+        assert_eq!(two.image().membership().controller(), Some(BrokerId(1)));
+        let double = join(&store, 1, false);
+        let double = timeout(Duration::from_secs(30), double).await;
+        assert!(double.is_err(), "the first one lives");
+        drop(member_one);
+        eventually(&two, |image| image.membership().controller() == Some(BrokerId(2))).await;
+        join(&store, 1, false).await;
+    }
+}
