@@ -20,13 +20,15 @@ use super::{
 
 impl LocalLog {
     /// Cuts the log so that it ends at `offset`, or at the start of the batch that holds it; a log start behind that end
-    /// moves down to it. Nothing may be appended before [`LogDir::save_recovery_points`](super::LogDir::save_recovery_points)
+    /// moves down to it. Epochs that began there or later are forgotten, also those without a record (KIP-279: the leader has
+    /// none of them). Nothing may be appended before [`LogDir::save_recovery_points`](super::LogDir::save_recovery_points)
     /// wrote down that less is flushed now: after a crash what is appended would be taken for flushed.
     ///
     /// # Errors
     /// [`RollError::Storage`]: the log must be opened anew.
     pub fn truncate_to(&self, offset: Offset, now: Timestamp) -> Result<RemovedFiles, RollError> {
         if offset >= self.end().0 {
+            self.forget_epochs_from(offset)?;
             return Ok(RemovedFiles::default());
         }
         if offset < self.view.read().first_base() {
@@ -74,6 +76,30 @@ impl LocalLog {
         let base = view.active.base();
         view.txn_bases.split_off(&base.plus(1));
         Ok(removed)
+    }
+
+    fn forget_epochs_from(&self, end: Offset) -> Result<(), RollError> {
+        let _writer = self.writer.lock();
+        let mut view = self.view.write();
+        if view.epochs.truncate_from_end(end) {
+            epochs_file::write(&self.dir, &view.epochs)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that `epoch` begins where the log ends, as a new leader does before its first record: followers whose last
+    /// records are of an epoch between are told where to cut, though this log has none of that epoch.
+    ///
+    /// # Errors
+    /// [`RollError::Storage`]: it is not written down.
+    pub fn begin_epoch(&self, epoch: LeaderEpoch) -> Result<(), RollError> {
+        let _writer = self.writer.lock();
+        let mut view = self.view.write();
+        let end = view.end;
+        if view.epochs.assign(epoch, end) {
+            epochs_file::write(&self.dir, &view.epochs)?;
+        }
+        Ok(())
     }
 
     /// Makes epochs, transaction index and producer state forget what lay at `end` and behind.

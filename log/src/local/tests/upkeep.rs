@@ -207,6 +207,25 @@ fn truncation_within_the_batch_of_the_log_start_leaves_no_start_behind_the_end()
 }
 
 #[test]
+fn an_epoch_begins_before_its_first_record_and_is_forgotten_where_the_leader_has_none() {
+    let fixture = Fixture::new();
+    let log = fixture.new_log();
+    log.append(&batch(&["a", "b"]), in_epoch(1)).unwrap();
+    log.begin_epoch(LeaderEpoch(4)).unwrap();
+    log.begin_epoch(LeaderEpoch(4)).unwrap();
+    assert_eq!(log.leader_epochs(), [(LeaderEpoch(1), at(0)), (LeaderEpoch(4), at(2))]);
+    assert_eq!(
+        log.end_of_epoch(LeaderEpoch(3)),
+        Some((LeaderEpoch(1), at(2))),
+        "a follower of epoch 3 learns where to cut"
+    );
+    // No longer leader, and the new one has no record of epoch 4: there is nothing to cut but the epoch.
+    drop(log.truncate_to(at(2), ms(NOW)).unwrap());
+    assert_eq!((log.latest_epoch(), log.end().0), (Some(LeaderEpoch(1)), at(2)));
+    assert_eq!(all(&log), values(&[(0, "a"), (1, "b")]));
+}
+
+#[test]
 fn truncation_forgets_records_epochs_and_producers_behind_the_cut() {
     let fixture = Fixture::new();
     let log = four_segments(&fixture);
