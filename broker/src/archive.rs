@@ -1,5 +1,6 @@
 //! The archive of the partitions on this node: uploads, cold reads and rewriting, tied to their logs.
 
+mod backup;
 mod ends;
 mod keeper;
 mod options;
@@ -34,6 +35,7 @@ use varve_tiering::tier::{
     cold::{ColdMetrics, ColdOpenError, ColdReader},
     manifests::ManifestStore,
     partition::{RemotePartition, RemotePartitions},
+    snapshots::Snapshots,
 };
 
 use self::{
@@ -86,6 +88,8 @@ pub struct Archive {
     is_slow: AtomicBool,
     /// Over how long the first looks at partitions are spread; zero once the node serves.
     spread: RwLock<Duration>,
+    /// `varve.backup.lag.ms`; `None`: neither internal topics nor the cluster's state are copied.
+    backup_lag: Option<Duration>,
 }
 
 struct Listed {
@@ -156,6 +160,7 @@ impl Archive {
             unlisted,
             is_slow,
             spread,
+            backup_lag: config.archive.backup_lag.filter(|_| config.roles.tiering),
         }))
     }
 
@@ -191,6 +196,18 @@ impl Archive {
                 archive.save_ends(move |id| image.topic_by_id(id.topic).is_none()).await;
             }
         });
+        if self.backup_lag.is_some() {
+            let (archive, metadata, ended) = (self.clone(), metadata.clone(), stop.clone());
+            tasks.spawn(async move {
+                if archive.claimed(&ended).await {
+                    let snapshots = Snapshots::new(archive.remotes.store().bucket().clone());
+                    tokio::select! {
+                        () = ended.cancelled() => {}
+                        () = backup::back_up(snapshots, metadata) => {}
+                    }
+                }
+            });
+        }
         let (archive, metadata, stop) = (self.clone(), metadata.clone(), stop.clone());
         tasks.spawn(async move {
             tokio::select! {
@@ -323,7 +340,7 @@ impl Archive {
         cold.set_recompression(recompression(&topic.config));
         let led = Arc::new(Led {
             partition: partition.clone(),
-            config: Arc::new(RwLock::new(topic.config.clone())),
+            config: Arc::new(RwLock::new(self.settings_of(topic))),
             cold: cold.clone(),
         });
         partition.set_remote(Arc::new(cold));
@@ -333,13 +350,39 @@ impl Archive {
         }
     }
 
+    /// Whether the topic's segments go up: because it says so, or because coordinators need it back from the bucket.
+    fn takes(&self, topic: &TopicImage) -> bool {
+        is_archived(topic) || self.is_copied(topic)
+    }
+
+    /// Whether the topic is internal and has a copy in the archive, which nobody reads unless the local log is lost.
+    fn is_copied(&self, topic: &TopicImage) -> bool {
+        topic.internal && self.backup_lag.is_some()
+    }
+
+    /// What the archiver and the compactor go by. To clients an internal topic is none that is archived.
+    fn settings_of(&self, topic: &TopicImage) -> Arc<TopicConfig> {
+        if !self.is_copied(topic) {
+            return topic.config.clone();
+        }
+        let copied = TopicConfig {
+            remote_storage: true,
+            remote_copy_disable: false,
+            remote_delete_on_disable: false,
+            archive_lag: self.backup_lag,
+            ..(*topic.config).clone()
+        };
+        Arc::new(copied)
+    }
+
     /// Whether the bucket had a manifest of this partition when the node started.
     fn was_archived(&self, id: PartitionId) -> bool {
         self.listed.as_ref().is_some_and(|listed| listed.newest.contains_key(&id))
     }
 }
 
-/// Internal topics stay on the local disk: their coordinators read them whole at each start.
+/// Whether clients see the topic as archived. Internal topics never are: their coordinators read them whole from the local
+/// disk at each start (docs/adr/0019).
 pub(crate) fn is_archived(topic: &TopicImage) -> bool {
     topic.config.remote_storage && !topic.internal
 }

@@ -245,7 +245,8 @@ async fn serve_http(
     Ok(())
 }
 
-async fn open_store(config: &BrokerConfig) -> Result<Arc<EmbeddedStore>, StartError> {
+/// Opens the store that `varve.metadata.url` names.
+pub(crate) async fn open_store(config: &BrokerConfig) -> Result<Arc<EmbeddedStore>, StartError> {
     let MetadataUrl::Embedded(dir) = &config.metadata else { return Err(StartError::NoEtcd) };
     let shown = dir.display().to_string();
     std::fs::create_dir_all(dir).map_err(|source| StartError::Directory { dir: shown.clone(), source })?;

@@ -380,7 +380,9 @@ fn sweepable(key: &str) -> Option<(Named, Uuid)> {
     let named = layout::parse(key)?;
     let id = match &named {
         Named::Raw { id, .. } | Named::Shared(id) | Named::Leaf(_, id) | Named::Table { id, .. } => *id,
-        Named::Cluster | Named::Meta | Named::Manifest(..) | Named::TableMetadata(_) => return None,
+        Named::Cluster | Named::Meta | Named::Snapshot(_) | Named::Manifest(..) | Named::TableMetadata(_) => {
+            return None;
+        }
     };
     Some((named, id))
 }

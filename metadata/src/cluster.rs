@@ -36,7 +36,8 @@ use crate::{
         acl::{Acl, AclFilter},
     },
     store::{
-        Expect, MetadataStore, Revision, StoreError, Transaction, TransactionLimits, WatchError, transact_settled,
+        Expect, MetadataStore, Revision, Snapshot, StoreError, Transaction, TransactionLimits, WatchError,
+        transact_settled,
     },
 };
 
@@ -145,6 +146,14 @@ impl ClusterMetadata {
     /// The newest image. Costs nothing: ask anew for every request.
     pub fn image(&self) -> Arc<ClusterImage> {
         self.newest.load_full()
+    }
+
+    /// Everything that the store holds, for a copy of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn dump(&self) -> Result<Snapshot, StoreError> {
+        self.store.range("").await
     }
 
     /// Wakes with every new image; images in between may be skipped.

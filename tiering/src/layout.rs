@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cluster.json                                                  cluster id, format version
-//! meta/…                                                        snapshots of topics, configs, ACLs, users
+//! meta/<version>.jsonl.zst                                      snapshots of topics, configs, ACLs, users
 //! manifests/<topic-id>/<partition>/<version>                    immutable, created if absent
 //! index/<topic-id>/<partition>/<leaf-id>                        immutable leaves of a manifest
 //! raw/<hash>/<topic-id>/<partition>/<base>-<epoch>-<uuid>       one sealed segment of one partition
@@ -122,6 +122,11 @@ pub fn table(topic: &TopicName, index: PartitionIndex, base: Offset, last: Offse
     Key(format!("{TABLES}/{name}/data/partition={index}/{:020}-{:020}-{id}.parquet", base.get(), last.get()))
 }
 
+/// One copy of the cluster's state.
+pub fn snapshot(version: Version) -> Key {
+    Key(format!("{META}/{:020}.jsonl.zst", version.0))
+}
+
 /// Table metadata of one topic, under a name that the table format chooses.
 ///
 /// `None` if `name` cannot be part of a key (see [`Key::parse`]).
@@ -134,7 +139,9 @@ pub fn table_metadata(topic: &TopicName, name: &str) -> Option<Key> {
 pub enum Named {
     /// [`cluster`].
     Cluster,
-    /// Anything below `meta/`.
+    /// [`snapshot`].
+    Snapshot(Version),
+    /// Anything else below `meta/`.
     Meta,
     /// [`manifest`].
     Manifest(PartitionId, Version),
@@ -175,6 +182,10 @@ pub fn parse(key: &str) -> Option<Named> {
     let parts: Vec<&str> = key.split('/').collect();
     let named = match parts.as_slice() {
         ["cluster.json"] => Named::Cluster,
+        ["meta", name] => match name.strip_suffix(".jsonl.zst").and_then(|version| digits(version, 20)) {
+            Some(version) => Named::Snapshot(Version(version)),
+            None => Named::Meta,
+        },
         ["meta", _, ..] => Named::Meta,
         ["manifests", topic, index, version] => {
             Named::Manifest(partition(topic, index)?, Version(digits(version, 20)?))
@@ -253,6 +264,7 @@ mod tests {
                 parse(key.as_str())
             };
             prop_assert_eq!(read(manifest(at, Version(version))), Some(Named::Manifest(at, Version(version))));
+            prop_assert_eq!(read(snapshot(Version(version))), Some(Named::Snapshot(Version(version))));
             prop_assert_eq!(read(leaf(at, id)), Some(Named::Leaf(at, id)));
             prop_assert_eq!(read(raw(at, base, epoch, id)), Some(Named::Raw { partition: at, base, epoch, id }));
             prop_assert_eq!(read(shared(id)), Some(Named::Shared(id)));

@@ -4,23 +4,31 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use tokio::time::timeout;
-use tracing::{error, warn};
-use varve_log::local::LocalLog;
+use tokio::{task::spawn_blocking, time::timeout};
+use tracing::{error, info, warn};
+use varve_log::local::{AppendContext, AppendOrigin, LocalLog};
 use varve_metadata::{
     config::TopicConfig,
     image::TopicImage,
-    model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, TopicName},
+    model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, Timestamp, TopicName},
 };
 use varve_tiering::{
     manifest::Manifest,
-    tier::{archiver::LocalPartition, cold::ColdPartition},
+    tier::{archiver::LocalPartition, cold::ColdPartition, partition::RemotePartition},
 };
 
 use super::{Archive, OPENING_LIMIT, is_archived, recompression, told};
 use crate::partition::{Keeper, Partition, Unsettled};
 
 impl Keeper for Archive {
+    fn missing<'a>(&'a self, topic: &'a TopicImage, id: PartitionId) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if self.is_copied(topic) {
+                self.note_end(id, SOMETHING).await;
+            }
+        })
+    }
+
     /// A log that is not new, and is empty or ends before its archive by this node's own word, lost its disk or its end: it
     /// goes on where the archive ends, and waits until the archive says where.
     fn opening<'a>(
@@ -33,11 +41,15 @@ impl Keeper for Archive {
         Box::pin(async move {
             // Also of a topic that archives no longer: its offsets do not come back either.
             let (LogEndOffset(end), archived) = (log.end(), self.ends.of(id));
-            let may_be_archived = is_archived(topic) || self.was_archived(id) || archived > Offset::ZERO;
+            let may_be_archived = match topic.internal {
+                true => self.is_copied(topic),
+                false => is_archived(topic) || self.was_archived(id) || archived > Offset::ZERO,
+            };
             if is_new || !may_be_archived {
                 return Ok(());
             }
-            if end > Offset::ZERO && end >= archived {
+            // Most partitions of an internal topic are empty: that does not make one suspect if its files are there.
+            if (end > Offset::ZERO || topic.internal) && end >= archived {
                 self.catch_up(topic, id, log).await;
                 return Ok(());
             }
@@ -55,16 +67,20 @@ impl Keeper for Archive {
                 Err(_) => return unsettled("the object store does not answer".to_owned()),
             };
             if manifest.end() <= end || manifest.deleted_at().is_some() {
+                self.note_end(id, manifest.end()).await;
                 return Ok(());
             }
-            go_on_behind(&manifest, topic, id, log)
+            match topic.internal {
+                true => self.bring_back(&manifest, topic, remote, log).await,
+                false => go_on_behind(&manifest, topic, id, log),
+            }
         })
     }
 
     /// A topic whose archiving was turned off may have records in the archive still: the archiver removes them, or lets them
     /// expire, and until then they can be read.
     fn opened(&self, partition: &Arc<Partition>, topic: &TopicImage) {
-        if is_archived(topic) || self.was_archived(partition.id()) {
+        if self.takes(topic) || (self.was_archived(partition.id()) && !topic.internal) {
             self.take(partition, topic);
         } else if let Some(unlisted) = self.unlisted.lock().as_mut().filter(|_| !topic.internal) {
             unlisted.push(partition.clone());
@@ -75,13 +91,13 @@ impl Keeper for Archive {
         let led = self.led.read().get(&partition.id()).cloned();
         match led {
             Some(led) => {
-                *led.config.write() = topic.config.clone();
+                *led.config.write() = self.settings_of(topic);
                 led.cold.set_recompression(recompression(&topic.config));
                 if let Some(archiver) = &self.archiver {
                     archiver.wake(partition.id());
                 }
             }
-            None if is_archived(topic) => self.take(partition, topic),
+            None if self.takes(topic) => self.take(partition, topic),
             None => {}
         }
     }
@@ -123,6 +139,71 @@ impl Archive {
                 warn!(topic = %topic.name, partition = %id.index, "opened without a look at its archive, which does not answer, and so are those that follow");
             }
         }
+    }
+}
+
+/// The end of an archive that may hold something, before it said so itself.
+const SOMETHING: Offset = Offset::ZERO.plus(1);
+/// Bytes of an archived log that are brought back at a time.
+const BRING_BACK_BYTES: u32 = 8 << 20;
+
+impl Archive {
+    /// Remembers where the archive of `id` ends before that matters: after a crash the log is looked at again.
+    async fn note_end(&self, id: PartitionId, end: Offset) {
+        let ends = self.ends.clone();
+        let noted = spawn_blocking(move || {
+            // What is known already says no less.
+            let known = if end == SOMETHING { end.max(ends.of(id)) } else { end };
+            ends.save([(id, known)], |_| false)
+        });
+        match noted.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(partition = %id, error = told(&error), "where an archive ends is not on the disk"),
+            Err(panic) => error!(partition = %id, %panic, "writing down where an archive ends panicked"),
+        }
+    }
+
+    /// Fills the local log of an internal topic from the archive: its coordinator reads it from the disk at each start, also
+    /// when the bucket is away.
+    async fn bring_back(
+        &self,
+        manifest: &Manifest,
+        topic: &TopicImage,
+        remote: Arc<RemotePartition>,
+        log: &LocalLog,
+    ) -> Result<(), Unsettled> {
+        let (id, LogStartOffset(start), end) = (remote.partition(), manifest.log_start(), manifest.end());
+        self.note_end(id, end).await;
+        let failed = |why: String| {
+            warn!(topic = %topic.name, partition = %id.index, why, "its log cannot be brought back yet");
+            Unsettled
+        };
+        drop(log.truncate_fully(start, start).map_err(|error| failed(told(&error)))?.purge());
+        let archived = self.reader.partition(remote);
+        let mut from = start;
+        while from < end {
+            let read = archived.read(from, end, BRING_BACK_BYTES).await.map_err(|error| failed(told(&error)))?;
+            let batches = read.pieces.concat();
+            if !batches.is_empty() {
+                let context = AppendContext {
+                    leader_epoch: manifest.leader_epoch(),
+                    now: Timestamp::default(),
+                    origin: AppendOrigin::Replication,
+                };
+                log.append(&batches, context).map_err(|error| failed(told(&error)))?;
+            }
+            if read.end <= from {
+                return Err(failed(format!("nothing could be read at offset {from}")));
+            }
+            from = read.end;
+        }
+        if log.end().0 < end {
+            // Compaction took the last records away. The next offset must lie behind them all the same, so that the local log
+            // starts there, and what lies before is read from the archive.
+            return go_on_behind(manifest, topic, id, log);
+        }
+        info!(topic = %topic.name, partition = %id.index, %end, "the local log was lost and is back from the archive");
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ mod config;
 mod content;
 mod dump;
 mod out;
+mod restore;
 #[cfg(test)]
 mod subcommands_test;
 mod tier;
@@ -49,6 +50,7 @@ Examples:
   varve tier describe logs                        what the archive holds of a topic
   varve tier verify                               read the whole archive and check it
   varve dump FILE --deep                          the records of a segment, or of an archived object
+  varve restore --dry-run                         what would come back if all disks were lost
 
 Where settings come from, later ones win: FILE, environment (VARVE_ and the name in upper case with dots as
 underscores), --override.";
@@ -71,6 +73,8 @@ enum Command {
     Config(config::ConfigCommand),
     /// Show what a file of a log directory or an object of the archive holds.
     Dump(dump::DumpArgs),
+    /// Make the cluster's state anew from the object store, after every disk was lost.
+    Restore(restore::RestoreArgs),
     /// Look into the archive, with no node running: --config and --override say where it is.
     #[command(subcommand)]
     Tier(tier::TierCommand),
@@ -95,6 +99,9 @@ impl Cli {
             None => Ok(Asked::Start(self.configuration)),
             Some(Command::Config(command)) => config::answer(command, &self.configuration).map(Asked::Done),
             Some(Command::Dump(arguments)) => wait_for(dump::answer(arguments, &self.configuration)).map(Asked::Done),
+            Some(Command::Restore(arguments)) => {
+                wait_for(restore::answer(arguments, &self.configuration)).map(Asked::Done)
+            }
             Some(Command::Tier(command)) => wait_for(tier::answer(command, &self.configuration)).map(Asked::Done),
         }
     }

@@ -236,6 +236,9 @@ pub struct GroupConfig {
 pub struct ArchiveConfig {
     /// `remote.log.storage.system.enable`: whether there is an archive at all.
     pub enabled: bool,
+    /// `varve.backup.lag.ms`: the longest until changes of internal topics are in the object store; `None`: they, and the
+    /// cluster's state, never are.
+    pub backup_lag: Option<Duration>,
     /// How long an object outlives its removal from the manifest.
     pub grace: Duration,
     /// The most bytes of local log of all archived partitions together; `None`: what the disk takes.

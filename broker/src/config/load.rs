@@ -395,6 +395,7 @@ fn transactions(reader: &mut Reader<'_>) -> TransactionConfig {
 fn archive(reader: &mut Reader<'_>) -> ArchiveConfig {
     ArchiveConfig {
         enabled: reader.flag("remote.log.storage.system.enable"),
+        backup_lag: reader.limit("varve.backup.lag.ms").map(Duration::from_millis),
         grace: reader.millis("varve.archive.grace.ms"),
         local_max_bytes: reader.maybe_size("varve.local.max.bytes"),
         task_interval: reader.millis("remote.log.manager.task.interval.ms"),

@@ -19,6 +19,7 @@ use varve_log::local::{
 };
 use varve_metadata::{
     config::TopicConfig,
+    image::is_internal,
     model::{LastStableOffset, Offset, PartitionId, Timestamp},
 };
 
@@ -179,7 +180,7 @@ impl<L: CompactedLogs> LogCleaner<L> {
         let partition = &log.partition;
         let LastStableOffset(stable) = partition.last_stable_offset();
         let archive = partition.remote().map(|archive| archive.bounds().map(|(_, end)| end));
-        let (stable, border) = bounds(stable, archive, log.topic.remote_storage);
+        let (stable, border) = bounds(stable, archive, goes_up(log));
         let memory = self.config.dedupe_buffer_bytes / u64::from(self.config.threads.max(1));
         CleanRequest {
             checkpoint: log.checkpoint,
@@ -259,6 +260,11 @@ impl<L: CompactedLogs> LogCleaner<L> {
     }
 }
 
+/// Whether the log's segments go to its archive, if it has one. Internal topics do not say so themselves.
+fn goes_up(log: &CompactedLog) -> bool {
+    log.topic.remote_storage || is_internal(log.partition.topic().as_str())
+}
+
 /// Below which offset a log may be compacted, and what no rewritten segment reaches across. `archive`: of a partition that has
 /// one, where it ends, if anything is in it.
 ///
@@ -281,7 +287,7 @@ fn unheard_from(log: &CompactedLog) -> Offset {
         Some((start, end)) if log.partition.log().local_start() <= start => end,
         Some(_) => archive.clean_until(),
         // Perhaps the bucket has not answered yet, or the first upload is on its way.
-        None if log.topic.remote_storage => Offset::ZERO,
+        None if goes_up(log) => Offset::ZERO,
         None => Offset::MAX,
     }
 }

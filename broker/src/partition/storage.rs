@@ -59,6 +59,8 @@ pub struct Unsettled;
 
 /// Who else cares for the partitions of this node: their archive does.
 pub trait Keeper: Send + Sync {
+    /// A partition that is not new has no files here: its log, if there was one, is lost, and one is about to be made.
+    fn missing<'a>(&'a self, topic: &'a TopicImage, id: PartitionId) -> BoxFuture<'a, ()>;
     /// The log was opened and nobody can use it yet; with [`Unsettled`] nobody ever does, and it is opened again later.
     /// `is_new`: the partition was just created; otherwise it may be older than its files, and what was lost with a disk may
     /// be known elsewhere.
@@ -82,6 +84,9 @@ pub trait Keeper: Send + Sync {
 pub struct NoKeeper;
 
 impl Keeper for NoKeeper {
+    fn missing<'a>(&'a self, _: &'a TopicImage, _: PartitionId) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
     fn opening<'a>(
         &'a self,
         _: &'a TopicImage,
@@ -353,6 +358,9 @@ impl Storage {
                 return self.partitions.insert_offline(id, &topic.name, topic.internal);
             }
         };
+        if !is_new && dir.files().is_none_or(|files| files.find(&topic.name, index).is_none()) {
+            self.keeper.missing(&topic, id).await;
+        }
         let config = self.log_config(&topic.config);
         let (place, opening) = (dir.clone(), topic.clone());
         let turn = dir.turn().await;

@@ -131,6 +131,14 @@ fn parse_acls(rest: &str) -> Option<Key> {
     Some(Key::Acls(ResourcePattern { resource_type, pattern_type, name }, principal))
 }
 
+/// First letters of the keys that mean only a running broker, and nothing once all of them are gone.
+const EPHEMERAL: [&str; 2] = ["brokers/", "controller"];
+
+/// Whether a key belongs to a running broker, and not to what a cluster keeps.
+pub(crate) fn is_ephemeral(text: &str) -> bool {
+    EPHEMERAL.iter().any(|prefix| text.starts_with(prefix))
+}
+
 /// A value with its format version.
 #[derive(Serialize, Deserialize)]
 struct Envelope<T> {

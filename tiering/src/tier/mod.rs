@@ -1,6 +1,7 @@
 //! IO: the bucket, the manifests in it, uploads, the archiver, cold reads.
 //!
-//! [`bucket`] is the one door to the object store; [`cluster`] says whose bucket it is; [`manifests`] loads and publishes;
+//! [`bucket`] is the one door to the object store; [`cluster`] says whose bucket it is, [`snapshots`]
+//! what the cluster's state was; [`manifests`] loads and publishes;
 //! [`partition`] is the handle through which everyone reads and changes one partition's manifest; [`upload`] and
 //! [`archiver`] bring sealed segments in; [`cold`] reads what lies there.
 
@@ -11,6 +12,7 @@ pub mod cold;
 pub mod conformance;
 pub mod manifests;
 pub mod partition;
+pub mod snapshots;
 pub mod upload;
 
 #[cfg(test)]

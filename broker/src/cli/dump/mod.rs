@@ -3,6 +3,7 @@
 mod batches;
 mod indexes;
 pub(super) mod objects;
+mod state;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -65,6 +66,8 @@ pub(super) enum Kind {
     Raw,
     /// An archived table.
     Parquet,
+    /// A copy of the cluster's state: its keys.
+    State,
 }
 
 impl Kind {
@@ -93,6 +96,7 @@ impl Kind {
                 Named::Leaf(..) => Some(Kind::Leaf),
                 Named::Raw { .. } | Named::Shared(_) => Some(Kind::Raw),
                 Named::Table { .. } => Some(Kind::Parquet),
+                Named::Snapshot(_) => Some(Kind::State),
                 Named::Cluster | Named::Meta | Named::TableMetadata(_) => None,
             })
         })
@@ -137,6 +141,7 @@ pub(super) async fn print<W: Write>(
         Kind::Leaf => objects::leaf(content, out).await,
         Kind::Raw => objects::raw(content, deep, out).await,
         Kind::Parquet => objects::parquet(content, deep, out).await,
+        Kind::State => state::snapshot(content, out).await,
     }
 }
 

@@ -54,6 +54,14 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     )),
     def("varve.archive.lag.ms", LIMIT, "900000", "Default of the topic setting varve.archive.lag.ms.").dynamic(),
     def(
+        "varve.backup.lag.ms",
+        LIMIT,
+        "60000",
+        "The longest until committed offsets and the rest of what coordinators keep in internal topics is in the object \
+         store, in milliseconds, so that varve restore brings it back. Topics, settings, ACLs and users follow within \
+         seconds. -1 copies neither.",
+    ),
+    def(
         "varve.archive.format",
         Kind::Enum(&["parquet", "raw"]),
         "parquet",
