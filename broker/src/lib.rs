@@ -1,6 +1,6 @@
 //! Kafka's protocol and promises, served from the local log and the archive.
 //!
-//! Owns: the wire (`wire`), the partitions a node leads ([`partition`]), groups, and the server that ties them to
+//! Owns: the wire (`wire`), the partitions a node leads ([`partition`]), groups, quotas ([`quota`]), and the server that ties them to
 //! sockets, disk and bucket ([`server`]).
 //! Promises: no byte from a socket panics the node or makes it reserve memory beyond its limits; requests of one
 //! connection are answered in order.
@@ -15,6 +15,7 @@ pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod partition;
+pub mod quota;
 pub mod security;
 pub mod server;
 pub(crate) mod wire;

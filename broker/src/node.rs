@@ -156,6 +156,10 @@ impl Node {
             archive.started(&metadata, &tasks, &stop);
         }
 
+        broker.quotas.register(&metrics);
+        broker.quotas.apply(metadata.image().quotas()).await;
+        tasks.spawn(broker.quotas.clone().follow(metadata.clone(), stop.clone()));
+
         broker.groups.register(&metrics);
         tasks.spawn(broker.groups.clone().follow(broker.clone()));
 

@@ -13,7 +13,11 @@ mod member;
 pub use in_sync::{IsrProposal, ProposalOutcome};
 pub use member::{Joining, Member};
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -24,8 +28,9 @@ use tokio::{
 
 use crate::{
     controller::{
-        self, AlterError, AlterRequest, BrokerRules, CreateTopicError, CreationDefaults, Decision, GrowError,
-        GrowTopic, NewTopic, ScramChange, TokenChange, TooManyAcls, TooManyPartitions,
+        self, AlterError, AlterQuota, AlterRequest, BrokerRules, CreateTopicError, CreationDefaults, Decision,
+        ElectError, Election, FeatureError, FeatureUpdate, GrowError, GrowTopic, NewTopic, QuotaError, ReassignError,
+        Reassignment, ScramChange, TokenChange, TooManyAcls, TooManyPartitions, UnregisterError,
     },
     image::{
         BrokerImage, ClusterImage, ImageBuilder, ImageError, TopicImage,
@@ -272,6 +277,67 @@ impl ClusterMetadata {
     /// [`MetadataError`] for the request as a whole.
     pub async fn alter_delegation_tokens(&self, changes: &[TokenChange]) -> Result<Vec<bool>, MetadataError> {
         self.change(None, false, |image| controller::alter_delegation_tokens(image, changes)).await
+    }
+
+    /// Changes client quotas: one result for each distinct entity. `unresolved`: names of addresses that have none.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn alter_client_quotas(
+        &self,
+        requests: &[AlterQuota],
+        unresolved: &BTreeSet<String>,
+        validate_only: bool,
+    ) -> Result<BTreeMap<BTreeMap<String, Option<String>>, Result<(), QuotaError>>, MetadataError> {
+        self.change(None, validate_only, |image| controller::alter_client_quotas(image, requests, unresolved)).await
+    }
+
+    /// Moves partitions to other brokers, or cancels that: one result for each, in order.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn reassign_partitions(
+        &self,
+        asked: &[Reassignment],
+        keep_factor: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Result<(), ReassignError>>, MetadataError> {
+        self.change(deadline, false, |image| controller::reassign_partitions(image, asked, keep_factor)).await
+    }
+
+    /// Elects leaders: one result for each partition, in order.
+    ///
+    /// # Errors
+    /// [`MetadataError`] for the request as a whole.
+    pub async fn elect_leaders(
+        &self,
+        election: Election,
+        asked: &[(String, i32)],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Result<(), ElectError>>, MetadataError> {
+        self.change(deadline, false, |image| controller::elect_leaders(image, election, asked)).await
+    }
+
+    /// Sets levels of features, all or none. `node` is this broker.
+    ///
+    /// # Errors
+    /// [`MetadataError`]; the inner error is that of the levels.
+    pub async fn update_features(
+        &self,
+        updates: &[FeatureUpdate],
+        node: BrokerId,
+        validate_only: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Result<(), FeatureError>, MetadataError> {
+        self.change(deadline, validate_only, |image| controller::update_features(image, updates, node)).await
+    }
+
+    /// Forgets a broker that is gone for good.
+    ///
+    /// # Errors
+    /// [`MetadataError`]; the inner error says why it is kept.
+    pub async fn unregister_broker(&self, id: i32) -> Result<Result<(), UnregisterError>, MetadataError> {
+        self.change(None, false, |image| controller::unregister_broker(image, id)).await
     }
 
     /// Takes producer ids out of circulation, durably, and lends them to the caller. What a crash leaves unused is

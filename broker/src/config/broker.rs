@@ -11,6 +11,7 @@ use varve_metadata::model::{BrokerId, Principal};
 use super::listeners::ListenerConfig;
 use super::object_store::ObjectStoreConfig;
 use super::settings::Settings;
+use crate::quota::Window;
 
 /// The whole configuration of a node, valid.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct BrokerConfig {
     pub topic_defaults: TopicDefaults,
     /// Groups and offsets.
     pub groups: GroupConfig,
+    /// Windows over which client quotas are averaged.
+    pub quotas: QuotaConfig,
     /// How long a partition remembers a silent idempotent producer.
     pub producer_expiry: Duration,
     /// Transactions.
@@ -229,6 +232,17 @@ pub struct GroupConfig {
     pub offset_metadata_max_bytes: u32,
     /// Bytes read at once when offsets are loaded.
     pub offsets_load_bytes: u32,
+}
+
+/// Windows over which client quotas are averaged. The quotas themselves are cluster state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaConfig {
+    /// Of bytes, time and connections.
+    pub window: Window,
+    /// Of changes of cluster state.
+    pub mutation_window: Window,
+    /// The most new connections per second from all addresses together; `None`: no limit.
+    pub max_connection_rate: Option<u64>,
 }
 
 /// Uploads to the archive and reads of it.

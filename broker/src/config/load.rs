@@ -14,6 +14,7 @@ use super::listeners::ListenerConfig;
 use super::object_store::ObjectStoreConfig;
 use super::properties::parse_properties;
 use super::settings::{Origin, Reader, Settings};
+use crate::quota::Window;
 
 /// Where a configuration comes from; later fields win over earlier ones, name by name.
 #[derive(Clone, Debug, Default)]
@@ -165,6 +166,7 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         },
         topic_defaults,
         groups: groups(reader),
+        quotas: quotas(reader),
         producer_expiry: reader.millis("producer.id.expiration.ms"),
         transactions: transactions(reader),
         producer_expiry_interval: reader.millis("producer.id.expiration.check.interval.ms"),
@@ -389,6 +391,18 @@ fn transactions(reader: &mut Reader<'_>) -> TransactionConfig {
         log_load_bytes: reader.count("transaction.state.log.load.buffer.size"),
         add_retry_pause: reader.millis("add.partitions.to.txn.retry.backoff.ms"),
         add_retry_max: reader.millis("add.partitions.to.txn.retry.backoff.max.ms"),
+    }
+}
+
+fn quotas(reader: &mut Reader<'_>) -> QuotaConfig {
+    let mut window = |samples: &str, seconds: &str| Window {
+        samples: reader.count(samples),
+        size: Duration::from_secs(reader.size(seconds)),
+    };
+    QuotaConfig {
+        window: window("quota.window.num", "quota.window.size.seconds"),
+        mutation_window: window("controller.quota.window.num", "controller.quota.window.size.seconds"),
+        max_connection_rate: reader.limit("max.connection.creation.rate"),
     }
 }
 

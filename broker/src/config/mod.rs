@@ -27,7 +27,7 @@ mod tls;
 
 pub use broker::{
     ArchiveConfig, AuthorizerConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, GroupConfig, LogConfig,
-    LogFormat, MetadataUrl, NetworkConfig, Roles, SelfLogConfig, TopicCreation, TransactionConfig,
+    LogFormat, MetadataUrl, NetworkConfig, QuotaConfig, Roles, SelfLogConfig, TopicCreation, TransactionConfig,
 };
 pub(crate) use definitions::is_outside_kafkas_table;
 pub(crate) use definitions::listener_setting;

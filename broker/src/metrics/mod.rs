@@ -59,6 +59,7 @@ pub struct ConnectionMetrics {
     /// Accepted so far.
     pub accepted: IntCounter,
     refused: IntCounterVec,
+    throttled: IntCounterVec,
 }
 
 impl Metrics {
@@ -177,12 +178,27 @@ impl ConnectionMetrics {
                     &["limit"],
                 ),
             ),
+            throttled: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "varve_connections_throttled_total",
+                        "Connections that waited for max.connection.creation.rate, by listener",
+                    ),
+                    &["listener"],
+                ),
+            ),
         }
     }
 
     /// A connection was closed at once because of a limit: `total`, `address`.
     pub fn refused(&self, limit: &str) {
         self.refused.with_label_values(&[limit]).inc();
+    }
+
+    /// A connection had to wait for `max.connection.creation.rate`.
+    pub fn throttled(&self, listener: &str) {
+        self.throttled.with_label_values(&[listener]).inc();
     }
 }
 

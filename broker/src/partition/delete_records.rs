@@ -52,8 +52,8 @@ impl Partition {
 pub fn save_log_starts(partitions: &[Arc<Partition>]) -> Vec<Arc<Partition>> {
     let mut rest: Vec<_> = partitions.iter().collect();
     let mut failed = Vec::new();
-    while let Some(dir) = rest.first().map(|partition| partition.log_dir().clone()) {
-        let here: Vec<_> = rest.extract_if(.., |partition| Arc::ptr_eq(partition.log_dir(), &dir)).collect();
+    while let Some(dir) = rest.first().map(|partition| partition.log_dir()) {
+        let here: Vec<_> = rest.extract_if(.., |partition| Arc::ptr_eq(&partition.log_dir(), &dir)).collect();
         let logs: Vec<_> =
             here.iter().map(|partition| (partition.topic(), partition.id().index, partition.log())).collect();
         let saved = dir.files().ok_or_else(|| io::Error::other("the log directory is offline").into());

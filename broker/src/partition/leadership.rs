@@ -8,7 +8,8 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
 use varve_log::local::{AppendContext, AppendError, AppendOrigin, Appended, LocalLog, TransactionTerms, is_no_space};
 use varve_metadata::model::{
     HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, Timestamp,
@@ -45,7 +46,9 @@ pub struct Partition {
     id: PartitionId,
     topic: TopicName,
     log: LocalLog,
-    log_dir: Arc<LogDirHealth>,
+    log_dir: ArcSwap<LogDirHealth>,
+    /// Held by who moves the log to another directory.
+    moving: Mutex<()>,
     leader_epoch: AtomicU32,
     high_watermark: AtomicU64,
     appended_bytes: AtomicU64,
@@ -69,7 +72,8 @@ impl Partition {
             id,
             topic,
             log,
-            log_dir,
+            log_dir: ArcSwap::new(log_dir),
+            moving: Mutex::default(),
             leader_epoch: AtomicU32::new(leader_epoch.0),
             high_watermark: AtomicU64::new(end.get()),
             appended_bytes: AtomicU64::new(0),
@@ -95,9 +99,18 @@ impl Partition {
         &self.log
     }
 
-    /// The log directory that holds it.
-    pub fn log_dir(&self) -> &Arc<LogDirHealth> {
-        &self.log_dir
+    /// The log directory that holds it now.
+    pub fn log_dir(&self) -> Arc<LogDirHealth> {
+        self.log_dir.load_full()
+    }
+
+    /// The log is in that directory from now on.
+    pub(super) fn set_log_dir(&self, dir: Arc<LogDirHealth>) {
+        self.log_dir.store(dir);
+    }
+
+    pub(super) fn moving(&self) -> &Mutex<()> {
+        &self.moving
     }
 
     pub(super) fn flush_queue(&self) -> &FlushQueue {
@@ -214,13 +227,14 @@ impl Partition {
         terms: TransactionTerms,
         now: Timestamp,
     ) -> Result<Appended, PartitionAppendError> {
-        if self.log_dir.is_failed() {
+        if self.log_dir.load().is_failed() {
             return Err(PartitionAppendError::Offline);
         }
         let context = AppendContext { leader_epoch: self.leader_epoch(), now, origin };
         let appended = self.log.append_in(batches, context, terms).inspect_err(|refused| self.note_failure(refused))?;
-        if self.log_dir.is_full() && !appended.duplicate {
-            self.log_dir.note_room();
+        let log_dir = self.log_dir.load();
+        if log_dir.is_full() && !appended.duplicate {
+            log_dir.note_room();
         }
         if let Some(sealed_below) = appended.sealed_below {
             self.flush_in_background(sealed_below);
@@ -250,7 +264,8 @@ impl Partition {
         if self.is_retired() {
             return;
         }
-        if is_no_space(error) { self.log_dir.note_full(error) } else { self.log_dir.fail(error) }
+        let log_dir = self.log_dir.load();
+        if is_no_space(error) { log_dir.note_full(error) } else { log_dir.fail(error) }
     }
 
     /// The topic was deleted: what still works on its files may fail without meaning anything.

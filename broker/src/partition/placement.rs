@@ -7,6 +7,7 @@
 //! | one has a log that names no topic     | that one              | that one                               |
 //! | none has, and all are online          | the one with fewest   | the one with fewest: its disk was lost |
 //! | none has, and another is offline      | the one with fewest   | offline: its log may be there          |
+//! | one has, and it may have moved on      | offline               | offline: to a directory that is gone   |
 //!
 //! Nothing about this is written down when a partition is created: the directory itself says whose it is. A partition that
 //! the node shows at its start is taken for one that has a log somewhere, also if a crash came before the log was made; all
@@ -45,7 +46,12 @@ pub(super) fn place(
 ) -> Result<Arc<LogDirHealth>, Nowhere> {
     let (mut own, mut unnamed) = (Vec::new(), Vec::new());
     for dir in dirs {
-        match dir.files().and_then(|files| files.find(topic, id.index)).map(|found| found.topic_id) {
+        let found = dir.files().and_then(|files| files.find(topic, id.index));
+        // Marks that could be followed are gone by now (`finish_moves`).
+        if found.as_ref().is_some_and(|found| found.topic_id == Some(id.topic) && found.moved_to.is_some()) {
+            return Err(Nowhere::Unreachable);
+        }
+        match found.map(|found| found.topic_id) {
             Some(Some(found)) if found == id.topic => own.push(dir),
             Some(None) => unnamed.push(dir),
             // Of another topic of this name, which is gone.

@@ -10,7 +10,8 @@ use super::{LogDirHealth, Partition};
 pub(super) fn delete_log(partition: &Partition) {
     // Work under way must not go on in the directory of a new topic of this name.
     partition.log().abandon();
-    let Some(files) = partition.log_dir().files() else { return };
+    let dir = partition.log_dir();
+    let Some(files) = dir.files() else { return };
     let aside = files.delete_log(partition.topic(), partition.id().index);
     if let Err(error) = aside.and_then(std::fs::remove_dir_all) {
         warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "a deleted partition's files could not be removed");

@@ -25,6 +25,7 @@ use varve_metadata::{
 
 use super::{
     CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, Partition, Partitions, UpkeepMetrics,
+    moves::finish_moves,
     placement::{place, set_strays_aside},
     removal::{delete_closed, delete_log},
 };
@@ -261,6 +262,7 @@ impl Storage {
         let mut shown = self.shown.lock().await;
         let is_start = shown.is_none();
         if is_start {
+            self.finish_moves().await;
             self.set_strays_aside(image).await;
         }
         let changes = match shown.as_ref() {
@@ -294,6 +296,31 @@ impl Storage {
         stream::iter(to_open).for_each_concurrent(self.parallel(), open).await;
         self.partitions.shows(image.revision());
         *shown = Some(image.clone());
+        if is_start {
+            self.resume_moves();
+        }
+    }
+
+    async fn finish_moves(&self) {
+        let dirs = self.dirs.clone();
+        if let Err(panic) = spawn_blocking(move || finish_moves(&dirs)).await {
+            error!(%panic, "looking for moved logs panicked");
+        }
+    }
+
+    /// Begins the moves again that the end of the process before cut short.
+    fn resume_moves(&self) {
+        for dir in &self.dirs {
+            let interrupted = dir.files().map(LogDir::take_interrupted).unwrap_or_default();
+            for (topic, index) in interrupted {
+                let Ok(partition) = self.partitions.find(topic.as_str(), index) else { continue };
+                let to = std::path::absolute(&dir.path).unwrap_or_else(|_| dir.path.clone());
+                match self.partitions.move_log(&partition, &to) {
+                    Ok(()) => info!(%topic, partition = %index, to = %to.display(), "going on with a move"),
+                    Err(error) => warn!(%topic, partition = %index, %error, "a move is not taken up again"),
+                }
+            }
+        }
     }
 
     /// Opens partitions for which the archive could not be asked, as soon as it can, until `stop` is cancelled.
@@ -427,8 +454,8 @@ impl CompactedLogs for Arc<Storage> {
         for topic in image.topics().values().filter(|topic| topic.config.cleanup.compact) {
             for index in self.ours(topic) {
                 let Ok(partition) = self.partitions.get(PartitionId { topic: topic.id, index }) else { continue };
-                let files = partition.log_dir().files();
-                let checkpoint = files.and_then(|files| files.cleaned_below(&topic.name, index));
+                let dir = partition.log_dir();
+                let checkpoint = dir.files().and_then(|files| files.cleaned_below(&topic.name, index));
                 logs.push(CompactedLog { partition, topic: topic.config.clone(), checkpoint });
             }
         }
@@ -436,7 +463,8 @@ impl CompactedLogs for Arc<Storage> {
     }
 
     fn cleaned(&self, partition: &Partition, end: Offset) {
-        let Some(files) = partition.log_dir().files() else { return };
+        let dir = partition.log_dir();
+        let Some(files) = dir.files() else { return };
         if let Err(error) = files.set_cleaned_below(partition.topic(), partition.id().index, Some(end)) {
             warn!(dir = %files.path().display(), %error, "the cleaner's checkpoint could not be written");
         }

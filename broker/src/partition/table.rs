@@ -9,7 +9,7 @@ use varve_metadata::{
     store::Revision,
 };
 
-use super::{LogDirHealth, Partition, flush::Unflushed};
+use super::{LogDirHealth, Moves, Partition, flush::Unflushed};
 
 /// A topic with at least one partition here.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ pub struct Partitions {
     log_dirs: RwLock<Vec<Arc<LogDirHealth>>>,
     shows: watch::Sender<Revision>,
     unflushed: Arc<Unflushed>,
+    moves: Moves,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +88,8 @@ struct Topics {
 impl Default for Partitions {
     fn default() -> Partitions {
         let (topics, log_dirs) = (RwLock::default(), RwLock::default());
-        Partitions { topics, log_dirs, shows: watch::Sender::new(Revision(0)), unflushed: Arc::default() }
+        let (shows, unflushed) = (watch::Sender::new(Revision(0)), Arc::default());
+        Partitions { topics, log_dirs, shows, unflushed, moves: Moves::default() }
     }
 }
 
@@ -143,6 +145,11 @@ impl Partitions {
     /// The directories that hold them, in the order of the configuration; failed ones too.
     pub fn log_dirs(&self) -> Vec<Arc<LogDirHealth>> {
         self.log_dirs.read().clone()
+    }
+
+    /// Logs on their way from one of them to another.
+    pub fn moves(&self) -> &Moves {
+        &self.moves
     }
 
     /// Says which directories there are.

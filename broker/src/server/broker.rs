@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{
-    GroupCoordinator, authorizer::Authorizer, fetch_session::FetchSessions, log_levels::LogLevels,
+    GroupCoordinator, NodeQuotas, authorizer::Authorizer, fetch_session::FetchSessions, log_levels::LogLevels,
     producer_ids::ProducerIds,
 };
 use crate::{archive::Archive, config::BrokerConfig, partition::Partitions};
@@ -25,6 +25,8 @@ pub struct Broker {
     pub archive: Option<Arc<Archive>>,
     /// Consumer groups and their offsets.
     pub groups: Arc<GroupCoordinator>,
+    /// How much clients may do.
+    pub quotas: Arc<NodeQuotas>,
     /// Levels of the node's own log.
     pub log_levels: LogLevels,
     pub(crate) producer_ids: ProducerIds,
@@ -51,6 +53,7 @@ impl Broker {
             groups: GroupCoordinator::new(config.groups.clone(), partitions.clone()),
             partitions,
             archive: None,
+            quotas: Arc::new(NodeQuotas::new(&config.quotas)),
             log_levels,
             producer_ids: ProducerIds::default(),
             shutdown: CancellationToken::new(),

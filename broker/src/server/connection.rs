@@ -95,6 +95,7 @@ impl Connection<'_> {
                 read = timeout(shared.limits.idle, self.read_frame()) => read,
             };
             let Some((mut frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
+            let bytes = frame.len();
             let header = frame::parse_header(&mut frame)?;
             let context = RequestContext {
                 api: header.api.key,
@@ -106,6 +107,7 @@ impl Connection<'_> {
                 peer,
                 listener: entrance.name.clone(),
                 received: Instant::now(),
+                bytes,
             };
             let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
             shared.measured.answered(header.api.key, context.received.elapsed());
@@ -114,7 +116,7 @@ impl Connection<'_> {
             let pause = reply.pause();
             self.write(reply).await?;
             if let Some(pause) = pause {
-                // The socket's buffers fill meanwhile: that is what slows the producer down.
+                // The socket's buffers fill meanwhile: that is what slows a producer down.
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = tokio::time::sleep(pause) => {}
@@ -154,18 +156,20 @@ impl Connection<'_> {
     }
 
     async fn write(&mut self, reply: Reply) -> Result<(), Closed> {
+        let reply = match reply {
+            Reply::Throttled(reply, _) => *reply,
+            reply => reply,
+        };
         let bytes = match &reply {
-            Reply::Frame(frame) | Reply::Throttled(Some(frame), _) => frame.len() as u64,
+            Reply::Frame(frame) => frame.len() as u64,
             Reply::Fetch(frame) => frame.bytes(),
-            Reply::Nothing | Reply::Throttled(None, _) => 0,
+            Reply::Nothing | Reply::Throttled(..) => 0,
         };
         let idle = self.shared.limits.idle;
         let written = match reply {
-            Reply::Frame(frame) | Reply::Throttled(Some(frame), _) => {
-                transfer::write_all(&mut self.transport, &frame, idle).await
-            }
+            Reply::Frame(frame) => transfer::write_all(&mut self.transport, &frame, idle).await,
             Reply::Fetch(frame) => transfer::send(&mut self.transport, frame, idle).await,
-            Reply::Nothing | Reply::Throttled(None, _) => Ok(()),
+            Reply::Nothing | Reply::Throttled(..) => Ok(()),
         };
         written.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Closed::Stalled,

@@ -7,12 +7,14 @@ use futures::FutureExt;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeGroupsRequest, DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-        IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-        ListOffsetsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-        SyncGroupRequest,
+        AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
+        ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
+        DescribeConfigsRequest, DescribeGroupsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+        ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+        InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
+        ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetDeleteRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
     },
     protocol::{Decodable, Encodable},
 };
@@ -24,6 +26,7 @@ use super::{
         self,
         produce::{Outcome, Produced},
     },
+    timed::Timed,
 };
 use crate::wire::{
     api::Api,
@@ -42,14 +45,19 @@ pub(super) enum Reply {
     Fetch(FetchFrame),
     /// Nothing: a producer with acks=0.
     Nothing,
-    /// The same, or nothing, and then no look at the next request for a while (KIP-219).
-    Throttled(Option<BytesMut>, Duration),
+    /// One of the others, and then no look at the next request for a while (KIP-219).
+    Throttled(Box<Reply>, Duration),
 }
 
 impl Reply {
     /// How long the connection's next request is to wait, if it is.
     pub(super) fn pause(&self) -> Option<Duration> {
         if let Reply::Throttled(_, pause) = self { Some(*pause) } else { None }
+    }
+
+    /// The same, followed by `pause`.
+    fn then(self, pause: Duration) -> Reply {
+        if pause.is_zero() { self } else { Reply::Throttled(Box::new(self), pause) }
     }
 }
 
@@ -105,26 +113,44 @@ pub(super) async fn answer(
     }
 }
 
-/// Decodes, handles and encodes one request. The future is boxed so that the largest handler does not decide what
-/// every idle connection weighs. With a module of [`later`] at the end, that module is the codec.
-#[allow(unused_macros, reason = "the second form waits for its handlers")]
+/// Decodes, handles and encodes one request. An answer that tells its client to wait, because the handler says so or because
+/// of the time it took (KIP-124), is followed by a pause. With a module of [`later`] at the end, that module is the codec;
+/// `unthrottled` is an answer without a place for it.
 macro_rules! serve {
     ($broker:ident, $key:ident, $context:ident, $body:ident, $request:ty, $handler:ident) => {{
         let version = later::codec_version($key, $context.api_version);
         let request: $request = decode($key, version, $body)?;
-        let response = Box::pin(handlers::$handler::handle($broker, $context, request)).await;
-        encode($key, version, $context.correlation_id, &response)
+        let response = serve!(@handled $broker, $context, request, $handler);
+        let pause = serve!(@pause response);
+        encode($key, version, $context.correlation_id, &response).map(|reply| reply.then(pause))
     }};
     ($broker:ident, $key:ident, $context:ident, $body:ident, $handler:ident by later) => {{
         let version = $context.api_version;
         let request = decoded($key, version, later::$handler::decode(version, $body))?;
-        let response = Box::pin(handlers::$handler::handle($broker, $context, request)).await;
+        let response = serve!(@handled $broker, $context, request, $handler);
+        let pause = serve!(@pause response);
         let mut out = BytesMut::with_capacity(256);
         let start = frame::begin_response(&mut out, $key, version, $context.correlation_id);
         encoded($key, version, later::$handler::encode(&mut out, version, &response))?;
         frame::finish_response(&mut out, start, 0);
-        Ok(Reply::Frame(out))
+        Ok(Reply::Frame(out).then(pause))
     }};
+    ($broker:ident, $key:ident, $context:ident, $body:ident, $request:ty, $handler:ident unthrottled) => {{
+        let version = later::codec_version($key, $context.api_version);
+        let request: $request = decode($key, version, $body)?;
+        let (response, spent) = Timed::new(handlers::$handler::handle($broker, $context, request)).await;
+        let pause = $broker.quotas.note_time($context, spent);
+        encode($key, version, $context.correlation_id, &response).map(|reply| reply.then(pause))
+    }};
+    (@handled $broker:ident, $context:ident, $decoded:ident, $handler:ident) => {{
+        let (mut response, spent) = Timed::new(handlers::$handler::handle($broker, $context, $decoded)).await;
+        let wait = $broker.quotas.note_time($context, spent).as_millis() as i32;
+        response.throttle_time_ms = response.throttle_time_ms.max(wait);
+        response
+    }};
+    (@pause $response:ident) => {
+        Duration::from_millis(u64::try_from($response.throttle_time_ms).unwrap_or(0))
+    };
 }
 
 async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
@@ -151,6 +177,9 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
         ApiKey::IncrementalAlterConfigs => {
             serve!(broker, key, context, body, IncrementalAlterConfigsRequest, incremental_alter_configs)
         }
+        ApiKey::AlterReplicaLogDirs => {
+            serve!(broker, key, context, body, AlterReplicaLogDirsRequest, alter_replica_log_dirs)
+        }
         ApiKey::DescribeLogDirs => serve!(broker, key, context, body, describe_log_dirs by later),
         ApiKey::FindCoordinator => serve!(broker, key, context, body, FindCoordinatorRequest, find_coordinator),
         ApiKey::JoinGroup => serve!(broker, key, context, body, JoinGroupRequest, join_group),
@@ -163,6 +192,25 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
         ApiKey::DescribeGroups => serve!(broker, key, context, body, DescribeGroupsRequest, describe_groups),
         ApiKey::ListGroups => serve!(broker, key, context, body, ListGroupsRequest, list_groups),
         ApiKey::DeleteGroups => serve!(broker, key, context, body, DeleteGroupsRequest, delete_groups),
+        ApiKey::ElectLeaders => serve!(broker, key, context, body, ElectLeadersRequest, elect_leaders),
+        ApiKey::AlterPartitionReassignments => {
+            serve!(broker, key, context, body, AlterPartitionReassignmentsRequest, alter_partition_reassignments)
+        }
+        ApiKey::ListPartitionReassignments => {
+            serve!(broker, key, context, body, ListPartitionReassignmentsRequest, list_partition_reassignments)
+        }
+        ApiKey::DescribeClientQuotas => {
+            serve!(broker, key, context, body, DescribeClientQuotasRequest, describe_client_quotas)
+        }
+        ApiKey::AlterClientQuotas => serve!(broker, key, context, body, AlterClientQuotasRequest, alter_client_quotas),
+        ApiKey::DescribeQuorum => {
+            serve!(broker, key, context, body, DescribeQuorumRequest, describe_quorum unthrottled)
+        }
+        ApiKey::UpdateFeatures => serve!(broker, key, context, body, UpdateFeaturesRequest, update_features),
+        ApiKey::UnregisterBroker => serve!(broker, key, context, body, UnregisterBrokerRequest, unregister_broker),
+        ApiKey::ListConfigResources => {
+            serve!(broker, key, context, body, ListConfigResourcesRequest, list_config_resources)
+        }
         // `find_api` lets nothing else in; a line missing here is a mistake that closes the connection.
         other => {
             error!(key = ?other, "a request is listed as served and has no handler");
@@ -174,24 +222,32 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
 async fn produce(broker: &Broker, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
     let (key, version) = (ApiKey::Produce, context.api_version);
     let request: ProduceRequest = decode(key, version, body)?;
-    let Outcome { produced, pause } = handlers::produce::handle(broker, context, request).await;
+    let (Outcome { produced, pause }, spent) = Timed::new(handlers::produce::handle(broker, context, request)).await;
+    let by_bytes = broker.quotas.note_produced(context, context.bytes);
+    // A producer without answers cannot be told, so its time is not held against it.
+    let by_time = match &produced {
+        Produced::Answer(_) => broker.quotas.note_time(context, spent),
+        Produced::Nothing | Produced::Close => Duration::ZERO,
+    };
+    let pause = pause.max(by_bytes).max(by_time);
     let reply = match produced {
-        Produced::Answer(response) => encode(key, version, context.correlation_id, &response)?,
+        Produced::Answer(mut response) => {
+            response.throttle_time_ms = pause.as_millis() as i32;
+            encode(key, version, context.correlation_id, &response)?
+        }
         Produced::Nothing => Reply::Nothing,
         Produced::Close => return Err(DispatchError::Unanswerable),
     };
-    Ok(match reply {
-        Reply::Frame(frame) if !pause.is_zero() => Reply::Throttled(Some(frame), pause),
-        Reply::Nothing if !pause.is_zero() => Reply::Throttled(None, pause),
-        reply => reply,
-    })
+    Ok(reply.then(pause))
 }
 
 async fn fetch(broker: &Broker, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
     let (key, version) = (ApiKey::Fetch, context.api_version);
     let request: FetchRequest = decode(key, version, body)?;
-    let answer = handlers::fetch::handle(broker, context, request).await;
-    Ok(Reply::Fetch(fetch_response::encode(version, context.correlation_id, answer)?))
+    let prepared = Timed::new(handlers::fetch::prepare(broker, context, request)).await;
+    let answer = handlers::fetch::finish(broker, context, prepared);
+    let pause = answer.throttle;
+    Ok(Reply::Fetch(fetch_response::encode(version, context.correlation_id, answer)?).then(pause))
 }
 
 fn decode<R: Decodable>(key: ApiKey, version: i16, mut body: Bytes) -> Result<R, DispatchError> {
@@ -202,7 +258,6 @@ fn decoded<R>(key: ApiKey, version: i16, outcome: anyhow::Result<R>) -> Result<R
     outcome.map_err(|error| DispatchError::Decode { key, version, reason: error.to_string() })
 }
 
-#[allow(dead_code, reason = "used by the second form of `serve!`")]
 fn encoded(key: ApiKey, version: i16, outcome: anyhow::Result<()>) -> Result<(), EncodeError> {
     outcome.map_err(|error| EncodeError { key, version, reason: error.to_string() })
 }

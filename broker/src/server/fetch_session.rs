@@ -211,6 +211,21 @@ impl FetchSessions {
         }
     }
 
+    /// Closes the turn of a request whose answer is held back: the session stays as it was, and none is made. Returns as
+    /// [`end`](Self::end).
+    ///
+    /// # Errors
+    /// As [`end`](Self::end).
+    pub(crate) fn end_throttled(&self, turn: Turn) -> Result<i32, (i32, ResponseError)> {
+        let Turn::Incremental(session, expected) = turn else { return Ok(0) };
+        let session = session.lock();
+        if session.epoch == expected {
+            Ok(session.id)
+        } else {
+            Err((session.id, ResponseError::InvalidFetchSessionEpoch))
+        }
+    }
+
     fn create(
         &self,
         uses_topic_ids: bool,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -80,7 +80,12 @@ pub(super) struct Shared {
     pub(super) measured: Measured,
     tasks: TaskTracker,
     open: Mutex<HashMap<IpAddr, usize>>,
+    /// Room for connections that are refused and not closed yet.
+    refused: Arc<Semaphore>,
 }
+
+/// The most connections that are refused by their address's rate and wait to be closed.
+const MOST_REFUSED: usize = 1024;
 
 impl Server {
     /// A server without listeners yet, which counts for nobody.
@@ -96,7 +101,8 @@ impl Server {
         let measured = Measured::new(metrics);
         broker.register_access(metrics);
         let (tasks, open) = (TaskTracker::new(), Mutex::new(HashMap::new()));
-        Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, open }) }
+        let refused = Arc::new(Semaphore::new(MOST_REFUSED));
+        Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, open, refused }) }
     }
 
     /// Opens a listener without protection and accepts in the background until the broker's shutdown token is cancelled.
@@ -164,6 +170,29 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
                 }
             }
         };
+        let quotas = &shared.broker.quotas;
+        let wait = quotas.connections.accept(quotas.now());
+        if !wait.is_zero() {
+            shared.measured.connections.throttled(&entrance.name.0);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        let wait = quotas.connections.admit(peer.ip(), quotas.now());
+        if !wait.is_zero() {
+            shared.measured.connections.refused("rate");
+            debug!(listener = %entrance.name.0, %peer, ?wait, "connection refused: its address opens too many");
+            // Closed only when it may try again, so that a client that comes back at once gains nothing; unless so many wait
+            // already that they would take the place of others.
+            if let Ok(turn) = Arc::clone(&shared.refused).try_acquire_owned() {
+                shared.tasks.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    drop((stream, turn));
+                });
+            }
+            continue;
+        }
         let place = match Place::take(&shared, peer.ip()) {
             Ok(place) => place,
             Err(limit) => {

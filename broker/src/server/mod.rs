@@ -35,12 +35,16 @@ mod log_levels;
 pub(crate) mod lookup;
 mod measured;
 mod producer_ids;
+#[cfg(test)]
+mod quota_test;
+mod quotas;
 mod resource_type;
 mod seats;
 #[cfg(test)]
 mod socket_test;
 #[cfg(test)]
 pub(crate) mod testing;
+mod timed;
 #[cfg(test)]
 mod tls_test;
 mod transfer;
@@ -51,6 +55,7 @@ pub use broker::Broker;
 pub use group_coordinator::GroupCoordinator;
 pub use listener::{Limits, ListenerName, Server};
 pub use log_levels::{LogLevel, LogLevels};
+pub use quotas::NodeQuotas;
 
 use std::{
     net::SocketAddr,
@@ -83,6 +88,8 @@ pub(crate) struct RequestContext {
     pub(crate) listener: ListenerName,
     /// When the last byte of the request was read.
     pub(crate) received: Instant,
+    /// Size of the request with its header, in bytes.
+    pub(crate) bytes: usize,
 }
 
 impl RequestContext {

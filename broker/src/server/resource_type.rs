@@ -27,4 +27,15 @@ impl ResourceType {
             _ => None,
         }
     }
+
+    /// Its number.
+    pub(crate) fn to_wire(self) -> i8 {
+        match self {
+            ResourceType::Topic => 2,
+            ResourceType::Broker => 4,
+            ResourceType::BrokerLogger => 8,
+            ResourceType::ClientMetrics => 16,
+            ResourceType::Group => 32,
+        }
+    }
 }

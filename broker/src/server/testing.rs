@@ -69,6 +69,7 @@ impl TestNode {
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
         tokio::spawn(broker.groups.clone().follow(broker.clone()));
         let metrics = Metrics::new();
+        broker.quotas.register(&metrics);
         metrics.watch_storage(broker.partitions.clone(), broker.config.logs.dirs.clone());
         let server = Server::measured(broker.clone(), limits, &metrics);
         let address = server.listen(ListenerName("PLAINTEXT".into()), ([127, 0, 0, 1], 0).into()).unwrap();

@@ -8,7 +8,7 @@
 //! are. `kafka-protocol` would want the records in memory, so this one response has its own encoder; a test decodes
 //! what it writes in every version.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
@@ -58,6 +58,8 @@ pub(crate) enum Source {
 #[derive(Debug, Default)]
 pub(crate) struct FetchAnswer {
     pub(crate) error: i16,
+    /// How long the client is to wait.
+    pub(crate) throttle: Duration,
     pub(crate) session_id: i32,
     pub(crate) topics: Vec<TopicAnswer>,
     pub(crate) leaders: Vec<NodeEndpoint>,
@@ -164,7 +166,7 @@ struct Writer {
 
 impl Writer {
     fn answer(&mut self, answer: FetchAnswer) -> io::Result<()> {
-        self.head().put_i32(0);
+        self.head().put_i32(answer.throttle.as_millis() as i32);
         if self.version >= 7 {
             self.head().put_i16(answer.error);
             self.head().put_i32(answer.session_id);
@@ -372,6 +374,7 @@ mod tests {
         let rack = Some("r1".to_owned());
         let leaders = vec![NodeEndpoint { id: 1, host: "h".into(), port: 9092, rack }];
         FetchAnswer {
+            throttle: Duration::from_millis(7),
             error: 0,
             session_id: 12,
             topics: vec![TopicAnswer { topic, partitions: partitions.collect() }],

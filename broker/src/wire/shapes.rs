@@ -337,6 +337,18 @@ pub(super) static ALTER_CONFIGS: Shape = Shape {
         always(Fixed(1)), // validate_only
     ],
 };
+pub(super) static ALTER_REPLICA_LOG_DIRS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text), // path
+            always(Array(&Struct(&[
+                always(Text),             // name
+                always(Array(&Fixed(4))), // partitions
+            ]))), // topics
+        ]))), // dirs
+    ],
+};
 pub(super) static DESCRIBE_LOG_DIRS: Shape = Shape {
     flexible_since: 2,
     fields: &[
@@ -379,6 +391,105 @@ pub(super) static INCREMENTAL_ALTER_CONFIGS: Shape = Shape {
             ]))), // configs
         ]))), // resources
         always(Fixed(1)), // validate_only
+    ],
+};
+pub(super) static ELECT_LEADERS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        since(1, Fixed(1)), // election_type
+        always(Array(&Struct(&[
+            always(Text),             // topic
+            always(Array(&Fixed(4))), // partitions
+        ]))), // topic_partitions
+        always(Fixed(4)),   // timeout_ms
+    ],
+};
+pub(super) static ALTER_PARTITION_REASSIGNMENTS: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Fixed(4)),   // timeout_ms
+        since(1, Fixed(1)), // allow_replication_factor_change
+        always(Array(&Struct(&[
+            always(Text), // name
+            always(Array(&Struct(&[
+                always(Fixed(4)),         // partition_index
+                always(Array(&Fixed(4))), // replicas
+            ]))), // partitions
+        ]))), // topics
+    ],
+};
+pub(super) static LIST_PARTITION_REASSIGNMENTS: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Fixed(4)), // timeout_ms
+        always(Array(&Struct(&[
+            always(Text),             // name
+            always(Array(&Fixed(4))), // partition_indexes
+        ]))), // topics
+    ],
+};
+pub(super) static DESCRIBE_CLIENT_QUOTAS: Shape = Shape {
+    flexible_since: 1,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text),     // entity_type
+            always(Fixed(1)), // match_type
+            always(Text),     // match
+        ]))), // components
+        always(Fixed(1)), // strict
+    ],
+};
+pub(super) static ALTER_CLIENT_QUOTAS: Shape = Shape {
+    flexible_since: 1,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Array(&Struct(&[
+                always(Text), // entity_type
+                always(Text), // entity_name
+            ]))), // entity
+            always(Array(&Struct(&[
+                always(Text),     // key
+                always(Fixed(8)), // value
+                always(Fixed(1)), // remove
+            ]))), // ops
+        ]))), // entries
+        always(Fixed(1)), // validate_only
+    ],
+};
+pub(super) static DESCRIBE_QUORUM: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text), // topic_name
+            always(Array(&Struct(&[
+                always(Fixed(4)), // partition_index
+            ]))), // partitions
+        ]))), // topics
+    ],
+};
+pub(super) static UPDATE_FEATURES: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Fixed(4)), // timeout_ms
+        always(Array(&Struct(&[
+            always(Text),            // feature
+            always(Fixed(2)),        // max_version_level
+            between(0, 0, Fixed(1)), // allow_downgrade
+            since(1, Fixed(1)),      // upgrade_type
+        ]))), // feature_updates
+        since(1, Fixed(1)), // validate_only
+    ],
+};
+pub(super) static UNREGISTER_BROKER: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Fixed(4)), // broker_id
+    ],
+};
+pub(super) static LIST_CONFIG_RESOURCES: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        since(1, Array(&Fixed(1))), // resource_types
     ],
 };
 pub(super) static OFFSET_DELETE: Shape = Shape {

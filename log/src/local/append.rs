@@ -128,7 +128,7 @@ impl LocalLog {
             changed |= batch.header.leader_epoch.is_some_and(|epoch| epochs.assign(epoch, batch.header.base_offset));
         }
         if changed {
-            epochs_file::write(&self.dir, &epochs)?;
+            epochs_file::write(&self.dir(), &epochs)?;
         }
         Ok(changed.then_some(epochs))
     }
@@ -194,7 +194,7 @@ impl LocalLog {
     /// holds readers back, until an append succeeds again.
     fn index_transactions(&self, writer: &mut Writer) {
         if let Err(error) = self.index_all_transactions(writer) {
-            tracing::warn!(%error, dir = %self.dir.display(), "aborted transaction waits for its index");
+            tracing::warn!(%error, dir = %self.dir().display(), "aborted transaction waits for its index");
         }
     }
 

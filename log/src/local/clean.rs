@@ -146,7 +146,9 @@ impl LocalLog {
         pace: &dyn Fn(u64) -> bool,
     ) -> Result<Option<Cleaned>, CleanLogError> {
         let Some(_turn) = self.cleaning.try_lock() else { return Ok(None) };
-        let pace: &dyn Fn(u64) -> bool = &|bytes| pace(bytes) && !self.cleaning_ended.load(Ordering::Acquire);
+        let is_kept_off =
+            || self.cleaning_ended.load(Ordering::Acquire) || self.cleaning_paused.load(Ordering::Acquire);
+        let pace: &dyn Fn(u64) -> bool = &|bytes| pace(bytes) && !is_kept_off();
         if !pace(0) {
             return Err(CleanLogError::Stopped);
         }
@@ -181,7 +183,7 @@ impl LocalLog {
                 Ok(false) => break,
                 Err(error) => {
                     // Half a segment helps nobody, least of all on a full disk.
-                    SegmentFiles::new(Arc::clone(&self.dir), base).with_tail(CLEANED).delete()?;
+                    SegmentFiles::new(self.dir(), base).with_tail(CLEANED).delete()?;
                     return Err(error);
                 }
             }
@@ -294,7 +296,7 @@ impl Round<'_> {
     /// Rewrites a group of neighbours as one segment. `false` if they are not the log's any more.
     fn rewrite(&mut self, group: &[Source]) -> Result<bool, CleanLogError> {
         let [first, ..] = group else { return Ok(true) };
-        let files = SegmentFiles::new(Arc::clone(&self.log.dir), first.sealed.base());
+        let files = SegmentFiles::new(self.log.dir(), first.sealed.base());
         let last_records = self.log.writer.lock().producers.last_records();
         let rules = BatchRules {
             latest: self.map,
@@ -412,7 +414,7 @@ impl LocalLog {
         for suffix in [OFFSET_INDEX, TIME_INDEX, TXN_INDEX, LOG] {
             rename_if_present(&segment.files, &swap, suffix)?;
         }
-        File::open(&self.dir)?.sync_all()?;
+        File::open(&self.dir())?.sync_all()?;
         for source in group {
             source.sealed.keep_file()?;
         }

@@ -111,7 +111,7 @@ pub struct OffsetAndTimestamp {
 /// ```
 #[derive(Debug)]
 pub struct LocalLog {
-    pub(super) dir: Arc<Path>,
+    pub(super) dir: RwLock<Arc<Path>>,
     pub(super) config: RwLock<Arc<LogConfig>>,
     pub(super) writer: Mutex<Writer>,
     pub(super) view: RwLock<View>,
@@ -120,6 +120,8 @@ pub struct LocalLog {
     /// One round of compaction at a time.
     pub(super) cleaning: Mutex<()>,
     pub(super) cleaning_ended: AtomicBool,
+    /// The log is being moved.
+    pub(super) cleaning_paused: AtomicBool,
     pub(super) recovery_point: AtomicU64,
     /// Whether the directory's own name is known to be on disk.
     pub(super) is_linked: AtomicBool,
@@ -256,9 +258,9 @@ impl LocalLog {
         *self.on_seal.0.write() = Some(Arc::new(listener));
     }
 
-    /// The partition's directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// The partition's directory; another one once the log was [moved](Self::relocate).
+    pub fn dir(&self) -> Arc<Path> {
+        Arc::clone(&self.dir.read())
     }
 
     /// The largest known epoch not above `epoch`, and the offset behind its last record (KIP-279).

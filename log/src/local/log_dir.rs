@@ -11,6 +11,7 @@
 //! <topic>-<partition>/                a log, with its topic's id in partition.metadata
 //! <topic>-<partition>.<id>-delete/    a deleted one, until its files are gone
 //! <topic>-<partition>.<id>-stray/     one that the cluster did not know, for somebody to look at
+//! <topic>-<partition>.<id>-future/    the copy of a log of another directory that is moving here
 //! ```
 
 use std::{
@@ -29,7 +30,9 @@ use super::{
     LocalLog, LogConfig, OpenError, Recovered, RecoveryStart,
     checkpoint::{self, CheckpointError},
     error::LogDirError,
-    ownership::{lock, read_topic_id, storage, take_ownership, write_topic_id},
+    ownership::{
+        lock, read_moved_to, read_topic_id, remove_moved_to, storage, take_ownership, write_moved_to, write_topic_id,
+    },
 };
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
@@ -39,6 +42,7 @@ const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const CLEANED_BELOW: &str = "cleaner-offset-checkpoint";
 const DELETE_SUFFIX: &str = "-delete";
 const STRAY_SUFFIX: &str = "-stray";
+const FUTURE_SUFFIX: &str = "-future";
 /// Longest name that a directory may have.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -61,6 +65,7 @@ pub struct LogDir {
     directory_id: String,
     clean: bool,
     known: Mutex<Known>,
+    interrupted: Mutex<Vec<(TopicName, PartitionIndex)>>,
     cleaned_below: Mutex<BTreeMap<Key, Offset>>,
     _lock: File,
 }
@@ -88,6 +93,8 @@ pub struct PartitionDir {
     pub topic_id: Option<TopicId>,
     /// Where it is.
     pub path: PathBuf,
+    /// Id of the directory that the log was about to move to when the process ended, or moved to.
+    pub moved_to: Option<String>,
 }
 
 /// What a checkpoint tells about one log.
@@ -120,7 +127,7 @@ impl LogDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error.into()),
         };
-        remove_deleted(path)?;
+        let interrupted = remove_unfinished(path)?;
         let recovery_points = read_offsets(&path.join(RECOVERY_POINTS))?;
         let known = Known {
             // A log that the last checkpoint does not name was not closed with the others.
@@ -134,6 +141,7 @@ impl LogDir {
             directory_id,
             clean,
             known: Mutex::new(known),
+            interrupted: Mutex::new(interrupted),
             cleaned_below: Mutex::new(read_offsets(&path.join(CLEANED_BELOW))?),
             path: path.to_owned(),
             _lock: lock,
@@ -166,7 +174,8 @@ impl LogDir {
             let name = entry.file_name();
             let parsed = name.to_str().and_then(parse_partition).filter(|_| entry.path().is_dir());
             let Some((topic, index)) = parsed else { continue };
-            found.push(PartitionDir { topic, index, topic_id: read_topic_id(&entry.path()), path: entry.path() });
+            let (topic_id, moved_to) = (read_topic_id(&entry.path()), read_moved_to(&entry.path()));
+            found.push(PartitionDir { topic, index, topic_id, path: entry.path(), moved_to });
         }
         Ok(found)
     }
@@ -176,7 +185,8 @@ impl LogDir {
         let path = self.partition_path(topic, index);
         let topic_id = read_topic_id(&path);
         let exists = topic_id.is_some() || path.is_dir();
-        exists.then(|| PartitionDir { topic: topic.clone(), index, topic_id, path })
+        let moved_to = if exists { read_moved_to(&path) } else { None };
+        exists.then(|| PartitionDir { topic: topic.clone(), index, topic_id, path, moved_to })
     }
 
     /// Where the partition's log is, or would be.
@@ -273,6 +283,57 @@ impl LogDir {
     /// If the file system fails.
     pub fn set_stray_aside(&self, stray: &PartitionDir) -> io::Result<PathBuf> {
         self.set_aside(&stray.path, &stray.topic, stray.index, STRAY_SUFFIX)
+    }
+
+    /// Where the copy of a log goes that moves here; `None` if a directory cannot have so long a name.
+    pub fn future_path(&self, topic: &TopicName, index: PartitionIndex) -> Option<PathBuf> {
+        let name = format!("{topic}-{index}.{}{FUTURE_SUFFIX}", Uuid::new_v4().simple());
+        (name.len() <= MAX_NAME_BYTES).then(|| self.path.join(name))
+    }
+
+    /// Writes down that a partition's log here is about to be in `target` instead, on disk before this returns; `None` takes
+    /// that back.
+    ///
+    /// # Errors
+    /// If the file system fails.
+    pub fn mark_moved(&self, topic: &TopicName, index: PartitionIndex, target: Option<&LogDir>) -> io::Result<()> {
+        let path = self.partition_path(topic, index);
+        match target {
+            Some(target) => write_moved_to(&path, &target.directory_id),
+            None => remove_moved_to(&path),
+        }
+    }
+
+    /// Gives the finished copy in `future` the name of its partition: from then on it is the partition's log. Where it starts
+    /// and that it is flushed is written down first. Returns its path.
+    ///
+    /// # Errors
+    /// If the file system fails: the copy is not the partition's log then.
+    pub fn promote(
+        &self,
+        future: &Path,
+        topic: &TopicName,
+        index: PartitionIndex,
+        (log_start, end): (Offset, Offset),
+    ) -> io::Result<PathBuf> {
+        let path = self.partition_path(topic, index);
+        // Held over the renaming: a checkpoint in between would forget a log that has no directory yet.
+        let mut known = self.known.lock();
+        let key = (topic.clone(), index);
+        known.untouched.remove(&key);
+        let Known { log_starts, recovery_points, .. } = &mut *known;
+        for (name, offsets, offset) in [(LOG_STARTS, log_starts, log_start), (RECOVERY_POINTS, recovery_points, end)] {
+            offsets.insert(key.clone(), offset);
+            self.write_offsets(name, offsets).map_err(CheckpointError::into_io)?;
+        }
+        fs::rename(future, &path)?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(path)
+    }
+
+    /// The moves into this directory that the end of the process before cut short, once.
+    pub fn take_interrupted(&self) -> Vec<(TopicName, PartitionIndex)> {
+        std::mem::take(&mut self.interrupted.lock())
     }
 
     fn set_aside(&self, path: &Path, topic: &TopicName, index: PartitionIndex, kind: &str) -> io::Result<PathBuf> {
@@ -416,14 +477,28 @@ fn parse_partition(name: &str) -> Option<Key> {
     Some((TopicName::parse(topic).ok()?, PartitionIndex::from_wire(index)?))
 }
 
-fn remove_deleted(dir: &Path) -> io::Result<()> {
+/// Removes what was deleted, and copies of logs that were not finished; returns whose copies those were.
+fn remove_unfinished(dir: &Path) -> io::Result<Vec<Key>> {
+    let mut interrupted = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().ends_with(DELETE_SUFFIX.as_bytes()) && entry.path().is_dir() {
-            fs::remove_dir_all(entry.path())?;
+        let name = entry.file_name();
+        let ends_in = |suffix: &str| name.as_encoded_bytes().ends_with(suffix.as_bytes());
+        if !(ends_in(DELETE_SUFFIX) || ends_in(FUTURE_SUFFIX)) || !entry.path().is_dir() {
+            continue;
+        }
+        fs::remove_dir_all(entry.path())?;
+        if ends_in(FUTURE_SUFFIX) {
+            interrupted.extend(name.to_str().and_then(parse_future));
         }
     }
-    Ok(())
+    Ok(interrupted)
+}
+
+/// Topic and partition of `<topic>-<partition>.<id>-future`.
+fn parse_future(name: &str) -> Option<Key> {
+    let (partition, _) = name.strip_suffix(FUTURE_SUFFIX)?.rsplit_once('.')?;
+    parse_partition(partition)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod producer_snapshot;
 mod producer_state;
 mod read;
 mod recovery;
+mod relocate;
 mod removed;
 mod scan;
 mod sealed;
@@ -49,6 +50,7 @@ pub use producer_state::{
     BATCHES_REMEMBERED, BatchMetadata, CompletedTxn, EndMarker, LastRecord, ProducerBatch, ProducerEntry,
     ProducerError, ProducerState, ProducerUpdate, Verdict,
 };
+pub use relocate::{FutureLog, Pace, RelocateError};
 pub use removed::RemovedFiles;
 pub use sealed::SealedSegment;
 pub use slice::LogSlice;

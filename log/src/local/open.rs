@@ -89,7 +89,7 @@ impl LocalLog {
         let txn_index = TxnIndex::open(active_txn, view.active.base()).map_err(super::RollError::from)?;
         let recovery_point = if start.clean { end } else { start.recovery_point.min(end) };
         let log = LocalLog {
-            dir,
+            dir: RwLock::new(dir),
             config: RwLock::new(config),
             writer: Mutex::new(Writer {
                 verifications: Verifications::default(),
@@ -105,6 +105,7 @@ impl LocalLog {
             flushing: Mutex::new(()),
             cleaning: Mutex::new(()),
             cleaning_ended: AtomicBool::new(false),
+            cleaning_paused: AtomicBool::new(false),
             recovery_point: AtomicU64::new(recovery_point.get()),
             is_linked: AtomicBool::new(false),
             on_seal: Default::default(),

@@ -19,6 +19,9 @@ use super::{
 pub(super) const META_PROPERTIES: &str = "meta.properties";
 const LOCK: &str = ".lock";
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
+/// Tells of a log whose move to another directory was about to be complete. If that directory has the log, this is what was
+/// left behind; if not, the move was not complete.
+const MOVED_TO: &str = "moved-to";
 
 /// Locks the directory against a process of ours (`flock`) and against one of Kafka's (`fcntl`).
 pub(super) fn lock(dir: &Path) -> Result<File, LogDirError> {
@@ -87,6 +90,27 @@ pub(super) fn read_topic_id(dir: &Path) -> Option<TopicId> {
         return None;
     }
     known.get("topic_id")?.parse().ok()
+}
+
+/// Id of the directory that the log in `dir` is moving to; `None` if it is not.
+pub(super) fn read_moved_to(dir: &Path) -> Option<String> {
+    fs::read_to_string(dir.join(MOVED_TO)).ok().map(|text| text.trim().to_owned())
+}
+
+/// Writes down that the log in `dir` moves to the directory called `target`, on disk before this returns.
+pub(super) fn write_moved_to(dir: &Path, target: &str) -> io::Result<()> {
+    let path = dir.join(MOVED_TO);
+    fs::write(&path, format!("{target}\n"))?;
+    File::open(&path)?.sync_all()?;
+    File::open(dir)?.sync_all()
+}
+
+/// Forgets it.
+pub(super) fn remove_moved_to(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(MOVED_TO)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::open(dir)?.sync_all(),
+    }
 }
 
 pub(super) fn write_topic_id(dir: &Path, id: TopicId) -> io::Result<()> {

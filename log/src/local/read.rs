@@ -138,7 +138,7 @@ impl LocalLog {
         }
     }
 
-    fn still_has(&self, segment: &Arc<super::sealed::Sealed>) -> bool {
+    pub(super) fn still_has(&self, segment: &Arc<super::sealed::Sealed>) -> bool {
         self.view.read().sealed.iter().any(|known| Arc::ptr_eq(known, segment))
     }
 
@@ -165,7 +165,7 @@ impl LocalLog {
         };
         let mut found = Vec::new();
         for base in bases {
-            let path = SegmentFiles::new(Arc::clone(&self.dir), base).path(TXN_INDEX);
+            let path = SegmentFiles::new(self.dir(), base).path(TXN_INDEX);
             let bytes = match std::fs::read(path) {
                 // Deleted with its segment meanwhile: its range is not readable any more.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -1,6 +1,6 @@
 //! Cutting the end of a log, as a follower does that has records its leader lacks.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use varve_metadata::model::{LeaderEpoch, Offset, Timestamp};
 
@@ -82,7 +82,7 @@ impl LocalLog {
         let _writer = self.writer.lock();
         let mut view = self.view.write();
         if view.epochs.truncate_from_end(end) {
-            epochs_file::write(&self.dir, &view.epochs)?;
+            epochs_file::write(&self.dir(), &view.epochs)?;
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl LocalLog {
         let mut view = self.view.write();
         let end = view.end;
         if view.epochs.assign(epoch, end) {
-            epochs_file::write(&self.dir, &view.epochs)?;
+            epochs_file::write(&self.dir(), &view.epochs)?;
         }
         Ok(())
     }
@@ -106,7 +106,7 @@ impl LocalLog {
     fn forget_from(&self, writer: &mut Writer, end: Offset, now: Timestamp) -> Result<(), RollError> {
         let mut view = self.view.write();
         if view.epochs.truncate_from_end(end) {
-            epochs_file::write(&self.dir, &view.epochs)?;
+            epochs_file::write(&self.dir(), &view.epochs)?;
         }
         let (path, base) = (view.active.files.path(TXN_INDEX), view.active.base());
         TxnIndex::open(path.clone(), base)?.truncate_to(end)?;
@@ -139,7 +139,7 @@ impl LocalLog {
         }
         epochs.truncate_from_start(view.log_start);
         view.epochs = epochs;
-        epochs_file::write(&self.dir, &view.epochs)?;
+        epochs_file::write(&self.dir(), &view.epochs)?;
         Ok(())
     }
 
@@ -157,10 +157,10 @@ impl LocalLog {
             removed.add(&segment)?;
         }
         removed.add_files(&view.active.files, view.active.bytes.into())?;
-        view.active = ActiveSegment::create(SegmentFiles::new(Arc::clone(&self.dir), offset))?;
+        view.active = ActiveSegment::create(SegmentFiles::new(self.dir(), offset))?;
         (view.end, view.log_start) = (offset, log_start.min(offset));
         view.epochs.clear();
-        epochs_file::write(&self.dir, &view.epochs)?;
+        epochs_file::write(&self.dir(), &view.epochs)?;
         view.txn_bases.clear();
         view.first_unstable = None;
         writer.snapshots.clear()?;

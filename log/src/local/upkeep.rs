@@ -68,7 +68,7 @@ impl LocalLog {
         // With the state at each base, recovery of a segment needs no look at those before it.
         writer.producers.advance_to(base);
         writer.snapshots.take(&writer.producers, false)?;
-        let next = SegmentFiles::new(Arc::clone(&self.dir), base);
+        let next = SegmentFiles::new(self.dir(), base);
         let txn_index = TxnIndex::open(next.path(TXN_INDEX), base)?;
         let replaced = empty.then(|| self.view.read().active.files.clone()).filter(|files| files.base() != base);
         let active = ActiveSegment::create(next)?;
@@ -109,12 +109,12 @@ impl LocalLog {
             self.flush_sealed(segment)?;
         }
         active.sync_data()?;
-        sync_if_present(&self.dir.join(LEADER_EPOCH_CHECKPOINT))?;
-        File::open(&self.dir)?.sync_all()?;
+        sync_if_present(&self.dir().join(LEADER_EPOCH_CHECKPOINT))?;
+        File::open(&self.dir())?.sync_all()?;
         if !self.is_linked.load(Ordering::Relaxed) {
             // Flushed files in a directory that a loss of power takes away would be lost with it.
-            sync_if_present(&self.dir.join(PARTITION_METADATA))?;
-            if let Some(parent) = self.dir.parent() {
+            sync_if_present(&self.dir().join(PARTITION_METADATA))?;
+            if let Some(parent) = self.dir().parent() {
                 File::open(parent)?.sync_all()?;
             }
             self.is_linked.store(true, Ordering::Relaxed);
@@ -152,7 +152,7 @@ impl LocalLog {
         view.first_unstable = writer.producers.first_unstable();
         if view.epochs.truncate_from_start(offset) && !writer.abandoned {
             // A stale file only knows epochs that the start then cuts off again.
-            let _ = epochs_file::write(&self.dir, &view.epochs);
+            let _ = epochs_file::write(&self.dir(), &view.epochs);
         }
         Ok(true)
     }

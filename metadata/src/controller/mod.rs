@@ -8,10 +8,15 @@ mod acls;
 mod alter;
 mod create;
 mod credentials;
+mod elect;
+mod features;
 mod grow;
 pub mod in_sync;
 mod placement;
+mod quotas;
+mod reassign;
 mod tend;
+mod unregister;
 
 #[cfg(test)]
 mod tests;
@@ -28,9 +33,14 @@ pub use create::{
     CreateTopicError, CreationDefaults, NewTopic, TooManyPartitions, check_partition_count, create_topics,
 };
 pub use credentials::{ScramChange, TokenChange, alter_delegation_tokens, alter_scram_credentials};
+pub use elect::{ElectError, Election, elect_leaders};
+pub use features::{FeatureError, FeatureMove, FeatureUpdate, update_features};
 pub use grow::{GrowError, GrowTopic, create_partitions};
 pub use placement::{AssignmentError, ManualPartition, Placement, PlacementError};
+pub use quotas::{AlterQuota, QuotaError, alter_client_quotas};
+pub use reassign::{ReassignError, Reassignment, completed, reassign_partitions};
 pub use tend::{prefer_leaders, tend};
+pub use unregister::{UnregisterError, unregister_broker};
 
 /// Changes for the store.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -153,10 +153,22 @@ pub(super) fn check_assignment(
     assigned: &ManualPartition,
     width: Option<usize>,
 ) -> Result<PartitionImage, AssignmentError> {
-    if assigned.replicas.is_empty() {
+    let replicas = check_replicas(image, &assigned.replicas)?;
+    if let Some(expected) = width
+        && expected != replicas.len()
+    {
+        return Err(AssignmentError::Uneven { found: replicas.len(), expected });
+    }
+    let partition = created(image, replicas);
+    if partition.isr.is_empty() { Err(AssignmentError::AllFenced(assigned.index)) } else { Ok(partition) }
+}
+
+/// Brokers that shall hold a partition: at least one, each registered, none twice.
+pub(super) fn check_replicas(image: &ClusterImage, replicas: &[i32]) -> Result<Vec<BrokerId>, AssignmentError> {
+    if replicas.is_empty() {
         return Err(AssignmentError::Empty);
     }
-    let mut sorted = assigned.replicas.clone();
+    let mut sorted = replicas.to_vec();
     sorted.sort_unstable();
     for (place, &raw) in sorted.iter().enumerate() {
         if !BrokerId::from_wire(raw).is_some_and(|id| image.brokers().contains_key(&id)) {
@@ -166,13 +178,7 @@ pub(super) fn check_assignment(
             return Err(AssignmentError::BrokerRepeated(raw));
         }
     }
-    if let Some(expected) = width
-        && expected != sorted.len()
-    {
-        return Err(AssignmentError::Uneven { found: sorted.len(), expected });
-    }
-    let partition = created(image, assigned.replicas.iter().copied().filter_map(BrokerId::from_wire).collect());
-    if partition.isr.is_empty() { Err(AssignmentError::AllFenced(assigned.index)) } else { Ok(partition) }
+    Ok(replicas.iter().copied().filter_map(BrokerId::from_wire).collect())
 }
 
 fn created(image: &ClusterImage, replicas: Vec<BrokerId>) -> PartitionImage {

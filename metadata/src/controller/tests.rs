@@ -1,5 +1,7 @@
 //! The controller's rules, with the texts that Kafka's users know.
 
+mod administration;
+
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*};

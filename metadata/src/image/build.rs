@@ -8,18 +8,19 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, Rules, TopicImage, is_internal,
+    BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, QuotaImage, Quotas, Rules, TopicImage,
+    is_internal,
     record::{
-        self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, ControllerRecord, Key, LifeRecord, PartitionRecord,
-        RecordError, TopicRecord,
+        self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, ControllerRecord, FeatureRecord, Key, LifeRecord,
+        PartitionRecord, QuotaRecord, RecordError, TopicRecord,
     },
     resolve_config,
 };
 use crate::{
     config::{TopicConfig, TopicDefaults},
     model::{
-        BrokerId, DelegationToken, DelegationTokenRecord, PartitionId, PartitionIndex, ScramCredential, ScramMechanism,
-        TopicId, acl::ResourcePattern,
+        BrokerId, DelegationToken, DelegationTokenRecord, PartitionId, PartitionIndex, QuotaEntity, ScramCredential,
+        ScramMechanism, TopicId, acl::ResourcePattern,
     },
     store::{ChangeBatch, Revision, Snapshot},
 };
@@ -64,6 +65,8 @@ impl ImageBuilder {
                 by_id: Arc::default(),
                 partitions: 0,
                 configs: Arc::default(),
+                quotas: Arc::default(),
+                features: Arc::default(),
                 topic_defaults: Arc::default(),
                 acls: Arc::default(),
                 scram: Arc::default(),
@@ -135,6 +138,15 @@ impl ImageBuilder {
         }
         for (id, token) in staged.delegation_tokens {
             set(Arc::make_mut(&mut self.image.delegation_tokens), id, token);
+        }
+        // Shared with the image before, unless something changed: who follows quotas compares pointers.
+        if !staged.quotas.is_empty() {
+            let QuotaImage(quotas) = Arc::make_mut(&mut self.image.quotas);
+            staged.quotas.into_iter().for_each(|(entity, given)| set(quotas, entity, given.map(Arc::new)));
+        }
+        if !staged.features.is_empty() {
+            let features = Arc::make_mut(&mut self.image.features);
+            staged.features.into_iter().for_each(|(name, level)| set(features, name, level));
         }
         self.take_topics(staged.topics, staged.partitions);
         self.image.revision = revision;
@@ -329,6 +341,8 @@ struct Staged {
     cluster_id: Option<String>,
     brokers: Vec<(BrokerId, Option<BrokerImage>)>,
     configs: Vec<(ConfigResource, Option<BTreeMap<String, String>>)>,
+    quotas: Vec<(QuotaEntity, Option<Quotas>)>,
+    features: Vec<(String, Option<u16>)>,
     topics: Vec<(TopicId, Option<TopicRecord>)>,
     partitions: Vec<(PartitionId, Option<PartitionImage>, Revision)>,
     registered: Vec<(BrokerId, Option<Revision>)>,
@@ -387,6 +401,14 @@ impl Staged {
                 let record = value.map(record::decode::<DelegationTokenRecord>).transpose()?;
                 let token = record.and_then(|record| record.into_token(id.clone()));
                 self.delegation_tokens.push((id, token));
+            }
+            Some(Key::Quota(entity)) => {
+                let record = value.map(record::decode::<QuotaRecord>).transpose()?;
+                self.quotas.push((entity, record.map(|record| record.quotas)));
+            }
+            Some(Key::Feature(name)) => {
+                let record = value.map(record::decode::<FeatureRecord>).transpose()?;
+                self.features.push((name, record.map(|record| record.level)));
             }
             // Names are in the topics themselves; producer ids are read when a block is taken.
             Some(Key::TopicName(_) | Key::ProducerIds) | None => {}

@@ -8,6 +8,7 @@ mod acls;
 mod build;
 mod configs;
 mod membership;
+mod quotas;
 pub(crate) mod record;
 
 use std::{
@@ -20,8 +21,8 @@ use uuid::Uuid;
 use crate::{
     config::{ConfigError, TopicConfig, TopicDefaults},
     model::{
-        BrokerId, DelegationToken, LeaderEpoch, PartitionId, PartitionIndex, ScramCredential, ScramMechanism, TopicId,
-        TopicName,
+        BrokerId, DelegationToken, Feature, LeaderEpoch, PartitionId, PartitionIndex, ScramCredential, ScramMechanism,
+        TopicId, TopicName,
     },
     store::Revision,
 };
@@ -30,6 +31,7 @@ pub use acls::{AclImage, Rules, Verdict};
 pub use build::{ImageBuilder, ImageError};
 pub use configs::{ConfigImage, ConfigResource, overlay};
 pub use membership::MembershipImage;
+pub use quotas::{QuotaFilter, QuotaImage, QuotaMatch, Quotas};
 pub use record::RecordError;
 
 /// The cluster at one revision of the store.
@@ -43,6 +45,8 @@ pub struct ClusterImage {
     by_id: Arc<HashMap<TopicId, Arc<TopicImage>>>,
     partitions: usize,
     configs: Arc<ConfigImage>,
+    quotas: Arc<QuotaImage>,
+    features: Arc<BTreeMap<String, u16>>,
     topic_defaults: Arc<TopicDefaults>,
     acls: Arc<AclImage>,
     scram: Arc<BTreeMap<(ScramMechanism, String), ScramCredential>>,
@@ -109,6 +113,10 @@ pub struct PartitionImage {
     pub elr: Vec<BrokerId>,
     /// Who led when neither ISR nor ELR had anybody left.
     pub last_leader: Option<BrokerId>,
+    /// Replicas that a reassignment adds (KIP-455), once they are in sync; part of `replicas`.
+    pub adding: Vec<BrokerId>,
+    /// Replicas that it takes away then; part of `replicas`.
+    pub removing: Vec<BrokerId>,
 }
 
 impl TopicImage {
@@ -194,6 +202,17 @@ impl ClusterImage {
     /// Settings given while running, other than those of topics.
     pub fn configs(&self) -> &ConfigImage {
         &self.configs
+    }
+
+    /// Client quotas.
+    pub fn quotas(&self) -> &Arc<QuotaImage> {
+        &self.quotas
+    }
+
+    /// The level of a feature that the cluster has agreed on, or that a new cluster has. 0: off, or not known.
+    pub fn feature_level(&self, name: &str) -> u16 {
+        let initial = || Feature::named(name).map_or(0, |feature| feature.initial);
+        self.features.get(name).copied().unwrap_or_else(initial)
     }
 
     /// What a topic without overrides gets, dynamic broker settings included.

@@ -8,8 +8,11 @@
 //! controller                           {v, broker}        bound to that broker's lease
 //! topics/<topic id>                    {v, name, overrides, partitions: how many}
 //! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
-//! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?}
+//! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?,
+//!                                       adding?, removing?}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
+//! quotas/<entity as JSON>              {v, quotas}        by kind of quota
+//! features/<name>                      {v, level}         absent: the level that a new cluster has
 //! producer-ids                         {v, next}          first id that no block holds
 //! acls/<type>/<pattern>/<principal>/<name>   {v, hosts: [{host, allow, deny}]}   `%` and `/` of the principal as %25, %2F
 //! scram/<mechanism>/<user>             {v, salt, stored_key, server_key, iterations}
@@ -23,9 +26,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage, acls::Rules};
+use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage, Quotas, acls::Rules};
 use crate::model::{
-    BrokerId, LeaderEpoch, PartitionId, PartitionIndex, ScramMechanism, TopicId, TopicName,
+    BrokerId, LeaderEpoch, PartitionId, PartitionIndex, QuotaEntity, ScramMechanism, TopicId, TopicName,
     acl::{Operations, PatternType, Permission, ResourcePattern, ResourceType},
 };
 
@@ -44,6 +47,8 @@ pub(crate) enum Key {
     TopicName(TopicName),
     Partition(PartitionId),
     Config(ConfigResource),
+    Quota(QuotaEntity),
+    Feature(String),
     ProducerIds,
     /// Rules of one principal for one pattern.
     Acls(ResourcePattern, String),
@@ -67,6 +72,11 @@ impl Key {
             Key::Config(ConfigResource::BrokerDefaults) => "configs/broker-defaults/".to_owned(),
             Key::Config(ConfigResource::Group(name)) => format!("configs/group/{name}"),
             Key::Config(ConfigResource::ClientMetrics(name)) => format!("configs/client-metrics/{name}"),
+            Key::Quota(entity) => {
+                // Names hold anything, so the entity is written in a form that quotes them.
+                format!("quotas/{}", serde_json::to_string(entity).expect("plain enums of text always encode"))
+            }
+            Key::Feature(name) => format!("features/{name}"),
             Key::ProducerIds => "producer-ids".to_owned(),
             Key::Acls(pattern, principal) => {
                 let (kind, how) = (pattern.resource_type.word(), pattern.pattern_type.word());
@@ -104,6 +114,8 @@ impl Key {
                 Some(Key::Scram(ScramMechanism::parse(mechanism)?, user.to_owned()))
             }
             "delegation-tokens" => Some(Key::DelegationToken(rest.to_owned())),
+            "quotas" => Some(Key::Quota(serde_json::from_str(rest).ok()?)),
+            "features" => Some(Key::Feature(rest.to_owned())),
             "configs" => {
                 let (kind, name) = rest.split_once('/')?;
                 Some(Key::Config(match kind {
@@ -243,24 +255,48 @@ pub(crate) struct PartitionRecord {
     elr: Vec<BrokerId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_leader: Option<BrokerId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    adding: Vec<BrokerId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    removing: Vec<BrokerId>,
 }
 
 impl PartitionRecord {
     pub(crate) fn of(partition: &PartitionImage) -> PartitionRecord {
-        let PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader } =
+        let PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader, adding, removing } =
             partition.clone();
-        PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader }
+        PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader, adding, removing }
     }
 
     pub(crate) fn into_image(self) -> PartitionImage {
-        let PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader } = self;
-        PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader }
+        let PartitionRecord {
+            replicas,
+            isr,
+            leader,
+            leader_epoch,
+            partition_epoch,
+            elr,
+            last_leader,
+            adding,
+            removing,
+        } = self;
+        PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader, adding, removing }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConfigRecord {
     pub(crate) settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct QuotaRecord {
+    pub(crate) quotas: Quotas,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FeatureRecord {
+    pub(crate) level: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -303,7 +339,7 @@ impl AclRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::acl::Operation;
+    use crate::model::{QuotaName, acl::Operation};
 
     fn acls(principal: &str, name: &str) -> Key {
         let (resource_type, pattern_type) = (ResourceType::TransactionalId, PatternType::Prefixed);
@@ -342,6 +378,9 @@ mod tests {
             Key::Config(ConfigResource::ClientMetrics("m".into())),
             acls("User:CN=a%2F/b", "some/name"),
             acls("User:*", "*"),
+            Key::Quota(QuotaEntity::User(QuotaName::Default)),
+            Key::Quota(QuotaEntity::UserClient(QuotaName::Named("a/\"b".into()), QuotaName::Named("c".into()))),
+            Key::Feature("transaction.version".into()),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.text()), Some(key));
@@ -370,9 +409,13 @@ mod tests {
         let text = encode(PartitionRecord::of(&partition));
         assert_eq!(text, r#"{"v":1,"replicas":[1,2],"isr":[1],"leader":1,"leader_epoch":3,"partition_epoch":4}"#);
         assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), partition);
-        let alone = PartitionImage { elr: vec![BrokerId(2)], last_leader: Some(BrokerId(2)), ..partition };
+        let alone = PartitionImage { elr: vec![BrokerId(2)], last_leader: Some(BrokerId(2)), ..partition.clone() };
         let text = encode(PartitionRecord::of(&alone));
         assert!(text.ends_with(br#""partition_epoch":4,"elr":[2],"last_leader":2}"#));
         assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), alone);
+        let moving = PartitionImage { adding: vec![BrokerId(3)], ..partition };
+        let text = encode(PartitionRecord::of(&moving));
+        assert!(text.ends_with(br#""partition_epoch":4,"adding":[3]}"#));
+        assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), moving);
     }
 }

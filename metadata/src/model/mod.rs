@@ -2,18 +2,22 @@
 
 pub mod acl;
 mod delegation_token;
+mod feature;
 mod ids;
 mod offset;
 mod principal;
 mod producer;
+mod quota;
 mod scram;
 mod time;
 
 pub use delegation_token::DelegationToken;
 pub(crate) use delegation_token::DelegationTokenRecord;
+pub use feature::Feature;
 pub use ids::{BrokerId, PartitionId, PartitionIndex, TopicId, TopicName, TopicNameError};
 pub use offset::{HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
 pub use principal::Principal;
 pub use producer::{ProducerEpoch, ProducerId, Sequence, VerificationGuard};
+pub use quota::{QuotaEntity, QuotaKey, QuotaName};
 pub use scram::{ScramCredential, ScramMechanism};
 pub use time::Timestamp;

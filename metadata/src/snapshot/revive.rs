@@ -192,8 +192,7 @@ fn led_anew(
         replicas,
         leader_epoch: epoch.map_or(LeaderEpoch(0), |LeaderEpoch(epoch)| LeaderEpoch(epoch + 1)),
         partition_epoch: before.map_or(0, |before| before.partition_epoch + 1),
-        elr: Vec::new(),
-        last_leader: None,
+        ..PartitionImage::default()
     }
 }
 
@@ -227,8 +226,7 @@ mod tests {
                     leader: Some(BrokerId(4)),
                     leader_epoch: LeaderEpoch(7),
                     partition_epoch: 2,
-                    elr: Vec::new(),
-                    last_leader: None,
+                    ..PartitionImage::default()
                 };
                 let id = PartitionId { topic: *id, index: PartitionIndex(index) };
                 entries.push((Key::Partition(id).text(), record::encode(PartitionRecord::of(&partition))));

@@ -73,10 +73,6 @@ fn settings_that_do_not_exist_or_cannot_be_are_refused() -> Result<()> {
             "--entity-type brokers --entity-name 1 --add-config log.dirs=/elsewhere".to_owned(),
             "InvalidRequestException: Cannot update these configs dynamically: [log.dirs]",
         ),
-        (
-            "--entity-type users --entity-name clerk --add-config producer_byte_rate=1000".to_owned(),
-            "UnsupportedVersionException: The node does not support DESCRIBE_CLIENT_QUOTAS",
-        ),
     ];
     for (arguments, wanted) in cases {
         let printed = kafka.refused(&format!("kafka-configs.sh --alter {arguments}"))?;

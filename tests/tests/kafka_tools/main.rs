@@ -1,10 +1,13 @@
 //! An administrator's day with Kafka's own shell tools against one node. What the tools print here is what they print
 //! against Apache Kafka 4.3, unless a comment says why not.
 
+mod cluster;
 mod configs;
 mod data;
 mod dump;
 mod groups;
+mod partitions;
+mod quotas;
 mod topics;
 mod unserved;
 

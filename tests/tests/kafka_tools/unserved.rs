@@ -11,11 +11,7 @@ fn tools_for_requests_that_are_not_served_say_so_and_end() -> Result<()> {
     Client::connect(node.address)?.create_topic("orders", 1, &[])?;
     for (line, request) in [
         ("kafka-transactions.sh --bootstrap-server NODE list", "LIST_TRANSACTIONS"),
-        ("kafka-leader-election.sh --election-type preferred --all-topic-partitions", "ELECT_LEADERS"),
-        ("kafka-reassign-partitions.sh --list", "LIST_PARTITION_REASSIGNMENTS"),
         ("kafka-acls.sh --list", "DESCRIBE_ACLS"),
-        ("kafka-metadata-quorum.sh --bootstrap-server NODE describe --status", "DESCRIBE_QUORUM"),
-        ("kafka-client-metrics.sh --list", "LIST_CONFIG_RESOURCES"),
     ] {
         let printed = kafka.refused(line)?;
         ensure!(printed.contains(&format!("The node does not support {request}")), "{line}:\n{printed}");

@@ -51,8 +51,11 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "",
         "Other limits for some addresses: address:number, comma-separated.",
     ),
-    def("max.connection.creation.rate", NATURAL_INT, INT_MAX, "The most new connections per second.").refused(
-        "new connections are not held back by rate; max.connections and max.connections.per.ip limit their number",
+    def(
+        "max.connection.creation.rate",
+        NATURAL_INT,
+        INT_MAX,
+        "The most new connections per second, over all listeners; those above it wait.",
     ),
     def(
         "socket.listen.backlog.size",

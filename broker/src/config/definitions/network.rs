@@ -82,25 +82,20 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "Requests between two purges of waiting share fetches.",
     ))
     .no_effect(NO_PURGATORY),
-    low(def("quota.window.num", POSITIVE_INT, "11", "Samples kept for client quotas.")).no_effect(NO_QUOTAS),
+    low(def("quota.window.num", POSITIVE_INT, "11", "Samples kept for client quotas.")),
     low(def(
         "quota.window.size.seconds",
         POSITIVE_INT,
         "1",
         "The time span of one sample for client quotas, in seconds.",
-    ))
-    .no_effect(NO_QUOTAS),
-    low(def("controller.quota.window.num", POSITIVE_INT, "11", "Samples kept for quotas on topic creation."))
-        .no_effect(NO_QUOTAS),
+    )),
+    low(def("controller.quota.window.num", POSITIVE_INT, "11", "Samples kept for quotas on topic creation.")),
     low(def(
         "controller.quota.window.size.seconds",
         POSITIVE_INT,
         "1",
         "The time span of one such sample, in seconds.",
-    ))
-    .no_effect(NO_QUOTAS),
+    )),
     low(unset("client.quota.callback.class", Kind::Class, "A Java class that decides which quota a client has."))
-        .refused("no Java classes are loaded, and client quotas are not enforced"),
+        .refused("no Java classes are loaded; quotas are set for users, client ids and addresses by kafka-configs.sh"),
 ];
-
-const NO_QUOTAS: &str = "client quotas are not enforced: the requests that would set them are not served";

@@ -7,7 +7,7 @@ const NO_ZOOKEEPER: &str = "there is no ZooKeeper; set varve.metadata.url, to em
 const ZOOKEEPER_GONE: &str = "there is no ZooKeeper; cluster state lies in the store that varve.metadata.url names";
 const FORMAT: &str = "records are always kept in message format 2, the only one that Kafka 4 knows";
 const VERSION: &str = "requests are versioned one by one, and every released version that Kafka 4 serves is served";
-const QUOTA: &str = "client quotas are not enforced";
+const QUOTA: &str = "Kafka 4 sets it while running: kafka-configs.sh --entity-type clients --entity-default --alter";
 const WRITTEN: &str = "a broker of Kafka 4 does not know it either";
 
 pub(super) const DEFINITIONS: &[ConfigDef] = &[

@@ -165,9 +165,9 @@ async fn a_directory_that_fails_while_the_node_runs_takes_its_partitions_offline
     for index in 0..4 {
         node.append("t", index).unwrap();
     }
-    let failed = node.find("t", 0).unwrap().log_dir().clone();
+    let failed = node.find("t", 0).unwrap().log_dir();
     failed.fail(&io::Error::other("gone"));
-    let is_in_it = |index| Arc::ptr_eq(node.find("t", index).unwrap().log_dir(), &failed);
+    let is_in_it = |index| Arc::ptr_eq(&node.find("t", index).unwrap().log_dir(), &failed);
     let (lost, kept): (Vec<_>, Vec<_>) = (0..4).partition(|index| is_in_it(*index));
     assert_eq!((lost.len(), kept.len()), (2, 2));
     assert!(lost.iter().all(|index| matches!(node.append("t", *index), Err(PartitionAppendError::Offline))));

@@ -39,6 +39,7 @@ fn context(principal: &str) -> RequestContext {
         peer: ([127, 0, 0, 1], 1).into(),
         listener: ListenerName("PLAINTEXT".into()),
         received: Instant::now(),
+        bytes: 0,
     }
 }
 

@@ -6,20 +6,20 @@ use kafka_protocol::{
         ApiKey, ApiVersionsRequest, ApiVersionsResponse,
         api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
     },
-    protocol::StrBytes,
 };
+use varve_metadata::{model::Feature, store::Revision};
 
+use super::cluster_view::text;
 use crate::{
     server::{Broker, RequestContext},
     wire::api::SERVED,
 };
 
-/// Smallest and largest `metadata.version` that Kafka 4.3 supports (3.3-IV3 and 4.3-IV0). Tools read from it which
-/// release a broker corresponds to.
-const METADATA_VERSION: (i16, i16) = (7, 30);
+/// First version whose clients take a smallest level of 0 (KAFKA-17011).
+const MIN_ZERO_SINCE: i16 = 4;
 
 pub(crate) async fn handle(
-    _broker: &Broker,
+    broker: &Broker,
     context: &RequestContext,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
@@ -28,20 +28,26 @@ pub(crate) async fn handle(
     {
         return refusal(ResponseError::InvalidRequest);
     }
-    let (oldest, newest) = METADATA_VERSION;
-    let name = StrBytes::from_static_str("metadata.version");
+    let image = broker.metadata.image();
+    // Clients of earlier versions take a smallest level of 0 for an error.
+    let listed = |feature: &&Feature| context.api_version >= MIN_ZERO_SINCE || feature.min > 0;
+    let supported = Feature::ALL.iter().filter(listed).map(|feature| {
+        SupportedFeatureKey::default()
+            .with_name(text(feature.name))
+            .with_min_version(feature.min as i16)
+            .with_max_version(feature.max as i16)
+    });
+    let finalized = Feature::ALL.iter().filter_map(|feature| {
+        let level = image.feature_level(feature.name) as i16;
+        let key = FinalizedFeatureKey::default().with_name(text(feature.name));
+        (level > 0).then(|| key.with_min_version_level(level).with_max_version_level(level))
+    });
+    let Revision(revision) = image.revision();
     ApiVersionsResponse::default()
         .with_api_keys(SERVED.iter().map(|api| range(api.key, api.advertised_min, api.max)).collect())
-        .with_supported_features(vec![
-            SupportedFeatureKey::default().with_name(name.clone()).with_min_version(oldest).with_max_version(newest),
-        ])
-        .with_finalized_features_epoch(0)
-        .with_finalized_features(vec![
-            FinalizedFeatureKey::default()
-                .with_name(name)
-                .with_min_version_level(newest)
-                .with_max_version_level(newest),
-        ])
+        .with_supported_features(supported.collect())
+        .with_finalized_features_epoch(revision as i64)
+        .with_finalized_features(finalized.collect())
 }
 
 /// The answer to a request that is refused; it says which versions of ApiVersions itself would be answered.

@@ -6,14 +6,21 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         CreatePartitionsRequest, CreatePartitionsResponse, TopicName as WireTopicName,
-        create_partitions_response::CreatePartitionsTopicResult,
+        create_partitions_request::CreatePartitionsTopic, create_partitions_response::CreatePartitionsTopicResult,
     },
     protocol::StrBytes,
 };
+use tokio::time::Instant;
 use varve_metadata::controller::GrowTopic;
 
-use super::admin_errors::{deadline, grow_error, metadata_error, until_visible};
+use super::{
+    admin_errors::{deadline, grow_error, metadata_error, until_visible},
+    mutation_quota::Mutations,
+};
 use crate::server::{Broker, RequestContext};
+
+/// First version whose clients know THROTTLING_QUOTA_EXCEEDED.
+const STRICT_SINCE: i16 = 3;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -30,18 +37,13 @@ pub(crate) async fn handle(
         result(name, Some((ResponseError::InvalidRequest, Some("Duplicate topic name.".to_owned()))))
     };
     let mut results: Vec<_> = repeated.iter().map(duplicate).collect();
-    let wanted: Vec<_> = request.topics.iter().filter(|topic| !repeated.contains(&topic.name)).collect();
-    let topics: Vec<GrowTopic> = wanted
-        .iter()
-        .map(|topic| GrowTopic {
-            name: topic.name.to_string(),
-            count: topic.count,
-            assignments: topic.assignments.as_ref().map(|assignments| {
-                assignments.iter().map(|assigned| assigned.broker_ids.iter().map(|id| id.0).collect()).collect()
-            }),
-        })
-        .collect();
+    let mut wanted: Vec<_> = request.topics.iter().filter(|topic| !repeated.contains(&topic.name)).collect();
     let deadline = deadline(context, request.timeout_ms);
+    let mut mutations = Mutations::of(broker, context, STRICT_SINCE);
+    if mutations.are_counted() {
+        results.extend(hold_back(broker, &mut wanted, deadline, &mut mutations).await);
+    }
+    let topics: Vec<GrowTopic> = wanted.iter().map(|topic| parse(topic)).collect();
     match broker.metadata.create_partitions(&topics, request.validate_only, deadline).await {
         Ok(grown) => {
             if !request.validate_only {
@@ -58,7 +60,44 @@ pub(crate) async fn handle(
             results.extend(wanted.iter().map(|topic| result(&topic.name, Some((code, Some(message.clone()))))));
         }
     }
-    CreatePartitionsResponse::default().with_results(results)
+    CreatePartitionsResponse::default().with_throttle_time_ms(mutations.throttle_time_ms()).with_results(results)
+}
+
+fn parse(topic: &CreatePartitionsTopic) -> GrowTopic {
+    GrowTopic {
+        name: topic.name.to_string(),
+        count: topic.count,
+        assignments: topic.assignments.as_ref().map(|assignments| {
+            assignments.iter().map(|assigned| assigned.broker_ids.iter().map(|id| id.0).collect()).collect()
+        }),
+    }
+}
+
+/// Takes the topics out of `wanted` that the client's quota does not allow to grow, and answers for them. Only what could grow
+/// counts.
+async fn hold_back(
+    broker: &Broker,
+    wanted: &mut Vec<&CreatePartitionsTopic>,
+    deadline: Option<Instant>,
+    mutations: &mut Mutations<'_>,
+) -> Vec<CreatePartitionsTopicResult> {
+    let image = broker.metadata.image();
+    let topics: Vec<GrowTopic> = wanted.iter().map(|topic| parse(topic)).collect();
+    let Ok(tried) = broker.metadata.create_partitions(&topics, true, deadline).await else { return Vec::new() };
+    let mut tried = tried.into_iter();
+    let mut held = Vec::new();
+    wanted.retain(|topic| {
+        let Some(Ok(())) = tried.next() else { return true };
+        let now = image.topic(topic.name.as_str()).map_or(0, |topic| topic.partitions.len());
+        match mutations.allow(usize::try_from(topic.count).unwrap_or(0).saturating_sub(now)) {
+            Ok(()) => true,
+            Err((error, message)) => {
+                held.push(result(&topic.name, Some((error, Some(message)))));
+                false
+            }
+        }
+    });
+    held
 }
 
 fn result(name: &WireTopicName, error: Option<(ResponseError, Option<String>)>) -> CreatePartitionsTopicResult {

@@ -11,6 +11,7 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
+use tokio::time::Instant;
 use varve_metadata::{
     controller::{CreationDefaults, ManualPartition, NewTopic, Placement, PlacementError},
     image::TopicImage,
@@ -20,21 +21,29 @@ use super::{
     admin_errors::{create_topic_error, deadline, metadata_error, until_visible},
     cluster_view::text,
     config_view::ConfigView,
+    mutation_quota::Mutations,
 };
 use crate::server::{Broker, RequestContext};
 
 /// The topic of KRaft's own log, which Varve does not have, but whose name nobody may take either.
 const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
+/// First version whose clients know THROTTLING_QUOTA_EXCEEDED.
+const STRICT_SINCE: i16 = 6;
+
 pub(crate) async fn handle(
     broker: &Broker,
     context: &RequestContext,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
-    let (mut results, wanted) = sort(&request);
-    let topics: Vec<NewTopic> = wanted.iter().map(|topic| parse(topic)).collect();
+    let (mut results, mut wanted) = sort(&request);
     let deadline = deadline(context, request.timeout_ms);
     let defaults = creation_defaults(broker);
+    let mut mutations = Mutations::of(broker, context, STRICT_SINCE);
+    if mutations.are_counted() {
+        results.extend(hold_back(broker, &mut wanted, deadline, &mut mutations).await);
+    }
+    let topics: Vec<NewTopic> = wanted.iter().map(|topic| parse(topic)).collect();
     let created = broker.metadata.create_topics(&topics, defaults, request.validate_only, deadline).await;
     match created {
         Ok(created) => {
@@ -52,7 +61,34 @@ pub(crate) async fn handle(
             results.extend(wanted.iter().map(|topic| refused(&topic.name, error.clone())));
         }
     }
-    CreateTopicsResponse::default().with_topics(results)
+    CreateTopicsResponse::default().with_throttle_time_ms(mutations.throttle_time_ms()).with_topics(results)
+}
+
+/// Takes the topics out of `wanted` that the client's quota does not allow, and answers for them. Only what could be made
+/// counts, so the others are told what is wrong with them first.
+async fn hold_back(
+    broker: &Broker,
+    wanted: &mut Vec<&CreatableTopic>,
+    deadline: Option<Instant>,
+    mutations: &mut Mutations<'_>,
+) -> Vec<CreatableTopicResult> {
+    let topics: Vec<NewTopic> = wanted.iter().map(|topic| parse(topic)).collect();
+    let Ok(tried) = broker.metadata.create_topics(&topics, creation_defaults(broker), true, deadline).await else {
+        return Vec::new();
+    };
+    let mut tried = tried.into_iter();
+    let mut held = Vec::new();
+    wanted.retain(|topic| {
+        let Some(Ok(possible)) = tried.next() else { return true };
+        match mutations.allow(possible.partitions.len()) {
+            Ok(()) => true,
+            Err(refusal) => {
+                held.push(refused(&topic.name, refusal));
+                false
+            }
+        }
+    });
+    held
 }
 
 /// What a topic gets whose request does not say.

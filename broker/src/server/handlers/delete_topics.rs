@@ -12,8 +12,12 @@ use varve_metadata::{image::ClusterImage, model::TopicId};
 use super::{
     admin_errors::{deadline, metadata_error, plain},
     cluster_view::{text, topic_name},
+    mutation_quota::Mutations,
 };
 use crate::server::{Broker, RequestContext};
+
+/// First version whose clients know THROTTLING_QUOTA_EXCEEDED.
+const STRICT_SINCE: i16 = 5;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -23,7 +27,17 @@ pub(crate) async fn handle(
     if !broker.config.topics.delete_enabled {
         return disabled(context, &request);
     }
-    let (mut responses, wanted) = sort(&broker.metadata.image(), &request);
+    let image = broker.metadata.image();
+    let (mut responses, mut wanted) = sort(&image, &request);
+    let mut mutations = Mutations::of(broker, context, STRICT_SINCE);
+    if mutations.are_counted() {
+        wanted.retain(|id, name| {
+            let partitions = image.topic_by_id(*id).map_or(0, |topic| topic.partitions.len());
+            let refusal = mutations.allow(partitions).err();
+            responses.extend(refusal.clone().map(|refusal| result(Some(name), id.to_wire(), Some(refusal))));
+            refusal.is_none()
+        });
+    }
     let ids: Vec<TopicId> = wanted.keys().copied().collect();
     let deleted = broker.metadata.delete_topics(&ids, deadline(context, request.timeout_ms)).await;
     for (place, (id, name)) in wanted.into_iter().enumerate() {
@@ -34,7 +48,7 @@ pub(crate) async fn handle(
         };
         responses.push(result(Some(&name), id.to_wire(), error));
     }
-    DeleteTopicsResponse::default().with_responses(responses)
+    DeleteTopicsResponse::default().with_throttle_time_ms(mutations.throttle_time_ms()).with_responses(responses)
 }
 
 type Refusal = (ResponseError, String);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -15,11 +15,11 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use tracing::warn;
-use varve_metadata::model::{HighWatermark, LogEndOffset};
+use varve_metadata::model::{HighWatermark, LogEndOffset, PartitionId};
 
 use super::cluster_view::{text, topic_name};
 use crate::{
-    partition::Partition,
+    partition::{Move, Partition},
     server::{Broker, RequestContext},
 };
 
@@ -32,7 +32,8 @@ pub(crate) async fn handle(
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
     let wanted = wanted(broker, &request);
-    let mut local: HashMap<&Path, Sizes> = HashMap::new();
+    let moves: HashMap<PartitionId, Arc<Move>> = broker.partitions.moves().list().into_iter().collect();
+    let mut local: HashMap<PathBuf, Sizes> = HashMap::new();
     let mut archive = Sizes::new();
     for partition in &wanted {
         let (log, index) = (partition.log(), partition.id().index.to_wire());
@@ -41,8 +42,16 @@ pub(crate) async fn handle(
             .with_partition_index(index)
             .with_partition_size(signed(log.size()))
             .with_offset_lag(signed(high_watermark.since(end)));
-        let dir = partition.log_dir().path.as_path();
-        local.entry(dir).or_default().entry(partition.topic().to_string()).or_default().push(here);
+        let topic = partition.topic().to_string();
+        local.entry(partition.log_dir().path.clone()).or_default().entry(topic.clone()).or_default().push(here);
+        if let Some(moving) = moves.get(&partition.id()) {
+            let there = DescribeLogDirsPartition::default()
+                .with_partition_index(index)
+                .with_partition_size(signed(moving.bytes()))
+                .with_offset_lag(signed(moving.lag(log.end())))
+                .with_is_future_key(true);
+            local.entry(moving.to.path.clone()).or_default().entry(topic).or_default().push(there);
+        }
         if let Some(remote) = partition.remote() {
             let there = DescribeLogDirsPartition::default()
                 .with_partition_index(index)
@@ -56,7 +65,7 @@ pub(crate) async fn handle(
         .iter()
         .map(|dir| match dir.is_failed() {
             true => result(&dir.path).with_error_code(ResponseError::KafkaStorageError.code()),
-            false => describe(&dir.path, local.remove(dir.path.as_path()).unwrap_or_default()),
+            false => describe(&dir.path, local.remove(&dir.path).unwrap_or_default()),
         })
         .collect();
     if broker.config.archive.enabled {

@@ -20,7 +20,7 @@ use crate::{
     partition::{Isolation, Partition, Waiter, Watch},
     server::{
         Broker, RequestContext,
-        fetch_session::{Named, PartitionKey, Wanted},
+        fetch_session::{Named, PartitionKey, Turn, Wanted},
         lookup::{self, TopicRef},
     },
     wire::fetch_response::{FetchAnswer, NodeEndpoint, PartitionAnswer, TopicAnswer, TopicKey},
@@ -30,16 +30,39 @@ use crate::{
 const TOPIC_IDS_SINCE: i16 = 13;
 /// First version that answers with the leader's address (KIP-951).
 const LEADERS_SINCE: i16 = 16;
+/// An answer's bytes beside its partitions, and a partition's beside its records: what they come to in every version, within a
+/// few, for the quota.
+const RESPONSE_BYTES: usize = 20;
+const PARTITION_BYTES: usize = 50;
 /// Last version whose clients may not know KAFKA_STORAGE_ERROR.
 const BEFORE_STORAGE_ERROR: i16 = 5;
 
-pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext, request: FetchRequest) -> FetchAnswer {
+/// A fetch whose records were found, before it is known whether they may go out.
+pub(in crate::server) enum Prepared {
+    /// Nothing was found, and this is said of it.
+    Refused(FetchAnswer),
+    Found(Found),
+}
+
+/// What was found, and where the session stands.
+pub(in crate::server) struct Found {
+    turn: Turn,
+    uses_topic_ids: bool,
+    wanted: Named,
+    answers: Vec<(PartitionKey, PartitionAnswer)>,
+    leaders: Vec<NodeEndpoint>,
+}
+
+/// Reads what the consumer wants, waiting until there is enough.
+pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext, request: FetchRequest) -> Prepared {
     let uses_topic_ids = context.api_version >= TOPIC_IDS_SINCE;
     if !(0..=1).contains(&request.isolation_level) {
-        return refused(request, uses_topic_ids);
+        return Prepared::Refused(refused(request, uses_topic_ids));
     }
     let deadline = context.received + Duration::from_millis(request.max_wait_ms.max(0) as u64);
-    let max_bytes = (request.max_bytes.max(0) as u32).min(broker.fetch_max_bytes);
+    // More than its quota's whole window could never be sent to this client.
+    let most = broker.fetch_max_bytes.min(broker.quotas.fetch_limit(context));
+    let max_bytes = (request.max_bytes.max(0) as u32).min(most);
     let limits = FetchLimits {
         min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
         max_bytes,
@@ -54,11 +77,11 @@ pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext,
     let begun = broker.fetch_sessions.begin(session, uses_topic_ids, named, &forgotten, Instant::now());
     let (turn, wanted) = match begun {
         Ok(begun) => begun,
-        Err(error) => return FetchAnswer { error: error.code(), ..FetchAnswer::default() },
+        Err(error) => return Prepared::Refused(FetchAnswer { error: error.code(), ..FetchAnswer::default() }),
     };
     let fetched = collect(broker, &wanted, &limits).await;
     let mut leaders = Vec::new();
-    let mut answers: Vec<_> = wanted
+    let answers: Vec<_> = wanted
         .iter()
         .zip(fetched)
         .map(|((key, _), fetched)| {
@@ -67,9 +90,34 @@ pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext,
             (key.clone(), answer)
         })
         .collect();
-    match broker.fetch_sessions.end(turn, uses_topic_ids, &wanted, &mut answers, Instant::now()) {
-        Ok(session_id) => FetchAnswer { error: 0, session_id, topics: by_topic(answers), leaders },
-        Err((session_id, error)) => FetchAnswer { error: error.code(), session_id, ..FetchAnswer::default() },
+    Prepared::Found(Found { turn, uses_topic_ids, wanted, answers, leaders })
+}
+
+/// The answer, or, to a client that is above its quotas, an empty one and how long to wait: what was found stays here, the
+/// session as it was. `spent`: the time of a thread that it took.
+pub(in crate::server) fn finish(
+    broker: &Broker,
+    context: &RequestContext,
+    (prepared, spent): (Prepared, Duration),
+) -> FetchAnswer {
+    let by_time = broker.quotas.note_time(context, spent);
+    let found = match prepared {
+        Prepared::Refused(answer) => return FetchAnswer { throttle: by_time, ..answer },
+        Prepared::Found(found) => found,
+    };
+    let Found { turn, uses_topic_ids, wanted, mut answers, leaders } = found;
+    let bytes =
+        RESPONSE_BYTES + answers.iter().map(|(_, answer)| PARTITION_BYTES + answer.records.len()).sum::<usize>();
+    let throttle = broker.quotas.note_fetched(context, bytes).max(by_time);
+    let ended = if throttle.is_zero() {
+        broker.fetch_sessions.end(turn, uses_topic_ids, &wanted, &mut answers, Instant::now())
+    } else {
+        answers.clear();
+        broker.fetch_sessions.end_throttled(turn)
+    };
+    match ended {
+        Ok(session_id) => FetchAnswer { error: 0, throttle, session_id, topics: by_topic(answers), leaders },
+        Err((session_id, error)) => FetchAnswer { error: error.code(), throttle, session_id, ..FetchAnswer::default() },
     }
 }
 

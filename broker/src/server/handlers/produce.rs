@@ -70,11 +70,7 @@ const HOT_TIER_FULL: &str = "the hot tier is full (varve.local.max.bytes): the a
 pub(in crate::server) async fn handle(broker: &Broker, context: &RequestContext, request: ProduceRequest) -> Outcome {
     let pressure = broker.archive.as_ref().map_or(Pressure::Fine, |archive| archive.pressure());
     let pause = pressure.pause();
-    let produced = match append_all(broker, context, request, pressure).await {
-        Produced::Answer(response) => Produced::Answer(response.with_throttle_time_ms(pause.as_millis() as i32)),
-        other => other,
-    };
-    Outcome { produced, pause }
+    Outcome { produced: append_all(broker, context, request, pressure).await, pause }
 }
 
 async fn append_all(

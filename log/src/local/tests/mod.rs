@@ -5,6 +5,7 @@ mod clean;
 mod concurrency;
 mod model;
 mod recovery;
+mod relocate;
 mod transactions;
 mod upkeep;
 

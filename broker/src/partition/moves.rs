@@ -1,0 +1,309 @@
+//! Logs on their way to another directory of this node (KIP-113), while they are read and written.
+//!
+//! ```text
+//! from/t-0          ─► from/t-0 with `moved-to`  ─► from/t-0 with `moved-to`  ─► from/t-0.…-delete ─► gone
+//! to/t-0.…-future   ─► to/t-0.…-future, complete ─► to/t-0: counts from here on
+//! ```
+//! A crash in any of these states leaves one log that counts: with a mark and without a log in the directory that it names, the
+//! move had not happened; with both, it had ([`finish_moves`]).
+
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Semaphore, task::spawn_blocking};
+use tracing::{error, info, warn};
+use varve_log::local::{FutureLog, LogDir, RelocateError};
+use varve_metadata::model::{LogEndOffset, PartitionId};
+
+use super::{LogDirHealth, Partition, Partitions, storage::wall_clock};
+
+/// With so little left to copy, writers are made to wait for it.
+const LITTLE_BYTES: u64 = 1 << 20;
+/// After so many rounds writers wait for whatever is left: they write faster than the disk copies.
+const ROUNDS: usize = 50;
+/// Logs that move at the same time, unless `num.replica.alter.log.dirs.threads` says otherwise.
+const AT_A_TIME: usize = 4;
+
+/// Why a log does not move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    /// Not one of `log.dirs`.
+    #[error("the directory is not one of log.dirs")]
+    NoSuchDir,
+    /// The directory, or another one, failed: the partition's log might be there twice.
+    #[error("a log directory is offline")]
+    Offline,
+    /// No directory can have a name so long.
+    #[error("the topic's name is too long")]
+    NameTooLong,
+}
+
+/// A log on its way.
+#[derive(Debug)]
+pub struct Move {
+    /// Where it goes.
+    pub to: Arc<LogDirHealth>,
+    bytes: AtomicU64,
+    end: AtomicU64,
+    is_cancelled: AtomicBool,
+}
+
+impl Move {
+    /// Bytes that are there already.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many offsets the copy is behind `end`.
+    pub fn lag(&self, end: LogEndOffset) -> u64 {
+        end.0.get().saturating_sub(self.end.load(Ordering::Relaxed))
+    }
+
+    fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Release);
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Moves {
+    moves: Mutex<HashMap<PartitionId, Arc<Move>>>,
+    /// Bytes per second, all moves together; 0: as fast as the disks are.
+    rate: AtomicU64,
+    turns: OnceLock<Arc<Semaphore>>,
+}
+
+impl Default for Moves {
+    fn default() -> Moves {
+        Moves { moves: Mutex::default(), rate: AtomicU64::new(0), turns: OnceLock::new() }
+    }
+}
+
+impl Moves {
+    /// At most `threads` logs move at the same time; said once, before the first.
+    pub fn set_threads(&self, threads: usize) {
+        let _ = self.turns.set(Arc::new(Semaphore::new(threads.clamp(1, Semaphore::MAX_PERMITS))));
+    }
+
+    /// All moves together copy no more than this per second (`replica.alter.log.dirs.io.max.bytes.per.second`).
+    pub fn set_bytes_per_second(&self, rate: Option<u64>) {
+        self.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// What is under way, in no order.
+    pub fn list(&self) -> Vec<(PartitionId, Arc<Move>)> {
+        self.moves.lock().iter().map(|(id, moving)| (*id, Arc::clone(moving))).collect()
+    }
+
+    fn turns(&self) -> Arc<Semaphore> {
+        Arc::clone(self.turns.get_or_init(|| Arc::new(Semaphore::new(AT_A_TIME))))
+    }
+
+    fn ended(&self, id: PartitionId, ended: &Arc<Move>) {
+        let mut moves = self.moves.lock();
+        if moves.get(&id).is_some_and(|known| Arc::ptr_eq(known, ended)) {
+            moves.remove(&id);
+        }
+    }
+}
+
+impl Partitions {
+    /// Has the log of `partition` moved to the directory `to`, in the background. If it is there, or on its way there, nothing
+    /// happens; if it is on its way elsewhere, it is not any more.
+    ///
+    /// # Errors
+    /// [`MoveError`].
+    pub fn move_log(self: &Arc<Partitions>, partition: &Arc<Partition>, to: &Path) -> Result<(), MoveError> {
+        let dirs = self.log_dirs();
+        let is_it = |dir: &&Arc<LogDirHealth>| std::path::absolute(&dir.path).is_ok_and(|path| path == to);
+        let target = dirs.iter().find(is_it).cloned().ok_or(MoveError::NoSuchDir)?;
+        if target.is_failed() {
+            return Err(MoveError::Offline);
+        }
+        let Some(files) = target.files() else { return Err(MoveError::Offline) };
+        if files.future_path(partition.topic(), partition.id().index).is_none() {
+            return Err(MoveError::NameTooLong);
+        }
+        let mut moves = self.moves().moves.lock();
+        match moves.get(&partition.id()) {
+            Some(under_way) if Arc::ptr_eq(&under_way.to, &target) => return Ok(()),
+            Some(under_way) => under_way.cancel(),
+            None => {}
+        }
+        moves.remove(&partition.id());
+        if Arc::ptr_eq(&partition.log_dir(), &target) {
+            return Ok(());
+        }
+        if dirs.iter().any(|dir| dir.is_failed()) {
+            return Err(MoveError::Offline);
+        }
+        let moving = Arc::new(Move {
+            to: target,
+            bytes: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+            is_cancelled: AtomicBool::new(false),
+        });
+        moves.insert(partition.id(), Arc::clone(&moving));
+        drop(moves);
+        tokio::spawn(run(Arc::clone(self), Arc::clone(partition), moving));
+        Ok(())
+    }
+}
+
+async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc<Move>) {
+    let turns = partitions.moves().turns();
+    let _turn = turns.acquire().await.expect("nobody closes it");
+    let (all, of, this) = (Arc::clone(&partitions), Arc::clone(&partition), Arc::clone(&moving));
+    let outcome = spawn_blocking(move || {
+        // One that was cancelled for this one may still be at it.
+        let _alone = of.moving().lock();
+        move_now(&of, &this, &all.moves().rate)
+    })
+    .await;
+    partitions.moves().ended(partition.id(), &moving);
+    let (topic, index, to) = (partition.topic(), partition.id().index, moving.to.path.display());
+    match outcome {
+        Ok(Ok(bytes)) => info!(%topic, partition = %index, %to, bytes, "log moved"),
+        Ok(Err(RelocateError::Ended)) => info!(%topic, partition = %index, %to, "log not moved: cancelled"),
+        Ok(Err(error @ RelocateError::Lost(_))) => {
+            error!(%topic, partition = %index, %to, %error, "a log that was moved is offline until a restart");
+            moving.to.fail(&error);
+        }
+        Ok(Err(error)) => warn!(%topic, partition = %index, %to, %error, "log not moved"),
+        Err(panic) => error!(%topic, partition = %index, %panic, "moving a log panicked"),
+    }
+}
+
+/// Blocks on the disks until the log is moved; returns how large it is.
+fn move_now(partition: &Arc<Partition>, moving: &Move, rate: &AtomicU64) -> Result<u64, RelocateError> {
+    let source = partition.log_dir();
+    let (topic, index) = (partition.topic(), partition.id().index);
+    let gone = || RelocateError::Storage(io::Error::other("a log directory failed"));
+    let (from, to) = (source.files().ok_or_else(gone)?, moving.to.files().ok_or_else(gone)?);
+    let copy = to.future_path(topic, index).ok_or_else(gone)?;
+    if let Some(stale) = to.find(topic, index) {
+        if stale.topic_id == Some(partition.id().topic) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the directory has a log of it").into());
+        }
+        std::fs::remove_dir_all(to.delete_log(topic, index)?)?;
+    }
+    partition.log().pause_cleaning();
+    let outcome = FutureLog::create(&copy, partition.id().topic)
+        .map_err(RelocateError::from)
+        .and_then(|future| copy_and_swap(partition, moving, (from, to), future, rate));
+    partition.log().resume_cleaning();
+    match &outcome {
+        Ok(_) => {
+            let cleaned = from.cleaned_below(topic, index);
+            if let Err(error) = to.set_cleaned_below(topic, index, cleaned) {
+                warn!(%topic, partition = %index, %error, "the cleaner's checkpoint could not be written");
+            }
+            if let Err(error) = from.delete_log(topic, index).and_then(std::fs::remove_dir_all) {
+                warn!(%topic, partition = %index, %error, "what a log left behind stays until a restart");
+            }
+        }
+        // The copy counts.
+        Err(RelocateError::Lost(_)) => {}
+        Err(_) => {
+            if let Err(error) = std::fs::remove_dir_all(&copy)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                warn!(copy = %copy.display(), %error, "an unfinished copy stays until a restart");
+            }
+        }
+    }
+    outcome
+}
+
+fn copy_and_swap(
+    partition: &Arc<Partition>,
+    moving: &Move,
+    (from, to): (&LogDir, &LogDir),
+    mut future: FutureLog,
+    rate: &AtomicU64,
+) -> Result<u64, RelocateError> {
+    let (topic, index) = (partition.topic(), partition.id().index);
+    let begun = Instant::now();
+    let pace = |bytes: u64| {
+        let copied = moving.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let rate @ 1.. = rate.load(Ordering::Relaxed) {
+            // The disk belongs to clients first; a step is a MiB, so this is short.
+            let due = Duration::from_secs_f64(copied as f64 / rate as f64);
+            thread::sleep(due.saturating_sub(begun.elapsed()).min(Duration::from_secs(1)));
+        }
+        !moving.is_cancelled.load(Ordering::Acquire) && !partition.is_retired()
+    };
+    for _ in 0..ROUNDS {
+        let copied = partition.log().copy_to(&mut future, &pace)?;
+        moving.bytes.store(future.size(), Ordering::Relaxed);
+        moving.end.store(future.end().get(), Ordering::Relaxed);
+        if copied <= LITTLE_BYTES {
+            break;
+        }
+    }
+    if !pace(0) {
+        return Err(RelocateError::Ended);
+    }
+    partition.log().relocate(future, wall_clock(), |copy, log_start, end| {
+        from.mark_moved(topic, index, Some(to))?;
+        match to.promote(copy, topic, index, (log_start.0, end)) {
+            Ok(place) => {
+                // While appends wait, so that whoever deletes the topic next deletes the right files.
+                partition.set_log_dir(Arc::clone(&moving.to));
+                Ok(place)
+            }
+            Err(error) => {
+                if let Err(error) = from.mark_moved(topic, index, None) {
+                    // A start with that mark and without the log over there takes it back.
+                    warn!(%topic, partition = %index, %error, "the mark of a move stays until a restart");
+                }
+                Err(error)
+            }
+        }
+    })?;
+    Ok(partition.log().size())
+}
+
+/// At the start, before any log is opened: what the end of the process before left of moves is brought to an end.
+pub(super) fn finish_moves(dirs: &[Arc<LogDirHealth>]) {
+    for dir in dirs {
+        let Some(files) = dir.files() else { continue };
+        let found = match files.partitions() {
+            Ok(found) => found,
+            Err(error) => {
+                dir.fail(&error);
+                continue;
+            }
+        };
+        for left in found {
+            let Some(target) = &left.moved_to else { continue };
+            let there = dirs.iter().filter_map(|dir| dir.files()).find(|files| files.directory_id() == target);
+            let (topic, index, path) = (&left.topic, left.index, left.path.display());
+            let outcome = match there {
+                // Which of the two counts can only be told when the other one is back; `place` keeps the partition offline.
+                None => {
+                    error!(%path, target, "the log may have moved to a directory that is not there; it stays offline");
+                    continue;
+                }
+                Some(there) if there.find(topic, index).is_some_and(|log| log.topic_id == left.topic_id) => {
+                    info!(%path, "removing what a moved log left behind");
+                    files.delete_log(topic, index).and_then(std::fs::remove_dir_all)
+                }
+                Some(_) => files.mark_moved(topic, index, None),
+            };
+            if let Err(error) = outcome {
+                dir.fail(&error);
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The node's quotas: those of the image, in force, and the clock that they need.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::net::lookup_host;
+use tokio_util::sync::CancellationToken;
+use varve_metadata::{
+    cluster::ClusterMetadata,
+    image::QuotaImage,
+    model::{QuotaEntity, QuotaKey, QuotaName},
+};
+
+use super::RequestContext;
+use crate::{
+    config::QuotaConfig,
+    metrics::Metrics,
+    quota::{Asker, ConnectionQuotas, Millis, QuotaMetrics, Quotas},
+};
+
+/// What clients may do, and what they did.
+#[derive(Debug)]
+pub struct NodeQuotas {
+    pub(crate) clients: Quotas,
+    pub(crate) connections: ConnectionQuotas,
+    started: Instant,
+    /// `max.connection.creation.rate`; `None`: no limit.
+    max_connection_rate: Mutex<Option<f64>>,
+    metrics: OnceLock<QuotaMetrics>,
+}
+
+impl NodeQuotas {
+    /// No quotas yet but those of the node itself.
+    pub fn new(config: &QuotaConfig) -> NodeQuotas {
+        let max_connection_rate = config.max_connection_rate.map(|rate| rate as f64);
+        let connections = ConnectionQuotas::new(config.window);
+        connections.set(HashMap::new(), None, max_connection_rate);
+        NodeQuotas {
+            clients: Quotas::new(config.window, config.mutation_window),
+            connections,
+            started: Instant::now(),
+            max_connection_rate: Mutex::new(max_connection_rate),
+            metrics: OnceLock::new(),
+        }
+    }
+
+    /// Counts from now on who is throttled.
+    pub fn register(self: &Arc<NodeQuotas>, metrics: &Metrics) {
+        let counters = self.metrics.get_or_init(|| QuotaMetrics::new(metrics.registry())).clone();
+        let quotas = Arc::clone(self);
+        metrics.before_scrape(move || quotas.clients.refresh(&counters, quotas.now()));
+    }
+
+    /// Keeps to the quotas that `metadata` shows, until `stop` is cancelled.
+    pub async fn follow(self: Arc<NodeQuotas>, metadata: Arc<ClusterMetadata>, stop: CancellationToken) {
+        let mut images = metadata.subscribe();
+        let mut shown: Option<Arc<QuotaImage>> = None;
+        loop {
+            let quotas = Arc::clone(images.borrow_and_update().quotas());
+            if shown.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, &quotas)) {
+                self.apply(&quotas).await;
+                shown = Some(quotas);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = images.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// From now on the quotas of `image` hold. Whoever changed them calls this before it answers.
+    pub(crate) async fn apply(&self, image: &QuotaImage) {
+        self.clients.set(image);
+        let (mut own, mut any) = (HashMap::new(), None);
+        for (entity, quotas) in image.iter() {
+            let (QuotaEntity::Ip(ip), Some(rate)) = (entity, quotas.get(&QuotaKey::ConnectionRate)) else { continue };
+            match ip {
+                QuotaName::Default => any = Some(*rate),
+                QuotaName::Named(name) => own.extend(addresses(name).await.into_iter().map(|ip| (ip, *rate))),
+            }
+        }
+        self.connections.set(own, any, *self.max_connection_rate.lock());
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        Millis(self.started.elapsed().as_millis() as u64)
+    }
+
+    /// What the request `context` takes of thread time is held against its client. How long it is to wait.
+    pub(super) fn note_time(&self, context: &RequestContext, spent: Duration) -> Duration {
+        // A second of one thread within a second is 100 percent.
+        let percent = spent.as_secs_f64() * 100.0;
+        let wait = self.clients.request.record(asker(context), percent, self.now());
+        self.count(QuotaKey::RequestPercentage, wait)
+    }
+
+    pub(super) fn note_produced(&self, context: &RequestContext, bytes: usize) -> Duration {
+        let wait = self.clients.produce.record(asker(context), bytes as f64, self.now());
+        self.count(QuotaKey::ProducerByteRate, wait)
+    }
+
+    /// An answer of `bytes` is ready. If the client is to wait, it is not sent, and so not counted.
+    pub(super) fn note_fetched(&self, context: &RequestContext, bytes: usize) -> Duration {
+        let now = self.now();
+        let wait = self.clients.fetch.record(asker(context), bytes as f64, now);
+        if !wait.is_zero() {
+            self.clients.fetch.take_back(asker(context), bytes as f64, now);
+        }
+        self.count(QuotaKey::ConsumerByteRate, wait)
+    }
+
+    /// The most bytes that one answer to this client may have.
+    pub(super) fn fetch_limit(&self, context: &RequestContext) -> u32 {
+        self.clients.fetch.burst(asker(context)).map_or(u32::MAX, |bytes| bytes as u32)
+    }
+
+    /// `partitions` are made or deleted. With `strict` nothing is while the client is above its quota.
+    ///
+    /// # Errors
+    /// How long to wait first.
+    pub(super) fn note_mutation(
+        &self,
+        context: &RequestContext,
+        partitions: usize,
+        strict: bool,
+    ) -> Result<Duration, Duration> {
+        let now = self.now();
+        let outcome = if strict {
+            self.clients.mutation.try_record(asker(context), partitions, now).map(|()| Duration::ZERO)
+        } else {
+            Ok(self.clients.mutation.record(asker(context), partitions, now))
+        };
+        let (Ok(wait) | Err(wait)) = outcome;
+        self.count(QuotaKey::ControllerMutationRate, wait);
+        outcome
+    }
+
+    fn count(&self, key: QuotaKey, wait: Duration) -> Duration {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.note(key, wait);
+        }
+        wait
+    }
+}
+
+fn asker(context: &RequestContext) -> Asker<'_> {
+    Asker { user: context.principal.name(), client: context.client_id() }
+}
+
+/// The addresses that a quota is meant for. A name was looked up when the quota was set; if it has none now, it is nobody's.
+async fn addresses(name: &str) -> BTreeSet<IpAddr> {
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return BTreeSet::from([ip]);
+    }
+    lookup_host((name, 0))
+        .await
+        .map(|found| found.map(|address: SocketAddr| address.ip()).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,96 @@
+//! Elections that an administrator asks for (KIP-183, KIP-460).
+
+use super::{Decision, reassign::led};
+use crate::{
+    image::{
+        ClusterImage, PartitionImage,
+        record::{self, Key, PartitionRecord},
+    },
+    model::{BrokerId, PartitionId, PartitionIndex},
+};
+
+/// Who may become leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// The preferred replica, if it is in sync.
+    Preferred,
+    /// Any replica that lives, where there is no leader: acknowledged records may be lost.
+    Unclean,
+}
+
+/// Why no leader was elected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ElectError {
+    /// There is no such topic.
+    #[error("No such topic as {0}")]
+    UnknownTopic(String),
+    /// It has no such partition.
+    #[error("No such partition as {topic}-{index}")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        index: i32,
+    },
+    /// The right one leads.
+    #[error("Leader election not needed for topic partition.")]
+    NotNeeded,
+    /// The preferred replica is gone, or not in sync.
+    #[error("The preferred leader was not available.")]
+    PreferredNotAvailable,
+    /// No replica lives.
+    #[error("Eligible topic partition leaders are not available.")]
+    NoneEligible,
+}
+
+/// Elects leaders of partitions, as asked by topic and number: one result for each, in order.
+pub fn elect_leaders(
+    image: &ClusterImage,
+    election: Election,
+    asked: &[(String, i32)],
+) -> (Vec<Result<(), ElectError>>, Decision) {
+    let mut decision = Decision::default();
+    let mut seen = std::collections::HashSet::new();
+    let results = asked
+        .iter()
+        .map(|(name, index)| {
+            let (id, next) = elect(image, election, name, *index)?;
+            if seen.insert(id) {
+                decision.put(&Key::Partition(id), record::encode(PartitionRecord::of(&next)));
+                decision.rewrites.push(Key::Partition(id));
+            }
+            Ok(())
+        })
+        .collect();
+    (results, decision)
+}
+
+fn elect(
+    image: &ClusterImage,
+    election: Election,
+    name: &str,
+    index: i32,
+) -> Result<(PartitionId, PartitionImage), ElectError> {
+    let topic = image.topic(name).ok_or_else(|| ElectError::UnknownTopic(name.to_owned()))?;
+    let found = PartitionIndex::from_wire(index).and_then(|index| topic.partition(index));
+    let (id, now) = found.ok_or_else(|| ElectError::UnknownPartition { topic: name.to_owned(), index })?;
+    let is_alive = |id: &BrokerId| image.brokers().get(id).is_some_and(|broker| !broker.fenced);
+    match election {
+        Election::Preferred if now.leader.is_some() && now.leader.as_ref() == now.replicas.first() => {
+            Err(ElectError::NotNeeded)
+        }
+        Election::Unclean if now.leader.is_some() => Err(ElectError::NotNeeded),
+        Election::Preferred => {
+            let preferred = now.replicas.first().filter(|id| now.isr.contains(id) && is_alive(id));
+            let leader = preferred.copied().ok_or(ElectError::PreferredNotAvailable)?;
+            Ok((id, led(image, now, PartitionImage { leader: Some(leader), ..now.clone() })))
+        }
+        Election::Unclean => {
+            let in_sync = now.replicas.iter().find(|id| now.isr.contains(id) && is_alive(id));
+            let leader = in_sync.or_else(|| now.replicas.iter().find(|id| is_alive(id))).copied();
+            let leader = leader.ok_or(ElectError::NoneEligible)?;
+            let isr = if now.isr.contains(&leader) { now.isr.clone() } else { vec![leader] };
+            Ok((id, led(image, now, PartitionImage { leader: Some(leader), isr, ..now.clone() })))
+        }
+    }
+}
