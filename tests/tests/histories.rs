@@ -116,9 +116,12 @@ fn no_history_of_writers_and_groups_on_a_node_that_is_killed_breaks_a_promise() 
         let caught_up = killed.and_then(|node| await_groups(node.address, &places, &faults).map(|()| node));
         reading.now();
         ended.extend(readers.into_iter().map(|client| client.join().expect("no panic")));
-        // What a client found says more than what came of it.
-        ended.into_iter().collect::<Result<()>>()?;
-        caught_up
+        // A client's fault comes of the node's end, or the other way round: both are told.
+        match (ended.into_iter().collect::<Result<()>>(), caught_up) {
+            (Ok(()), caught_up) => caught_up,
+            (Err(fault), Ok(_)) => Err(fault),
+            (Err(fault), Err(after)) => Err(fault.context(format!("{after:#}"))),
+        }
     })
     .with_context(|| format!("VARVE_HISTORY_SEED={seed}"))?;
     let log = places.iter().map(|place| Ok((place.clone(), read_all(&routes, place)?)));

@@ -460,6 +460,21 @@ impl Pair {
         Ok(())
     }
 
+    /// Sends bytes to both and compares whether an answer comes back, or the connection ends.
+    ///
+    /// # Errors
+    /// A broker is gone.
+    pub fn ask_outcome(&mut self, name: &str, build: impl Fn(&Side) -> Vec<u8>) -> Result<()> {
+        let mut outcomes = Vec::new();
+        for side in [&mut self.kafka, &mut self.varve] {
+            side.send(0, &build(side))?;
+            outcomes.push(side.receive(0)?.map_or_else(|missing| missing, |_| Answer::Tree("an answer".into())));
+        }
+        let [kafka, varve] = [outcomes.remove(0), outcomes.remove(0)];
+        self.compare(name, None, kafka, varve);
+        Ok(())
+    }
+
     /// Notes where two answers differ.
     pub fn compare(&mut self, name: &str, version: Option<i16>, kafka: Answer, varve: Answer) {
         self.asked += 1;

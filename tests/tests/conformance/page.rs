@@ -23,7 +23,8 @@ const REQUESTS: &str = "
 ## What was compared
 
 Each request that Varve advertises is advertised in the versions of Kafka 4.3; what is not served is not advertised. Beside
-the scripts' requests, each of these versions was sent cut short, which both refuse by closing the connection.
+the scripts' requests, each of these versions was sent cut short, and those that change nothing with a byte of their body
+changed: what is no request any more ends the connection with both.
 
 | Request | Versions |
 |---|---|
