@@ -44,8 +44,8 @@ fn kill_in_a_loop(folder: &Path, node: Node, rounds: u64, random: &mut Random, f
     let address = node.address;
     let mut node = node;
     for round in 0..rounds {
-        // Some lives are too short to become ready in, others long enough for all that takes its time.
-        let life = Duration::from_millis(random.below(if round % 5 == 0 { 2_000 } else { 500 }));
+        // Most lives are too short for a group to form: it waits for members of the life before. Every fifth is not.
+        let life = Duration::from_millis(random.below(500) + if round % 5 == 0 { 2_500 } else { 0 });
         if faults.recv_timeout(life).is_ok() {
             break;
         }

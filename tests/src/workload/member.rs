@@ -14,8 +14,8 @@ use crate::{
     history::{Event, Place, Recorder},
 };
 
-/// After this time without a word a member is out.
-const SESSION: Duration = Duration::from_secs(3);
+/// After this time without a word a member is out: what a group that lost its members waits before it forms again.
+const SESSION: Duration = Duration::from_secs(1);
 /// Of so many rounds of reading, after one it vanishes without a word and comes back as somebody else.
 const VANISHES_ONE_IN: u64 = 400;
 /// Bytes of one read: a few batches.

@@ -146,6 +146,12 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[("text-no-utf8", "")],
     },
     Meant {
+        place: "Lengths and counts below -1",
+        varve: "the connection is closed",
+        why: "Kafka takes every negative one for -1, which stands for nothing.",
+        signs: &[],
+    },
+    Meant {
         place: "Order",
         varve: "that of the request, or of the fetch session",
         why: "Kafka's is that of its hash maps.",
