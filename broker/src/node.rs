@@ -22,7 +22,7 @@ use crate::{
         Keeper, NoKeeper, Partitions, Storage, StorageSettings, Upkeep, UpkeepMetrics, UpkeepSettings, flush_when_due,
     },
     security::{ListenerSecurity, SecurityError, follow_settings},
-    server::{Broker, Limits, ListenerName, LogLevels, Server},
+    server::{Broker, Limits, ListenerName, LogLevels, Server, make_first_users, sweep_tokens},
 };
 
 /// Name of the metadata store's file in its directory.
@@ -115,6 +115,8 @@ impl Node {
         let store = open_store(&config).await?;
         let metadata = ClusterMetadata::start(store, config.node, config.settings.texts()).await?;
 
+        make_first_users(&metadata, &config.first_users).await?;
+
         health.waiting_for("recovery of logs");
         let partitions = Arc::new(Partitions::default());
         let archive = match config.archive.enabled {
@@ -164,6 +166,10 @@ impl Node {
         tasks.spawn(broker.groups.clone().follow(broker.clone()));
 
         let security = protect(&config, &metadata.image())?;
+        for (keys, source) in security.iter().filter_map(|one| one.sasl.as_ref()?.keys().cloned()) {
+            tasks.spawn(keys.follow(source, stop.clone()));
+        }
+        tasks.spawn(sweep_tokens(metadata.clone(), config.delegation_tokens.check_interval, stop.clone()));
         let server = Server::measured(broker.clone(), limits(&config), &metrics);
         let mut bound = Vec::new();
         for listener in &config.listeners.listeners {
@@ -274,6 +280,7 @@ fn limits(config: &BrokerConfig) -> Limits {
             .iter()
             .map(|(ip, limit)| (*ip, size(*limit)))
             .collect(),
+        failed_authentication_delay: network.failed_authentication_delay,
         idle: network.idle_timeout.unwrap_or(Duration::MAX),
         send_buffer_bytes: network.send_buffer_bytes.map(size),
         receive_buffer_bytes: network.receive_buffer_bytes.map(size),

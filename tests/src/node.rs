@@ -158,6 +158,18 @@ impl Node {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Where the listener `name` is.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn listener(&self, name: &str) -> Result<SocketAddr> {
+        let printed = self.printed();
+        let wanted = format!(" name={name} ");
+        let line = printed.lines().rfind(|line| line.contains("listening") && line.contains(&wanted));
+        let word = line.and_then(|line| line.split_whitespace().find_map(|word| word.strip_prefix("address=")));
+        word.with_context(|| format!("no listener {name} in\n{printed}"))?.parse().context("an address")
+    }
+
     /// The process's id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -8,8 +8,10 @@ use std::time::Duration;
 use varve_metadata::config::{Codec, TopicDefaults};
 use varve_metadata::model::{BrokerId, Principal};
 
+use super::first_users::FirstUser;
 use super::listeners::ListenerConfig;
 use super::object_store::ObjectStoreConfig;
+use super::sasl::DelegationTokenConfig;
 use super::settings::Settings;
 use crate::quota::Window;
 
@@ -30,6 +32,10 @@ pub struct BrokerConfig {
     pub listeners: ListenerConfig,
     /// Who stands above the rules of who may do what; `None`: access is not checked.
     pub authorizer: Option<AuthorizerConfig>,
+    /// Delegation tokens.
+    pub delegation_tokens: DelegationTokenConfig,
+    /// Users of SCRAM that exist from the first start on.
+    pub first_users: Vec<FirstUser>,
     /// Connections and requests.
     pub network: NetworkConfig,
     /// Logs on the local disk.
@@ -111,6 +117,8 @@ pub struct NetworkConfig {
     pub request_max_bytes: u32,
     /// Memory for all requests that are not answered yet, in bytes.
     pub request_memory_bytes: u64,
+    /// How long a failed authentication is left without an answer.
+    pub failed_authentication_delay: Duration,
     /// Idle connections are closed after this; `None`: never.
     pub idle_timeout: Option<Duration>,
     /// The most connections at one time; `None`: no limit.

@@ -56,12 +56,6 @@ impl<'a> ListenerSettings<'a> {
         self.note(setting, name, value.unwrap_or_default(), allowed.into());
     }
 
-    /// Notes that `setting` is refused as a whole.
-    pub(crate) fn refuse(&mut self, setting: &str, why: impl Into<String>) {
-        let name = self.given(setting).0;
-        self.errors.push(ConfigError::Refused { name, why: why.into() });
-    }
-
     fn note(&mut self, setting: &str, name: String, value: &str, allowed: String) {
         self.errors.push(definition(setting).invalid(value, allowed).named(&name));
     }

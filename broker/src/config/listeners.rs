@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use varve_metadata::config::ConfigError;
 
-use super::{listener_settings::ListenerSettings, settings::Reader, tls::TlsConfig};
+use super::{listener_settings::ListenerSettings, sasl::SaslConfig, settings::Reader, tls::TlsConfig};
 use crate::security::SecurityProtocol;
 
 /// One socket to listen on.
@@ -160,10 +160,7 @@ fn check_security(reader: &mut Reader<'_>, listeners: &[Listener]) {
     for listener in listeners {
         let mut settings = ListenerSettings::of(&texts, &listener.name);
         if listener.protocol.uses_sasl() {
-            reader.refuse(ConfigError::Refused {
-                name: format!("listener {} with {}", listener.name, listener.protocol),
-                why: "SASL is not served yet, and clients must not take a listener for protected that is not".into(),
-            });
+            SaslConfig::read(&mut settings);
         }
         if listener.protocol.uses_tls() {
             TlsConfig::read(&mut settings);

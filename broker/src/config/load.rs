@@ -10,9 +10,11 @@ use varve_metadata::model::{BrokerId, Principal};
 use super::broker::*;
 use super::definitions::{broker_table, is_of_listeners, listener_setting, prefix_of};
 use super::environment;
+use super::first_users::FirstUser;
 use super::listeners::ListenerConfig;
 use super::object_store::ObjectStoreConfig;
 use super::properties::parse_properties;
+use super::sasl::DelegationTokenConfig;
 use super::settings::{Origin, Reader, Settings};
 use crate::quota::Window;
 
@@ -155,6 +157,8 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         metadata: metadata(reader, &data_dir),
         listeners: ListenerConfig::read(reader, warnings),
         authorizer: authorizer(reader, warnings),
+        delegation_tokens: DelegationTokenConfig::read(reader),
+        first_users: FirstUser::read(reader),
         network: network(reader),
         logs: logs(reader, &data_dir),
         cleaner: cleaner(reader),
@@ -294,6 +298,7 @@ fn network(reader: &mut Reader<'_>) -> NetworkConfig {
     NetworkConfig {
         request_max_bytes,
         request_memory_bytes,
+        failed_authentication_delay: reader.millis("connection.failed.authentication.delay.ms"),
         idle_timeout: u64::try_from(reader.int("connections.max.idle.ms")).ok().map(Duration::from_millis),
         max_connections: reader.limit("max.connections"),
         max_connections_per_ip: reader.limit("max.connections.per.ip"),

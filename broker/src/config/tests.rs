@@ -150,7 +150,27 @@ fn refusals_say_why_and_what_to_do() {
             "inter.broker.listener.name=PLAINTEXT\nsecurity.inter.broker.protocol=PLAINTEXT",
             "only one of them may be set",
         ),
-        ("listeners=A://:1,B://:2\nlistener.security.protocol.map=A:PLAINTEXT,B:SASL_SSL", "listener B with SASL_SSL"),
+        (
+            "listeners=A://:1,B://:2\nlistener.security.protocol.map=A:PLAINTEXT,B:SASL_SSL",
+            "listener.name.b.sasl.enabled",
+        ),
+        ("listeners=SASL_PLAINTEXT://:9092", "GSSAPI (Kerberos), Kafka's default, is not served"),
+        ("listeners=SASL_PLAINTEXT://:9092\nsasl.enabled.mechanisms=CRAM-MD5", "CRAM-MD5 is none of them"),
+        ("listeners=SASL_PLAINTEXT://:9092\nsasl.enabled.mechanisms=PLAIN", "with at least one user"),
+        (
+            "listeners=SASL_PLAINTEXT://:9092\nsasl.enabled.mechanisms=PLAIN\nsasl.jaas.config=x required a=b",
+            "value \"[hidden]\" for listener.name.sasl_plaintext.plain.sasl.jaas.config",
+        ),
+        (
+            "listeners=SASL_PLAINTEXT://:9092\nsasl.enabled.mechanisms=OAUTHBEARER",
+            "here they must be asked for by the name",
+        ),
+        (
+            "listeners=SASL_PLAINTEXT://:9092\nsasl.enabled.mechanisms=SCRAM-SHA-256\n\
+             listener.name.sasl_plaintext.scram-sha-256.sasl.server.callback.handler.class=com.example.X",
+            "no Java classes are loaded",
+        ),
+        ("varve.first.users=SCRAM-SHA-256=[name=a]", "value \"[hidden]\" for varve.first.users"),
         ("listeners=INTERNAL://:9092", "an entry for every listener name; INTERNAL has none"),
         ("listeners=PLAINTEXT://:9092,PLAINTEXT://:9093", "each listener once; PLAINTEXT is there twice"),
         ("listeners=PLAINTEXT://:99999", "PLAINTEXT://:99999 is not one"),
@@ -307,6 +327,7 @@ const OTHER: &[(&str, &str)] = &[
     ("varve.cache.disk.bytes", "1000000000"),
     ("varve.http.listener", "127.0.0.1:9999"),
     ("varve.metadata.url", "embedded:/other"),
+    ("varve.first.users", "SCRAM-SHA-256=[name=other,password=other]"),
     ("varve.object.store.endpoint", "http://other:9000"),
     ("varve.object.store.url", "s3://other/archive"),
 ];
@@ -317,7 +338,7 @@ const OF_OTHER_LISTENERS: &[&str] =
 
 /// Read for a listener that uses them, and so by the tests of TLS and SASL.
 fn is_of_security(name: &str) -> bool {
-    name.starts_with("ssl.") || name.starts_with("sasl.")
+    name.starts_with("ssl.") || name.starts_with("sasl.") || name == "connections.max.reauth.ms"
 }
 
 /// A valid value of the setting that is not its default.

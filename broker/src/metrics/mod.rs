@@ -60,6 +60,10 @@ pub struct ConnectionMetrics {
     pub accepted: IntCounter,
     refused: IntCounterVec,
     throttled: IntCounterVec,
+    authentications: IntCounterVec,
+    reauthentications: IntCounterVec,
+    /// Connections closed because their session was over and they asked for something else than a new one.
+    pub sessions_expired: IntCounter,
 }
 
 impl Metrics {
@@ -188,7 +192,35 @@ impl ConnectionMetrics {
                     &["listener"],
                 ),
             ),
+            authentications: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("varve_authentications_total", "TLS handshakes and SASL logins, by listener and result"),
+                    &["listener", "result"],
+                ),
+            ),
+            reauthentications: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("varve_reauthentications_total", "Sessions renewed by SASL, by listener and result"),
+                    &["listener", "result"],
+                ),
+            ),
+            sessions_expired: keep(
+                registry,
+                IntCounter::new("varve_sessions_expired_total", "Connections closed because their session was over"),
+            ),
         }
+    }
+
+    /// Somebody got in on `listener`, by a certificate or by SASL, or did not.
+    pub fn authenticated(&self, listener: &str, success: bool) {
+        self.authentications.with_label_values(&[listener, outcome(success)]).inc();
+    }
+
+    /// Somebody was asked again who he is.
+    pub fn reauthenticated(&self, listener: &str, success: bool) {
+        self.reauthentications.with_label_values(&[listener, outcome(success)]).inc();
     }
 
     /// A connection was closed at once because of a limit: `total`, `address`.
@@ -200,6 +232,10 @@ impl ConnectionMetrics {
     pub fn throttled(&self, listener: &str) {
         self.throttled.with_label_values(&[listener]).inc();
     }
+}
+
+fn outcome(success: bool) -> &'static str {
+    if success { "successful" } else { "failed" }
 }
 
 /// A declared metric, in the registry.

@@ -7,7 +7,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use varve_metadata::{cluster::ClusterMetadata, image::ClusterImage};
 
-use super::{ListenerSecurity, SecurityError, listener::tls_config};
+use super::{
+    ListenerSecurity, SecurityError,
+    listener::{sasl_config, tls_config},
+};
 use crate::config::{BrokerConfig, Listener};
 
 /// How often key stores are looked at. A renewed certificate is valid long before the old one expires, so nobody waits for it.
@@ -45,16 +48,26 @@ pub async fn follow_settings(
 }
 
 fn follow(listener: &Listener, security: &ListenerSecurity, texts: &BTreeMap<String, String>) {
-    let Some(tls) = &security.tls else { return };
-    let reloaded = match tls_config(&listener.name, texts) {
-        Ok(Some(config)) => tls.reload(config).map_err(SecurityError::from),
-        Ok(None) => Ok(()),
-        Err(errors) => Err(errors.into()),
-    };
-    match reloaded {
-        Ok(()) => info!(listener = %listener.name, "TLS follows its settings"),
-        Err(error) => warn!(listener = %listener.name, error = %chain(&error), "TLS stays as it was"),
+    match followed(listener, security, texts) {
+        Ok(()) => info!(listener = %listener.name, "the listener follows its settings"),
+        Err(error) => warn!(listener = %listener.name, error = %chain(&error), "the listener stays as it was"),
     }
+}
+
+fn followed(
+    listener: &Listener,
+    security: &ListenerSecurity,
+    texts: &BTreeMap<String, String>,
+) -> Result<(), SecurityError> {
+    if let Some(tls) = &security.tls
+        && let Some(config) = tls_config(&listener.name, texts)?
+    {
+        tls.reload(config)?;
+    }
+    if let Some(sasl) = &security.sasl {
+        sasl.follow(sasl_config(&listener.name, texts)?);
+    }
+    Ok(())
 }
 
 fn look_at_files(listener: &Listener, security: &ListenerSecurity) {

@@ -6,9 +6,10 @@ use varve_metadata::config::ConfigErrors;
 
 use super::{
     SecurityProtocol,
+    sasl::SaslEndpoint,
     tls::{TlsEndpoint, TlsError},
 };
-use crate::config::{ListenerSettings, TlsConfig};
+use crate::config::{ListenerSettings, SaslConfig, TlsConfig};
 
 /// Why a listener cannot be protected as its settings say.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +29,14 @@ pub struct ListenerSecurity {
     pub protocol: SecurityProtocol,
     /// TLS, where it is spoken.
     pub tls: Option<TlsEndpoint>,
+    /// SASL, where it is spoken.
+    pub sasl: Option<SaslEndpoint>,
 }
 
 impl ListenerSecurity {
     /// Lets everybody in, and knows nobody.
     pub fn plaintext() -> Arc<ListenerSecurity> {
-        Arc::new(ListenerSecurity { protocol: SecurityProtocol::Plaintext, tls: None })
+        Arc::new(ListenerSecurity { protocol: SecurityProtocol::Plaintext, tls: None, sasl: None })
     }
 
     /// The protection of the listener `name`, which speaks `protocol`, from the settings of the node.
@@ -49,7 +52,11 @@ impl ListenerSecurity {
             true => tls_config(name, texts)?.map(TlsEndpoint::load).transpose()?,
             false => None,
         };
-        Ok(Arc::new(ListenerSecurity { protocol, tls }))
+        let sasl = match protocol.uses_sasl() {
+            true => Some(SaslEndpoint::new(sasl_config(name, texts)?)),
+            false => None,
+        };
+        Ok(Arc::new(ListenerSecurity { protocol, tls, sasl }))
     }
 }
 
@@ -59,4 +66,12 @@ pub(super) fn tls_config(name: &str, texts: &BTreeMap<String, String>) -> Result
     let tls = TlsConfig::read(&mut settings);
     let errors = settings.into_errors();
     if errors.is_empty() { Ok(tls) } else { Err(ConfigErrors(errors)) }
+}
+
+/// SASL as the settings have it.
+pub(super) fn sasl_config(name: &str, texts: &BTreeMap<String, String>) -> Result<SaslConfig, ConfigErrors> {
+    let mut settings = ListenerSettings::of(texts, name);
+    let sasl = SaslConfig::read(&mut settings);
+    let errors = settings.into_errors();
+    if errors.is_empty() { Ok(sasl) } else { Err(ConfigErrors(errors)) }
 }

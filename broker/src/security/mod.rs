@@ -12,6 +12,7 @@ mod listener;
 pub mod mapping;
 mod pem;
 mod protocol;
+pub mod sasl;
 mod secret;
 mod subject;
 #[cfg(test)]

@@ -101,13 +101,14 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, DnValue, KeyPair};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
 
     use super::*;
 
     #[test]
     fn a_subject_reads_as_java_prints_it() {
         let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
         let mut put = |kind: DnType, value: DnValue| params.distinguished_name.push(kind, value);
         let text = |value: &str| DnValue::Utf8String(value.to_owned());
         put(DnType::CountryName, DnValue::PrintableString("DE".try_into().unwrap()));

@@ -11,7 +11,10 @@ use varve_metadata::{
 };
 
 use super::handlers::admin_errors::config_text;
-use crate::config::{BrokerConfig, broker_table};
+use crate::{
+    config::{BrokerConfig, broker_table, listener_setting},
+    security::ListenerSecurity,
+};
 
 /// The rules of one node.
 pub(super) struct Rules<'a> {
@@ -61,8 +64,9 @@ impl Rules<'_> {
         if !fixed.is_empty() {
             return Err(format!("Cannot update these configs dynamically: [{}]", fixed.join(", ")));
         }
+        check_listener_settings(resource, changed)?;
         for (name, value) in settings {
-            let definition = broker_table().get(name).ok_or_else(|| config_text(&broker_table().unknown(name)))?;
+            let definition = definition(name).ok_or_else(|| config_text(&broker_table().unknown(name)))?;
             definition.parse(value).map_err(|error| config_text(&error))?;
             if let Treatment::NoEffect { why } = definition.treatment
                 && changed.contains(&name.as_str())
@@ -82,16 +86,55 @@ impl Rules<'_> {
         for layer in [&ConfigResource::BrokerDefaults, &own] {
             overlay(&mut all, if layer == resource { settings } else { stored(layer) });
         }
-        match varve_metadata::config::TopicDefaults::from_broker(&all) {
-            Ok(_) => Ok(()),
-            Err(errors) => Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; ")),
+        if let Err(errors) = varve_metadata::config::TopicDefaults::from_broker(&all) {
+            return Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; "));
+        }
+        // Only of this node: what files another one has cannot be seen from here.
+        match *resource == own && settings.keys().any(|name| listener_setting(name).is_some()) {
+            true => self.check_listeners(&all),
+            false => Ok(()),
         }
     }
+
+    /// Whether every listener could go on with these settings, files included.
+    fn check_listeners(&self, texts: &BTreeMap<String, String>) -> Result<(), String> {
+        for listener in &self.config.listeners.listeners {
+            if let Err(error) = ListenerSecurity::open(&listener.name, listener.protocol, texts) {
+                return Err(format!("Invalid value for the listener {}: {error}", listener.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The definition of a setting, or of what stands behind a listener's name.
+fn definition(name: &str) -> Option<&'static ConfigDef> {
+    broker_table().get(name).or_else(|| listener_setting(name))
+}
+
+/// Settings of TLS and SASL change for one listener of one broker at a time (KIP-226).
+fn check_listener_settings(resource: &ConfigResource, changed: &[&str]) -> Result<(), String> {
+    let is_of_security = |name: &str| name.starts_with("ssl.") || name.starts_with("sasl.");
+    let general: Vec<&str> = changed.iter().copied().filter(|name| is_of_security(name)).collect();
+    if !general.is_empty() {
+        return Err(format!(
+            "These security configs can be dynamically updated only per-listener using the listener prefix: [{}]",
+            general.join(", ")
+        ));
+    }
+    let own: Vec<&str> = changed.iter().copied().filter(|name| listener_setting(name).is_some()).collect();
+    if *resource == ConfigResource::BrokerDefaults && !own.is_empty() {
+        return Err(format!(
+            "Cannot update these configs at default cluster level, per-broker configs must be set at broker level: [{}]",
+            own.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// Whether a setting holds until the node starts anew. A name that nobody knows is another matter.
 fn is_fixed(name: &str) -> bool {
-    broker_table().get(name).is_some_and(|definition| !changes_live(definition))
+    definition(name).is_some_and(|definition| !changes_live(definition))
 }
 
 /// Whether a change of this setting takes effect while the node runs, or is known to have none. Kafka lets more of them
@@ -100,8 +143,13 @@ pub(super) fn changes_live(definition: &ConfigDef) -> bool {
     // The defaults of topics are part of the image, and so follow every change of it.
     let is_topic_default =
         || topic_table().iter().any(|topic| topic.synonyms.iter().any(|synonym| synonym.name == definition.name));
+    // Listeners follow theirs (`security::follow_settings`), but for tokens, which keep to what they were told.
+    let is_of_listener = || {
+        let name = definition.name;
+        (name.starts_with("ssl.") || name.starts_with("sasl.")) && !name.starts_with("sasl.oauthbearer.")
+    };
     let no_effect = matches!(definition.treatment, Treatment::NoEffect { .. });
-    definition.update == Update::Dynamic && (no_effect || is_topic_default())
+    definition.update == Update::Dynamic && (no_effect || is_topic_default() || is_of_listener())
 }
 
 /// Settings of a consumer group (KIP-848), share group (KIP-932) or streams group (KIP-1071).

@@ -8,19 +8,25 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use kafka_protocol::messages::ApiKey;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use varve_metadata::model::Principal;
 
 use super::{
     RequestContext,
+    authentication::{ClusterCredentials, Exchange, REAUTHENTICATION_PAUSE, Refusal, Session, Turn, nonce},
     budget::Reservation,
     dispatch::{self, DispatchError, Reply},
     listener::{Entrance, Shared},
     transfer,
     transport::Transport,
+    wall_clock,
     welcome::{self, Unwelcome},
 };
-use crate::wire::frame::{self, FrameError, LENGTH_BYTES};
+use crate::{
+    security::sasl::{SaslEndpoint, Surroundings},
+    wire::frame::{self, FrameError, LENGTH_BYTES},
+};
 
 /// First read of a frame. Large frames are then read to their end and no further, so that at most this much of the
 /// next one has to be moved to the front of the buffer.
@@ -40,6 +46,8 @@ pub(super) enum Closed {
     Stalled,
     #[error(transparent)]
     Unwelcome(#[from] Unwelcome),
+    #[error("the session is over, and the client did not say again who it is")]
+    SessionOver,
     #[error(transparent)]
     Refused(#[from] DispatchError),
     #[error(transparent)]
@@ -66,55 +74,60 @@ pub(super) async fn serve(
         () = shutdown.cancelled() => return Ok(()),
         welcomed = welcome::welcome(entrance, stream) => welcomed,
     };
-    let (transport, principal) = welcomed?;
-    let mut connection = Connection { shared, transport, buffer: BytesMut::new() };
-    let ended = connection.serve_requests(peer, entrance, &principal).await;
+    let (transport, principal) = welcomed.inspect_err(|_| entrance.failed(shared))?;
+    let mut connection = Connection { shared, entrance, transport, buffer: BytesMut::new() };
+    let ended = connection.converse(peer, principal).await;
     connection.transport.close().await;
     ended
 }
 
 struct Connection<'a> {
     shared: &'a Shared,
+    entrance: &'a Entrance,
     transport: Transport,
     buffer: BytesMut,
 }
 
 impl Connection<'_> {
-    async fn serve_requests(
-        &mut self,
-        peer: SocketAddr,
-        entrance: &Entrance,
-        principal: &Principal,
-    ) -> Result<(), Closed> {
-        let shared = self.shared;
-        let shutdown = shared.broker.shutdown.clone();
+    async fn converse(&mut self, peer: SocketAddr, principal: Principal) -> Result<(), Closed> {
+        let mut session = match &self.entrance.security.sasl {
+            None => {
+                if self.entrance.security.tls.is_some() {
+                    self.shared.measured.connections.authenticated(&self.entrance.name.0, true);
+                }
+                Arc::new(Session::of(principal))
+            }
+            Some(sasl) => match self.authenticate(sasl, Exchange::new(), None).await? {
+                Some(session) => session,
+                None => return Ok(()),
+            },
+        };
+        let mut renewed: Option<Instant> = None;
+        let shutdown = self.shared.broker.shutdown.clone();
         loop {
             let read = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
-                read = timeout(shared.limits.idle, self.read_frame()) => read,
+                read = timeout(self.shared.limits.idle, self.read_frame(self.shared.limits.frame_bytes)) => read,
             };
-            let Some((mut frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
-            let bytes = frame.len();
-            let header = frame::parse_header(&mut frame)?;
-            let context = RequestContext {
-                api: header.api.key,
-                api_version: header.version,
-                correlation_id: header.correlation_id,
-                client_id: header.client_id,
-                principal: principal.clone(),
-                protocol: entrance.security.protocol,
-                peer,
-                listener: entrance.name.clone(),
-                received: Instant::now(),
-                bytes,
-            };
-            let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
-            shared.measured.answered(header.api.key, context.received.elapsed());
-            // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
-            drop((context, reservation));
-            let pause = reply.pause();
-            self.write(reply).await?;
+            let Some((frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
+            let now = Instant::now();
+            if let Some(sasl) = &self.entrance.security.sasl {
+                let too_soon = renewed.is_some_and(|before| now - before < REAUTHENTICATION_PAUSE);
+                if frame::names(&frame, ApiKey::SaslHandshake) && session.expires.is_some() && !too_soon {
+                    renewed = Some(now);
+                    match self.authenticate(sasl, Exchange::again(&session), Some(frame)).await? {
+                        Some(again) => session = again,
+                        None => return Ok(()),
+                    }
+                    continue;
+                }
+                if session.is_over(now) {
+                    self.shared.measured.connections.sessions_expired.inc();
+                    return Err(Closed::SessionOver);
+                }
+            }
+            let pause = self.answer(peer, &session, frame, reservation).await?;
             if let Some(pause) = pause {
                 // The socket's buffers fill meanwhile: that is what slows a producer down.
                 tokio::select! {
@@ -125,14 +138,110 @@ impl Connection<'_> {
         }
     }
 
-    /// The next frame, without its length, and its part of the budget; `None` when the client has left.
-    async fn read_frame(&mut self) -> Result<Option<(Bytes, Option<Reservation>)>, Closed> {
+    /// Answers one request, and says how long the next one is to wait.
+    async fn answer(
+        &mut self,
+        peer: SocketAddr,
+        session: &Session,
+        mut frame: Bytes,
+        reservation: Option<Reservation>,
+    ) -> Result<Option<Duration>, Closed> {
+        let shared = self.shared;
+        let bytes = frame.len();
+        let header = frame::parse_header(&mut frame)?;
+        let context = RequestContext {
+            api: header.api.key,
+            api_version: header.version,
+            correlation_id: header.correlation_id,
+            client_id: header.client_id,
+            principal: session.principal.clone(),
+            by_token: session.by_token,
+            protocol: self.entrance.security.protocol,
+            peer,
+            listener: self.entrance.name.clone(),
+            received: Instant::now(),
+            bytes,
+        };
+        let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
+        shared.measured.answered(header.api.key, context.received.elapsed());
+        // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
+        drop((context, reservation));
+        let pause = reply.pause();
+        self.write(reply).await?;
+        Ok(pause)
+    }
+
+    /// Finds out who the client is; `None` if it leaves before that, or the node stops. `first` is a frame that was read
+    /// already.
+    async fn authenticate(
+        &mut self,
+        sasl: &SaslEndpoint,
+        mut exchange: Exchange,
+        mut first: Option<Bytes>,
+    ) -> Result<Option<Arc<Session>>, Closed> {
+        let (shared, state, again) = (self.shared, sasl.state(), first.is_some());
+        let shutdown = shared.broker.shutdown.clone();
+        let counted = |success: bool| match again {
+            true => shared.measured.connections.reauthenticated(&self.entrance.name.0, success),
+            false => shared.measured.connections.authenticated(&self.entrance.name.0, success),
+        };
+        loop {
+            let frame = match first.take() {
+                Some(frame) => frame,
+                None => {
+                    let read = tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => return Ok(None),
+                        read = timeout(STALL, self.read_frame(state.config.max_request_bytes)) => read,
+                    };
+                    match read.map_err(|_| Closed::Stalled)?? {
+                        Some((frame, _)) => frame,
+                        None => return Ok(None),
+                    }
+                }
+            };
+            let turn = {
+                let image = shared.broker.metadata.image();
+                let token_secret = shared.broker.config.delegation_tokens.secret.as_ref();
+                let credentials = ClusterCredentials { image: &image, token_secret };
+                let around = Surroundings { now_ms: wall_clock().to_wire(), nonce: &nonce, credentials: &credentials };
+                exchange.take(frame, &state, &around, &image)
+            };
+            let refusal = match turn {
+                Ok(Turn { reply, found }) => {
+                    if let Some(reply) = reply {
+                        self.write(Reply::Frame(reply)).await?;
+                    }
+                    if let Some(found) = found {
+                        counted(true);
+                        return Ok(Some(found.begin(Instant::now())));
+                    }
+                    continue;
+                }
+                Err(refusal) => refusal,
+            };
+            counted(false);
+            let Refusal { reply, reason } = refusal;
+            // Whoever guesses passwords does not learn fast.
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(shared.limits.failed_authentication_delay) => {}
+            }
+            if let Some(reply) = reply {
+                self.write(Reply::Frame(reply)).await?;
+            }
+            return Err(Unwelcome::Sasl(reason).into());
+        }
+    }
+
+    /// The next frame of at most `max` bytes, without its length, and its part of the budget; `None` when the client has left.
+    async fn read_frame(&mut self, max: usize) -> Result<Option<(Bytes, Option<Reservation>)>, Closed> {
         while self.buffer.len() < LENGTH_BYTES {
             if self.transport.read_some(&mut self.buffer, FIRST_READ_BYTES).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(unexpected_end().into()) };
             }
         }
-        let bytes = frame::check_length(self.buffer.get_i32(), self.shared.limits.frame_bytes)?;
+        let bytes = frame::check_length(self.buffer.get_i32(), max)?;
         self.shared.measured.requests.received_bytes.inc_by((LENGTH_BYTES + bytes) as u64);
         // Small frames are bounded by the number of connections.
         let reservation = match bytes {

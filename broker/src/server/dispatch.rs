@@ -8,13 +8,16 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
-        ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
-        DescribeConfigsRequest, DescribeGroupsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-        ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-        InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
-        ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetDeleteRequest,
-        OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+        AlterUserScramCredentialsRequest, ApiKey, ApiVersionsRequest, CreateDelegationTokenRequest,
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeDelegationTokenRequest,
+        DescribeGroupsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+        DescribeUserScramCredentialsRequest, ElectLeadersRequest, ExpireDelegationTokenRequest, FetchRequest,
+        FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+        ListPartitionReassignmentsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest,
+        ProduceRequest, RenewDelegationTokenRequest, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
+        UnregisterBrokerRequest, UpdateFeaturesRequest,
     },
     protocol::{Decodable, Encodable},
 };
@@ -210,6 +213,28 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
         ApiKey::UnregisterBroker => serve!(broker, key, context, body, UnregisterBrokerRequest, unregister_broker),
         ApiKey::ListConfigResources => {
             serve!(broker, key, context, body, ListConfigResourcesRequest, list_config_resources)
+        }
+        ApiKey::SaslHandshake => serve!(broker, key, context, body, SaslHandshakeRequest, sasl_handshake unthrottled),
+        ApiKey::SaslAuthenticate => {
+            serve!(broker, key, context, body, SaslAuthenticateRequest, sasl_authenticate unthrottled)
+        }
+        ApiKey::DescribeUserScramCredentials => {
+            serve!(broker, key, context, body, DescribeUserScramCredentialsRequest, describe_user_scram_credentials)
+        }
+        ApiKey::AlterUserScramCredentials => {
+            serve!(broker, key, context, body, AlterUserScramCredentialsRequest, alter_user_scram_credentials)
+        }
+        ApiKey::CreateDelegationToken => {
+            serve!(broker, key, context, body, CreateDelegationTokenRequest, create_delegation_token)
+        }
+        ApiKey::RenewDelegationToken => {
+            serve!(broker, key, context, body, RenewDelegationTokenRequest, renew_delegation_token)
+        }
+        ApiKey::ExpireDelegationToken => {
+            serve!(broker, key, context, body, ExpireDelegationTokenRequest, expire_delegation_token)
+        }
+        ApiKey::DescribeDelegationToken => {
+            serve!(broker, key, context, body, DescribeDelegationTokenRequest, describe_delegation_token)
         }
         // `find_api` lets nothing else in; a line missing here is a mistake that closes the connection.
         other => {

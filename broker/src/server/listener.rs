@@ -11,9 +11,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::{Broker, budget::RequestBudget, connection, measured::Measured};
+use super::{
+    Broker,
+    budget::RequestBudget,
+    connection::{self, Closed},
+    measured::Measured,
+};
 use crate::{metrics::Metrics, security::ListenerSecurity};
 
 /// Name of a listener, as in `listeners` (`PLAINTEXT`, `INTERNAL`).
@@ -25,6 +30,13 @@ pub struct ListenerName(pub Arc<str>);
 pub(super) struct Entrance {
     pub(super) name: ListenerName,
     pub(super) security: Arc<ListenerSecurity>,
+}
+
+impl Entrance {
+    /// Counts somebody who did not get in.
+    pub(super) fn failed(&self, shared: &Shared) {
+        shared.measured.connections.authenticated(&self.name.0, false);
+    }
 }
 
 /// What connections may take, all listeners together unless said.
@@ -40,6 +52,8 @@ pub struct Limits {
     pub connections_per_ip: usize,
     /// The same for some addresses (`max.connections.per.ip.overrides`).
     pub connections_per_ip_overrides: HashMap<IpAddr, usize>,
+    /// A failed authentication is answered after that long (`connection.failed.authentication.delay.ms`).
+    pub failed_authentication_delay: Duration,
     /// A connection without a request for so long is closed (`connections.max.idle.ms`).
     pub idle: Duration,
     /// Kernel buffers in bytes; `None` leaves them to the system (`socket.send.buffer.bytes`).
@@ -58,6 +72,7 @@ impl Default for Limits {
             connections: i32::MAX as usize,
             connections_per_ip: i32::MAX as usize,
             connections_per_ip_overrides: HashMap::new(),
+            failed_authentication_delay: Duration::from_millis(100),
             idle: Duration::from_secs(600),
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
@@ -205,7 +220,12 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
         shared.tasks.clone().spawn(async move {
             if let Err(reason) = connection::serve(&shared, stream, peer, &entrance).await {
                 shared.measured.closed(&reason);
-                debug!(%peer, %reason, "connection closed");
+                match reason {
+                    Closed::Unwelcome(reason) => {
+                        info!(listener = %entrance.name.0, %peer, %reason, "connection refused");
+                    }
+                    reason => debug!(%peer, %reason, "connection closed"),
+                }
             }
             drop(place);
         });

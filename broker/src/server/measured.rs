@@ -39,7 +39,7 @@ impl Measured {
     pub(super) fn closed(&self, reason: &Closed) {
         let label = match reason {
             // Neither is a failed request: nobody asked anything.
-            Closed::Idle | Closed::Stalled | Closed::Io(_) | Closed::Unwelcome(_) => return,
+            Closed::Idle | Closed::Stalled | Closed::Io(_) | Closed::Unwelcome(_) | Closed::SessionOver => return,
             Closed::Refused(refused) => match refused {
                 DispatchError::Frame(FrameError::Version { .. }) => "version",
                 DispatchError::Frame(_) => "frame",

@@ -12,6 +12,7 @@
 mod archive_off_test;
 #[cfg(test)]
 mod archive_test;
+mod authentication;
 mod authorizer;
 mod auto_create;
 mod broker;
@@ -39,6 +40,8 @@ mod producer_ids;
 mod quota_test;
 mod quotas;
 mod resource_type;
+#[cfg(test)]
+mod sasl_test;
 mod seats;
 #[cfg(test)]
 mod socket_test;
@@ -51,6 +54,7 @@ mod transfer;
 mod transport;
 mod welcome;
 
+pub use authentication::{make_first_users, sweep_tokens};
 pub use broker::Broker;
 pub use group_coordinator::GroupCoordinator;
 pub use listener::{Limits, ListenerName, Server};
@@ -80,6 +84,8 @@ pub(crate) struct RequestContext {
     pub(crate) client_id: Option<StrBytes>,
     /// Whom the connection has authenticated.
     pub(crate) principal: Principal,
+    /// It did so by a delegation token.
+    pub(crate) by_token: bool,
     /// What the connection speaks below Kafka's protocol.
     pub(crate) protocol: SecurityProtocol,
     /// Address of the client.

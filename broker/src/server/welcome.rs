@@ -21,6 +21,8 @@ pub(super) enum Unwelcome {
     HandshakeTime,
     #[error("no rule of ssl.principal.mapping.rules names a user for the client's certificate")]
     NoName,
+    #[error("the authentication failed: {0}")]
+    Sasl(String),
 }
 
 /// Takes in whoever is behind `stream`.

@@ -71,6 +71,11 @@ pub(crate) fn parse_header(frame: &mut Bytes) -> Result<Header, FrameError> {
     Ok(Header { api, version, correlation_id, client_id })
 }
 
+/// Whether a frame (without its length) says of itself that it is this request.
+pub(crate) fn names(frame: &[u8], key: ApiKey) -> bool {
+    frame.first_chunk().is_some_and(|first| i16::from_be_bytes(*first) == key as i16)
+}
+
 fn parse_client_id(frame: &mut Bytes) -> Result<Option<StrBytes>, FrameError> {
     match frame.try_get_i16().map_err(|_| FrameError::Header)? {
         -1 => Ok(None),

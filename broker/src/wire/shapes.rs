@@ -550,3 +550,74 @@ pub(super) static CONSUMER_GROUP_DESCRIBE: Shape = Shape {
         always(Fixed(1)),     // include_authorized_operations
     ],
 };
+pub(super) static SASL_HANDSHAKE: Shape = Shape {
+    flexible_since: i16::MAX,
+    fields: &[
+        always(Text), // mechanism
+    ],
+};
+pub(super) static SASL_AUTHENTICATE: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Blob), // auth_bytes
+    ],
+};
+pub(super) static DESCRIBE_USER_SCRAM_CREDENTIALS: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text), // name
+        ]))), // users
+    ],
+};
+pub(super) static ALTER_USER_SCRAM_CREDENTIALS: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text),     // name
+            always(Fixed(1)), // mechanism
+        ]))), // deletions
+        always(Array(&Struct(&[
+            always(Text),     // name
+            always(Fixed(1)), // mechanism
+            always(Fixed(4)), // iterations
+            always(Blob),     // salt
+            always(Blob),     // salted_password
+        ]))), // upsertions
+    ],
+};
+pub(super) static CREATE_DELEGATION_TOKEN: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        since(3, Text), // owner_principal_type
+        since(3, Text), // owner_principal_name
+        always(Array(&Struct(&[
+            always(Text), // principal_type
+            always(Text), // principal_name
+        ]))), // renewers
+        always(Fixed(8)), // max_lifetime_ms
+    ],
+};
+pub(super) static RENEW_DELEGATION_TOKEN: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Blob),     // hmac
+        always(Fixed(8)), // renew_period_ms
+    ],
+};
+pub(super) static EXPIRE_DELEGATION_TOKEN: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Blob),     // hmac
+        always(Fixed(8)), // expiry_time_period_ms
+    ],
+};
+pub(super) static DESCRIBE_DELEGATION_TOKEN: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Text), // principal_type
+            always(Text), // principal_name
+        ]))), // owners
+    ],
+};

@@ -61,7 +61,11 @@ func fieldOf(data []byte) *[]byte {
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: go-client produce|consume|group|suite|sarama-suite|kafka-go-suite …")
+		fail("usage: go-client produce|consume|group|suite|sarama-suite|kafka-go-suite|secure …")
+	}
+	if os.Args[1] == "secure" && len(os.Args) == 3 {
+		secure(os.Args[2])
+		return
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	bootstrap := flags.String("bootstrap", "", "broker")

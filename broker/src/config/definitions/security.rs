@@ -3,8 +3,8 @@
 use super::*;
 
 const BUILT_IN_TLS: &str = "TLS is built in, by rustls, and knows one way to do this";
-const NO_SASL: &str = "no listener uses SASL: listeners with SASL_PLAINTEXT or SASL_SSL are refused";
-const NO_TOKENS: &str = "delegation tokens need SASL, and listeners with SASL are refused";
+const NO_LOGIN: &str = "this node logs in to nobody: it is said of a client, or of a broker towards others";
+const NO_KERBEROS: &str = "GSSAPI (Kerberos) is not served";
 
 const fn tls(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ConfigDef {
     def(name, kind, default, doc).dynamic()
@@ -15,11 +15,11 @@ const fn tls_unset(name: &'static str, kind: Kind, doc: &'static str) -> ConfigD
 }
 
 const fn sasl(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ConfigDef {
-    def(name, kind, default, doc).dynamic().no_effect(NO_SASL)
+    def(name, kind, default, doc).dynamic()
 }
 
 const fn sasl_unset(name: &'static str, kind: Kind, doc: &'static str) -> ConfigDef {
-    unset(name, kind, doc).dynamic().no_effect(NO_SASL)
+    unset(name, kind, doc).dynamic()
 }
 
 /// What Kafka's authorizer reads itself, outside Kafka's table of settings.
@@ -54,10 +54,14 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         NATURAL_INT,
         "100",
         "Pause before a failed authentication is answered, in milliseconds.",
-    ))
-    .no_effect(NO_SASL),
-    def("connections.max.reauth.ms", ANY_LONG, "0", "How long an authentication is valid, in milliseconds.")
-        .no_effect(NO_SASL),
+    )),
+    def(
+        "connections.max.reauth.ms",
+        ANY_LONG,
+        "0",
+        "How long an authentication by SASL is valid, in milliseconds (KIP-368); 0 or less: as long as what was shown. A \
+         connection that is used beyond that without saying again who it is is closed.",
+    ),
     // TLS
     tls(
         "ssl.client.auth",
@@ -119,80 +123,128 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     tls_unset("ssl.engine.factory.class", Kind::Class, "The Java class that makes TLS engines.")
         .refused("no Java classes are loaded; key and certificates come from ssl.keystore.location"),
     // SASL
-    sasl("sasl.enabled.mechanisms", ANY_LIST, "GSSAPI", "Mechanisms that clients may use."),
-    sasl("sasl.mechanism.inter.broker.protocol", Kind::Text, "GSSAPI", "The mechanism between brokers."),
-    sasl("sasl.mechanism.controller.protocol", Kind::Text, "GSSAPI", "The mechanism towards controllers."),
-    sasl_unset("sasl.jaas.config", Kind::Password, "Login configuration in the form of Java's JAAS."),
-    sasl_unset("sasl.login.class", Kind::Class, "The Java class that logs in."),
-    sasl_unset("sasl.login.callback.handler.class", Kind::Class, "The Java class that answers at a login."),
-    sasl_unset("sasl.client.callback.handler.class", Kind::Class, "The Java class that answers on the client's side."),
-    sasl_unset("sasl.server.callback.handler.class", Kind::Class, "The Java class that answers on the broker's side."),
+    sasl(
+        "sasl.enabled.mechanisms",
+        ANY_LIST,
+        "GSSAPI",
+        "Mechanisms that clients may use: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER. GSSAPI is not served, so a \
+         listener with SASL must say.",
+    ),
+    sasl("sasl.mechanism.inter.broker.protocol", Kind::Text, "GSSAPI", "The mechanism between brokers.")
+        .no_effect(NO_LOGIN),
+    sasl("sasl.mechanism.controller.protocol", Kind::Text, "GSSAPI", "The mechanism towards controllers.")
+        .no_effect(NO_LOGIN),
+    sasl_unset(
+        "sasl.jaas.config",
+        Kind::Password,
+        "Login configuration in the form of Java's JAAS, best given as \
+         listener.name.<listener>.<mechanism>.sasl.jaas.config: the users of PLAIN (user_NAME=\"PASSWORD\" of \
+         PlainLoginModule).",
+    ),
+    sasl_unset("sasl.login.class", Kind::Class, "The Java class that logs in.").no_effect(NO_LOGIN),
+    sasl_unset("sasl.login.callback.handler.class", Kind::Class, "The Java class that answers at a login.")
+        .no_effect(NO_LOGIN),
+    sasl_unset("sasl.client.callback.handler.class", Kind::Class, "The Java class that answers on the client's side.")
+        .no_effect(NO_LOGIN),
+    sasl_unset(
+        "sasl.server.callback.handler.class",
+        Kind::Class,
+        "How tokens of OAUTHBEARER are checked, by the name of Kafka's class: OAuthBearerValidatorCallbackHandler (signed \
+         ones, the default) or OAuthBearerUnsecuredValidatorCallbackHandler (such as anybody can make). No other class is \
+         loaded.",
+    ),
     sasl("sasl.server.max.receive.size", ANY_INT, "524288", "Largest request before authentication, in bytes."),
-    sasl("sasl.kerberos.kinit.cmd", Kind::Text, "/usr/bin/kinit", "Kerberos: the program kinit."),
+    sasl("sasl.kerberos.kinit.cmd", Kind::Text, "/usr/bin/kinit", "Kerberos: the program kinit.")
+        .no_effect(NO_KERBEROS),
     sasl(
         "sasl.kerberos.min.time.before.relogin",
         ANY_LONG,
         "60000",
         "Kerberos: time between two logins, in milliseconds.",
-    ),
-    sasl("sasl.kerberos.principal.to.local.rules", ANY_LIST, "DEFAULT", "Kerberos: how a principal becomes a user."),
-    sasl_unset("sasl.kerberos.service.name", Kind::Text, "Kerberos: the service's name."),
-    sasl("sasl.kerberos.ticket.renew.jitter", ANY_DOUBLE, "0.05", "Kerberos: random part of the renewal time."),
+    )
+    .no_effect(NO_KERBEROS),
+    sasl("sasl.kerberos.principal.to.local.rules", ANY_LIST, "DEFAULT", "Kerberos: how a principal becomes a user.")
+        .no_effect(NO_KERBEROS),
+    sasl_unset("sasl.kerberos.service.name", Kind::Text, "Kerberos: the service's name.").no_effect(NO_KERBEROS),
+    sasl("sasl.kerberos.ticket.renew.jitter", ANY_DOUBLE, "0.05", "Kerberos: random part of the renewal time.")
+        .no_effect(NO_KERBEROS),
     sasl(
         "sasl.kerberos.ticket.renew.window.factor",
         ANY_DOUBLE,
         "0.8",
         "Kerberos: share of a ticket's life after which it is renewed.",
-    ),
-    sasl_unset("sasl.login.connect.timeout.ms", ANY_INT, "How long a login waits for a connection, in milliseconds."),
-    sasl_unset("sasl.login.read.timeout.ms", ANY_INT, "How long a login waits for an answer, in milliseconds."),
+    )
+    .no_effect(NO_KERBEROS),
+    sasl_unset("sasl.login.connect.timeout.ms", ANY_INT, "How long a login waits for a connection, in milliseconds.")
+        .no_effect(NO_LOGIN),
+    sasl_unset("sasl.login.read.timeout.ms", ANY_INT, "How long a login waits for an answer, in milliseconds.")
+        .no_effect(NO_LOGIN),
     sasl(
         "sasl.login.refresh.buffer.seconds",
         ANY_INT,
         "300",
         "Time before expiry at which a login is refreshed, in seconds.",
-    ),
-    sasl("sasl.login.refresh.min.period.seconds", ANY_INT, "60", "Time between two refreshes, in seconds."),
-    sasl("sasl.login.refresh.window.factor", ANY_DOUBLE, "0.8", "Share of a login's life after which it is refreshed."),
-    sasl("sasl.login.refresh.window.jitter", ANY_DOUBLE, "0.05", "Random part of the refresh time."),
-    sasl("sasl.login.retry.backoff.ms", ANY_LONG, "100", "First pause after a failed login, in milliseconds."),
-    sasl("sasl.login.retry.backoff.max.ms", ANY_LONG, "10000", "Longest pause after failed logins, in milliseconds."),
-    sasl("sasl.oauthbearer.assertion.algorithm", Kind::Text, "RS256", "OAuth: how the client's assertion is signed."),
-    sasl_unset("sasl.oauthbearer.assertion.claim.aud", Kind::Text, "OAuth: audience of the client's assertion."),
+    )
+    .no_effect(NO_LOGIN),
+    sasl("sasl.login.refresh.min.period.seconds", ANY_INT, "60", "Time between two refreshes, in seconds.")
+        .no_effect(NO_LOGIN),
+    sasl("sasl.login.refresh.window.factor", ANY_DOUBLE, "0.8", "Share of a login's life after which it is refreshed.")
+        .no_effect(NO_LOGIN),
+    sasl("sasl.login.refresh.window.jitter", ANY_DOUBLE, "0.05", "Random part of the refresh time.")
+        .no_effect(NO_LOGIN),
+    sasl("sasl.login.retry.backoff.ms", ANY_LONG, "100", "First pause after a failed login, in milliseconds.")
+        .no_effect(NO_LOGIN),
+    sasl("sasl.login.retry.backoff.max.ms", ANY_LONG, "10000", "Longest pause after failed logins, in milliseconds.")
+        .no_effect(NO_LOGIN),
+    sasl("sasl.oauthbearer.assertion.algorithm", Kind::Text, "RS256", "OAuth: how the client's assertion is signed.")
+        .no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.assertion.claim.aud", Kind::Text, "OAuth: audience of the client's assertion.")
+        .no_effect(NO_LOGIN),
     sasl(
         "sasl.oauthbearer.assertion.claim.exp.seconds",
         ANY_INT,
         "300",
         "OAuth: how long the assertion is valid, in seconds.",
-    ),
-    sasl_unset("sasl.oauthbearer.assertion.claim.iss", Kind::Text, "OAuth: issuer of the assertion."),
+    )
+    .no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.assertion.claim.iss", Kind::Text, "OAuth: issuer of the assertion.")
+        .no_effect(NO_LOGIN),
     sasl(
         "sasl.oauthbearer.assertion.claim.jti.include",
         Kind::Bool,
         "false",
         "OAuth: whether the assertion has an id.",
-    ),
+    )
+    .no_effect(NO_LOGIN),
     sasl(
         "sasl.oauthbearer.assertion.claim.nbf.seconds",
         ANY_INT,
         "60",
         "OAuth: how far back the assertion begins, in seconds.",
-    ),
-    sasl_unset("sasl.oauthbearer.assertion.claim.sub", Kind::Text, "OAuth: subject of the assertion."),
-    sasl_unset("sasl.oauthbearer.assertion.file", Kind::Text, "OAuth: file with a ready assertion."),
+    )
+    .no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.assertion.claim.sub", Kind::Text, "OAuth: subject of the assertion.")
+        .no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.assertion.file", Kind::Text, "OAuth: file with a ready assertion.")
+        .no_effect(NO_LOGIN),
     sasl_unset(
         "sasl.oauthbearer.assertion.private.key.file",
         Kind::Text,
         "OAuth: file with the key that signs assertions.",
-    ),
-    sasl_unset("sasl.oauthbearer.assertion.private.key.passphrase", Kind::Password, "OAuth: password of that key."),
+    )
+    .no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.assertion.private.key.passphrase", Kind::Password, "OAuth: password of that key.")
+        .no_effect(NO_LOGIN),
     sasl_unset(
         "sasl.oauthbearer.assertion.template.file",
         Kind::Text,
         "OAuth: file with the assertion's other claims.",
-    ),
-    sasl_unset("sasl.oauthbearer.client.credentials.client.id", Kind::Text, "OAuth: the client's id."),
-    sasl_unset("sasl.oauthbearer.client.credentials.client.secret", Kind::Password, "OAuth: the client's secret."),
+    )
+    .no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.client.credentials.client.id", Kind::Text, "OAuth: the client's id.")
+        .no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.client.credentials.client.secret", Kind::Password, "OAuth: the client's secret.")
+        .no_effect(NO_LOGIN),
     sasl("sasl.oauthbearer.clock.skew.seconds", ANY_INT, "30", "OAuth: how far clocks may differ, in seconds."),
     sasl("sasl.oauthbearer.expected.audience", ANY_LIST, "", "OAuth: audiences of which a token must name one."),
     sasl_unset("sasl.oauthbearer.expected.issuer", Kind::Text, "OAuth: the issuer that a token must name."),
@@ -214,47 +266,61 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "10000",
         "OAuth: longest pause after failed fetches of keys, in milliseconds.",
     ),
-    sasl_unset("sasl.oauthbearer.jwks.endpoint.url", Kind::Text, "OAuth: where keys are fetched."),
+    sasl_unset(
+        "sasl.oauthbearer.jwks.endpoint.url",
+        Kind::Text,
+        "OAuth: where the identity provider's keys are: an https:, http: or file: URL.",
+    ),
     sasl(
         "sasl.oauthbearer.jwt.retriever.class",
         Kind::Class,
         "org.apache.kafka.common.security.oauthbearer.DefaultJwtRetriever",
         "OAuth: the Java class that fetches tokens.",
-    ),
+    )
+    .no_effect(NO_LOGIN),
     sasl(
         "sasl.oauthbearer.jwt.validator.class",
         Kind::Class,
         "org.apache.kafka.common.security.oauthbearer.DefaultJwtValidator",
-        "OAuth: the Java class that checks tokens.",
+        "OAuth: the Java class that checks tokens; only Kafka's own.",
     ),
-    sasl_unset("sasl.oauthbearer.scope", Kind::Text, "OAuth: the scope that is asked for."),
+    sasl_unset("sasl.oauthbearer.scope", Kind::Text, "OAuth: the scope that is asked for.").no_effect(NO_LOGIN),
     sasl("sasl.oauthbearer.scope.claim.name", Kind::Text, "scope", "OAuth: the claim that holds the scope."),
     sasl("sasl.oauthbearer.sub.claim.name", Kind::Text, "sub", "OAuth: the claim that holds the subject."),
-    sasl_unset("sasl.oauthbearer.token.endpoint.url", Kind::Text, "OAuth: where tokens are fetched."),
+    sasl_unset("sasl.oauthbearer.token.endpoint.url", Kind::Text, "OAuth: where tokens are fetched.")
+        .no_effect(NO_LOGIN),
+    // Of our own
+    unset(
+        "varve.first.users",
+        Kind::Password,
+        "Users of SCRAM that are made at the start unless the cluster knows them: \
+         SCRAM-SHA-256=[name=admin,password=secret], several with semicolons between them. It is how the first one gets in; \
+         kafka-configs.sh makes the others.",
+    ),
     // Delegation tokens
-    unset("delegation.token.secret.key", Kind::Password, "Secret with which delegation tokens are signed.")
-        .no_effect(NO_TOKENS),
+    unset(
+        "delegation.token.secret.key",
+        Kind::Password,
+        "Secret from which passwords of delegation tokens are derived; without it there are no tokens.",
+    ),
     def(
         "delegation.token.max.lifetime.ms",
         POSITIVE_LONG,
         "604800000",
         "The longest life of a delegation token, in milliseconds.",
-    )
-    .no_effect(NO_TOKENS),
+    ),
     def(
         "delegation.token.expiry.time.ms",
         POSITIVE_LONG,
         "86400000",
         "Life of a delegation token until it is renewed, in milliseconds.",
-    )
-    .no_effect(NO_TOKENS),
+    ),
     low(def(
         "delegation.token.expiry.check.interval.ms",
         POSITIVE_LONG,
         "3600000",
         "How often expired delegation tokens are removed, in milliseconds.",
-    ))
-    .no_effect(NO_TOKENS),
+    )),
 ];
 
 const ANY_DOUBLE: Kind = Kind::Double { min: f64::MIN, max: f64::MAX };

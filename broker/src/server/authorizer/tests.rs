@@ -35,6 +35,7 @@ fn context(principal: &str) -> RequestContext {
         correlation_id: 1,
         client_id: None,
         principal: Principal::user(principal),
+        by_token: false,
         protocol: crate::security::SecurityProtocol::Plaintext,
         peer: ([127, 0, 0, 1], 1).into(),
         listener: ListenerName("PLAINTEXT".into()),

@@ -7,7 +7,7 @@ use kafka_protocol::{
         api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
     },
 };
-use varve_metadata::{model::Feature, store::Revision};
+use varve_metadata::{image::ClusterImage, model::Feature, store::Revision};
 
 use super::cluster_view::text;
 use crate::{
@@ -23,14 +23,22 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
-    if context.api_version >= 3
+    answer(&broker.metadata.image(), context.api_version, &request)
+}
+
+/// The same to everybody: it is asked before anybody is known.
+pub(in crate::server) fn answer(
+    image: &ClusterImage,
+    api_version: i16,
+    request: &ApiVersionsRequest,
+) -> ApiVersionsResponse {
+    if api_version >= 3
         && !(is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version))
     {
         return refusal(ResponseError::InvalidRequest);
     }
-    let image = broker.metadata.image();
     // Clients of earlier versions take a smallest level of 0 for an error.
-    let listed = |feature: &&Feature| context.api_version >= MIN_ZERO_SINCE || feature.min > 0;
+    let listed = |feature: &&Feature| api_version >= MIN_ZERO_SINCE || feature.min > 0;
     let supported = Feature::ALL.iter().filter(listed).map(|feature| {
         SupportedFeatureKey::default()
             .with_name(text(feature.name))
