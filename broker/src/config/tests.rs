@@ -205,6 +205,29 @@ fn refusals_say_why_and_what_to_do() {
 }
 
 #[test]
+fn an_authorizer_is_taken_under_the_names_that_kafka_gave_it() {
+    let with = |class: &str| {
+        load(&format!(
+            "authorizer.class.name={class}\nsuper.users=User:a; User:CN=b,O=c;\nallow.everyone.if.no.acl.found=true"
+        ))
+    };
+    let standard = with("org.apache.kafka.metadata.authorizer.StandardAuthorizer").unwrap();
+    let authorizer = standard.config.authorizer.unwrap();
+    let users: Vec<String> = authorizer.super_users.iter().map(ToString::to_string).collect();
+    assert_eq!((users, authorizer.allow_if_no_acl), (vec!["User:CN=b,O=c".to_owned(), "User:a".to_owned()], true));
+    assert_eq!(standard.warnings, [""; 0]);
+    let past = with("kafka.security.authorizer.AclAuthorizer").unwrap();
+    assert!(
+        past.config.authorizer.is_some() && past.warnings[0].contains("the name of earlier Kafkas"),
+        "{:?}",
+        past.warnings
+    );
+    let without = with("").unwrap();
+    assert!(without.config.authorizer.is_none());
+    assert!(without.warnings[0].contains("super.users has no effect: authorizer.class.name is not set"));
+}
+
+#[test]
 fn a_refused_setting_may_say_what_happens_anyway() {
     for line in [
         "security.inter.broker.protocol=PLAINTEXT",
@@ -320,6 +343,7 @@ fn a_name_that_is_set_twice_is_told() {
 /// Values for settings that are not numbers, flags or words of a list: their definitions do not say what is allowed.
 const OTHER: &[(&str, &str)] = &[
     ("advertised.listeners", "PLAINTEXT://other:9092"),
+    ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
     ("listeners", "PLAINTEXT://127.0.0.1:9999"),
     ("log.local.retention.ms", "1000"),
     ("max.connections.per.ip.overrides", "10.0.0.1:5"),
@@ -332,9 +356,14 @@ const OTHER: &[(&str, &str)] = &[
     ("varve.object.store.url", "s3://other/archive"),
 ];
 
-/// They say something about listeners that are not there by default: the tests of listeners above have them.
-const OF_OTHER_LISTENERS: &[&str] =
-    &["inter.broker.listener.name", "listener.security.protocol.map", "security.inter.broker.protocol"];
+/// They say something about listeners, or an authorizer, that are not there by default: tests above have them.
+const OF_WHAT_IS_NOT_THERE: &[&str] = &[
+    "inter.broker.listener.name",
+    "listener.security.protocol.map",
+    "security.inter.broker.protocol",
+    "super.users",
+    "allow.everyone.if.no.acl.found",
+];
 
 /// Read for a listener that uses them, and so by the tests of TLS and SASL.
 fn is_of_security(name: &str) -> bool {
@@ -374,7 +403,7 @@ fn every_setting_that_is_honoured_is_read() {
     let plain = text("").unwrap();
     let mut wrong = Vec::new();
     let honoured = broker_table().iter().filter(|definition| definition.treatment == Treatment::Honoured);
-    let of_all = |name: &str| !OF_OTHER_LISTENERS.contains(&name) && !is_of_security(name);
+    let of_all = |name: &str| !OF_WHAT_IS_NOT_THERE.contains(&name) && !is_of_security(name);
     for definition in honoured.filter(|definition| of_all(definition.name)) {
         let line = format!("{}={}", definition.name, another(definition));
         match text(&line) {

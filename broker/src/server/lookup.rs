@@ -9,7 +9,10 @@ use varve_metadata::{
     model::{BrokerId, LeaderEpoch, PartitionIndex, TopicId},
 };
 
-use super::{Broker, RequestContext};
+use super::{
+    Broker, RequestContext,
+    authorizer::{Access, Operation, Resource},
+};
 use crate::partition::{LocalTopic, LookupError, Partition};
 
 /// How a request names a topic.
@@ -42,6 +45,26 @@ impl FoundTopic<'_> {
     /// The topic, if this broker has a partition of it.
     pub(crate) fn local(&self) -> Option<&Arc<LocalTopic>> {
         self.local.as_ref()
+    }
+
+    /// Whether the caller may do `operation` with the topic. One that is named by an id that nothing has belongs to
+    /// nobody: what is asked of it next says that it is unknown.
+    ///
+    /// # Errors
+    /// TOPIC_AUTHORIZATION_FAILED, whether the topic exists or not.
+    pub(crate) fn require(&self, access: &Access<'_>, operation: Operation) -> Result<(), ResponseError> {
+        if !access.is_checked() {
+            return Ok(());
+        }
+        match (self.named, &self.local) {
+            (TopicRef::Named(name), _) => access.require(operation, Resource::Topic(name)),
+            (TopicRef::Id(_), Some(local)) => access.require(operation, Resource::Topic(local.name.as_str())),
+            (TopicRef::Id(id), None) => {
+                let image = self.broker.metadata.image();
+                let known = TopicId::from_wire(id).and_then(|id| image.topic_by_id(id));
+                known.map_or(Ok(()), |topic| access.require(operation, Resource::Topic(topic.name.as_str())))
+            }
+        }
     }
 
     /// The partition of that number.

@@ -50,6 +50,8 @@ pub(crate) mod testing;
 mod timed;
 #[cfg(test)]
 mod tls_test;
+#[cfg(test)]
+mod topic_settings_test;
 mod transfer;
 mod transport;
 mod welcome;

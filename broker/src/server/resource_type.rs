@@ -1,5 +1,7 @@
 //! What settings can belong to, by Kafka's numbers.
 
+use super::authorizer::Resource;
+
 /// A kind of resource in the configuration requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ResourceType {
@@ -16,6 +18,16 @@ pub(crate) enum ResourceType {
 }
 
 impl ResourceType {
+    /// Whose right it takes to see or change the settings of the resource called `name`: what is not a topic's or a
+    /// group's own is the cluster's.
+    pub(crate) fn guarded_by(self, name: &str) -> Resource<'_> {
+        match self {
+            ResourceType::Topic => Resource::Topic(name),
+            ResourceType::Group => Resource::Group(name),
+            ResourceType::Broker | ResourceType::BrokerLogger | ResourceType::ClientMetrics => Resource::Cluster,
+        }
+    }
+
     /// `None` for a number that Kafka does not know.
     pub(crate) fn from_wire(raw: i8) -> Option<ResourceType> {
         match raw {

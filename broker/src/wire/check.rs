@@ -4,10 +4,10 @@ use anyhow::Result;
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey, ApiVersionsRequest,
-        CreateDelegationTokenRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest,
+        AlterConfigsRequest, AlterUserScramCredentialsRequest, ApiKey, ApiVersionsRequest, CreateAclsRequest,
+        CreateDelegationTokenRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClusterRequest,
+        DescribeConfigsRequest, DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest,
         DescribeUserScramCredentialsRequest, ExpireDelegationTokenRequest, FetchRequest, FindCoordinatorRequest,
         HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
         ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest,
@@ -46,6 +46,9 @@ fn decode(key: ApiKey, version: i16, body: Bytes) -> Option<Result<()>> {
         ApiKey::DeleteTopics => known::<DeleteTopicsRequest>,
         ApiKey::DeleteRecords => known::<DeleteRecordsRequest>,
         ApiKey::InitProducerId => known::<InitProducerIdRequest>,
+        ApiKey::DescribeAcls => known::<DescribeAclsRequest>,
+        ApiKey::CreateAcls => known::<CreateAclsRequest>,
+        ApiKey::DeleteAcls => known::<DeleteAclsRequest>,
         ApiKey::DescribeConfigs => known::<DescribeConfigsRequest>,
         ApiKey::AlterConfigs => known::<AlterConfigsRequest>,
         ApiKey::CreatePartitions => known::<CreatePartitionsRequest>,

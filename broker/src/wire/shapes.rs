@@ -358,6 +358,46 @@ pub(super) static DESCRIBE_LOG_DIRS: Shape = Shape {
         ]))), // topics
     ],
 };
+pub(super) static DESCRIBE_ACLS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Fixed(1)), // resource_type_filter
+        always(Text),     // resource_name_filter
+        always(Fixed(1)), // pattern_type_filter
+        always(Text),     // principal_filter
+        always(Text),     // host_filter
+        always(Fixed(1)), // operation
+        always(Fixed(1)), // permission_type
+    ],
+};
+pub(super) static CREATE_ACLS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Fixed(1)), // resource_type
+            always(Text),     // resource_name
+            always(Fixed(1)), // resource_pattern_type
+            always(Text),     // principal
+            always(Text),     // host
+            always(Fixed(1)), // operation
+            always(Fixed(1)), // permission_type
+        ]))), // creations
+    ],
+};
+pub(super) static DELETE_ACLS: Shape = Shape {
+    flexible_since: 2,
+    fields: &[
+        always(Array(&Struct(&[
+            always(Fixed(1)), // resource_type_filter
+            always(Text),     // resource_name_filter
+            always(Fixed(1)), // pattern_type_filter
+            always(Text),     // principal_filter
+            always(Text),     // host_filter
+            always(Fixed(1)), // operation
+            always(Fixed(1)), // permission_type
+        ]))), // filters
+    ],
+};
 pub(super) static CREATE_PARTITIONS: Shape = Shape {
     flexible_since: 2,
     fields: &[

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{FallocateFlags, fallocate};
+use tracing::warn;
 use varve_metadata::model::{Offset, Timestamp};
 
 use super::{
@@ -51,6 +53,8 @@ pub(super) struct ActiveSegment {
     first_timestamp_ms: Option<i64>,
     bytes_since_index: u32,
     recent: VecDeque<Place>,
+    /// Whether disk space may be reserved behind the file's end.
+    may_be_reserved: bool,
 }
 
 /// Where one of the newest batches lies.
@@ -73,7 +77,7 @@ impl ActiveSegment {
     /// Opens the file without looking inside: [`note`](Self::note) its batches next.
     pub(super) fn open(files: SegmentFiles) -> io::Result<ActiveSegment> {
         let file = OpenOptions::new().read(true).write(true).open(files.path(LOG))?;
-        Ok(ActiveSegment::over(files, file))
+        Ok(ActiveSegment { may_be_reserved: true, ..ActiveSegment::over(files, file) })
     }
 
     fn over(files: SegmentFiles, file: File) -> ActiveSegment {
@@ -88,6 +92,30 @@ impl ActiveSegment {
             first_timestamp_ms: None,
             bytes_since_index: 0,
             recent: VecDeque::new(),
+            may_be_reserved: false,
+        }
+    }
+
+    /// Reserves the disk space of a whole segment if the topic wants that (`preallocate`). The file's size stays that of
+    /// its records, so that nobody, and no recovery, takes what is reserved for records. A disk that cannot reserve, or
+    /// has no room for it, is no reason not to write.
+    pub(super) fn reserve(&mut self, config: &LogConfig) {
+        if !config.preallocate {
+            return;
+        }
+        let bytes = u64::from(config.segment_bytes);
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+            Ok(()) => self.may_be_reserved = true,
+            Err(error) => warn!(file = %self.files.path(LOG).display(), bytes, %error, "disk space not reserved"),
+        }
+    }
+
+    /// Gives back what is reserved and was not needed.
+    fn release(&self) {
+        if self.may_be_reserved
+            && let Err(error) = self.file.set_len(self.bytes.into())
+        {
+            warn!(file = %self.files.path(LOG).display(), %error, "reserved disk space not given back");
         }
     }
 
@@ -210,6 +238,7 @@ impl ActiveSegment {
 
     /// The segment as one that never changes again. [`write_indexes`](Self::write_indexes) first.
     pub(super) fn seal(self) -> Sealed {
+        self.release();
         Sealed::known(self.files, self.bytes, self.newest, &self.file)
     }
 }

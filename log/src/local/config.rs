@@ -18,6 +18,8 @@ pub struct LogConfig {
     pub index_interval_bytes: u32,
     /// Largest size of an index file in bytes; a full index rolls its segment.
     pub segment_index_bytes: u32,
+    /// Whether the disk space of a whole segment is reserved when it begins.
+    pub preallocate: bool,
     /// Largest batch accepted, in bytes as it arrives.
     pub max_message_bytes: u32,
     /// The codec in which batches are kept.
@@ -56,6 +58,7 @@ impl LogConfig {
             segment_jitter: topic.segment_jitter,
             index_interval_bytes: topic.index_interval_bytes,
             segment_index_bytes: topic.segment_index_bytes,
+            preallocate: topic.preallocate,
             max_message_bytes: topic.max_message_bytes,
             compression: topic.compression,
             timestamp_type: topic.timestamp_type,

@@ -182,7 +182,8 @@ impl Loader {
         bases: &BTreeMap<Offset, OnDisk>,
     ) -> Result<(Vec<Arc<Sealed>>, ActiveSegment, Offset), OpenError> {
         let Some((last, _)) = bases.last_key_value() else {
-            let active = ActiveSegment::create(SegmentFiles::new(Arc::clone(&self.dir), self.start.log_start))?;
+            let mut active = ActiveSegment::create(SegmentFiles::new(Arc::clone(&self.dir), self.start.log_start))?;
+            active.reserve(&self.config);
             return Ok((Vec::new(), active, self.start.log_start));
         };
         let unflushed = bases.range(..=self.start.recovery_point).next_back().map_or(Offset::ZERO, |(base, _)| *base);
@@ -200,7 +201,9 @@ impl Loader {
             let torn = segment.bytes_cut > 0;
             if base == last || torn {
                 self.drop_behind(rest.map(|(base, _)| *base))?;
-                return Ok((sealed, segment.active, segment.end));
+                let mut active = segment.active;
+                active.reserve(&self.config);
+                return Ok((sealed, active, segment.end));
             }
             let mut done = segment.active;
             done.write_indexes()?;

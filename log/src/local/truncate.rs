@@ -158,6 +158,7 @@ impl LocalLog {
         }
         removed.add_files(&view.active.files, view.active.bytes.into())?;
         view.active = ActiveSegment::create(SegmentFiles::new(self.dir(), offset))?;
+        view.active.reserve(&self.config());
         (view.end, view.log_start) = (offset, log_start.min(offset));
         view.epochs.clear();
         epochs_file::write(&self.dir(), &view.epochs)?;

@@ -71,7 +71,8 @@ impl LocalLog {
         let next = SegmentFiles::new(self.dir(), base);
         let txn_index = TxnIndex::open(next.path(TXN_INDEX), base)?;
         let replaced = empty.then(|| self.view.read().active.files.clone()).filter(|files| files.base() != base);
-        let active = ActiveSegment::create(next)?;
+        let mut active = ActiveSegment::create(next)?;
+        active.reserve(&self.config());
         writer.txn_index = txn_index;
         let mut view = self.view.write();
         let before = std::mem::replace(&mut view.active, active);

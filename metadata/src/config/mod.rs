@@ -11,6 +11,8 @@ mod definition;
 mod error;
 mod topic;
 mod topic_definitions;
+#[cfg(test)]
+mod topic_effects;
 mod value;
 
 pub use codec::Codec;

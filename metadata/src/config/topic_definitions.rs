@@ -137,7 +137,8 @@ const RECORDS: &[ConfigDef] = &[
         "compression.lz4.level",
         Kind::Levels { usual: 9, min: 1, max: 17 },
         Some("9"),
-        "Level for compression.type=lz4. The encoder here has one level, so every value gives the same result.",
+        "Level for compression.type=lz4. The default is the fast encoder; every other level is that of the one that \
+         compresses more.",
     )
     .synonyms(&[same("compression.lz4.level")]),
     ConfigDef::topic(
@@ -174,7 +175,8 @@ const RECORDS: &[ConfigDef] = &[
         "min.insync.replicas",
         POSITIVE_INT,
         Some("1"),
-        "A write with acks=all is refused while fewer replicas than this are in sync.",
+        "A write with acks=all is refused while fewer replicas than this are in sync. A partition with fewer replicas \
+         than this needs all of them.",
     )
     .synonyms(&[same("min.insync.replicas")]),
     ConfigDef::topic(

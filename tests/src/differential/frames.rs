@@ -53,7 +53,10 @@ pub fn raw_frame(key: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// What an answer says, as a tree.
-pub(super) fn decode<R: Decodable + Debug>(key: ApiKey, version: i16, mut frame: Bytes) -> Result<Value> {
+///
+/// # Errors
+/// It is not an answer to a request of that kind, version and this module's correlation id.
+pub fn decode<R: Decodable + Debug>(key: ApiKey, version: i16, mut frame: Bytes) -> Result<Value> {
     ensure!(frame.remaining() >= 4, "no header");
     ensure!(frame.get_i32() == 7, "another correlation id");
     if key.response_header_version(version) >= 1 {

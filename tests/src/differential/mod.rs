@@ -4,5 +4,5 @@ mod frames;
 mod pair;
 mod tree;
 
-pub use frames::{frame, raw_frame};
+pub use frames::{decode, frame, raw_frame};
 pub use pair::{Answer, Difference, Pair, Side};

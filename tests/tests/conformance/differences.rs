@@ -152,6 +152,24 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[],
     },
     Meant {
+        place: "Cluster operations that are denied",
+        varve: "`Cluster authorization failed.`",
+        why: "Kafka's message shows the request's insides.",
+        signs: &[],
+    },
+    Meant {
+        place: "CreateAcls, DeleteAcls, DescribeAcls with UNKNOWN (0) as a type or operation",
+        varve: "INVALID_REQUEST, or nothing is found",
+        why: "Kafka closes the connection.",
+        signs: &[],
+    },
+    Meant {
+        place: "Rules for a host",
+        varve: "any spelling of an address matches",
+        why: "Kafka compares the text with the address as Java writes it.",
+        signs: &[],
+    },
+    Meant {
         place: "Order",
         varve: "that of the request, or of the fetch session",
         why: "Kafka's is that of its hash maps.",

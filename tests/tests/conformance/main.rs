@@ -1,6 +1,7 @@
 //! The same scripted requests to Apache Kafka 4.3 and to Varve: valid ones, boundaries, and nonsense, in every version.
 //! The answers must agree in every field, but for what [`differences::MEANT`] names.
 
+mod acls;
 mod configs;
 mod data;
 mod differences;
@@ -44,13 +45,14 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 8] = [
+    let scripts: [(&str, Script); 9] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
         ("configs", configs::script),
         ("groups", groups::script),
         ("members", members::script),
+        ("acls", acls::script),
         ("newest", newest::script),
         // The last one: it cuts what the others have sent.
         ("malformed", malformed::script),

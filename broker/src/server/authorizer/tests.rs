@@ -96,7 +96,10 @@ async fn a_rule_holds_as_soon_as_it_is_made() {
     let mut client = node.connect().await;
     let heartbeat =
         HeartbeatRequest::default().with_group_id(GroupId("g".to_owned().into())).with_member_id("m".to_owned().into());
-    let init = InitProducerIdRequest::default().with_producer_id((-1).into()).with_producer_epoch(-1);
+    let init = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_producer_id((-1).into())
+        .with_producer_epoch(-1);
     let cluster = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
     assert_eq!(client.ask(4, &heartbeat).await.error_code, ResponseError::GroupAuthorizationFailed.code());
     assert_eq!(client.ask(4, &init).await.error_code, ResponseError::ClusterAuthorizationFailed.code());

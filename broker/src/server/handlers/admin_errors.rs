@@ -30,6 +30,12 @@ pub(in crate::server) fn plain(error: ResponseError) -> (ResponseError, String) 
              to an incompatible broker. See the broker logs for more details."
         }
         ResponseError::TopicDeletionDisabled => "Topic deletion is disabled.",
+        ResponseError::TopicAuthorizationFailed => "Topic authorization failed.",
+        ResponseError::GroupAuthorizationFailed => "Group authorization failed.",
+        ResponseError::ClusterAuthorizationFailed => "Cluster authorization failed.",
+        ResponseError::TransactionalIdAuthorizationFailed => "Transactional Id authorization failed.",
+        ResponseError::DelegationTokenAuthorizationFailed => "Delegation Token authorization failed.",
+        ResponseError::SecurityDisabled => "Security features are disabled.",
         _ => return (error, error.to_string()),
     };
     (error, message.to_owned())

@@ -9,7 +9,7 @@ use crate::server::{Broker, RequestContext};
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
     let asked = request.resources.iter().map(|resource| Asked {
@@ -20,7 +20,7 @@ pub(crate) async fn handle(
         ),
     });
     let asked: Vec<Asked<'_>> = asked.collect();
-    let outcomes = alter(broker, &asked, request.validate_only).await;
+    let outcomes = alter(broker, &broker.access(context), &asked, request.validate_only).await;
     let answers = request.resources.iter().zip(outcomes).map(|(resource, outcome)| {
         let (code, message) = coded(outcome);
         AlterConfigsResourceResponse::default()

@@ -15,6 +15,7 @@ use varve_metadata::{
 use super::admin_errors::{alter_error, metadata_error};
 use crate::server::{
     Broker,
+    authorizer::{Access, Operation},
     broker_rules::Rules,
     log_levels::{LogLevel, ROOT},
     resource_type::ResourceType,
@@ -53,7 +54,12 @@ pub(super) fn coded(outcome: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
 }
 
 /// One outcome for each resource, in order.
-pub(super) async fn alter(broker: &Broker, asked: &[Asked<'_>], validate_only: bool) -> Vec<Result<(), Refusal>> {
+pub(super) async fn alter(
+    broker: &Broker,
+    access: &Access<'_>,
+    asked: &[Asked<'_>],
+    validate_only: bool,
+) -> Vec<Result<(), Refusal>> {
     let mut times: HashMap<(i8, &str), usize> = HashMap::new();
     for resource in asked {
         *times.entry((resource.resource_type, resource.name)).or_default() += 1;
@@ -62,8 +68,11 @@ pub(super) async fn alter(broker: &Broker, asked: &[Asked<'_>], validate_only: b
     let (mut requests, mut places) = (Vec::new(), Vec::new());
     for (place, resource) in asked.iter().enumerate() {
         let once = times.get(&(resource.resource_type, resource.name)) == Some(&1);
-        let parsed =
-            if once { parse(broker, resource) } else { Err(invalid("Each resource must appear at most once.")) };
+        let parsed = if once {
+            parse(broker, access, resource)
+        } else {
+            Err(invalid("Each resource must appear at most once."))
+        };
         outcomes.push(match parsed {
             Ok(Parsed::State(request)) => {
                 requests.push(request);
@@ -103,8 +112,18 @@ fn invalid(message: impl Into<String>) -> Refusal {
     (ResponseError::InvalidRequest, message.into())
 }
 
-fn parse(broker: &Broker, asked: &Asked<'_>) -> Result<Parsed, Refusal> {
+fn parse(broker: &Broker, access: &Access<'_>, asked: &Asked<'_>) -> Result<Parsed, Refusal> {
     check_names(&asked.changes)?;
+    let parsed = read(broker, asked)?;
+    if let Some(kind) = ResourceType::from_wire(asked.resource_type) {
+        let guard = kind.guarded_by(asked.name);
+        let required = access.require(Operation::AlterConfigs, guard);
+        required.map_err(|error| (error, guard.refusal_text().to_owned()))?;
+    }
+    Ok(parsed)
+}
+
+fn read(broker: &Broker, asked: &Asked<'_>) -> Result<Parsed, Refusal> {
     let resource = match (ResourceType::from_wire(asked.resource_type), &asked.changes) {
         (Some(ResourceType::BrokerLogger), Changes::Incremental(changes)) => {
             return parse_loggers(broker, asked.name, changes).map(Parsed::Loggers);

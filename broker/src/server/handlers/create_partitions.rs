@@ -17,7 +17,10 @@ use super::{
     admin_errors::{deadline, grow_error, metadata_error, until_visible},
     mutation_quota::Mutations,
 };
-use crate::server::{Broker, RequestContext};
+use crate::server::{
+    Broker, RequestContext,
+    authorizer::{Operation, Resource},
+};
 
 /// First version whose clients know THROTTLING_QUOTA_EXCEEDED.
 const STRICT_SINCE: i16 = 3;
@@ -37,7 +40,14 @@ pub(crate) async fn handle(
         result(name, Some((ResponseError::InvalidRequest, Some("Duplicate topic name.".to_owned()))))
     };
     let mut results: Vec<_> = repeated.iter().map(duplicate).collect();
-    let mut wanted: Vec<_> = request.topics.iter().filter(|topic| !repeated.contains(&topic.name)).collect();
+    let access = broker.access(context);
+    let (mut wanted, denied): (Vec<_>, Vec<_>) = request
+        .topics
+        .iter()
+        .filter(|topic| !repeated.contains(&topic.name))
+        .partition(|topic| access.allows(Operation::Alter, Resource::Topic(&topic.name)));
+    let no_access = (ResponseError::TopicAuthorizationFailed, None);
+    results.extend(denied.into_iter().map(|topic| result(&topic.name, Some(no_access.clone()))));
     let deadline = deadline(context, request.timeout_ms);
     let mut mutations = Mutations::of(broker, context, STRICT_SINCE);
     if mutations.are_counted() {

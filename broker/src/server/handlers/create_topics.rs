@@ -23,7 +23,10 @@ use super::{
     config_view::ConfigView,
     mutation_quota::Mutations,
 };
-use crate::server::{Broker, RequestContext};
+use crate::server::{
+    Broker, RequestContext,
+    authorizer::{Operation, Resource},
+};
 
 /// The topic of KRaft's own log, which Varve does not have, but whose name nobody may take either.
 const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
@@ -36,7 +39,10 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
-    let (mut results, mut wanted) = sort(&request);
+    let access = broker.access(context);
+    let creates_any = access.shows(Operation::Create, Resource::Cluster);
+    let may_create = |name: &str| creates_any || access.allows(Operation::Create, Resource::Topic(name));
+    let (mut results, mut wanted) = sort(&request, &may_create);
     let deadline = deadline(context, request.timeout_ms);
     let defaults = creation_defaults(broker);
     let mut mutations = Mutations::of(broker, context, STRICT_SINCE);
@@ -52,7 +58,10 @@ pub(crate) async fn handle(
             }
             let configs = ConfigView::of(broker);
             results.extend(wanted.iter().zip(created).map(|(topic, created)| match created {
-                Ok(created) => success(&configs, &created),
+                Ok(created) if access.shows(Operation::DescribeConfigs, Resource::Topic(created.name.as_str())) => {
+                    success(&configs, &created)
+                }
+                Ok(created) => unseen(&created),
                 Err(error) => refused(&topic.name, create_topic_error(&error)),
             }));
         }
@@ -101,7 +110,10 @@ pub(in crate::server) fn creation_defaults(broker: &Broker) -> CreationDefaults 
 }
 
 /// Topics that are asked for once, and answers for the rest.
-fn sort(request: &CreateTopicsRequest) -> (Vec<CreatableTopicResult>, Vec<&CreatableTopic>) {
+fn sort<'a>(
+    request: &'a CreateTopicsRequest,
+    may_create: &dyn Fn(&str) -> bool,
+) -> (Vec<CreatableTopicResult>, Vec<&'a CreatableTopic>) {
     let (mut once, mut repeated) = (BTreeSet::new(), BTreeSet::new());
     for topic in &request.topics {
         if !once.insert(&topic.name) {
@@ -115,6 +127,9 @@ fn sort(request: &CreateTopicsRequest) -> (Vec<CreatableTopicResult>, Vec<&Creat
         if topic.name.as_str() == CLUSTER_METADATA_TOPIC {
             let message = format!("Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited.");
             results.push(refused(&topic.name, (ResponseError::InvalidRequest, message)));
+        } else if !may_create(&topic.name) {
+            let denied = (ResponseError::TopicAuthorizationFailed, "Authorization failed.".to_owned());
+            results.push(refused(&topic.name, denied));
         } else {
             wanted.push(topic);
         }
@@ -175,6 +190,18 @@ fn success(configs: &ConfigView<'_>, topic: &TopicImage) -> CreatableTopicResult
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(topic.replication_factor() as i16)
         .with_configs(Some(settings.collect()))
+}
+
+/// A topic that was made by somebody who may not see its settings.
+fn unseen(topic: &TopicImage) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_name(WireTopicName(text(topic.name.as_str())))
+        .with_topic_id(topic.id.to_wire())
+        .with_error_message(None)
+        .with_topic_config_error_code(ResponseError::TopicAuthorizationFailed.code())
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_configs(Some(Vec::new()))
 }
 
 fn refused(name: &WireTopicName, (error, message): (ResponseError, String)) -> CreatableTopicResult {

@@ -18,7 +18,10 @@ use varve_metadata::{
 
 use crate::{
     partition::{DeleteRecordsError, LookupError, Partition, save_log_starts},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 /// The offset that means "all that is committed".
@@ -27,19 +30,18 @@ const NO_LOW_WATERMARK: i64 = -1;
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     mut request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     each_once(&mut request);
-    let image = broker.metadata.image();
+    let (image, access) = (broker.metadata.image(), broker.access(context));
     let mut deleted = Vec::new();
     for topic in &request.topics {
-        let known = image.topic(&topic.name);
+        let allowed = access.require(Operation::Delete, Resource::Topic(&topic.name));
+        let known = image.topic(&topic.name).ok_or(ResponseError::UnknownTopicOrPartition);
+        let known = allowed.and(known);
         for asked in &topic.partitions {
-            deleted.push(match known {
-                Some(known) => delete(broker, known, asked.partition_index, asked.offset),
-                None => Err(ResponseError::UnknownTopicOrPartition),
-            });
+            deleted.push(known.and_then(|known| delete(broker, known, asked.partition_index, asked.offset)));
         }
     }
     save(broker, &mut deleted).await;

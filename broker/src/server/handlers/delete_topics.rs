@@ -14,7 +14,10 @@ use super::{
     cluster_view::{text, topic_name},
     mutation_quota::Mutations,
 };
-use crate::server::{Broker, RequestContext};
+use crate::server::{
+    Broker, RequestContext,
+    authorizer::{Access, Operation, Resource},
+};
 
 /// First version whose clients know THROTTLING_QUOTA_EXCEEDED.
 const STRICT_SINCE: i16 = 5;
@@ -27,8 +30,9 @@ pub(crate) async fn handle(
     if !broker.config.topics.delete_enabled {
         return disabled(context, &request);
     }
+    let access = broker.access(context);
     let image = broker.metadata.image();
-    let (mut responses, mut wanted) = sort(&image, &request);
+    let (mut responses, mut wanted) = sort(&image, &access, &request);
     let mut mutations = Mutations::of(broker, context, STRICT_SINCE);
     if mutations.are_counted() {
         wanted.retain(|id, name| {
@@ -62,7 +66,12 @@ fn result(name: Option<&str>, id: Uuid, error: Option<Refusal>) -> DeletableTopi
 }
 
 /// Every topic that can be deleted, once, and an answer for everything else that was asked.
-fn sort(image: &ClusterImage, request: &DeleteTopicsRequest) -> (Vec<DeletableTopicResult>, BTreeMap<TopicId, String>) {
+fn sort(
+    image: &ClusterImage,
+    access: &Access<'_>,
+    request: &DeleteTopicsRequest,
+) -> (Vec<DeletableTopicResult>, BTreeMap<TopicId, String>) {
+    let rights = Rights { access, deletes_any: access.shows(Operation::Delete, Resource::Cluster) };
     let invalid = |message: &str| Some((ResponseError::InvalidRequest, message.to_owned()));
     let mut responses = Vec::new();
     let (mut names, mut ids) = (Given::default(), Given::default());
@@ -87,12 +96,22 @@ fn sort(image: &ClusterImage, request: &DeleteTopicsRequest) -> (Vec<DeletableTo
     let mut wanted = BTreeMap::new();
     for id in ids.once {
         match TopicId::from_wire(id).and_then(|id| image.topic_by_id(id)) {
-            Some(topic) => drop(wanted.insert(topic.id, topic.name.to_string())),
+            Some(topic) if rights.delete(topic.name.as_str()) => {
+                wanted.insert(topic.id, topic.name.to_string());
+            }
+            Some(topic) => {
+                // Who may not see it does not learn what the id's topic is called.
+                let name = Some(topic.name.as_str()).filter(|name| rights.describe(name));
+                responses.push(result(name, id, Some(plain(ResponseError::TopicAuthorizationFailed))));
+            }
             None => responses.push(result(None, id, Some(plain(ResponseError::UnknownTopicId)))),
         }
     }
     for name in names.once {
+        let denied = || Some(plain(ResponseError::TopicAuthorizationFailed));
         match image.topic(&name) {
+            _ if !rights.describe(&name) => responses.push(result(Some(&name), Uuid::nil(), denied())),
+            Some(_) if !rights.delete(&name) => responses.push(result(Some(&name), Uuid::nil(), denied())),
             None => {
                 responses.push(result(Some(&name), Uuid::nil(), Some(plain(ResponseError::UnknownTopicOrPartition))));
             }
@@ -106,6 +125,22 @@ fn sort(image: &ClusterImage, request: &DeleteTopicsRequest) -> (Vec<DeletableTo
         }
     }
     (responses, wanted)
+}
+
+/// What the caller may do with topics that it wants to delete.
+struct Rights<'a> {
+    access: &'a Access<'a>,
+    deletes_any: bool,
+}
+
+impl Rights<'_> {
+    fn describe(&self, name: &str) -> bool {
+        self.deletes_any || self.access.allows(Operation::Describe, Resource::Topic(name))
+    }
+
+    fn delete(&self, name: &str) -> bool {
+        self.deletes_any || self.access.allows(Operation::Delete, Resource::Topic(name))
+    }
 }
 
 /// What a request gives once, and what it gives more than once.

@@ -18,19 +18,25 @@ use super::{
     cluster_view::text,
     config_view::{ConfigView, Shown, Source},
 };
-use crate::server::{Broker, RequestContext, broker_rules, log_levels::LogLevels, resource_type::ResourceType};
+use crate::server::{
+    Broker, RequestContext,
+    authorizer::{Access, Operation},
+    broker_rules,
+    log_levels::LogLevels,
+    resource_type::ResourceType,
+};
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let view = ConfigView::of(broker);
+    let (view, access) = (ConfigView::of(broker), broker.access(context));
     let results = request.resources.iter().map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match describe(&view, broker, resource) {
+        match authorize(&access, resource).and_then(|()| describe(&view, broker, resource)) {
             Ok(shown) => result.with_configs(listed(resource, shown, &request)),
             Err((error, message)) => {
                 result.with_error_code(error.code()).with_error_message(message.map(StrBytes::from_string))
@@ -42,6 +48,12 @@ pub(crate) async fn handle(
 
 /// Kafka's error, and its text where it gives one.
 type Refusal = (ResponseError, Option<String>);
+
+fn authorize(access: &Access<'_>, resource: &DescribeConfigsResource) -> Result<(), Refusal> {
+    let Some(kind) = ResourceType::from_wire(resource.resource_type) else { return Ok(()) };
+    let guard = kind.guarded_by(&resource.resource_name);
+    access.require(Operation::DescribeConfigs, guard).map_err(|error| (error, Some(guard.refusal_text().to_owned())))
+}
 
 fn describe(view: &ConfigView<'_>, broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Shown>, Refusal> {
     let name = resource.resource_name.as_str();

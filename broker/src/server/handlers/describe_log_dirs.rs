@@ -20,7 +20,10 @@ use varve_metadata::model::{HighWatermark, LogEndOffset, PartitionId};
 use super::cluster_view::{text, topic_name};
 use crate::{
     partition::{Move, Partition},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 /// Sizes by topic, then partition.
@@ -28,9 +31,12 @@ type Sizes = BTreeMap<String, Vec<DescribeLogDirsPartition>>;
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
+    if let Err(refused) = broker.access(context).require(Operation::Describe, Resource::Cluster) {
+        return DescribeLogDirsResponse::default().with_error_code(refused.code());
+    }
     let wanted = wanted(broker, &request);
     let moves: HashMap<PartitionId, Arc<Move>> = broker.partitions.moves().list().into_iter().collect();
     let mut local: HashMap<PathBuf, Sizes> = HashMap::new();

@@ -20,6 +20,7 @@ use crate::{
     partition::{Isolation, Partition, Waiter, Watch},
     server::{
         Broker, RequestContext,
+        authorizer::{Access, Operation, Resource},
         fetch_session::{Named, PartitionKey, Turn, Wanted},
         lookup::{self, TopicRef},
     },
@@ -79,7 +80,8 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
         Ok(begun) => begun,
         Err(error) => return Prepared::Refused(FetchAnswer { error: error.code(), ..FetchAnswer::default() }),
     };
-    let fetched = collect(broker, &wanted, &limits).await;
+    let access = broker.access(context);
+    let fetched = collect(broker, &access, &wanted, &limits).await;
     let mut leaders = Vec::new();
     let answers: Vec<_> = wanted
         .iter()
@@ -199,8 +201,8 @@ impl TopicKey {
 }
 
 /// Reads until there are enough bytes, something cannot wait, or time is up.
-async fn collect(broker: &Broker, wanted: &Named, limits: &FetchLimits) -> Vec<Fetched> {
-    let partitions = find_all(broker, wanted);
+async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &FetchLimits) -> Vec<Fetched> {
+    let partitions = find_all(broker, access, limits.is_replica, wanted);
     let round = Round { wanted, partitions: &partitions, limits };
     let first = round.read();
     if first.is_enough(limits) || limits.deadline <= Instant::now() && first.remote == 0 {
@@ -248,7 +250,17 @@ fn total_appended(partitions: &[Result<Arc<Partition>, ResponseError>]) -> u64 {
     partitions.iter().flatten().map(|partition| partition.appended_bytes()).fold(0, u64::wrapping_add)
 }
 
-fn find_all(broker: &Broker, wanted: &Named) -> Vec<Result<Arc<Partition>, ResponseError>> {
+fn find_all(
+    broker: &Broker,
+    access: &Access<'_>,
+    is_replica: bool,
+    wanted: &Named,
+) -> Vec<Result<Arc<Partition>, ResponseError>> {
+    // Followers may read everything or nothing.
+    if is_replica && !access.allows(Operation::ClusterAction, Resource::Cluster) {
+        return wanted.iter().map(|_| Err(ResponseError::TopicAuthorizationFailed)).collect();
+    }
+    let mut readable = Readable { access, is_replica, topics: HashMap::new() };
     let mut found: Option<(&TopicKey, lookup::FoundTopic<'_>)> = None;
     wanted
         .iter()
@@ -257,11 +269,27 @@ fn find_all(broker: &Broker, wanted: &Named) -> Vec<Result<Arc<Partition>, Respo
                 Some((of, topic)) if *of == key.topic => topic,
                 _ => lookup::topic(broker, key.topic.as_ref()),
             };
-            let partition = topic.partition(key.index);
+            let partition = readable.check(&key.topic, &topic).and_then(|()| topic.partition(key.index));
             found = Some((&key.topic, topic));
             partition
         })
         .collect()
+}
+
+/// Which topics a consumer may read: each is decided on once, however its partitions are mixed with others'.
+struct Readable<'a> {
+    access: &'a Access<'a>,
+    is_replica: bool,
+    topics: HashMap<&'a TopicKey, Result<(), ResponseError>>,
+}
+
+impl<'a> Readable<'a> {
+    fn check(&mut self, key: &'a TopicKey, topic: &lookup::FoundTopic<'_>) -> Result<(), ResponseError> {
+        if self.is_replica || !self.access.is_checked() {
+            return Ok(());
+        }
+        *self.topics.entry(key).or_insert_with(|| topic.require(self.access, Operation::Read))
+    }
 }
 
 /// Says errors in the words that this client knows, and who leads instead.

@@ -23,6 +23,7 @@ use crate::{
     partition::{Isolation, OffsetAnswer, OffsetError, OffsetQuestion, Partition, RemoteError, StaleEpoch},
     server::{
         Broker, RequestContext,
+        authorizer::Operation,
         lookup::{self, FoundTopic, TopicRef},
     },
 };
@@ -49,10 +50,16 @@ pub(crate) async fn handle(
             _ => broker.config.archive.list_offsets_timeout,
         },
     };
+    let access = broker.access(context);
     let topics = topics.into_iter().map(|topic| {
-        let (asker, twice) = (&asker, &twice);
+        let (asker, twice, access) = (&asker, &twice, &access);
         async move {
             let found = lookup::topic(broker, TopicRef::Named(&topic.name.0));
+            if let Err(refused) = found.require(access, Operation::Describe) {
+                let answers = topic.partitions.iter().map(|asked| none(asked).with_error_code(refused.code()));
+                let answers = answers.collect();
+                return ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(answers);
+            }
             let mut seen = HashSet::new();
             let once = topic.partitions.iter().filter(|partition| seen.insert(partition.partition_index));
             let answers = once.map(|partition| {
@@ -97,16 +104,18 @@ fn duplicates(topics: &[ListOffsetsTopic]) -> HashSet<(String, i32)> {
     all.filter(|partition| !seen.insert(partition.clone())).collect()
 }
 
+fn none(asked: &ListOffsetsPartition) -> ListOffsetsPartitionResponse {
+    let answer = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
+    answer.with_timestamp(-1).with_offset(-1)
+}
+
 async fn answer(
     found: &FoundTopic<'_>,
     asked: &ListOffsetsPartition,
     asker: &Asker,
     is_twice: bool,
 ) -> ListOffsetsPartitionResponse {
-    let none = ListOffsetsPartitionResponse::default()
-        .with_partition_index(asked.partition_index)
-        .with_timestamp(-1)
-        .with_offset(-1);
+    let none = none(asked);
     let outcome = if is_twice { Err(ResponseError::InvalidRequest) } else { find(found, asked, asker).await };
     match outcome {
         Err(error) => none.with_error_code(error.code()),

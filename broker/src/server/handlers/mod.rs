@@ -2,6 +2,7 @@
 //! `pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: XRequest) -> XResponse`,
 //! a line in [`crate::wire::api::SERVED`] and an arm in [`super::dispatch`].
 
+mod acl_words;
 pub(super) mod admin_errors;
 #[cfg(test)]
 mod admin_test;
@@ -17,13 +18,16 @@ mod config_view;
 mod config_words;
 #[cfg(test)]
 mod configs_test;
+pub(super) mod create_acls;
 pub(super) mod create_delegation_token;
 pub(super) mod create_partitions;
 pub(super) mod create_topics;
 mod delegation_tokens;
+pub(super) mod delete_acls;
 pub(super) mod delete_groups;
 pub(super) mod delete_records;
 pub(super) mod delete_topics;
+pub(super) mod describe_acls;
 pub(super) mod describe_client_quotas;
 pub(super) mod describe_cluster;
 pub(super) mod describe_configs;

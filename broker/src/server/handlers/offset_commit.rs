@@ -20,7 +20,10 @@ use crate::{
     coordinator::{
         Answer, CommitAnswer, CommitPartition, CommitRequest, CommitTopic, Generation, GroupError, PartitionOutcomes,
     },
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Access, Operation, Resource},
+    },
 };
 
 /// First version that names topics by id (KIP-848).
@@ -33,24 +36,34 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
+    let access = broker.access(context);
+    if let Err(refused) = access.require(Operation::Read, Resource::Group(&request.group_id)) {
+        return refuse_all(request, refused);
+    }
     let image = broker.metadata.image();
     let has_ids = context.api_version >= TOPIC_IDS_SINCE;
-    let topics: Vec<CommitTopic> =
-        request.topics.iter().filter_map(|topic| known_part(&image, topic, has_ids)).collect();
+    let allowed: Vec<Result<Option<&TopicImage>, ResponseError>> =
+        request.topics.iter().map(|topic| readable(&image, &access, topic, has_ids)).collect();
+    let topics: Vec<CommitTopic> = request
+        .topics
+        .iter()
+        .zip(&allowed)
+        .filter_map(|(topic, allowed)| known_part((*allowed).ok()??, topic))
+        .collect();
     // With nothing to commit nobody is asked, as in Kafka.
     let outcome = if topics.is_empty() { Ok(Vec::new()) } else { commit(broker, context, &request, topics).await };
     let outcomes = outcome.map(|outcomes| -> HashMap<(String, PartitionIndex), Result<(), GroupError>> {
         let by_topic = outcomes.into_iter();
         by_topic.flat_map(|(name, parts)| parts.into_iter().map(move |(part, o)| ((name.clone(), part), o))).collect()
     });
-    let topics = request.topics.into_iter().map(|topic| {
-        let known = find(&image, &topic, has_ids);
+    let topics = request.topics.into_iter().zip(allowed).map(|(topic, allowed)| {
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
-            let outcome = match (&known, existing(known, index)) {
-                (None, _) if has_ids => Err(ResponseError::UnknownTopicId),
-                (_, None) => Err(ResponseError::UnknownTopicOrPartition),
-                (_, Some((topic, index))) => match &outcomes {
+            let outcome = match allowed.map(|known| (known, existing(known, index))) {
+                Err(refused) => Err(refused),
+                Ok((None, _)) if has_ids => Err(ResponseError::UnknownTopicId),
+                Ok((_, None)) => Err(ResponseError::UnknownTopicOrPartition),
+                Ok((_, Some((topic, index)))) => match &outcomes {
                     Ok(outcomes) => {
                         let outcome = outcomes.get(&(topic.name.to_string(), index));
                         outcome.copied().unwrap_or(Err(mismatched())).map_err(group_error)
@@ -93,13 +106,42 @@ async fn commit(
     }
 }
 
-fn find<'a>(image: &'a ClusterImage, topic: &OffsetCommitRequestTopic, has_ids: bool) -> Option<&'a TopicImage> {
+/// The same answer for everything.
+fn refuse_all(request: OffsetCommitRequest, error: ResponseError) -> OffsetCommitResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(error.code())
+        });
+        let partitions = partitions.collect();
+        OffsetCommitResponseTopic::default()
+            .with_name(topic.name)
+            .with_topic_id(topic.topic_id)
+            .with_partitions(partitions)
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// The topic, if there is one and the caller may read it. That comes before the question whether there is one, unless it
+/// is named by its id.
+fn readable<'a>(
+    image: &'a ClusterImage,
+    access: &Access<'_>,
+    topic: &OffsetCommitRequestTopic,
+    has_ids: bool,
+) -> Result<Option<&'a TopicImage>, ResponseError> {
     let found = if has_ids {
-        TopicId::from_wire(topic.topic_id).and_then(|id| image.topic_by_id(id))
+        let Some(found) = TopicId::from_wire(topic.topic_id).and_then(|id| image.topic_by_id(id)) else {
+            return Ok(None);
+        };
+        Some(found)
     } else {
         image.topic(&topic.name)
     };
-    found.map(AsRef::as_ref)
+    let name = found.map_or(topic.name.as_str(), |found| found.name.as_str());
+    access.require(Operation::Read, Resource::Topic(name))?;
+    Ok(found.map(AsRef::as_ref))
 }
 
 fn existing(topic: Option<&TopicImage>, index: i32) -> Option<(&TopicImage, PartitionIndex)> {
@@ -108,8 +150,7 @@ fn existing(topic: Option<&TopicImage>, index: i32) -> Option<(&TopicImage, Part
 }
 
 /// What of the request is about partitions that exist.
-fn known_part(image: &ClusterImage, topic: &OffsetCommitRequestTopic, has_ids: bool) -> Option<CommitTopic> {
-    let known = find(image, topic, has_ids)?;
+fn known_part(known: &TopicImage, topic: &OffsetCommitRequestTopic) -> Option<CommitTopic> {
     let partitions: Vec<CommitPartition> = topic
         .partitions
         .iter()

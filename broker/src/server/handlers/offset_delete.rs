@@ -14,16 +14,25 @@ use varve_metadata::{image::ClusterImage, model::PartitionIndex};
 use super::group_support::{group_error, member_seat, mismatched};
 use crate::{
     coordinator::{Answer, CommitAnswer, GroupError, PartitionOutcomes, TopicPartitions},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Operation, Resource},
+    },
 };
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: OffsetDeleteRequest,
 ) -> OffsetDeleteResponse {
+    let access = broker.access(context);
+    if let Err(refused) = access.require(Operation::Delete, Resource::Group(&request.group_id)) {
+        return OffsetDeleteResponse::default().with_error_code(refused.code());
+    }
     let image = broker.metadata.image();
-    let known = request.topics.iter().filter_map(|topic| {
+    let readable = |name: &str| access.require(Operation::Read, Resource::Topic(name));
+    let allowed: Vec<Result<(), ResponseError>> = request.topics.iter().map(|topic| readable(&topic.name)).collect();
+    let known = request.topics.iter().zip(&allowed).filter(|(_, allowed)| allowed.is_ok()).filter_map(|(topic, _)| {
         let existing = |index| existing(&image, &topic.name, index);
         let partitions: Vec<PartitionIndex> =
             topic.partitions.iter().filter_map(|partition| existing(partition.partition_index)).collect();
@@ -37,13 +46,14 @@ pub(crate) async fn handle(
                 .flat_map(|(topic, parts)| parts.into_iter().map(move |(part, o)| ((topic.clone(), part), o)))
                 .collect(),
         };
-    let asked = request.topics.into_iter().filter(|topic| !topic.partitions.is_empty());
-    let topics = asked.map(|topic| {
+    let asked = request.topics.into_iter().zip(allowed).filter(|(topic, _)| !topic.partitions.is_empty());
+    let topics = asked.map(|(topic, allowed)| {
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
-            let outcome = match existing(&image, &topic.name, index) {
-                None => Err(ResponseError::UnknownTopicOrPartition),
-                Some(known) => {
+            let outcome = match allowed.map(|()| existing(&image, &topic.name, index)) {
+                Err(refused) => Err(refused),
+                Ok(None) => Err(ResponseError::UnknownTopicOrPartition),
+                Ok(Some(known)) => {
                     let outcome = outcomes.get(&(topic.name.to_string(), known)).copied();
                     outcome.unwrap_or(Err(mismatched())).map_err(group_error)
                 }

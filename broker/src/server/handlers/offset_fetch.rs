@@ -21,7 +21,10 @@ use varve_metadata::{
 use super::group_support::{group_error, text};
 use crate::{
     coordinator::{CommittedOffset, GroupError, TopicOffsets},
-    server::{Broker, RequestContext},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Access, Operation, Resource},
+    },
 };
 
 /// First version that asks for several groups.
@@ -36,11 +39,11 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
-    let version = context.api_version;
+    let (version, access) = (context.api_version, broker.access(context));
     if version >= BATCHES_SINCE {
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
-            groups.push(fetch_group(broker, version, group, request.require_stable).await);
+            groups.push(fetch_group(broker, &access, version, group, request.require_stable).await);
         }
         return OffsetFetchResponse::default().with_groups(groups);
     }
@@ -51,7 +54,7 @@ pub(crate) async fn handle(
         newer.collect()
     });
     let group = OffsetFetchRequestGroup::default().with_group_id(request.group_id).with_topics(topics);
-    single(fetch_group(broker, version, group, request.require_stable).await)
+    single(fetch_group(broker, &access, version, group, request.require_stable).await)
 }
 
 /// The answer for one group, as versions before [`BATCHES_SINCE`] have it.
@@ -72,14 +75,18 @@ fn single(group: OffsetFetchResponseGroup) -> OffsetFetchResponse {
 
 async fn fetch_group(
     broker: &Broker,
+    access: &Access<'_>,
     version: i16,
     group: OffsetFetchRequestGroup,
     require_stable: bool,
 ) -> OffsetFetchResponseGroup {
     let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-    match committed(broker, &group.group_id, require_stable).await {
+    let committed = match access.require(Operation::Describe, Resource::Group(&group.group_id)) {
+        Ok(()) => committed(broker, &group.group_id, require_stable).await.map_err(group_error),
+        Err(refused) => Err(refused),
+    };
+    match committed {
         Err(error) => {
-            let error = group_error(error);
             if version >= GROUP_ERROR_SINCE {
                 return answer.with_error_code(error.code());
             }
@@ -89,8 +96,14 @@ async fn fetch_group(
         Ok(offsets) => {
             let image = broker.metadata.image();
             let topics = match group.topics {
-                None => offsets.into_iter().filter_map(|(name, of)| whole_topic(&image, version, name, of)).collect(),
-                Some(topics) => topics.into_iter().map(|topic| one_topic(&image, version, topic, &offsets)).collect(),
+                None => offsets
+                    .into_iter()
+                    .filter(|(name, _)| access.shows(Operation::Describe, Resource::Topic(name)))
+                    .filter_map(|(name, of)| whole_topic(&image, version, name, of))
+                    .collect(),
+                Some(topics) => {
+                    topics.into_iter().map(|topic| one_topic(&image, access, version, topic, &offsets)).collect()
+                }
             };
             answer.with_topics(topics)
         }
@@ -125,6 +138,7 @@ fn whole_topic(
 
 fn one_topic(
     image: &ClusterImage,
+    access: &Access<'_>,
     version: i16,
     topic: OffsetFetchRequestTopics,
     offsets: &TopicOffsets,
@@ -138,6 +152,9 @@ fn one_topic(
     } else {
         topic.name.to_string()
     };
+    if let Err(refused) = access.require(Operation::Describe, Resource::Topic(&name)) {
+        return refuse(topic, refused);
+    }
     let of_topic = offsets.get(&name);
     // What was committed for another topic of the same name says nothing about this one.
     let is_same = |offset: &&CommittedOffset| match (offset.topic_id, asked) {

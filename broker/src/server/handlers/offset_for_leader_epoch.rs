@@ -14,6 +14,7 @@ use crate::{
     partition::StaleEpoch,
     server::{
         Broker, RequestContext,
+        authorizer::{Operation, Resource},
         lookup::{self, FoundTopic, TopicRef},
     },
 };
@@ -23,15 +24,19 @@ const NO_EPOCH: i32 = -1;
 
 pub(crate) async fn handle(
     broker: &Broker,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
+    let access = broker.access(context);
+    // Other brokers ask about everything, consumers about what they may describe (KIP-320).
+    let is_broker = access.shows(Operation::ClusterAction, Resource::Cluster);
     let topics = request.topics.into_iter().map(|topic| {
         let found = lookup::topic(broker, TopicRef::Named(&topic.topic.0));
+        let allowed = if is_broker { Ok(()) } else { found.require(&access, Operation::Describe) };
         let partitions = topic.partitions.iter().map(|asked| {
             let none =
                 EpochEndOffset::default().with_partition(asked.partition).with_leader_epoch(-1).with_end_offset(-1);
-            match end_of_epoch(&found, asked) {
+            match allowed.and_then(|()| end_of_epoch(&found, asked)) {
                 Ok(Some((epoch, end))) => none.with_leader_epoch(epoch).with_end_offset(end),
                 Ok(None) => none,
                 Err(error) => none.with_error_code(error.code()),

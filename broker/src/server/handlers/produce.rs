@@ -31,6 +31,7 @@ use crate::{
     partition::{FlushError, Partition},
     server::{
         Broker, RequestContext,
+        authorizer::{Access, Operation},
         lookup::{self, FoundTopic, TopicRef},
         wall_clock,
     },
@@ -87,11 +88,12 @@ async fn append_all(
         now: wall_clock(),
         is_full,
     };
+    let access = broker.access(context);
     let mut response = ProduceResponse::default();
     let mut pending = Vec::new();
     for topic in each_once(request.topic_data) {
         let place = response.responses.len();
-        let answer = append_topic(broker, context, topic, terms, |partition, waiting| {
+        let answer = append_topic(broker, context, &access, topic, terms, |partition, waiting| {
             pending.push(Pending { place: (place, partition), waiting });
         });
         response.responses.push(answer);
@@ -178,19 +180,21 @@ struct Pending {
 fn append_topic(
     broker: &Broker,
     context: &RequestContext,
+    access: &Access<'_>,
     topic: TopicProduceData,
     terms: Terms,
     mut wait_for: impl FnMut(usize, Waiting),
 ) -> TopicProduceResponse {
     let found = lookup::topic(broker, topic_ref(terms.version, &topic.name, topic.topic_id));
+    let allowed = found.require(access, Operation::Write);
     let is_closed = found.local().is_some_and(|topic| topic.internal) && context.client_id() != ADMIN_CLIENT;
     let mut answers = Vec::with_capacity(topic.partition_data.len());
     for data in topic.partition_data {
         let index = data.index;
-        let outcome = if is_closed {
-            Err(ResponseError::InvalidTopicException.into())
-        } else {
-            append_partition(&found, data, &terms)
+        let outcome = match allowed {
+            Err(denied) => Err(denied.into()),
+            Ok(()) if is_closed => Err(ResponseError::InvalidTopicException.into()),
+            Ok(()) => append_partition(&found, data, &terms),
         };
         let answer = PartitionProduceResponse::default().with_index(index).with_base_offset(-1);
         answers.push(match outcome {

@@ -301,3 +301,62 @@ fn a_log_that_was_deleted_gives_nothing_of_the_log_in_its_place() {
     assert!(gone(log.max_timestamp_offset().unwrap_err()));
     assert!(gone(log.offset_for_timestamp(ms(NOW), at(0)).unwrap_err()));
 }
+
+#[test]
+fn a_segments_disk_space_is_reserved_when_it_begins_and_given_back_when_it_is_sealed() {
+    use std::os::unix::fs::MetadataExt;
+    const SEGMENT: u32 = 4 << 20;
+    let fixture = Fixture::new().with(|config| (config.preallocate, config.segment_bytes) = (true, SEGMENT));
+    let of = |base: u64| std::fs::metadata(fixture.path().join(format!("{base:020}.log"))).unwrap();
+    let reserved = |base: u64| of(base).blocks() * 512;
+    let probe = std::fs::File::create(fixture.path().join("probe")).unwrap();
+    if rustix::fs::fallocate(&probe, rustix::fs::FallocateFlags::KEEP_SIZE, 0, 4096).is_err() {
+        return; // A file system that cannot reserve.
+    }
+    let log = fixture.new_log();
+    let one = batch(&["one"]);
+    log.append(&one, client()).unwrap();
+    assert_eq!(of(0).len(), one.len() as u64, "readers and recovery see records alone");
+    assert!(reserved(0) >= u64::from(SEGMENT));
+    log.roll().unwrap();
+    assert!(reserved(0) < u64::from(SEGMENT) / 2 && reserved(1) >= u64::from(SEGMENT));
+    drop(log);
+
+    let (log, _) = fixture.crashed();
+    assert_eq!(all(&log), values(&[(0, "one")]));
+    log.append(&batch(&["two"]), client()).unwrap();
+    // Turned off on a living topic, it is off from the next segment on.
+    log.update_config(std::sync::Arc::new(LogConfig { preallocate: false, ..fixture.config.clone() }));
+    log.roll().unwrap();
+    assert!(reserved(1) < u64::from(SEGMENT) / 2 && reserved(2) == 0);
+}
+
+#[test]
+fn jitter_takes_a_part_of_segment_ms_off_that_differs_from_partition_to_partition() {
+    let rolls_after_six_seconds = |jitter: u64| {
+        let fixture = Fixture::new().with(|config| {
+            (config.segment_time, config.segment_jitter) = (Duration::from_secs(10), Duration::from_secs(jitter));
+        });
+        let log = fixture.new_log();
+        log.append(&batch_at(NOW, &["first"]), client()).unwrap();
+        log.append(&batch_at(NOW + 6_000, &["next"]), client()).unwrap().sealed_below.is_some()
+    };
+    let with = (0..64).filter(|_| rolls_after_six_seconds(10)).count();
+    assert!(0 < with && with < 64, "{with} of 64");
+    assert!((0..8).all(|_| !rolls_after_six_seconds(0)));
+}
+
+#[test]
+fn index_entries_are_as_far_apart_as_the_topic_says() {
+    let index_bytes = |interval: u32| {
+        let fixture = Fixture::new().with(|config| config.index_interval_bytes = interval);
+        let log = fixture.new_log();
+        for _ in 0..20 {
+            log.append(&batch(&["a value of some length"]), client()).unwrap();
+        }
+        log.roll().unwrap();
+        std::fs::metadata(fixture.path().join(format!("{:020}.index", 0))).unwrap().len()
+    };
+    // Eight bytes for each entry.
+    assert_eq!((index_bytes(0), index_bytes(1 << 20)), (19 * 8, 0));
+}

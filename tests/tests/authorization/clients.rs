@@ -1,0 +1,541 @@
+//! What the requests of producers and consumers take.
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiKey, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest,
+    DescribeGroupsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest,
+    GroupId, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
+    SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction},
+    create_topics_request::CreatableTopic,
+    fetch_request::{FetchPartition, FetchTopic},
+    leave_group_request::MemberIdentity,
+    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    metadata_request::MetadataRequestTopic,
+    offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+    offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
+    offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
+    offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+    produce_request::{PartitionProduceData, TopicProduceData},
+    txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic},
+    write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
+};
+use uuid::Uuid;
+use varve_log::format::{BatchBuilder, RecordContent};
+use varve_metadata::model::{
+    Offset,
+    acl::Operation::{self, *},
+};
+use varve_tests::node::eventually;
+
+use crate::{
+    broker::{
+        Broker, Prepared,
+        Resource::{self, *},
+        Right, ask, text,
+    },
+    matrix::{Case, Sign},
+};
+
+/// A topic with one partition, a group with a committed offset in it, and a transactional id.
+pub(crate) const TOPIC: &str = "t";
+pub(crate) const GROUP: &str = "g";
+pub(crate) const TRANSACTIONAL_ID: &str = "x";
+
+pub(crate) fn topic(name: &str) -> TopicName {
+    TopicName(text(name))
+}
+
+pub(crate) fn group(name: &str) -> GroupId {
+    GroupId(text(name))
+}
+
+fn transactional_id() -> TransactionalId {
+    TransactionalId(text(TRANSACTIONAL_ID))
+}
+
+pub(crate) fn nothing(_: &mut Broker) -> Result<()> {
+    Ok(())
+}
+
+/// A case that needs all of `needs`, whose answer has its code in the first of `fields`.
+pub(crate) fn case(
+    name: &'static str,
+    key: ApiKey,
+    needs: &[Right],
+    fields: &'static [&'static str],
+    request: fn(&Broker) -> Result<Prepared>,
+) -> Case {
+    let needs = if needs.is_empty() { Vec::new() } else { vec![needs.to_vec()] };
+    Case { name, key, needs, sign: Sign::Code(fields), code: None, prepare: nothing, request, only_ours: false }
+}
+
+impl Case {
+    /// This is enough as well.
+    pub(crate) fn or(mut self, operation: Operation, resource: Resource) -> Case {
+        self.needs.push(vec![(operation, resource)]);
+        self
+    }
+
+    pub(crate) fn coded(self, code: i64) -> Case {
+        Case { code: Some(code), ..self }
+    }
+
+    pub(crate) fn sign(self, sign: Sign) -> Case {
+        Case { sign, ..self }
+    }
+
+    pub(crate) fn after(self, prepare: fn(&mut Broker) -> Result<()>) -> Case {
+        Case { prepare, ..self }
+    }
+}
+
+/// Makes the topic and commits the offset.
+pub(crate) fn prepare(broker: &mut Broker) -> Result<()> {
+    create_topic(broker, TOPIC)?;
+    eventually("an offset is committed", || {
+        broker.administer(&ask(3, FindCoordinatorRequest::default().with_key(text(GROUP)))?)?;
+        let answer = broker.administer(&commit()?)?;
+        Ok((answer["topics"][0]["partitions"][0]["error_code"] == 0).then_some(()))
+    })
+}
+
+/// Makes a topic unless it is there, and remembers its id.
+pub(crate) fn create_topic(broker: &mut Broker, name: &str) -> Result<()> {
+    let wanted = CreatableTopic::default().with_name(topic(name)).with_num_partitions(1).with_replication_factor(1);
+    let request = CreateTopicsRequest::default().with_topics(vec![wanted]).with_timeout_ms(30_000);
+    let made = broker.administer(&ask(7, request)?)?["topics"][0]["error_code"].clone();
+    ensure!(made == 0 || made == 36, "{name} is not made: {made}");
+    let asked = MetadataRequestTopic::default().with_name(Some(topic(name)));
+    let request = ask(12, MetadataRequest::default().with_topics(Some(vec![asked])))?;
+    let id = eventually("the topic has a leader", || {
+        let found = broker.administer(&request)?["topics"][0].clone();
+        let led = found["error_code"] == 0 && found["partitions"][0]["error_code"] == 0;
+        Ok(led.then(|| found["topic_id"].clone()))
+    })?;
+    broker.found.insert(name.to_owned(), id.as_str().context("an id")?.to_owned());
+    Ok(())
+}
+
+pub(crate) fn id_of(broker: &Broker, name: &str) -> Result<Uuid> {
+    Ok(Uuid::parse_str(broker.found.get(name).context("a topic that was made")?)?)
+}
+
+fn delete_topic(broker: &mut Broker, name: &str) -> Result<()> {
+    let request = DeleteTopicsRequest::default().with_topic_names(vec![topic(name)]).with_timeout_ms(30_000);
+    broker.administer(&ask(5, request)?)?;
+    let asked = MetadataRequestTopic::default().with_name(Some(topic(name)));
+    let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false);
+    let request = ask(12, request)?;
+    eventually("the topic is gone", || Ok((broker.administer(&request)?["topics"][0]["error_code"] == 3).then_some(())))
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        case("ApiVersions", ApiKey::ApiVersions, &[], &["/error_code"], |_| {
+            ask(
+                3,
+                ApiVersionsRequest::default()
+                    .with_client_software_name(text("a"))
+                    .with_client_software_version(text("1")),
+            )
+        }),
+        case("SaslHandshake", ApiKey::SaslHandshake, &[], &["/error_code"], |_| {
+            ask(1, SaslHandshakeRequest::default().with_mechanism(text("PLAIN")))
+        }),
+        case("SaslAuthenticate", ApiKey::SaslAuthenticate, &[], &["/error_code"], |_| {
+            ask(2, SaslAuthenticateRequest::default())
+        }),
+        case("GetTelemetrySubscriptions", ApiKey::GetTelemetrySubscriptions, &[], &["/error_code"], |_| {
+            ask(0, GetTelemetrySubscriptionsRequest::default())
+        }),
+        case("PushTelemetry", ApiKey::PushTelemetry, &[], &["/error_code"], |_| {
+            ask(0, PushTelemetryRequest::default())
+        }),
+    ];
+    cases.extend(data());
+    cases.extend(metadata());
+    cases.extend(groups());
+    cases.extend(offsets());
+    cases.extend(transactions());
+    cases
+}
+
+fn data() -> Vec<Case> {
+    let fetched: &[&str] = &["/responses/0/partitions/0/error_code"];
+    vec![
+        case(
+            "Produce",
+            ApiKey::Produce,
+            &[(Write, Topic(TOPIC))],
+            &["/responses/0/partition_responses/0/error_code"],
+            |_| produce(9, Uuid::nil()),
+        ),
+        case(
+            "Produce by id",
+            ApiKey::Produce,
+            &[(Write, Topic(TOPIC))],
+            &["/responses/0/partition_responses/0/error_code"],
+            |broker| produce(13, id_of(broker, TOPIC)?),
+        ),
+        case("Fetch", ApiKey::Fetch, &[(Read, Topic(TOPIC))], fetched, |_| fetch(12, Uuid::nil(), -1)),
+        case("Fetch by id", ApiKey::Fetch, &[(Read, Topic(TOPIC))], fetched, |broker| {
+            fetch(13, id_of(broker, TOPIC)?, -1)
+        }),
+        case("Fetch of a follower", ApiKey::Fetch, &[(ClusterAction, Cluster)], fetched, |_| fetch(12, Uuid::nil(), 7))
+            .coded(29),
+        case(
+            "ListOffsets",
+            ApiKey::ListOffsets,
+            &[(Describe, Topic(TOPIC))],
+            &["/topics/0/partitions/0/error_code"],
+            |_| {
+                let partition = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(-1);
+                let asked = ListOffsetsTopic::default().with_name(topic(TOPIC)).with_partitions(vec![partition]);
+                ask(7, ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]))
+            },
+        ),
+        case(
+            "OffsetForLeaderEpoch",
+            ApiKey::OffsetForLeaderEpoch,
+            &[(Describe, Topic(TOPIC))],
+            &["/topics/0/partitions/0/error_code"],
+            |_| {
+                let partition = OffsetForLeaderPartition::default().with_current_leader_epoch(-1);
+                let asked = OffsetForLeaderTopic::default().with_topic(topic(TOPIC)).with_partitions(vec![partition]);
+                ask(4, OffsetForLeaderEpochRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]))
+            },
+        )
+        .or(ClusterAction, Cluster),
+        case("InitProducerId", ApiKey::InitProducerId, &[(IdempotentWrite, Cluster)], &["/error_code"], |_| {
+            init_producer_id(None)
+        })
+        .or(Write, Topic(TOPIC)),
+        case(
+            "InitProducerId of a transaction",
+            ApiKey::InitProducerId,
+            &[(Write, Resource::TransactionalId(TRANSACTIONAL_ID))],
+            &["/error_code"],
+            |_| init_producer_id(Some(transactional_id())),
+        ),
+    ]
+}
+
+fn produce(version: i16, id: Uuid) -> Result<Prepared> {
+    let mut batch = BatchBuilder::new(Offset::ZERO);
+    batch.push(RecordContent { timestamp: None, key: None, value: Some(b"v"), headers: &[] });
+    let records: Bytes = batch.build()?.into();
+    let partition = PartitionProduceData::default().with_index(0).with_records(Some(records));
+    let data = TopicProduceData::default().with_partition_data(vec![partition]);
+    let data = if id.is_nil() { data.with_name(topic(TOPIC)) } else { data.with_topic_id(id) };
+    ask(version, ProduceRequest::default().with_acks(1).with_timeout_ms(30_000).with_topic_data(vec![data]))
+}
+
+fn fetch(version: i16, id: Uuid, replica: i32) -> Result<Prepared> {
+    let partition = FetchPartition::default()
+        .with_current_leader_epoch(-1)
+        .with_last_fetched_epoch(-1)
+        .with_log_start_offset(-1)
+        .with_partition_max_bytes(1024);
+    let wanted = FetchTopic::default().with_partitions(vec![partition]);
+    let wanted = if id.is_nil() { wanted.with_topic(topic(TOPIC)) } else { wanted.with_topic_id(id) };
+    let request = FetchRequest::default()
+        .with_replica_id(replica.into())
+        .with_max_bytes(1024)
+        .with_session_epoch(-1)
+        .with_topics(vec![wanted]);
+    ask(version, request)
+}
+
+fn init_producer_id(id: Option<TransactionalId>) -> Result<Prepared> {
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(id)
+        .with_transaction_timeout_ms(60_000)
+        .with_producer_id((-1).into())
+        .with_producer_epoch(-1);
+    ask(4, request)
+}
+
+fn metadata() -> Vec<Case> {
+    let describe = [(Describe, Topic(TOPIC))];
+    let mut creating = case(
+        "Metadata that makes a topic",
+        ApiKey::Metadata,
+        &[(Describe, Topic("auto")), (Create, Topic("auto"))],
+        &["/topics/0/error_code"],
+        |_| {
+            let asked = MetadataRequestTopic::default().with_name(Some(topic("auto")));
+            ask(12, MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(true))
+        },
+    )
+    .after(|broker| delete_topic(broker, "auto"));
+    creating.needs.push(vec![(Describe, Topic("auto")), (Create, Cluster)]);
+    // Kafka makes the topic some time after its answer.
+    creating.only_ours = true;
+    vec![
+        case("Metadata", ApiKey::Metadata, &describe, &["/topics/0/error_code"], |_| {
+            let asked = MetadataRequestTopic::default().with_name(Some(topic(TOPIC)));
+            ask(12, MetadataRequest::default().with_topics(Some(vec![asked])))
+        }),
+        case("Metadata by id", ApiKey::Metadata, &describe, &["/topics/0/error_code"], |broker| {
+            let asked = MetadataRequestTopic::default().with_name(None).with_topic_id(id_of(broker, TOPIC)?);
+            ask(12, MetadataRequest::default().with_topics(Some(vec![asked])))
+        }),
+        case("Metadata of all topics", ApiKey::Metadata, &describe, &[], |_| {
+            ask(12, MetadataRequest::default().with_topics(None))
+        })
+        .sign(Sign::Empty("/topics")),
+        creating,
+        case("Metadata with the cluster's operations", ApiKey::Metadata, &[(Describe, Cluster)], &[], |_| {
+            ask(
+                10,
+                MetadataRequest::default()
+                    .with_topics(Some(Vec::new()))
+                    .with_include_cluster_authorized_operations(true),
+            )
+        })
+        .sign(Sign::Zero("/cluster_authorized_operations")),
+    ]
+}
+
+fn groups() -> Vec<Case> {
+    let read = [(Read, Group(GROUP))];
+    vec![
+        case("FindCoordinator", ApiKey::FindCoordinator, &[(Describe, Group(GROUP))], &["/error_code"], |_| {
+            ask(3, FindCoordinatorRequest::default().with_key(text(GROUP)))
+        }),
+        case(
+            "FindCoordinator of several",
+            ApiKey::FindCoordinator,
+            &[(Describe, Group(GROUP))],
+            &["/coordinators/0/error_code"],
+            |_| ask(4, FindCoordinatorRequest::default().with_coordinator_keys(vec![text(GROUP)])),
+        ),
+        case(
+            "FindCoordinator of transactions",
+            ApiKey::FindCoordinator,
+            &[(Describe, Resource::TransactionalId(TRANSACTIONAL_ID))],
+            &["/error_code"],
+            |_| ask(3, FindCoordinatorRequest::default().with_key_type(1).with_key(text(TRANSACTIONAL_ID))),
+        ),
+        // A session timeout that no broker takes: nobody waits for anybody.
+        case("JoinGroup", ApiKey::JoinGroup, &read, &["/error_code"], |_| {
+            ask(
+                5,
+                JoinGroupRequest::default()
+                    .with_group_id(group(GROUP))
+                    .with_session_timeout_ms(1)
+                    .with_rebalance_timeout_ms(1)
+                    .with_protocol_type(text("consumer")),
+            )
+        }),
+        case("SyncGroup", ApiKey::SyncGroup, &read, &["/error_code"], |_| {
+            ask(
+                5,
+                SyncGroupRequest::default()
+                    .with_group_id(group(GROUP))
+                    .with_member_id(text("m"))
+                    .with_protocol_type(Some(text("consumer")))
+                    .with_protocol_name(Some(text("range"))),
+            )
+        }),
+        case("Heartbeat", ApiKey::Heartbeat, &read, &["/error_code"], |_| {
+            ask(4, HeartbeatRequest::default().with_group_id(group(GROUP)).with_member_id(text("m")))
+        }),
+        case("LeaveGroup", ApiKey::LeaveGroup, &read, &["/error_code"], |_| {
+            ask(
+                5,
+                LeaveGroupRequest::default()
+                    .with_group_id(group(GROUP))
+                    .with_members(vec![MemberIdentity::default().with_member_id(text("m"))]),
+            )
+        }),
+        case(
+            "ConsumerGroupHeartbeat",
+            ApiKey::ConsumerGroupHeartbeat,
+            &[(Read, Group(GROUP)), (Describe, Topic(TOPIC))],
+            &["/error_code"],
+            |_| {
+                ask(
+                    0,
+                    ConsumerGroupHeartbeatRequest::default()
+                        .with_group_id(group(GROUP))
+                        .with_member_id(text("unknown"))
+                        .with_member_epoch(7)
+                        .with_subscribed_topic_names(Some(vec![topic(TOPIC)])),
+                )
+            },
+        ),
+        case("DescribeGroups", ApiKey::DescribeGroups, &[(Describe, Group(GROUP))], &["/groups/0/error_code"], |_| {
+            ask(5, DescribeGroupsRequest::default().with_groups(vec![group(GROUP)]))
+        }),
+        case(
+            "ConsumerGroupDescribe",
+            ApiKey::ConsumerGroupDescribe,
+            &[(Describe, Group(GROUP))],
+            &["/groups/0/error_code"],
+            |_| ask(0, ConsumerGroupDescribeRequest::default().with_group_ids(vec![group(GROUP)])),
+        ),
+        case("ListGroups", ApiKey::ListGroups, &[(Describe, Group(GROUP))], &[], |_| {
+            ask(4, ListGroupsRequest::default())
+        })
+        .or(Describe, Cluster)
+        .sign(Sign::Empty("/groups")),
+        case("DeleteGroups", ApiKey::DeleteGroups, &[(Delete, Group("gone"))], &["/results/0/error_code"], |_| {
+            ask(2, DeleteGroupsRequest::default().with_groups_names(vec![group("gone")]))
+        }),
+    ]
+}
+
+fn commit() -> Result<Prepared> {
+    let partition =
+        OffsetCommitRequestPartition::default().with_committed_offset(1).with_committed_metadata(Some(text("")));
+    let committed = OffsetCommitRequestTopic::default().with_name(topic(TOPIC)).with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(group(GROUP))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![committed]);
+    ask(8, request)
+}
+
+fn fetch_offsets(topics: Option<Vec<OffsetFetchRequestTopics>>) -> Result<Prepared> {
+    let asked = OffsetFetchRequestGroup::default().with_group_id(group(GROUP)).with_topics(topics);
+    ask(8, OffsetFetchRequest::default().with_groups(vec![asked]))
+}
+
+fn offsets() -> Vec<Case> {
+    vec![
+        case(
+            "OffsetCommit",
+            ApiKey::OffsetCommit,
+            &[(Read, Group(GROUP)), (Read, Topic(TOPIC))],
+            &["/topics/0/partitions/0/error_code"],
+            |_| commit(),
+        ),
+        case(
+            "OffsetFetch",
+            ApiKey::OffsetFetch,
+            &[(Describe, Group(GROUP)), (Describe, Topic(TOPIC))],
+            &["/groups/0/error_code", "/groups/0/topics/0/partitions/0/error_code"],
+            |_| {
+                let asked = OffsetFetchRequestTopics::default().with_name(topic(TOPIC)).with_partition_indexes(vec![0]);
+                fetch_offsets(Some(vec![asked]))
+            },
+        ),
+        case(
+            "OffsetFetch of everything",
+            ApiKey::OffsetFetch,
+            &[(Describe, Group(GROUP)), (Describe, Topic(TOPIC))],
+            &[],
+            |_| fetch_offsets(None),
+        )
+        .sign(Sign::Empty("/groups/0/topics")),
+        case(
+            "OffsetDelete",
+            ApiKey::OffsetDelete,
+            &[(Delete, Group(GROUP)), (Read, Topic(TOPIC))],
+            &["/error_code", "/topics/0/partitions/0/error_code"],
+            |_| {
+                // A partition that does not exist: the offset is needed by others.
+                let partition = OffsetDeleteRequestPartition::default().with_partition_index(9);
+                let asked =
+                    OffsetDeleteRequestTopic::default().with_name(topic(TOPIC)).with_partitions(vec![partition]);
+                ask(0, OffsetDeleteRequest::default().with_group_id(group(GROUP)).with_topics(vec![asked]))
+            },
+        ),
+    ]
+}
+
+fn transactions() -> Vec<Case> {
+    let id = Resource::TransactionalId(TRANSACTIONAL_ID);
+    vec![
+        case(
+            "AddPartitionsToTxn",
+            ApiKey::AddPartitionsToTxn,
+            &[(Write, id), (Write, Topic(TOPIC))],
+            &["/results_by_topic_v3_and_below/0/results_by_partition/0/partition_error_code"],
+            |_| {
+                let added = AddPartitionsToTxnTopic::default().with_name(topic(TOPIC)).with_partitions(vec![0]);
+                ask(
+                    3,
+                    AddPartitionsToTxnRequest::default()
+                        .with_v3_and_below_transactional_id(transactional_id())
+                        .with_v3_and_below_producer_id(1.into())
+                        .with_v3_and_below_topics(vec![added]),
+                )
+            },
+        ),
+        case(
+            "AddPartitionsToTxn of a broker",
+            ApiKey::AddPartitionsToTxn,
+            &[(ClusterAction, Cluster)],
+            &["/error_code"],
+            |_| {
+                let added = AddPartitionsToTxnTopic::default().with_name(topic(TOPIC)).with_partitions(vec![0]);
+                let transaction = AddPartitionsToTxnTransaction::default()
+                    .with_transactional_id(transactional_id())
+                    .with_producer_id(1.into())
+                    .with_verify_only(true)
+                    .with_topics(vec![added]);
+                ask(4, AddPartitionsToTxnRequest::default().with_transactions(vec![transaction]))
+            },
+        ),
+        case(
+            "AddOffsetsToTxn",
+            ApiKey::AddOffsetsToTxn,
+            &[(Write, id), (Read, Group(GROUP))],
+            &["/error_code"],
+            |_| {
+                ask(
+                    3,
+                    AddOffsetsToTxnRequest::default()
+                        .with_transactional_id(transactional_id())
+                        .with_producer_id(1.into())
+                        .with_group_id(group(GROUP)),
+                )
+            },
+        ),
+        case("EndTxn", ApiKey::EndTxn, &[(Write, id)], &["/error_code"], |_| {
+            ask(3, EndTxnRequest::default().with_transactional_id(transactional_id()).with_producer_id(1.into()))
+        }),
+        case(
+            "TxnOffsetCommit",
+            ApiKey::TxnOffsetCommit,
+            &[(Write, id), (Read, Group(GROUP)), (Read, Topic(TOPIC))],
+            &["/topics/0/partitions/0/error_code"],
+            |_| {
+                let partition = TxnOffsetCommitRequestPartition::default()
+                    .with_committed_offset(1)
+                    .with_committed_metadata(Some(text("")));
+                let committed =
+                    TxnOffsetCommitRequestTopic::default().with_name(topic(TOPIC)).with_partitions(vec![partition]);
+                ask(
+                    3,
+                    TxnOffsetCommitRequest::default()
+                        .with_transactional_id(transactional_id())
+                        .with_group_id(group(GROUP))
+                        .with_producer_id(1.into())
+                        .with_generation_id(-1)
+                        .with_topics(vec![committed]),
+                )
+            },
+        ),
+        case(
+            "WriteTxnMarkers",
+            ApiKey::WriteTxnMarkers,
+            &[(Alter, Cluster)],
+            &["/markers/0/topics/0/partitions/0/error_code"],
+            |_| {
+                let marked =
+                    WritableTxnMarkerTopic::default().with_name(topic("no-such-topic")).with_partition_indexes(vec![0]);
+                let marker = WritableTxnMarker::default().with_producer_id(1.into()).with_topics(vec![marked]);
+                ask(1, WriteTxnMarkersRequest::default().with_markers(vec![marker]))
+            },
+        )
+        .or(ClusterAction, Cluster),
+    ]
+}
