@@ -164,6 +164,8 @@ impl Node {
 
         broker.groups.register(&metrics);
         tasks.spawn(broker.groups.clone().follow(broker.clone()));
+        broker.transactions.register(&metrics);
+        tasks.spawn(broker.transactions.clone().follow(broker.clone()));
 
         let security = protect(&config, &metadata.image())?;
         for (keys, source) in security.iter().filter_map(|one| one.sasl.as_ref()?.keys().cloned()) {

@@ -4,24 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use varve_broker::coordinator::{LogRecord, records::CoordinatorRecord};
-use varve_fuzz::{input::flags, memory::asked_by};
+use varve_broker::coordinator::records::CoordinatorRecord;
+use varve_fuzz::record::try_record;
 
-const PER_BYTE: usize = 64;
-const BASE: usize = 16 << 10;
-
-fuzz_target!(|bytes: &[u8]| {
-    let (flag, rest) = flags(bytes);
-    let (key_bytes, rest) = flags(rest);
-    let (key, value) = rest.split_at(usize::from(key_bytes).min(rest.len()));
-    let value = (flag & 1 > 0).then_some(value);
-    let (decoded, asked) = asked_by(|| CoordinatorRecord::decode(key, value));
-    assert!(asked <= BASE + PER_BYTE * bytes.len(), "{} bytes asked for {asked}", bytes.len());
-    if let Ok(record) = decoded
-        && let Ok(again) = record.encode()
-    {
-        let decoded = CoordinatorRecord::decode(&again.key, again.value.as_deref()).expect("what we write we read");
-        assert_eq!(decoded, CoordinatorRecord::decode(&again.key, again.value.as_deref()).expect("as before"));
-        assert_eq!(decoded.encode().as_ref(), Ok(&again), "what was read is written alike");
-    }
-});
+fuzz_target!(|bytes: &[u8]| try_record::<CoordinatorRecord>(bytes));

@@ -207,7 +207,7 @@ impl Client {
         Q::Response::decode(&mut answer, version)
     }
 
-    fn call(&mut self, key: ApiKey, version: i16, request: &impl Encodable) -> Result<Bytes> {
+    pub(crate) fn call(&mut self, key: ApiKey, version: i16, request: &impl Encodable) -> Result<Bytes> {
         let frame = encode(key, version, request)?;
         self.send_frame(&frame)?;
         self.receive()?;

@@ -17,4 +17,5 @@ pub mod records;
 pub mod running;
 pub mod s3;
 pub mod tools;
+pub mod transactions;
 pub mod workload;

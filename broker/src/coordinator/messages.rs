@@ -152,6 +152,8 @@ pub enum Answer {
     DeleteOffsets(CommitAnswer),
     /// To [`Shard::settle`](super::Shard::settle).
     Settled,
+    /// To [`Shard::end_transaction`](super::Shard::end_transaction).
+    TransactionEnded(Result<(), GroupError>),
 }
 
 /// A member asks to join (JoinGroup).

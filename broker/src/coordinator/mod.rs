@@ -31,6 +31,8 @@ mod retention;
 mod shard;
 mod subscription;
 mod timers;
+mod transactional;
+pub mod transactions;
 
 #[cfg(test)]
 mod simulation;
@@ -51,6 +53,7 @@ pub use messages::{
 };
 pub use placement::partition_for;
 pub use shard::{Shard, ShardStats};
+pub use transactional::TransactionalCommit;
 
 /// The internal topic that holds groups and their committed offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

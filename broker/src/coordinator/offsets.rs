@@ -25,6 +25,20 @@ impl Shard {
                 self.extend_session(now, &request.group_id, &request.member.member_id);
             }
         }
+        let (records, outcomes) = self.offset_records(request, now);
+        let answer = CommitAnswer(Ok(outcomes));
+        if records.is_empty() {
+            return step.answer(id, Answer::Commit(answer));
+        }
+        self.append(records, Completion::Commit(id, answer), &mut step);
+    }
+
+    /// The records of a commit that is allowed, and the outcome for each partition.
+    pub(super) fn offset_records(
+        &self,
+        request: CommitRequest,
+        now: Now,
+    ) -> (Vec<CoordinatorRecord>, PartitionOutcomes) {
         let mut records = Vec::new();
         let mut outcomes: PartitionOutcomes = Vec::with_capacity(request.topics.len());
         for topic in request.topics {
@@ -48,11 +62,7 @@ impl Shard {
             }
             outcomes.push((topic.name, of_topic));
         }
-        let answer = CommitAnswer(Ok(outcomes));
-        if records.is_empty() {
-            return step.answer(id, Answer::Commit(answer));
-        }
-        self.append(records, Completion::Commit(id, answer), &mut step);
+        (records, outcomes)
     }
 
     fn check_commit(&self, request: &CommitRequest) -> Result<(), GroupError> {

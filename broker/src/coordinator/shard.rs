@@ -53,6 +53,7 @@ pub(super) enum Completion {
     NewGroup(String),
     Commit(RequestId, CommitAnswer),
     DeleteOffsets(RequestId, CommitAnswer),
+    EndTransaction(RequestId),
     DeleteGroups(RequestId, Vec<(String, Result<(), GroupError>)>),
     ExpireGroup(String),
     Assignment { group: String, generation: Generation, assignments: HashMap<String, Bytes> },
@@ -242,6 +243,7 @@ impl Shard {
             Completion::DeleteOffsets(request, answer) => {
                 step.answer(request, Answer::DeleteOffsets(CommitAnswer(result.and(answer.0))));
             }
+            Completion::EndTransaction(request) => step.answer(request, Answer::TransactionEnded(result)),
             Completion::DeleteGroups(request, mut outcomes) => {
                 if let Err(error) = result {
                     for (group, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {

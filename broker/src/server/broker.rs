@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{
-    GroupCoordinator, NodeQuotas, authorizer::Authorizer, fetch_session::FetchSessions, log_levels::LogLevels,
-    producer_ids::ProducerIds,
+    GroupCoordinator, NodeQuotas, TransactionCoordinator, authorizer::Authorizer, fetch_session::FetchSessions,
+    log_levels::LogLevels, producer_ids::ProducerIds, transaction_coordinator::Surroundings,
 };
 use crate::{archive::Archive, config::BrokerConfig, partition::Partitions};
 
@@ -27,9 +27,11 @@ pub struct Broker {
     pub groups: Arc<GroupCoordinator>,
     /// How much clients may do.
     pub quotas: Arc<NodeQuotas>,
+    /// Transactions.
+    pub transactions: Arc<TransactionCoordinator>,
     /// Levels of the node's own log.
     pub log_levels: LogLevels,
-    pub(crate) producer_ids: ProducerIds,
+    pub(crate) producer_ids: Arc<ProducerIds>,
     /// Cancelled when the node stops; long polls end then.
     pub shutdown: CancellationToken,
     /// Most bytes of one fetch response (`fetch.max.bytes`).
@@ -47,15 +49,25 @@ impl Broker {
         partitions: Arc<Partitions>,
         log_levels: LogLevels,
     ) -> Broker {
+        let groups = GroupCoordinator::new(config.groups.clone(), partitions.clone());
+        let producer_ids = Arc::new(ProducerIds::default());
+        let around = Surroundings {
+            node: config.node,
+            partitions: partitions.clone(),
+            metadata: metadata.clone(),
+            producer_ids: producer_ids.clone(),
+            groups: groups.clone(),
+        };
         Broker {
             node: config.node,
             metadata,
-            groups: GroupCoordinator::new(config.groups.clone(), partitions.clone()),
+            groups,
+            transactions: TransactionCoordinator::new(config.transactions.clone(), around),
             partitions,
             archive: None,
             quotas: Arc::new(NodeQuotas::new(&config.quotas)),
             log_levels,
-            producer_ids: ProducerIds::default(),
+            producer_ids,
             shutdown: CancellationToken::new(),
             fetch_max_bytes: config.network.fetch_max_bytes,
             fetch_sessions: FetchSessions::new(config.network.fetch_sessions as usize),

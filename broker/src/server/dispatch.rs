@@ -7,18 +7,19 @@ use futures::FutureExt;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
-        AlterUserScramCredentialsRequest, ApiKey, ApiVersionsRequest, CreateAclsRequest, CreateDelegationTokenRequest,
-        CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-        DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
-        DescribeConfigsRequest, DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeQuorumRequest,
-        DescribeTopicPartitionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest,
-        ExpireDelegationTokenRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-        IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, AlterConfigsRequest,
+        AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, AlterUserScramCredentialsRequest, ApiKey,
+        ApiVersionsRequest, CreateAclsRequest, CreateDelegationTokenRequest, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+        DescribeTopicPartitionsRequest, DescribeTransactionsRequest, DescribeUserScramCredentialsRequest,
+        ElectLeadersRequest, EndTxnRequest, ExpireDelegationTokenRequest, FetchRequest, FindCoordinatorRequest,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
         ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-        MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest, RenewDelegationTokenRequest,
-        SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest, UnregisterBrokerRequest,
-        UpdateFeaturesRequest,
+        ListTransactionsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        RenewDelegationTokenRequest, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
+        TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
     },
     protocol::{Decodable, Encodable},
 };
@@ -119,7 +120,7 @@ pub(super) async fn answer(
 
 /// Decodes, handles and encodes one request. An answer that tells its client to wait, because the handler says so or because
 /// of the time it took (KIP-124), is followed by a pause. With a module of [`later`] at the end, that module is the codec;
-/// `unthrottled` is an answer without a place for it.
+/// `unthrottled` is an answer without a place for it; with such a module, one to a broker, whose time no quota counts.
 macro_rules! serve {
     ($broker:ident, $key:ident, $context:ident, $body:ident, $request:ty, $handler:ident) => {{
         let version = later::codec_version($key, $context.api_version);
@@ -138,6 +139,16 @@ macro_rules! serve {
         encoded($key, version, later::$handler::encode(&mut out, version, &response))?;
         frame::finish_response(&mut out, start, 0);
         Ok(Reply::Frame(out).then(pause))
+    }};
+    ($broker:ident, $key:ident, $context:ident, $body:ident, $handler:ident by later unthrottled) => {{
+        let version = $context.api_version;
+        let request = decoded($key, version, later::$handler::decode(version, $body))?;
+        let response = handlers::$handler::handle($broker, $context, request).await;
+        let mut out = BytesMut::with_capacity(256);
+        let start = frame::begin_response(&mut out, $key, version, $context.correlation_id);
+        encoded($key, version, later::$handler::encode(&mut out, version, &response))?;
+        frame::finish_response(&mut out, start, 0);
+        Ok(Reply::Frame(out))
     }};
     ($broker:ident, $key:ident, $context:ident, $body:ident, $request:ty, $handler:ident unthrottled) => {{
         let version = later::codec_version($key, $context.api_version);
@@ -240,6 +251,18 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
         ApiKey::DescribeDelegationToken => {
             serve!(broker, key, context, body, DescribeDelegationTokenRequest, describe_delegation_token)
         }
+        ApiKey::AddPartitionsToTxn => {
+            serve!(broker, key, context, body, AddPartitionsToTxnRequest, add_partitions_to_txn)
+        }
+        ApiKey::AddOffsetsToTxn => serve!(broker, key, context, body, AddOffsetsToTxnRequest, add_offsets_to_txn),
+        ApiKey::EndTxn => serve!(broker, key, context, body, EndTxnRequest, end_txn),
+        ApiKey::WriteTxnMarkers => serve!(broker, key, context, body, write_txn_markers by later unthrottled),
+        ApiKey::TxnOffsetCommit => serve!(broker, key, context, body, TxnOffsetCommitRequest, txn_offset_commit),
+        ApiKey::DescribeProducers => serve!(broker, key, context, body, DescribeProducersRequest, describe_producers),
+        ApiKey::DescribeTransactions => {
+            serve!(broker, key, context, body, DescribeTransactionsRequest, describe_transactions)
+        }
+        ApiKey::ListTransactions => serve!(broker, key, context, body, ListTransactionsRequest, list_transactions),
         // `find_api` lets nothing else in; a line missing here is a mistake that closes the connection.
         other => {
             error!(key = ?other, "a request is listed as served and has no handler");

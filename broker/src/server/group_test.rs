@@ -172,15 +172,6 @@ async fn the_coordinator_is_found_in_every_version_and_its_topic_made_on_demand(
 }
 
 #[tokio::test]
-async fn transactions_have_no_coordinator() {
-    let node = node().await;
-    let request = FindCoordinatorRequest::default().with_key_type(1).with_coordinator_keys(vec![text("tx")]);
-    let response = node.connect().await.ask(5, &request).await;
-    // Nothing that a client would retry.
-    assert_eq!(response.coordinators[0].error_code, ResponseError::UnsupportedVersion.code());
-}
-
-#[tokio::test]
 async fn a_member_lives_through_its_group_in_every_version() {
     let node = node().await;
     let mut client = coordinated(&node).await;

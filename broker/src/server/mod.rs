@@ -52,6 +52,9 @@ mod timed;
 mod tls_test;
 #[cfg(test)]
 mod topic_settings_test;
+mod transaction_coordinator;
+#[cfg(test)]
+mod transaction_test;
 mod transfer;
 mod transport;
 mod welcome;
@@ -62,6 +65,7 @@ pub use group_coordinator::GroupCoordinator;
 pub use listener::{Limits, ListenerName, Server};
 pub use log_levels::{LogLevel, LogLevels};
 pub use quotas::NodeQuotas;
+pub use transaction_coordinator::TransactionCoordinator;
 
 use std::{
     net::SocketAddr,

@@ -68,6 +68,7 @@ impl TestNode {
         let storage = Storage::open(&owner, broker.partitions.clone(), settings, Arc::new(NoKeeper)).unwrap();
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
         tokio::spawn(broker.groups.clone().follow(broker.clone()));
+        tokio::spawn(broker.transactions.clone().follow(broker.clone()));
         let metrics = Metrics::new();
         broker.quotas.register(&metrics);
         metrics.watch_storage(broker.partitions.clone(), broker.config.logs.dirs.clone());

@@ -46,6 +46,11 @@ pub(crate) static SERVED: &[Api] = &[
     api(ApiKey::DeleteRecords, 0, 2, &shapes::DELETE_RECORDS),
     api(ApiKey::InitProducerId, 0, 5, &shapes::INIT_PRODUCER_ID),
     api(ApiKey::OffsetForLeaderEpoch, 2, 4, &shapes::OFFSET_FOR_LEADER_EPOCH),
+    api(ApiKey::AddPartitionsToTxn, 0, 5, &shapes::ADD_PARTITIONS_TO_TXN),
+    api(ApiKey::AddOffsetsToTxn, 0, 4, &shapes::ADD_OFFSETS_TO_TXN),
+    api(ApiKey::EndTxn, 0, 5, &shapes::END_TXN),
+    api(ApiKey::WriteTxnMarkers, 1, 2, &shapes::WRITE_TXN_MARKERS),
+    api(ApiKey::TxnOffsetCommit, 0, 5, &shapes::TXN_OFFSET_COMMIT),
     api(ApiKey::DescribeAcls, 1, 3, &shapes::DESCRIBE_ACLS),
     api(ApiKey::CreateAcls, 1, 3, &shapes::CREATE_ACLS),
     api(ApiKey::DeleteAcls, 1, 3, &shapes::DELETE_ACLS),
@@ -73,6 +78,9 @@ pub(crate) static SERVED: &[Api] = &[
     api(ApiKey::AlterUserScramCredentials, 0, 0, &shapes::ALTER_USER_SCRAM_CREDENTIALS),
     api(ApiKey::DescribeCluster, 0, 2, &shapes::DESCRIBE_CLUSTER),
     api(ApiKey::UnregisterBroker, 0, 0, &shapes::UNREGISTER_BROKER),
+    api(ApiKey::DescribeProducers, 0, 0, &shapes::DESCRIBE_PRODUCERS),
+    api(ApiKey::DescribeTransactions, 0, 0, &shapes::DESCRIBE_TRANSACTIONS),
+    api(ApiKey::ListTransactions, 0, 2, &shapes::LIST_TRANSACTIONS),
     api(ApiKey::ListConfigResources, 0, 1, &shapes::LIST_CONFIG_RESOURCES),
     api(ApiKey::DescribeTopicPartitions, 0, 0, &shapes::DESCRIBE_TOPIC_PARTITIONS),
 ];
@@ -102,6 +110,7 @@ mod tests {
                 ApiKey::DescribeLogDirs => 5,
                 // Version 6 (KIP-939) is unstable in Kafka 4.3 and not offered.
                 ApiKey::InitProducerId => 5,
+                ApiKey::WriteTxnMarkers => 2,
                 _ => known.max,
             };
             assert_eq!((api.min, api.max), (known.min, newest), "{:?}", api.key);

@@ -22,6 +22,7 @@ fn main() {
         ("raw_object", stored::raw_objects()),
         ("segment", stored::segments()),
         ("table", stored::tables()),
+        ("transaction_record", stored::transaction_records()),
     ];
     for (target, seeds) in targets {
         let folder = corpus.join(target);

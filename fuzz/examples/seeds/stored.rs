@@ -5,8 +5,12 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use uuid::Uuid;
 use varve_broker::coordinator::{
-    CommittedOffset, Generation,
+    CommittedOffset, Generation, LogRecord,
     records::{CoordinatorRecord, GroupMetadata, MemberMetadata, OffsetKey},
+    transactions::{
+        TopicPartition, TransactionState, TransactionVersion,
+        records::{TransactionMetadata, TransactionRecord},
+    },
 };
 use varve_fuzz::input::{Piece, SEGMENT_FILES, join};
 use varve_log::{
@@ -119,14 +123,46 @@ pub(crate) fn coordinator_records() -> Seeds {
         ("group", CoordinatorRecord::Group("g".into(), Some(group))),
         ("ended", CoordinatorRecord::Group("g".into(), None)),
     ]
-    .map(|(name, record)| {
-        let record = record.encode().expect("short names");
-        let mut input = vec![u8::from(record.value.is_some()), record.key.len() as u8];
-        input.extend(record.key);
-        input.extend(record.value.unwrap_or_default());
-        (name.to_owned(), input)
-    })
+    .map(record_input)
     .into()
+}
+
+fn record_input((name, record): (&str, impl LogRecord)) -> (String, Vec<u8>) {
+    let record = record.encode().expect("short names");
+    let mut input = vec![u8::from(record.value.is_some()), record.key.len() as u8];
+    input.extend(record.key);
+    input.extend(record.value.unwrap_or_default());
+    (name.to_owned(), input)
+}
+
+pub(crate) fn transaction_records() -> Seeds {
+    let at = |topic: &str, partition| TopicPartition { topic: topic.into(), partition: PartitionIndex(partition) };
+    let producer = ProducerId::from_wire;
+    let ending = TransactionMetadata {
+        producer: producer(1000).expect("not negative"),
+        previous_producer: producer(999),
+        next_producer: producer(1001),
+        epoch: Some(ProducerEpoch(5)),
+        timeout_ms: 60_000,
+        state: TransactionState::PrepareCommit,
+        partitions: [at("a", 0), at("a", 3), at("web.clicks", 1)].into(),
+        updated: now(),
+        started: Some(now()),
+        version: TransactionVersion::Raising,
+    };
+    let empty = TransactionMetadata {
+        next_producer: None,
+        state: TransactionState::Empty,
+        partitions: [].into(),
+        started: None,
+        version: TransactionVersion::Fixed,
+        ..ending.clone()
+    };
+    [("ending", Some(ending)), ("empty", Some(empty)), ("forgotten", None)]
+        .map(|(name, metadata)| {
+            record_input((name, TransactionRecord { transactional_id: "orders-1".into(), metadata }))
+        })
+        .into()
 }
 
 pub(crate) fn manifests() -> Seeds {

@@ -18,8 +18,12 @@ impl Feature {
     /// Varve's own state carries its format in each value, so the level decides nothing else.
     pub const METADATA_VERSION: Feature = Feature { name: "metadata.version", min: 7, max: 30, initial: 30 };
 
+    /// `transaction.version` (KIP-890). Producers read their generation from it: with 2 they raise their epoch with
+    /// every transaction. The node serves each producer in the generation that its requests show.
+    pub const TRANSACTION_VERSION: Feature = Feature { name: "transaction.version", min: 0, max: 2, initial: 2 };
+
     /// Every feature, by name.
-    pub const ALL: &'static [Feature] = &[Feature::METADATA_VERSION];
+    pub const ALL: &'static [Feature] = &[Feature::METADATA_VERSION, Feature::TRANSACTION_VERSION];
 
     /// The feature of that name.
     pub fn named(name: &str) -> Option<Feature> {

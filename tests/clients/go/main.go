@@ -61,7 +61,7 @@ func fieldOf(data []byte) *[]byte {
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: go-client produce|consume|group|suite|sarama-suite|kafka-go-suite|secure …")
+		fail("usage: go-client produce|consume|group|suite|sarama-suite|kafka-go-suite|transactions|sarama-transactions|secure …")
 	}
 	if os.Args[1] == "secure" && len(os.Args) == 3 {
 		secure(os.Args[2])
@@ -84,6 +84,10 @@ func main() {
 		consume(*bootstrap, *topic, *isolation, *output, *count)
 	case "sarama-suite":
 		saramaSuite(*bootstrap, *topic)
+	case "transactions":
+		transactions(*bootstrap, *topic)
+	case "sarama-transactions":
+		saramaTransactions(*bootstrap, *topic)
 	case "kafka-go-suite":
 		kafkaGoSuite(*bootstrap, *topic)
 	case "suite":

@@ -73,7 +73,7 @@ fn sealed(mut batch: Vec<u8>) -> Vec<u8> {
 }
 
 /// The batch with other bytes at `at`, and a checksum that fits.
-fn changed(batch: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn changed(batch: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut batch = batch.to_vec();
     batch[at..at + bytes.len()].copy_from_slice(bytes);
     sealed(batch)

@@ -21,13 +21,6 @@ pub(crate) struct Meant {
 /// All of them, in the order of the page.
 pub(crate) const MEANT: &[Meant] = &[
     Meant {
-        place: "Transactions",
-        varve: "FindCoordinator for a transactional id: UNSUPPORTED_VERSION with a message; InitProducerId with one: \
-                UNSUPPORTED_VERSION; transactional batches: INVALID_TXN_STATE",
-        why: "Not served yet. Errors that clients do not retry, so that a producer with a `transactional.id` fails at once.",
-        signs: &[("transactional-", "")],
-    },
-    Meant {
         place: "FindCoordinator for share groups",
         varve: "UNSUPPORTED_VERSION",
         why: "Not served.",
@@ -35,7 +28,7 @@ pub(crate) const MEANT: &[Meant] = &[
     },
     Meant {
         place: "ApiVersions features",
-        varve: "`metadata.version` alone",
+        varve: "`metadata.version` and `transaction.version`",
         why: "The others stand for requests that are not served.",
         signs: &[("api-versions", "_features")],
     },
@@ -167,6 +160,25 @@ pub(crate) const MEANT: &[Meant] = &[
         place: "Rules for a host",
         varve: "any spelling of an address matches",
         why: "Kafka compares the text with the address as Java writes it.",
+        signs: &[],
+    },
+    Meant {
+        place: "ListTransactions by a pattern",
+        varve: "in the syntax of Rust's `regex`; what it does not know (look-around, back references), or a pattern larger \
+                than 1 MiB once compiled: INVALID_REGULAR_EXPRESSION",
+        why: "Patterns of clients run in linear time.",
+        signs: &[],
+    },
+    Meant {
+        place: "A transaction's marker for a partition that knows a newer epoch of the producer",
+        varve: "the transaction completes without it",
+        why: "In Kafka it waits until its coordinator is loaded anew, and then again.",
+        signs: &[],
+    },
+    Meant {
+        place: "InitProducerId of a producer whose epochs are used up and which did not hear its last answer",
+        varve: "that answer",
+        why: "Kafka: UNKNOWN_SERVER_ERROR.",
         signs: &[],
     },
     Meant {

@@ -14,6 +14,7 @@ mod newest;
 mod page;
 mod request;
 mod topics;
+mod transactions;
 
 use anyhow::{Result, ensure};
 use differences::{listed, take_meant};
@@ -22,16 +23,16 @@ use varve_tests::{
     differential::{Difference, Pair, Side},
     kafka::Kafka,
     node::Node,
-    tools,
 };
 
 /// What both brokers are told.
-const BOTH: [&str; 6] = [
+const BOTH: [&str; 7] = [
     // The scripts' records are of a fixed day.
     "log.retention.ms=-1",
     "group.initial.rebalance.delay.ms=0",
     "offsets.topic.num.partitions=1",
     "offsets.topic.replication.factor=1",
+    "transaction.state.log.num.partitions=1",
     "transaction.state.log.replication.factor=1",
     "transaction.state.log.min.isr=1",
 ];
@@ -54,6 +55,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
         ("members", members::script),
         ("acls", acls::script),
         ("newest", newest::script),
+        ("transactions", transactions::script),
         // The last one: it cuts what the others have sent.
         ("malformed", malformed::script),
     ];
@@ -77,18 +79,4 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
         page::check(&pair, &page::advertised(&kafkas)?, &page::advertised(&varves)?)?;
     }
     Ok(())
-}
-
-#[test]
-fn a_java_producer_with_a_transactional_id_is_told_at_once_what_is_missing() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let varve = Node::start(folder.path(), &[])?;
-    let mut produce = tools::program("kafka-producer-perf-test.sh")?;
-    produce.args(["--topic", "t", "--num-records", "1", "--record-size", "1", "--throughput", "1"]);
-    produce.args(["--transactional-id", "t", "--transaction-duration-ms", "1000"]);
-    produce.args(["--command-property", &format!("bootstrap.servers={}", varve.address)]);
-    // A client that retried would end too, but with a timeout.
-    let failure = tools::output_of(&mut produce).err().map(|error| error.to_string()).unwrap_or_default();
-    ensure!(failure.contains("transactions are not served by this version of Varve"), "{failure}");
-    varve.stop()
 }

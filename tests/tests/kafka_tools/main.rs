@@ -9,6 +9,7 @@ mod groups;
 mod partitions;
 mod quotas;
 mod topics;
+mod transactions;
 mod unserved;
 
 use anyhow::{Context, Result, ensure};

@@ -97,6 +97,14 @@ impl GroupCoordinator {
         Ok(self.seats.find(&broker.metadata.image(), group_id)?)
     }
 
+    /// The seat of that partition of `__consumer_offsets`.
+    ///
+    /// # Errors
+    /// [`GroupError::NotCoordinator`] if this node does not lead it.
+    pub(crate) fn seat_at(&self, partition: PartitionIndex) -> Result<Arc<Seat>, GroupError> {
+        Ok(self.seats.at(partition)?)
+    }
+
     /// Every seat of this node; those that were not asked for yet start to load.
     pub(crate) fn all_seats(&self) -> Vec<Arc<Seat>> {
         self.seats.all()

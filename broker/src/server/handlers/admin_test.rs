@@ -351,7 +351,7 @@ async fn the_cluster_is_described_to_brokers_clients_only() {
 }
 
 #[tokio::test]
-async fn producers_get_ids_and_transactions_a_final_answer() {
+async fn idempotent_producers_get_ids() {
     let (_node, mut client) = node_with(&[]).await;
     let idempotent = InitProducerIdRequest::default().with_transactional_id(None);
     let mut ids = Vec::new();
@@ -366,8 +366,9 @@ async fn producers_get_ids_and_transactions_a_final_answer() {
         let id = TransactionalId(text(id));
         InitProducerIdRequest::default().with_transactional_id(Some(id)).with_transaction_timeout_ms(1000)
     };
+    // Nobody has asked for the coordinator yet.
     let refused = client.ask(5, &transactional("t")).await;
-    assert_eq!((refused.error_code, refused.producer_id.0), (ResponseError::UnsupportedVersion.code(), -1));
+    assert_eq!((refused.error_code, refused.producer_id.0), (ResponseError::NotCoordinator.code(), -1));
     assert_eq!(client.ask(5, &transactional("")).await.error_code, ResponseError::InvalidRequest.code());
     let half = idempotent.clone().with_producer_epoch(3);
     assert_eq!(client.ask(5, &half).await.error_code, ResponseError::InvalidRequest.code());

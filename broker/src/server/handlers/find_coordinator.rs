@@ -1,4 +1,4 @@
-//! FindCoordinator (KIP-699): which broker looks after a group.
+//! FindCoordinator (KIP-699): which broker looks after a group or a transactional id.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -12,7 +12,7 @@ use varve_metadata::{
 
 use super::group_support::text;
 use crate::{
-    coordinator::OFFSETS_TOPIC,
+    coordinator::{OFFSETS_TOPIC, transactions::TRANSACTIONS_TOPIC},
     server::{
         Broker, RequestContext,
         authorizer::{Operation, Resource},
@@ -28,10 +28,6 @@ const SHARES_SINCE: i16 = 6;
 /// What Kafka says of an INVALID_REQUEST when it has nothing more to say.
 const MALFORMED: &str = "This most likely occurs because of a request being malformed by the client library or the \
                          message was sent to an incompatible broker. See the broker logs for more details.";
-/// What a producer with a transactional id reads.
-const NO_TRANSACTIONS: &str =
-    "transactions are not served by this version of Varve: producers cannot have a transactional.id";
-
 pub(crate) async fn handle(
     broker: &Broker,
     context: &RequestContext,
@@ -61,9 +57,9 @@ pub(crate) async fn handle(
 async fn find(broker: &Broker, context: &RequestContext, key_type: i8, key: StrBytes) -> Coordinator {
     let found = match (authorize(broker, context, key_type, &key), key_type) {
         (Err(denied), _) => Err(denied),
-        (Ok(()), 0) => group_coordinator(broker, context, &key).await,
-        // Errors that clients do not retry: there will be none in a minute either.
-        (Ok(()), 1) => Err((ResponseError::UnsupportedVersion, NO_TRANSACTIONS)),
+        (Ok(()), 0) => coordinator(broker, context, OFFSETS_TOPIC, &key).await,
+        (Ok(()), 1) => coordinator(broker, context, TRANSACTIONS_TOPIC, &key).await,
+        // An error that clients do not retry: there will be none in a minute either.
         (Ok(()), 2) if context.api_version >= SHARES_SINCE => {
             Err((ResponseError::UnsupportedVersion, "share groups are not served"))
         }
@@ -100,22 +96,27 @@ fn authorize(
     required.map_err(|error| (error, message))
 }
 
-async fn group_coordinator(
+/// The leader of the partition of `topic` that holds `key`; the topic is made if it is missing.
+async fn coordinator(
     broker: &Broker,
     context: &RequestContext,
-    group_id: &str,
+    topic: &'static str,
+    key: &str,
 ) -> Result<(BrokerId, Endpoint), (ResponseError, &'static str)> {
     let not_available = |reason| (ResponseError::CoordinatorNotAvailable, reason);
-    if broker.metadata.image().topic(OFFSETS_TOPIC).is_none()
-        && let Ok(name) = TopicName::parse(OFFSETS_TOPIC)
+    if broker.metadata.image().topic(topic).is_none()
+        && let Ok(name) = TopicName::parse(topic)
     {
         create_missing(broker, vec![name]).await;
     }
     let image = broker.metadata.image();
-    let topic = image.topic(OFFSETS_TOPIC).ok_or_else(|| not_available("the offsets topic is being created"))?;
-    let index = broker.groups.partition_of(&image, group_id);
+    let index = match topic {
+        TRANSACTIONS_TOPIC => broker.transactions.partition_of(&image, key),
+        _ => broker.groups.partition_of(&image, key),
+    };
+    let topic = image.topic(topic).ok_or_else(|| not_available("the coordinator's topic is being created"))?;
     let leader = topic.partition(index).and_then(|(_, partition)| partition.leader);
-    let leader = leader.ok_or_else(|| not_available("the group's partition has no leader"))?;
+    let leader = leader.ok_or_else(|| not_available("the coordinator's partition has no leader"))?;
     let node = image.brokers().get(&leader).filter(|node| !node.fenced);
     let endpoint = node.and_then(|node| node.endpoints.get(context.listener.0.as_ref()));
     let endpoint = endpoint.ok_or_else(|| not_available("the coordinator is not reached by this listener"))?;

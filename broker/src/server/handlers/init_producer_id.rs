@@ -1,4 +1,4 @@
-//! InitProducerId (KIP-98, KIP-360): an identity for an idempotent producer.
+//! InitProducerId (KIP-98, KIP-360): an identity for an idempotent or transactional producer.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -6,10 +6,17 @@ use kafka_protocol::{
 };
 use tracing::warn;
 
-use crate::server::{
-    Broker, RequestContext,
-    authorizer::{Access, Operation, Resource, ResourceType},
+use super::transaction_support::{producer, versioned_error};
+use crate::{
+    coordinator::transactions::{Answer, InitProducer, ProducerIdentity, TransactionError},
+    server::{
+        Broker, RequestContext,
+        authorizer::{Access, Operation, Resource, ResourceType},
+    },
 };
+
+/// First version whose clients know PRODUCER_FENCED.
+const FENCED_SINCE: i16 = 4;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -22,12 +29,13 @@ pub(crate) async fn handle(
     if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
         return refused(ResponseError::InvalidRequest);
     }
-    match request.transactional_id.as_ref().map(|id| id.as_str()) {
-        Some("") => return refused(ResponseError::InvalidRequest),
-        // There is no transaction coordinator. Anything that a client retries would make it wait for one; this ends
-        // the producer at once, with the name of what is missing.
-        Some(_) => return refused(ResponseError::UnsupportedVersion),
-        None => {}
+    if request.transactional_id.is_some() {
+        return match introduce(broker, &request).await {
+            Ok(ProducerIdentity { id, epoch }) => InitProducerIdResponse::default()
+                .with_producer_id(WireProducerId(id.to_wire()))
+                .with_producer_epoch(epoch.to_wire()),
+            Err(error) => refused(versioned_error(error, context.api_version, FENCED_SINCE)),
+        };
     }
     // An identity that the producer had before is not looked at, as in Kafka: it gets a new one, with epoch 0.
     match broker.producer_ids.next(&broker.metadata).await {
@@ -38,6 +46,26 @@ pub(crate) async fn handle(
             warn!(%error, "no producer id to hand out");
             refused(ResponseError::CoordinatorLoadInProgress)
         }
+    }
+}
+
+/// A transactional producer goes to its coordinator.
+async fn introduce(broker: &Broker, request: &InitProducerIdRequest) -> Result<ProducerIdentity, TransactionError> {
+    let transactional_id = request.transactional_id.as_ref().map(|id| id.to_string()).unwrap_or_default();
+    if transactional_id.is_empty() {
+        return Err(TransactionError::InvalidRequest);
+    }
+    let expected = match producer(request.producer_id.0, request.producer_epoch) {
+        _ if request.producer_id.0 == -1 => None,
+        (Some(id), Some(epoch)) => Some(ProducerIdentity { id, epoch }),
+        // Nobody ever had such an identity.
+        _ => return Err(TransactionError::ProducerFenced),
+    };
+    let seat = broker.transactions.seat(broker, &transactional_id)?;
+    let init = InitProducer { transactional_id, timeout_ms: request.transaction_timeout_ms, expected };
+    match seat.ask(|shard, now, id, effects| shard.init_producer(now, id, init, effects)).await? {
+        Answer::Producer(outcome) => outcome,
+        _ => Err(TransactionError::Unexpected),
     }
 }
 

@@ -3,6 +3,8 @@
 //! a line in [`crate::wire::api::SERVED`] and an arm in [`super::dispatch`].
 
 mod acl_words;
+pub(super) mod add_offsets_to_txn;
+pub(super) mod add_partitions_to_txn;
 pub(super) mod admin_errors;
 #[cfg(test)]
 mod admin_test;
@@ -34,10 +36,13 @@ pub(super) mod describe_configs;
 pub(super) mod describe_delegation_token;
 pub(super) mod describe_groups;
 pub(super) mod describe_log_dirs;
+pub(super) mod describe_producers;
 pub(super) mod describe_quorum;
 pub(super) mod describe_topic_partitions;
+pub(super) mod describe_transactions;
 pub(super) mod describe_user_scram_credentials;
 pub(super) mod elect_leaders;
+pub(super) mod end_txn;
 pub(super) mod expire_delegation_token;
 pub(super) mod fetch;
 mod fetch_read;
@@ -52,6 +57,7 @@ pub(super) mod list_config_resources;
 pub(super) mod list_groups;
 pub(super) mod list_offsets;
 pub(super) mod list_partition_reassignments;
+pub(super) mod list_transactions;
 pub(super) mod metadata;
 mod mutation_quota;
 pub(super) mod offset_commit;
@@ -60,9 +66,13 @@ pub(super) mod offset_fetch;
 pub(super) mod offset_for_leader_epoch;
 pub(super) mod produce;
 mod produce_errors;
+mod produce_transactions;
 pub(super) mod renew_delegation_token;
 pub(super) mod sasl_authenticate;
 pub(super) mod sasl_handshake;
 pub(super) mod sync_group;
+mod transaction_support;
+pub(super) mod txn_offset_commit;
 pub(super) mod unregister_broker;
 pub(super) mod update_features;
+pub(super) mod write_txn_markers;

@@ -1,5 +1,7 @@
 //! OffsetFetch: where consumers have come to (KIP-709, KIP-447, KIP-848).
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -93,16 +95,17 @@ async fn fetch_group(
             let topics = group.topics.unwrap_or_default();
             answer.with_topics(topics.into_iter().map(|topic| refuse(topic, error)).collect())
         }
-        Ok(offsets) => {
+        Ok(Committed { offsets, unstable }) => {
             let image = broker.metadata.image();
             let topics = match group.topics {
                 None => offsets
                     .into_iter()
                     .filter(|(name, _)| access.shows(Operation::Describe, Resource::Topic(name)))
-                    .filter_map(|(name, of)| whole_topic(&image, version, name, of))
+                    .filter_map(|(name, of)| whole_topic(&image, version, name, of, &unstable))
                     .collect(),
                 Some(topics) => {
-                    topics.into_iter().map(|topic| one_topic(&image, access, version, topic, &offsets)).collect()
+                    let one = |topic| one_topic(&image, access, version, topic, &offsets, &unstable);
+                    topics.into_iter().map(one).collect()
                 }
             };
             answer.with_topics(topics)
@@ -110,13 +113,25 @@ async fn fetch_group(
     }
 }
 
+/// What is known of a group's offsets.
+struct Committed {
+    offsets: TopicOffsets,
+    /// Those that an open transaction may still change, if the client wants to hear of it (KIP-447).
+    unstable: Unstable,
+}
+
+type Unstable = BTreeSet<(String, PartitionIndex)>;
+
 /// The group's offsets; none if there is no such group.
-async fn committed(broker: &Broker, group_id: &str, require_stable: bool) -> Result<TopicOffsets, GroupError> {
+async fn committed(broker: &Broker, group_id: &str, require_stable: bool) -> Result<Committed, GroupError> {
     let seat = broker.groups.seat(broker, group_id)?;
     if require_stable {
         seat.ask(|shard, _, id, effects| shard.settle(id, effects)).await?;
     }
-    Ok(seat.read(|shard| shard.committed(group_id).cloned().unwrap_or_default())?)
+    Ok(seat.read(|shard| Committed {
+        offsets: shard.committed(group_id).cloned().unwrap_or_default(),
+        unstable: if require_stable { shard.unstable_offsets(group_id) } else { Unstable::new() },
+    })?)
 }
 
 type Partitions = std::collections::BTreeMap<PartitionIndex, CommittedOffset>;
@@ -127,12 +142,17 @@ fn whole_topic(
     version: i16,
     name: String,
     offsets: Partitions,
+    unstable: &Unstable,
 ) -> Option<OffsetFetchResponseTopics> {
     let id = image.topic(&name).map_or(Uuid::nil(), |topic| topic.id.to_wire());
     if version >= TOPIC_IDS_SINCE && id.is_nil() {
         return None;
     }
-    let partitions = offsets.iter().map(|(index, offset)| found(index.to_wire(), Some(offset))).collect();
+    let partitions = offsets.iter().map(|(index, offset)| match unstable.contains(&(name.clone(), *index)) {
+        true => is_unstable(index.to_wire()),
+        false => found(index.to_wire(), Some(offset)),
+    });
+    let partitions = partitions.collect();
     Some(named(WireTopicName(text(name)), id, version).with_partitions(partitions))
 }
 
@@ -142,6 +162,7 @@ fn one_topic(
     version: i16,
     topic: OffsetFetchRequestTopics,
     offsets: &TopicOffsets,
+    unstable: &Unstable,
 ) -> OffsetFetchResponseTopics {
     let asked = TopicId::from_wire(topic.topic_id);
     let name = if version >= TOPIC_IDS_SINCE {
@@ -162,8 +183,11 @@ fn one_topic(
         _ => true,
     };
     let partitions = topic.partition_indexes.iter().map(|&index| {
-        let offset = PartitionIndex::from_wire(index).and_then(|index| of_topic?.get(&index)).filter(is_same);
-        found(index, offset)
+        let partition = PartitionIndex::from_wire(index);
+        if partition.is_some_and(|partition| unstable.contains(&(name.clone(), partition))) {
+            return is_unstable(index);
+        }
+        found(index, partition.and_then(|partition| of_topic?.get(&partition)).filter(is_same))
     });
     let partitions = partitions.collect();
     named(topic.name, topic.topic_id, version).with_partitions(partitions)
@@ -183,6 +207,12 @@ fn found(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchResponsePar
             .with_metadata(Some(text(offset.metadata.as_str()))),
         None => nothing(answer),
     }
+}
+
+/// The client asks again once the transaction has ended.
+fn is_unstable(index: i32) -> OffsetFetchResponsePartitions {
+    let answer = OffsetFetchResponsePartitions::default().with_partition_index(index);
+    nothing(answer).with_error_code(ResponseError::UnstableOffsetCommit.code())
 }
 
 fn nothing(answer: OffsetFetchResponsePartitions) -> OffsetFetchResponsePartitions {

@@ -22,11 +22,14 @@ use kafka_protocol::{
 use tokio::time::timeout;
 use tracing::{debug, info};
 use uuid::Uuid;
-use varve_log::local::{AppendOrigin, Appended};
+use varve_log::local::{AppendOrigin, Appended, TransactionTerms};
 use varve_metadata::model::{LogEndOffset, LogStartOffset, Timestamp};
 use varve_tiering::tier::archiver::Pressure;
 
-use super::produce_errors::{Refusal, check_one_batch};
+use super::{
+    produce_errors::{Refusal, check_one_batch},
+    produce_transactions::{self, Admissions},
+};
 use crate::{
     partition::{FlushError, Partition},
     server::{
@@ -81,19 +84,19 @@ async fn append_all(
     pressure: Pressure,
 ) -> Produced {
     let is_full = pressure == Pressure::Refuse;
-    let terms = Terms {
-        acks: request.acks,
-        version: context.api_version,
-        is_transactional: request.transactional_id.is_some(),
-        now: wall_clock(),
-        is_full,
-    };
+    let terms = Terms { acks: request.acks, version: context.api_version, now: wall_clock(), is_full };
     let access = broker.access(context);
     let mut response = ProduceResponse::default();
     let mut pending = Vec::new();
-    for topic in each_once(request.topic_data) {
+    let mut request = request;
+    let topics = each_once(std::mem::take(&mut request.topic_data));
+    let admissions = match produce_transactions::admit(broker, context, &request, &topics).await {
+        Ok(admissions) => admissions,
+        Err(error) => return refuse_all(context, request.acks, topics, error),
+    };
+    for topic in topics {
         let place = response.responses.len();
-        let answer = append_topic(broker, context, &access, topic, terms, |partition, waiting| {
+        let answer = append_topic(broker, context, &access, topic, terms, &admissions, |partition, waiting| {
             pending.push(Pending { place: (place, partition), waiting });
         });
         response.responses.push(answer);
@@ -116,6 +119,26 @@ async fn append_all(
         }
         _ => Produced::Answer(response),
     }
+}
+
+/// The same word for every partition: nothing was looked at.
+fn refuse_all(context: &RequestContext, acks: i16, topics: Vec<TopicProduceData>, error: ResponseError) -> Produced {
+    if acks == 0 {
+        info!(client = context.client_id(), peer = %context.peer, ?error, "produce with acks=0 refused: closing its connection");
+        return Produced::Close;
+    }
+    let topics = topics.into_iter().map(|topic| {
+        let partitions = topic.partition_data.iter().map(|data| {
+            let answer = PartitionProduceResponse::default().with_index(data.index).with_base_offset(-1);
+            refuse(answer, error.into())
+        });
+        let partitions = partitions.collect();
+        TopicProduceResponse::default()
+            .with_name(topic.name)
+            .with_topic_id(topic.topic_id)
+            .with_partition_responses(partitions)
+    });
+    Produced::Answer(ProduceResponse::default().with_responses(topics.collect()))
 }
 
 /// Every topic and every partition once: of a partition that is named twice the last batch counts, and no other is
@@ -158,8 +181,6 @@ fn each_once(topics: Vec<TopicProduceData>) -> Vec<TopicProduceData> {
 struct Terms {
     acks: i16,
     version: i16,
-    /// The producer says that it has a transactional id.
-    is_transactional: bool,
     now: Timestamp,
     /// Archived partitions take nothing.
     is_full: bool,
@@ -183,6 +204,7 @@ fn append_topic(
     access: &Access<'_>,
     topic: TopicProduceData,
     terms: Terms,
+    admissions: &Admissions,
     mut wait_for: impl FnMut(usize, Waiting),
 ) -> TopicProduceResponse {
     let found = lookup::topic(broker, topic_ref(terms.version, &topic.name, topic.topic_id));
@@ -194,7 +216,7 @@ fn append_topic(
         let outcome = match allowed {
             Err(denied) => Err(denied.into()),
             Ok(()) if is_closed => Err(ResponseError::InvalidTopicException.into()),
-            Ok(()) => append_partition(&found, data, &terms),
+            Ok(()) => append_partition(&found, data, &terms, admissions),
         };
         let answer = PartitionProduceResponse::default().with_index(index).with_base_offset(-1);
         answers.push(match outcome {
@@ -228,6 +250,7 @@ fn append_partition(
     found: &FoundTopic<'_>,
     data: PartitionProduceData,
     terms: &Terms,
+    admissions: &Admissions,
 ) -> Result<(Appended, Option<Waiting>), Refusal> {
     let partition = found.partition(data.index)?;
     if !(-1..=1).contains(&terms.acks) {
@@ -238,9 +261,10 @@ fn append_partition(
         return Err(Refusal { message, ..ResponseError::KafkaStorageError.into() });
     }
     let records: Bytes = data.records.unwrap_or_default();
-    let batch = check_one_batch(&records, terms.version, terms.is_transactional)?;
+    let batch = check_one_batch(&records, terms.version)?;
+    let guard = admissions.guard(partition.topic().as_str(), data.index)?;
     let appended = partition
-        .append(batch, AppendOrigin::Client, terms.now)
+        .append_in(batch, AppendOrigin::Client, TransactionTerms { guard, raises_epoch: false }, terms.now)
         .map_err(|error| Refusal::of_append(&error, &partition))?;
     let must_wait = partition.must_wait(appended.end);
     Ok((appended, must_wait.then(|| Waiting { partition, end: appended.end })))

@@ -53,7 +53,7 @@ const SMALLEST_BYTES: usize = UNCOUNTED_BYTES + 14;
 ///
 /// # Errors
 /// INVALID_RECORD, CORRUPT_MESSAGE or UNSUPPORTED_COMPRESSION_TYPE.
-pub(super) fn check_one_batch(records: &[u8], version: i16, is_transactional: bool) -> Result<&[u8], Refusal> {
+pub(super) fn check_one_batch(records: &[u8], version: i16) -> Result<&[u8], Refusal> {
     let (batch, rest) = first_batch(records)?.ok_or(ResponseError::InvalidRecord)?;
     if batch[MAGIC] != 2 {
         return Err(ResponseError::InvalidRecord.into());
@@ -65,17 +65,6 @@ pub(super) fn check_one_batch(records: &[u8], version: i16, is_transactional: bo
     // The log refuses a codec that nobody knows.
     if version < ZSTD_SINCE && attributes.is_some_and(|attributes| attributes.compression() == Codec::Zstd) {
         return Err(ResponseError::UnsupportedCompressionType.into());
-    }
-    if attributes.is_some_and(Attributes::is_transactional) {
-        // Transactions have no coordinator here, so that no partition can be part of one; a transaction that nobody
-        // can end would hold read_committed up for ever.
-        let error = if is_transactional {
-            ResponseError::InvalidTxnState
-        } else {
-            // Nobody may write in the name of no transactional id.
-            ResponseError::TransactionalIdAuthorizationFailed
-        };
-        return Err(error.into());
     }
     if first_batch(rest)?.is_some() {
         return Err(ResponseError::InvalidRecord.into());

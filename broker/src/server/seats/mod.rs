@@ -29,7 +29,7 @@ use varve_metadata::{
     model::{PartitionId, PartitionIndex},
 };
 
-pub(crate) use seat::{Seat, SeatError};
+pub(crate) use seat::{Seat, SeatError, append_failure, marker_bytes};
 
 use crate::{
     coordinator::{Machine, partition_for},

@@ -177,6 +177,15 @@ impl<O: Office> Seat<O> {
         Ok(read(&self.state.lock().serving()?.machine))
     }
 
+    /// Reads from the machine as it is at this moment.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(crate) fn read_now<R>(&self, read: impl FnOnce(&O::Machine, Now) -> R) -> Result<R, SeatError> {
+        let now = self.now();
+        self.read(|machine| read(machine, now))
+    }
+
     fn step_locked<R>(
         self: &Arc<Self>,
         serving: &mut Serving<O>,

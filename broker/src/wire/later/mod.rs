@@ -6,6 +6,7 @@ mod compact;
 pub(crate) mod describe_log_dirs;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_fetch;
+pub(crate) mod write_txn_markers;
 
 use kafka_protocol::messages::ApiKey;
 
