@@ -42,7 +42,7 @@ fn id() -> TransactionalId {
 struct Identity(i64, i16);
 
 struct World {
-    node: TestNode,
+    _node: TestNode,
     client: Client,
     topic: TopicId,
 }
@@ -64,7 +64,7 @@ impl World {
             let found = client.ask(4, &request).await.coordinators.remove(0);
             assert_eq!((found.error_code, found.node_id.0), (0, 1), "{found:?}");
         }
-        World { node, client, topic }
+        World { _node: node, client, topic }
     }
 
     async fn init_with(&mut self, version: i16, expected: Identity) -> Result<Identity, ResponseError> {
