@@ -42,9 +42,16 @@ pub struct Producer {
 }
 
 /// The broker's word against a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?}")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub ResponseError);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
