@@ -5,13 +5,15 @@ use bytes::Bytes;
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiKey, ApiVersionsRequest, ConsumerGroupDescribeRequest,
     ConsumerGroupHeartbeatRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest,
-    DescribeGroupsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest,
-    GroupId, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
-    SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    DescribeGroupsRequest, DescribeProducersRequest, DescribeTransactionsRequest, EndTxnRequest, FetchRequest,
+    FindCoordinatorRequest, GetTelemetrySubscriptionsRequest, GroupId, HeartbeatRequest, InitProducerIdRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, ListTransactionsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, PushTelemetryRequest, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest, TopicName,
+    TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
     add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction},
     create_topics_request::CreatableTopic,
+    describe_producers_request::TopicRequest,
     fetch_request::{FetchPartition, FetchTopic},
     leave_group_request::MemberIdentity,
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
@@ -537,5 +539,32 @@ fn transactions() -> Vec<Case> {
             },
         )
         .or(ClusterAction, Cluster),
+        case(
+            "DescribeProducers",
+            ApiKey::DescribeProducers,
+            &[(Read, Topic(TOPIC))],
+            &["/topics/0/partitions/0/error_code"],
+            |_| {
+                let asked = TopicRequest::default().with_name(topic(TOPIC)).with_partition_indexes(vec![0]);
+                ask(0, DescribeProducersRequest::default().with_topics(vec![asked]))
+            },
+        ),
+        case(
+            "DescribeTransactions",
+            ApiKey::DescribeTransactions,
+            &[(Describe, id)],
+            &["/transaction_states/0/error_code"],
+            |_| ask(0, DescribeTransactionsRequest::default().with_transactional_ids(vec![transactional_id()])),
+        ),
+        case("ListTransactions", ApiKey::ListTransactions, &[(Describe, id)], &[], |_| {
+            ask(1, ListTransactionsRequest::default().with_duration_filter(-1))
+        })
+        .after(|broker| {
+            eventually("there is a transactional id", || {
+                let answer = broker.administer(&init_producer_id(Some(transactional_id()))?)?;
+                Ok((answer["error_code"] == 0).then_some(()))
+            })
+        })
+        .sign(Sign::Empty("/transaction_states")),
     ]
 }
