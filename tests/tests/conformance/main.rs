@@ -46,7 +46,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 9] = [
+    let scripts: [(&str, Script); 10] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
