@@ -18,6 +18,7 @@ pub mod partition;
 pub mod quota;
 pub mod security;
 pub mod server;
+pub mod telemetry;
 pub(crate) mod wire;
 
 #[doc(hidden)]

@@ -22,7 +22,7 @@ use crate::{
         Keeper, NoKeeper, Partitions, Storage, StorageSettings, Upkeep, UpkeepMetrics, UpkeepSettings, flush_when_due,
     },
     security::{ListenerSecurity, SecurityError, follow_settings},
-    server::{Broker, Limits, ListenerName, LogLevels, Server, make_first_users, sweep_tokens},
+    server::{Broker, Limits, ListenerName, LogLevels, Server, live, make_first_users, sweep_tokens},
 };
 
 /// Name of the metadata store's file in its directory.
@@ -119,6 +119,7 @@ impl Node {
 
         health.waiting_for("recovery of logs");
         let partitions = Arc::new(Partitions::default());
+        partitions.moves().set_threads(config.move_threads);
         let archive = match config.archive.enabled {
             true => Some(Archive::open(&config, metadata.image().cluster_id(), metrics.registry()).await?),
             false => None,
@@ -144,7 +145,8 @@ impl Node {
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
         tasks.spawn(storage.clone().settle(stop.clone()));
         let upkeep_metrics = UpkeepMetrics::new(metrics.registry());
-        tasks.spawn(storage.clone().clean_logs(config.cleaner.clone(), upkeep_metrics.clone(), stop.clone()));
+        let cleaning = broker.live.cleaner();
+        tasks.spawn(storage.clone().clean_logs(cleaning, upkeep_metrics.clone(), stop.clone()));
         let (logs, settings) = (broker.partitions.clone(), UpkeepSettings::of(&config));
         Upkeep::new(logs, metadata.clone(), settings, upkeep_metrics).start(&tasks, &stop);
         let flush_tick = config.logs.flush_check_interval.unwrap_or(FLUSH_TICK);
@@ -158,6 +160,9 @@ impl Node {
             archive.started(&metadata, &tasks, &stop);
         }
 
+        broker.telemetry.register(&metrics);
+        tasks.spawn(broker.telemetry.clone().follow(metadata.clone(), stop.clone()));
+        tasks.spawn(live::follow(broker.clone(), storage.clone(), stop.clone()));
         broker.quotas.register(&metrics);
         broker.quotas.apply(metadata.image().quotas()).await;
         tasks.spawn(broker.quotas.clone().follow(metadata.clone(), stop.clone()));

@@ -50,6 +50,12 @@ pub struct BrokerConfig {
     pub groups: GroupConfig,
     /// Windows over which client quotas are averaged.
     pub quotas: QuotaConfig,
+    /// Logs that move between log directories at the same time.
+    pub move_threads: usize,
+    /// The most bytes per second that they take; `None`: no limit.
+    pub move_bytes_per_second: Option<u64>,
+    /// The largest push of client metrics, in bytes.
+    pub telemetry_max_bytes: u32,
     /// How long a partition remembers a silent idempotent producer.
     pub producer_expiry: Duration,
     /// Transactions.

@@ -60,6 +60,31 @@ impl BrokerConfig {
     }
 }
 
+impl BrokerConfig {
+    /// This configuration with `effective` settings in place of those that were given: what it would be had the dynamic ones
+    /// stood in the file. What is read once at the start stays as it was for whoever read it.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub(crate) fn with_settings(&self, effective: &BTreeMap<String, String>) -> Result<BrokerConfig, ConfigErrors> {
+        let mut settings = Settings::default();
+        for (name, value) in effective {
+            let origin = self.settings.given(name).map_or(Origin::Dynamic, |given| given.origin.clone());
+            settings.set(name.clone(), value.clone(), origin);
+        }
+        let mut warnings = Vec::new();
+        let mut errors = check(&settings, &mut warnings);
+        let topic_defaults = TopicDefaults::from_broker(effective).unwrap_or_else(|wrong| {
+            errors.extend(wrong);
+            TopicDefaults::default()
+        });
+        let mut reader = Reader::new(&settings);
+        let config = typed(&mut reader, topic_defaults, &mut warnings);
+        errors.extend(reader.into_errors());
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+}
+
 /// The layers, laid over each other.
 fn gather(sources: &Sources, warnings: &mut Vec<String>) -> (Settings, Vec<ConfigError>) {
     let mut settings = Settings::default();
@@ -171,6 +196,9 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         topic_defaults,
         groups: groups(reader),
         quotas: quotas(reader),
+        move_threads: move_threads(reader),
+        move_bytes_per_second: reader.limit("replica.alter.log.dirs.io.max.bytes.per.second"),
+        telemetry_max_bytes: reader.count("telemetry.max.bytes"),
         producer_expiry: reader.millis("producer.id.expiration.ms"),
         transactions: transactions(reader),
         producer_expiry_interval: reader.millis("producer.id.expiration.check.interval.ms"),
@@ -397,6 +425,13 @@ fn transactions(reader: &mut Reader<'_>) -> TransactionConfig {
         add_retry_pause: reader.millis("add.partitions.to.txn.retry.backoff.ms"),
         add_retry_max: reader.millis("add.partitions.to.txn.retry.backoff.max.ms"),
     }
+}
+
+/// As many as there are directories, unless somebody says otherwise.
+fn move_threads(reader: &mut Reader<'_>) -> usize {
+    let threads =
+        reader.maybe_size("num.replica.alter.log.dirs.threads").and_then(|threads| usize::try_from(threads).ok());
+    threads.unwrap_or_else(|| reader.list("log.dirs").len()).max(1)
 }
 
 fn quotas(reader: &mut Reader<'_>) -> QuotaConfig {

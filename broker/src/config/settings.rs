@@ -24,6 +24,8 @@ pub enum Origin {
     },
     /// `--override` on the command line.
     CommandLine,
+    /// Given while running.
+    Dynamic,
 }
 
 impl std::fmt::Display for Origin {
@@ -32,6 +34,7 @@ impl std::fmt::Display for Origin {
             Origin::File { path, line } => write!(f, "{path}, line {line}"),
             Origin::Environment { variable } => write!(f, "environment variable {variable}"),
             Origin::CommandLine => f.write_str("--override"),
+            Origin::Dynamic => f.write_str("given while running"),
         }
     }
 }

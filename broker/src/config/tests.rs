@@ -197,7 +197,7 @@ fn refusals_say_why_and_what_to_do() {
         ("listener.name.plaintext.max.connections=5", "set max.connections for all of them"),
         ("listener.name.plaintext.max.connectons=5", "unknown setting"),
         ("config.providers.file.class=x", "no Java classes are loaded"),
-        ("quota.producer.default=1000", "client quotas are not enforced"),
+        ("quota.producer.default=1000", "kafka-configs.sh --entity-type clients"),
     ] {
         let errors = load(line).expect_err(line);
         assert!(errors.iter().any(|error| error.contains(expected)), "{line}: {errors:#?}");

@@ -28,6 +28,7 @@ use crate::partition::Partitions;
 pub struct Metrics {
     registry: Registry,
     refreshers: Arc<Mutex<Vec<Refresher>>>,
+    sections: Arc<Mutex<Vec<Section>>>,
     /// Requests.
     pub requests: RequestMetrics,
     /// Connections.
@@ -37,6 +38,8 @@ pub struct Metrics {
 }
 
 type Refresher = Box<dyn Fn() + Send>;
+/// Writes metrics whose names are not known beforehand.
+type Section = Box<dyn Fn(&mut String) + Send>;
 
 /// Requests by API, under the protocol's name for it (`Produce`, `Fetch`).
 #[derive(Clone, Debug)]
@@ -79,6 +82,7 @@ impl Metrics {
             storage: StorageMetrics::new(&registry),
             registry,
             refreshers: Arc::default(),
+            sections: Arc::default(),
         }
     }
 
@@ -90,6 +94,11 @@ impl Metrics {
     /// Has `refresh` run each time before the counters are read. It must not block for long: a scrape waits for it.
     pub fn before_scrape(&self, refresh: impl Fn() + Send + 'static) {
         self.refreshers.lock().push(Box::new(refresh));
+    }
+
+    /// Has `section` write behind the counters, in Prometheus' text format, under names that no counter has.
+    pub fn append(&self, section: impl Fn(&mut String) + Send + 'static) {
+        self.sections.lock().push(Box::new(section));
     }
 
     /// Has the sizes of `partitions`, and the free space of the directories, looked up before each scrape.
@@ -111,7 +120,9 @@ impl Metrics {
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
             tracing::error!(%error, "metrics cannot be printed");
         }
-        String::from_utf8(out).unwrap_or_default()
+        let mut text = String::from_utf8(out).unwrap_or_default();
+        self.sections.lock().iter().for_each(|section| section(&mut text));
+        text
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -74,7 +75,7 @@ impl Seen {
 #[derive(Debug)]
 pub struct LogCleaner<L> {
     logs: L,
-    config: CleanerConfig,
+    config: Arc<ArcSwap<CleanerConfig>>,
     metrics: UpkeepMetrics,
     /// What logs looked like that were not due.
     seen: Mutex<HashMap<PartitionId, Seen>>,
@@ -85,17 +86,22 @@ pub struct LogCleaner<L> {
 
 impl<L: CompactedLogs> LogCleaner<L> {
     /// A cleaner that ends its rounds when `stop` is cancelled.
-    pub fn new(logs: L, config: CleanerConfig, metrics: UpkeepMetrics, stop: CancellationToken) -> Arc<LogCleaner<L>> {
+    pub fn new(
+        logs: L,
+        config: Arc<ArcSwap<CleanerConfig>>,
+        metrics: UpkeepMetrics,
+        stop: CancellationToken,
+    ) -> Arc<LogCleaner<L>> {
         Arc::new(LogCleaner { logs, config, metrics, seen: Mutex::default(), taken: Mutex::default(), stop })
     }
 
     /// Cleans until `stop` is cancelled.
     pub async fn run(self: Arc<LogCleaner<L>>) {
-        if !self.config.enabled {
+        if !self.config.load().enabled {
             return;
         }
         let work = |_| self.clone().work();
-        futures::future::join_all((0..self.config.threads.max(1)).map(work)).await;
+        futures::future::join_all((0..self.config.load().threads.max(1)).map(work)).await;
     }
 
     async fn work(self: Arc<LogCleaner<L>>) {
@@ -103,7 +109,7 @@ impl<L: CompactedLogs> LogCleaner<L> {
             if !self.clone().clean_dirtiest().await {
                 tokio::select! {
                     () = self.stop.cancelled() => return,
-                    () = tokio::time::sleep(self.config.backoff) => {}
+                    () = tokio::time::sleep(self.config.load().backoff) => {}
                 }
             }
         }
@@ -181,7 +187,7 @@ impl<L: CompactedLogs> LogCleaner<L> {
         let LastStableOffset(stable) = partition.last_stable_offset();
         let archive = partition.remote().map(|archive| archive.bounds().map(|(_, end)| end));
         let (stable, border) = bounds(stable, archive, goes_up(log));
-        let memory = self.config.dedupe_buffer_bytes / u64::from(self.config.threads.max(1));
+        let memory = self.config.load().dedupe_buffer_bytes / u64::from(self.config.load().threads.max(1));
         CleanRequest {
             checkpoint: log.checkpoint,
             stable,
@@ -197,7 +203,11 @@ impl<L: CompactedLogs> LogCleaner<L> {
     fn pace(&self) -> impl Fn(u64) -> bool + use<L> {
         let (stop, started, read) = (self.stop.clone(), Instant::now(), std::cell::Cell::new(0.0));
         // Bytes are read, and at most as many written.
-        let rate = self.config.max_bytes_per_second.map(|rate| rate / 2.0 / f64::from(self.config.threads.max(1)));
+        let rate = self
+            .config
+            .load()
+            .max_bytes_per_second
+            .map(|rate| rate / 2.0 / f64::from(self.config.load().threads.max(1)));
         move |bytes| {
             read.set(read.get() + bytes as f64);
             while let Some(rate) = rate.filter(|rate| *rate > 0.0)
@@ -384,7 +394,12 @@ mod tests {
             dedupe_buffer_bytes: 1 << 20,
             max_bytes_per_second: None,
         };
-        LogCleaner::new(Arc::new(logs), config, UpkeepMetrics::new(&prometheus::Registry::new()), stop)
+        LogCleaner::new(
+            Arc::new(logs),
+            Arc::new(ArcSwap::from_pointee(config)),
+            UpkeepMetrics::new(&prometheus::Registry::new()),
+            stop,
+        )
     }
 
     #[tokio::test]

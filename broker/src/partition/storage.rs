@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use futures::{StreamExt, future::BoxFuture, stream};
 use tokio::{sync::Mutex, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -114,6 +115,7 @@ pub struct Storage {
     waiting: parking_lot::Mutex<Vec<(PartitionId, bool)>>,
     /// Partitions to be opened once more is known about them.
     unsettled: parking_lot::Mutex<HashSet<PartitionId>>,
+    producer_expiry: parking_lot::Mutex<Duration>,
 }
 
 impl std::fmt::Debug for Storage {
@@ -152,6 +154,7 @@ impl Storage {
             return Err(error.into());
         }
         partitions.set_log_dirs(dirs.clone());
+        let producer_expiry = parking_lot::Mutex::new(settings.producer_expiry);
         Ok(Arc::new(Storage {
             node: owner.node,
             partitions,
@@ -161,6 +164,7 @@ impl Storage {
             shown: Mutex::new(None),
             waiting: Default::default(),
             unsettled: parking_lot::Mutex::default(),
+            producer_expiry,
         }))
     }
 
@@ -214,7 +218,7 @@ impl Storage {
     /// Compacts the logs that need it, until `stop` is cancelled.
     pub async fn clean_logs(
         self: Arc<Storage>,
-        config: CleanerConfig,
+        config: Arc<ArcSwap<CleanerConfig>>,
         metrics: UpkeepMetrics,
         stop: CancellationToken,
     ) {
@@ -358,8 +362,19 @@ impl Storage {
 
     fn log_config(&self, topic: &TopicConfig) -> Arc<LogConfig> {
         let settings = &self.settings;
-        let config = LogConfig::new(topic, settings.producer_expiry, settings.max_transaction_timeout);
+        let config = LogConfig::new(topic, *self.producer_expiry.lock(), settings.max_transaction_timeout);
         Arc::new(config.verifying_transactions(settings.verify_transactions))
+    }
+
+    /// From now on silent producers are remembered for so long (`producer.id.expiration.ms`).
+    pub async fn set_producer_expiry(&self, expiry: Duration) {
+        if std::mem::replace(&mut *self.producer_expiry.lock(), expiry) == expiry {
+            return;
+        }
+        let shown = self.shown.lock().await;
+        for topic in shown.iter().flat_map(|image| image.topics().values()) {
+            self.alter(topic);
+        }
     }
 
     fn alter(&self, topic: &TopicImage) {

@@ -48,6 +48,14 @@ impl ConnectionQuotas {
         self.is_set.store(is_set, Ordering::Release);
     }
 
+    /// From now on all addresses together open no more than `total` per second; the other limits stay.
+    pub fn set_total(&self, total: Option<f64>) {
+        let mut state = self.state.lock();
+        state.total = total;
+        let is_set = state.any.is_some() || total.is_some() || !state.own.is_empty();
+        self.is_set.store(is_set, Ordering::Release);
+    }
+
     /// How long to wait before the next connection of anybody is accepted, this one counted.
     pub fn accept(&self, now: Millis) -> Duration {
         if !self.is_set.load(Ordering::Acquire) {

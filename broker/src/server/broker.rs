@@ -6,8 +6,9 @@ use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{
-    GroupCoordinator, NodeQuotas, TransactionCoordinator, authorizer::Authorizer, fetch_session::FetchSessions,
-    log_levels::LogLevels, producer_ids::ProducerIds, transaction_coordinator::Surroundings,
+    GroupCoordinator, Live, NodeQuotas, Telemetry, TransactionCoordinator, authorizer::Authorizer,
+    fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds,
+    transaction_coordinator::Surroundings,
 };
 use crate::{archive::Archive, config::BrokerConfig, partition::Partitions};
 
@@ -29,6 +30,10 @@ pub struct Broker {
     pub quotas: Arc<NodeQuotas>,
     /// Transactions.
     pub transactions: Arc<TransactionCoordinator>,
+    /// Metrics that clients push.
+    pub telemetry: Arc<Telemetry>,
+    /// Settings that changed since the start.
+    pub live: Live,
     /// Levels of the node's own log.
     pub log_levels: LogLevels,
     pub(crate) producer_ids: Arc<ProducerIds>,
@@ -66,6 +71,8 @@ impl Broker {
             partitions,
             archive: None,
             quotas: Arc::new(NodeQuotas::new(&config.quotas)),
+            telemetry: Arc::new(Telemetry::new(config.telemetry_max_bytes as usize)),
+            live: Live::new(Arc::clone(&config)),
             log_levels,
             producer_ids,
             shutdown: CancellationToken::new(),

@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use tracing::warn;
 use varve_metadata::{
-    config::{ConfigDef, ConfigTable, Kind, Synonym, Treatment, Unit, Update, topic_table},
+    config::{ConfigDef, ConfigErrors, ConfigTable, Kind, Synonym, Treatment, Unit, Update, topic_table},
     controller::{AlterError, BrokerRules},
     image::{ClusterImage, ConfigResource, overlay},
     model::BrokerId,
 };
 
-use super::handlers::admin_errors::config_text;
+use super::{handlers::admin_errors::config_text, live::LIVE};
 use crate::{
     config::{BrokerConfig, broker_table, listener_setting},
     security::ListenerSecurity,
+    telemetry::Subscription,
 };
 
 /// The rules of one node.
@@ -46,9 +47,7 @@ impl BrokerRules for Rules<'_> {
             ConfigResource::Group(_) => Err(AlterError::Unsupported(
                 "Group settings belong to the group protocols of KIP-848 and later, which this broker does not serve.",
             )),
-            ConfigResource::ClientMetrics(_) => Err(AlterError::Unsupported(
-                "This broker takes no metrics from clients (KIP-714), so they cannot be subscribed to.",
-            )),
+            ConfigResource::ClientMetrics(name) => check_subscription(name, settings),
         }
     }
 }
@@ -87,6 +86,11 @@ impl Rules<'_> {
             overlay(&mut all, if layer == resource { settings } else { stored(layer) });
         }
         if let Err(errors) = varve_metadata::config::TopicDefaults::from_broker(&all) {
+            return Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; "));
+        }
+        if settings.keys().any(|name| LIVE.contains(&name.as_str()))
+            && let Err(ConfigErrors(errors)) = self.config.with_settings(&all)
+        {
             return Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; "));
         }
         // Only of this node: what files another one has cannot be seen from here.
@@ -149,7 +153,28 @@ pub(super) fn changes_live(definition: &ConfigDef) -> bool {
         (name.starts_with("ssl.") || name.starts_with("sasl.")) && !name.starts_with("sasl.oauthbearer.")
     };
     let no_effect = matches!(definition.treatment, Treatment::NoEffect { .. });
-    definition.update == Update::Dynamic && (no_effect || is_topic_default() || is_of_listener())
+    definition.update == Update::Dynamic
+        && (no_effect || is_topic_default() || is_of_listener() || LIVE.contains(&definition.name))
+}
+
+/// A subscription to client metrics, in the order of Kafka's checks.
+fn check_subscription(name: &str, settings: &BTreeMap<String, String>) -> Result<(), AlterError> {
+    let refused = |why: String| Err(AlterError::Refused(why));
+    if name.is_empty() {
+        return refused("Subscription name can't be empty".to_owned());
+    }
+    let table = client_metrics_table();
+    if let Some(unknown) = settings.keys().find(|name| table.get(name).is_none()) {
+        return refused(format!("Unknown client metrics configuration: {unknown}"));
+    }
+    if let Some((definition, value)) = table.get("interval.ms").zip(settings.get("interval.ms")) {
+        let number: i32 = value.trim().parse().map_err(|_| definition.invalid(value, definition.kind.allowed()))?;
+        if definition.parse(value).is_err() {
+            let range = "interval must be between 100 and 3600000 (1 hour)";
+            return refused(format!("Invalid value {number} for interval.ms, {range}"));
+        }
+    }
+    Subscription::parse(settings).map(drop).map_err(|error| AlterError::Invalid(error.to_string()))
 }
 
 /// Settings of a consumer group (KIP-848), share group (KIP-932) or streams group (KIP-1071).

@@ -18,6 +18,7 @@ use super::{
     budget::Reservation,
     dispatch::{self, DispatchError, Reply},
     listener::{Entrance, Shared},
+    telemetry::Peer,
     transfer,
     transport::Transport,
     wall_clock,
@@ -75,8 +76,9 @@ pub(super) async fn serve(
         welcomed = welcome::welcome(entrance, stream) => welcomed,
     };
     let (transport, principal) = welcomed.inspect_err(|_| entrance.failed(shared))?;
-    let mut connection = Connection { shared, entrance, transport, buffer: BytesMut::new() };
+    let mut connection = Connection { shared, entrance, transport, buffer: BytesMut::new(), client: Arc::default() };
     let ended = connection.converse(peer, principal).await;
+    shared.broker.telemetry.disconnected(&connection.client);
     connection.transport.close().await;
     ended
 }
@@ -86,6 +88,7 @@ struct Connection<'a> {
     entrance: &'a Entrance,
     transport: Transport,
     buffer: BytesMut,
+    client: Arc<Peer>,
 }
 
 impl Connection<'_> {
@@ -161,6 +164,7 @@ impl Connection<'_> {
             listener: self.entrance.name.clone(),
             received: Instant::now(),
             bytes,
+            connection: Arc::clone(&self.client),
         };
         let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
         shared.measured.answered(header.api.key, context.received.elapsed());

@@ -15,11 +15,12 @@ use kafka_protocol::{
         DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeProducersRequest, DescribeQuorumRequest,
         DescribeTopicPartitionsRequest, DescribeTransactionsRequest, DescribeUserScramCredentialsRequest,
         ElectLeadersRequest, EndTxnRequest, ExpireDelegationTokenRequest, FetchRequest, FindCoordinatorRequest,
-        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-        ListTransactionsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-        RenewDelegationTokenRequest, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
-        TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+        GetTelemetrySubscriptionsRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+        ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetDeleteRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, RenewDelegationTokenRequest,
+        SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest, TxnOffsetCommitRequest,
+        UnregisterBrokerRequest, UpdateFeaturesRequest,
     },
     protocol::{Decodable, Encodable},
 };
@@ -226,6 +227,10 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
         }
         ApiKey::UpdateFeatures => serve!(broker, key, context, body, UpdateFeaturesRequest, update_features),
         ApiKey::UnregisterBroker => serve!(broker, key, context, body, UnregisterBrokerRequest, unregister_broker),
+        ApiKey::GetTelemetrySubscriptions => {
+            serve!(broker, key, context, body, GetTelemetrySubscriptionsRequest, get_telemetry_subscriptions)
+        }
+        ApiKey::PushTelemetry => serve!(broker, key, context, body, PushTelemetryRequest, push_telemetry),
         ApiKey::ListConfigResources => {
             serve!(broker, key, context, body, ListConfigResourcesRequest, list_config_resources)
         }

@@ -17,6 +17,7 @@ use super::{
     Broker,
     budget::RequestBudget,
     connection::{self, Closed},
+    live::ConnectionLimits,
     measured::Measured,
 };
 use crate::{metrics::Metrics, security::ListenerSecurity};
@@ -97,10 +98,18 @@ pub(super) struct Shared {
     open: Mutex<HashMap<IpAddr, usize>>,
     /// Room for connections that are refused and not closed yet.
     refused: Arc<Semaphore>,
+    first_limits: Arc<ConnectionLimits>,
 }
 
 /// The most connections that are refused by their address's rate and wait to be closed.
 const MOST_REFUSED: usize = 1024;
+
+impl Shared {
+    /// The limits in force: those given while running, or else those of the start.
+    fn connection_limits(&self) -> Arc<ConnectionLimits> {
+        self.broker.live.connection_limits().unwrap_or_else(|| Arc::clone(&self.first_limits))
+    }
+}
 
 impl Server {
     /// A server without listeners yet, which counts for nobody.
@@ -117,7 +126,12 @@ impl Server {
         broker.register_access(metrics);
         let (tasks, open) = (TaskTracker::new(), Mutex::new(HashMap::new()));
         let refused = Arc::new(Semaphore::new(MOST_REFUSED));
-        Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, open, refused }) }
+        let first_limits = Arc::new(ConnectionLimits {
+            connections: limits.connections,
+            per_ip: limits.connections_per_ip,
+            per_ip_overrides: limits.connections_per_ip_overrides.clone(),
+        });
+        Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, open, refused, first_limits }) }
     }
 
     /// Opens a listener without protection and accepts in the background until the broker's shutdown token is cancelled.
@@ -244,11 +258,11 @@ impl Place {
         let mut open = shared.open.lock();
         let total: usize = open.values().sum();
         let from_ip = open.get(&ip).copied().unwrap_or(0);
-        if total >= shared.limits.connections {
+        let limits = shared.connection_limits();
+        if total >= limits.connections {
             return Err("total");
         }
-        let overrides = &shared.limits.connections_per_ip_overrides;
-        if from_ip >= overrides.get(&ip).copied().unwrap_or(shared.limits.connections_per_ip) {
+        if from_ip >= limits.per_ip_overrides.get(&ip).copied().unwrap_or(limits.per_ip) {
             return Err("address");
         }
         open.insert(ip, from_ip + 1);

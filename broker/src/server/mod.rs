@@ -32,6 +32,7 @@ mod handlers;
 #[cfg(test)]
 mod isolation_test;
 mod listener;
+pub(crate) mod live;
 mod log_levels;
 pub(crate) mod lookup;
 mod measured;
@@ -45,6 +46,9 @@ mod sasl_test;
 mod seats;
 #[cfg(test)]
 mod socket_test;
+mod telemetry;
+#[cfg(test)]
+mod telemetry_test;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timed;
@@ -63,12 +67,15 @@ pub use authentication::{make_first_users, sweep_tokens};
 pub use broker::Broker;
 pub use group_coordinator::GroupCoordinator;
 pub use listener::{Limits, ListenerName, Server};
+pub use live::Live;
 pub use log_levels::{LogLevel, LogLevels};
 pub use quotas::NodeQuotas;
+pub use telemetry::Telemetry;
 pub use transaction_coordinator::TransactionCoordinator;
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -102,6 +109,8 @@ pub(crate) struct RequestContext {
     pub(crate) received: Instant,
     /// Size of the request with its header, in bytes.
     pub(crate) bytes: usize,
+    /// What its connection said before.
+    pub(crate) connection: Arc<telemetry::Peer>,
 }
 
 impl RequestContext {

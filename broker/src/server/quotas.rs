@@ -87,6 +87,12 @@ impl NodeQuotas {
         self.connections.set(own, any, *self.max_connection_rate.lock());
     }
 
+    /// All addresses together open no more connections per second than this.
+    pub(crate) fn set_max_connection_rate(&self, rate: Option<f64>) {
+        *self.max_connection_rate.lock() = rate;
+        self.connections.set_total(rate);
+    }
+
     pub(crate) fn now(&self) -> Millis {
         Millis(self.started.elapsed().as_millis() as u64)
     }

@@ -71,6 +71,7 @@ impl TestNode {
         tokio::spawn(broker.transactions.clone().follow(broker.clone()));
         let metrics = Metrics::new();
         broker.quotas.register(&metrics);
+        broker.telemetry.register(&metrics);
         metrics.watch_storage(broker.partitions.clone(), broker.config.logs.dirs.clone());
         let server = Server::measured(broker.clone(), limits, &metrics);
         let address = server.listen(ListenerName("PLAINTEXT".into()), ([127, 0, 0, 1], 0).into()).unwrap();

@@ -526,6 +526,22 @@ pub(super) static UNREGISTER_BROKER: Shape = Shape {
         always(Fixed(4)), // broker_id
     ],
 };
+pub(super) static GET_TELEMETRY_SUBSCRIPTIONS: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Fixed(16)), // client_instance_id
+    ],
+};
+pub(super) static PUSH_TELEMETRY: Shape = Shape {
+    flexible_since: 0,
+    fields: &[
+        always(Fixed(16)), // client_instance_id
+        always(Fixed(4)),  // subscription_id
+        always(Fixed(1)),  // terminating
+        always(Fixed(1)),  // compression_type
+        always(Blob),      // metrics
+    ],
+};
 pub(super) static LIST_CONFIG_RESOURCES: Shape = Shape {
     flexible_since: 0,
     fields: &[

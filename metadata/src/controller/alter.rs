@@ -116,6 +116,9 @@ pub enum AlterError {
     /// The broker says no: to a value, or to a change while it runs.
     #[error("{0}")]
     Refused(String),
+    /// The broker says no to a value, as to one that its definition excludes.
+    #[error("{0}")]
+    Invalid(String),
     /// Kafka has such resources, this broker does not.
     #[error("{0}")]
     Unsupported(&'static str),

@@ -92,14 +92,13 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[("fetch-replica", ".node_endpoints")],
     },
     Meant {
-        place: "DescribeConfigs, IncrementalAlterConfigs of groups and client metrics",
+        place: "DescribeConfigs, IncrementalAlterConfigs of groups",
         varve: "INVALID_REQUEST with a message",
         why: "They configure protocols that are not served.",
         signs: &[
             ("describe-configs-32-", "share."),
             ("describe-configs-32-", "streams."),
             ("incremental-alter-group", ""),
-            ("incremental-alter-metrics", ""),
         ],
     },
     Meant {
@@ -113,12 +112,32 @@ pub(crate) const MEANT: &[Meant] = &[
         varve: "unknown names and those read only at start are refused, and the latter shown as read-only; `node.id` has a \
                 default",
         why: "Nothing is accepted that has no effect.",
-        signs: &[
-            ("describe-configs-broker-1", "[\"background.threads\"].read_only"),
-            ("describe-configs-broker-1", "[\"node.id\"].synonyms"),
-            ("incremental-alter-broker-default", ""),
-            ("incremental-alter-broker-unknown", ""),
-        ],
+        signs: &[("describe-configs-broker-1", "[\"node.id\"].synonyms"), ("incremental-alter-broker-unknown", "")],
+    },
+    Meant {
+        place: "AlterClientQuotas",
+        varve: "a quota that is no number, or an infinite one where fractions are allowed: INVALID_REQUEST",
+        why: "Kafka takes them, and then never throttles; no quota means the same.",
+        signs: &[],
+    },
+    Meant {
+        place: "UnregisterBroker of a broker that runs",
+        varve: "INVALID_REQUEST",
+        why: "Kafka forgets it, and it serves on without anybody finding it.",
+        signs: &[],
+    },
+    Meant {
+        place: "DescribeQuorum",
+        varve: "the node that decides is the only voter, others are observers; the high watermark is the revision of \
+                cluster state",
+        why: "There is no Raft log.",
+        signs: &[("quorum", "")],
+    },
+    Meant {
+        place: "GetTelemetrySubscriptions, PushTelemetry",
+        varve: "served; what clients push is at `/metrics`",
+        why: "Kafka serves them only with a reporter of metrics, which is a Java class.",
+        signs: &[("telemetry-", "")],
     },
     Meant {
         place: "JoinGroup of a consumer whose subscription cannot be read",

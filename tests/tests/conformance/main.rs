@@ -2,6 +2,7 @@
 //! The answers must agree in every field, but for what [`differences::MEANT`] names.
 
 mod acls;
+mod administration;
 mod configs;
 mod data;
 mod differences;
@@ -46,7 +47,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 10] = [
+    let scripts: [(&str, Script); 11] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
@@ -56,6 +57,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
         ("acls", acls::script),
         ("newest", newest::script),
         ("transactions", transactions::script),
+        ("administration", administration::script),
         // The last one: it cuts what the others have sent.
         ("malformed", malformed::script),
     ];

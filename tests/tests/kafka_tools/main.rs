@@ -1,6 +1,7 @@
 //! An administrator's day with Kafka's own shell tools against one node. What the tools print here is what they print
 //! against Apache Kafka 4.3, unless a comment says why not.
 
+mod administration;
 mod cluster;
 mod configs;
 mod data;

@@ -43,20 +43,22 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "600000",
         "A connection without requests for this many milliseconds is closed; a negative number keeps it open.",
     ),
-    def("max.connections", NATURAL_INT, INT_MAX, "The most connections at one time, over all listeners."),
-    def("max.connections.per.ip", NATURAL_INT, INT_MAX, "The most connections at one time from one address."),
+    def("max.connections", NATURAL_INT, INT_MAX, "The most connections at one time, over all listeners.").dynamic(),
+    def("max.connections.per.ip", NATURAL_INT, INT_MAX, "The most connections at one time from one address.").dynamic(),
     def(
         "max.connections.per.ip.overrides",
         Kind::Text,
         "",
         "Other limits for some addresses: address:number, comma-separated.",
-    ),
+    )
+    .dynamic(),
     def(
         "max.connection.creation.rate",
         NATURAL_INT,
         INT_MAX,
         "The most new connections per second, over all listeners; those above it wait.",
-    ),
+    )
+    .dynamic(),
     def(
         "socket.listen.backlog.size",
         POSITIVE_INT,

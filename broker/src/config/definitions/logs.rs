@@ -37,8 +37,11 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "2",
         "Logs that are opened, recovered and closed at the same time, per log directory.",
     )),
-    low(unset("num.replica.alter.log.dirs.threads", ANY_INT, "Threads that move partitions between log directories."))
-        .no_effect("partitions do not move between log directories: the request for it is not served"),
+    low(unset(
+        "num.replica.alter.log.dirs.threads",
+        POSITIVE_INT,
+        "Logs that move between log directories at the same time; if unset, as many as there are directories.",
+    )),
     low(def(
         "log.dir.failure.timeout.ms",
         POSITIVE_LONG,

@@ -67,7 +67,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "What the node writes to its own log: error, warn, info, debug or trace, also per part, as in \
          info,varve_tiering=debug.",
     ),
-    low(def("background.threads", POSITIVE_INT, "10", "Threads for background work.")).no_effect(TASKS),
+    low(def("background.threads", POSITIVE_INT, "10", "Threads for background work.").dynamic()).no_effect(TASKS),
     low(def(
         "server.max.startup.time.ms",
         NATURAL_LONG,
@@ -96,8 +96,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "The time span of one metric sample, in milliseconds.",
     ))
     .no_effect(NO_JMX),
-    low(def("telemetry.max.bytes", POSITIVE_INT, "1048576", "The largest push of client metrics (KIP-714), in bytes."))
-        .no_effect("client metrics are not collected: the push API is not served, and clients then do not push"),
+    low(def("telemetry.max.bytes", POSITIVE_INT, "1048576", "The largest push of client metrics (KIP-714), in bytes.")),
     low(def(
         "config.providers",
         ANY_LIST,

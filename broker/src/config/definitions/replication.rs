@@ -120,8 +120,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         LONG_MAX,
         "Bytes per second of moves between log directories.",
     )
-    .dynamic())
-    .no_effect("partitions do not move between log directories: the request for it is not served"),
+    .dynamic()),
     low(def("replication.quota.window.num", POSITIVE_INT, "11", "Samples kept for replication rates."))
         .no_effect(NO_THROTTLE),
     low(def(

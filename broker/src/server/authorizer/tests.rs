@@ -41,6 +41,7 @@ fn context(principal: &str) -> RequestContext {
         listener: ListenerName("PLAINTEXT".into()),
         received: Instant::now(),
         bytes: 0,
+        connection: Default::default(),
     }
 }
 

@@ -102,7 +102,9 @@ pub(in crate::server) fn alter_error(error: &AlterError) -> (ResponseError, Stri
         AlterError::DefaultTopic | AlterError::DefaultGroup | AlterError::Refused(_) => ResponseError::InvalidRequest,
         // UNSUPPORTED_VERSION would say so best, but tools take it to be about the request and hide the text.
         AlterError::Unsupported(_) => ResponseError::InvalidRequest,
-        AlterError::NotAList { .. } | AlterError::TooLong | AlterError::LosesArchive => ResponseError::InvalidConfig,
+        AlterError::Invalid(_) | AlterError::NotAList { .. } | AlterError::TooLong | AlterError::LosesArchive => {
+            ResponseError::InvalidConfig
+        }
         AlterError::Config(error) => return (ResponseError::InvalidConfig, topic_config_text(error)),
     };
     (code, error.to_string())

@@ -95,6 +95,10 @@ pub(super) async fn alter(
     let rules = Rules { node: broker.node, config: &broker.config, image: &image };
     match broker.metadata.alter_configs(&requests, &rules, validate_only).await {
         Ok(results) => {
+            // In force before the answer says so.
+            let image = broker.metadata.image();
+            broker.telemetry.apply(image.configs());
+            broker.live.apply(broker, &image);
             for (place, result) in places.into_iter().zip(results) {
                 outcomes[place] = result.map_err(|error| alter_error(&error));
             }

@@ -11,7 +11,7 @@ use varve_metadata::{image::ClusterImage, model::Feature, store::Revision};
 
 use super::cluster_view::text;
 use crate::{
-    server::{Broker, RequestContext},
+    server::{Broker, RequestContext, telemetry::Peer},
     wire::api::SERVED,
 };
 
@@ -23,7 +23,15 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
+    note_software(&context.connection, context.api_version, &request);
     answer(&broker.metadata.image(), context.api_version, &request)
+}
+
+/// Remembers with the connection which library its client is (KIP-511).
+pub(in crate::server) fn note_software(peer: &Peer, api_version: i16, request: &ApiVersionsRequest) {
+    if api_version >= 3 && is_software_name(&request.client_software_name) {
+        peer.set_software(&request.client_software_name, &request.client_software_version);
+    }
 }
 
 /// The same to everybody: it is asked before anybody is known.

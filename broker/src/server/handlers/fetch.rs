@@ -71,7 +71,7 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
         isolation: if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted },
         is_replica: replica_id(&request) >= 0,
         deadline,
-        remote_deadline: deadline.max(context.received + broker.config.archive.fetch_max_wait),
+        remote_deadline: deadline.max(context.received + broker.live.config().archive.fetch_max_wait),
     };
     let session = (request.session_id, request.session_epoch);
     let (named, forgotten) = names(request, uses_topic_ids);

@@ -47,7 +47,7 @@ pub(crate) async fn handle(
         },
         limit: match request.timeout_ms {
             millis @ 1.. => Duration::from_millis(millis as u64),
-            _ => broker.config.archive.list_offsets_timeout,
+            _ => broker.live.config().archive.list_offsets_timeout,
         },
     };
     let access = broker.access(context);

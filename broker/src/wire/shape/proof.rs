@@ -203,6 +203,8 @@ prove_all! {
     DescribeQuorum DescribeQuorumRequest DESCRIBE_QUORUM,
     UpdateFeatures UpdateFeaturesRequest UPDATE_FEATURES,
     UnregisterBroker UnregisterBrokerRequest UNREGISTER_BROKER,
+    GetTelemetrySubscriptions GetTelemetrySubscriptionsRequest GET_TELEMETRY_SUBSCRIPTIONS,
+    PushTelemetry PushTelemetryRequest PUSH_TELEMETRY,
     ListConfigResources ListConfigResourcesRequest LIST_CONFIG_RESOURCES,
     DescribeCluster DescribeClusterRequest DESCRIBE_CLUSTER,
     DescribeTopicPartitions DescribeTopicPartitionsRequest DESCRIBE_TOPIC_PARTITIONS,

@@ -1,0 +1,132 @@
+//! Settings of the broker that take effect while it runs (KIP-226), beside the defaults of topics, which are part of the image.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use varve_metadata::image::ClusterImage;
+
+use super::Broker;
+use crate::{
+    config::{BrokerConfig, CleanerConfig, NetworkConfig},
+    partition::Storage,
+};
+
+/// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
+pub(crate) const LIVE: [&str; 11] = [
+    "log.cleaner.backoff.ms",
+    "log.cleaner.dedupe.buffer.size",
+    "log.cleaner.io.max.bytes.per.second",
+    "max.connection.creation.rate",
+    "max.connections",
+    "max.connections.per.ip",
+    "max.connections.per.ip.overrides",
+    "producer.id.expiration.ms",
+    "remote.fetch.max.wait.ms",
+    "remote.list.offsets.request.timeout.ms",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+];
+
+/// How many connections there may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionLimits {
+    pub(crate) connections: usize,
+    pub(crate) per_ip: usize,
+    pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
+}
+
+impl ConnectionLimits {
+    fn of(network: &NetworkConfig) -> ConnectionLimits {
+        let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        let overrides = network.max_connections_per_ip_overrides.iter();
+        ConnectionLimits {
+            connections: network.max_connections.map_or(usize::MAX, size),
+            per_ip: network.max_connections_per_ip.map_or(usize::MAX, size),
+            per_ip_overrides: overrides.map(|(ip, limit)| (*ip, size(*limit))).collect(),
+        }
+    }
+}
+
+/// The broker's settings as they are now.
+#[derive(Debug)]
+pub struct Live {
+    started_with: Arc<BrokerConfig>,
+    config: ArcSwap<BrokerConfig>,
+    cleaner: Arc<ArcSwap<CleanerConfig>>,
+    /// Absent while they are those of the start.
+    connections: ArcSwapOption<ConnectionLimits>,
+}
+
+impl Live {
+    /// The settings of the start.
+    pub fn new(config: Arc<BrokerConfig>) -> Live {
+        Live {
+            config: ArcSwap::new(Arc::clone(&config)),
+            cleaner: Arc::new(ArcSwap::from_pointee(config.cleaner.clone())),
+            connections: ArcSwapOption::empty(),
+            started_with: config,
+        }
+    }
+
+    /// All settings as they would be read now. Only those of [`LIVE`] are meant to be looked up here.
+    pub fn config(&self) -> Arc<BrokerConfig> {
+        self.config.load_full()
+    }
+
+    /// The cleaner's settings, which follow.
+    pub fn cleaner(&self) -> Arc<ArcSwap<CleanerConfig>> {
+        Arc::clone(&self.cleaner)
+    }
+
+    pub(super) fn connection_limits(&self) -> Option<Arc<ConnectionLimits>> {
+        self.connections.load_full()
+    }
+
+    /// From now on the dynamic settings of `image` hold. Whoever changed them calls this before it answers.
+    pub(crate) fn apply(&self, broker: &Broker, image: &ClusterImage) {
+        let effective = image.configs().of_broker(broker.node, &self.started_with.settings.texts());
+        let config = match self.started_with.with_settings(&effective) {
+            Ok(config) => config,
+            Err(errors) => {
+                // Checked before they were stored: by an older version, with another opinion.
+                warn!(%errors, "dynamic broker settings ignored");
+                return;
+            }
+        };
+        let limits = ConnectionLimits::of(&config.network);
+        let is_first = limits == ConnectionLimits::of(&self.started_with.network);
+        self.connections.store((!is_first).then(|| Arc::new(limits)));
+        broker.partitions.moves().set_bytes_per_second(config.move_bytes_per_second);
+        broker.quotas.set_max_connection_rate(config.quotas.max_connection_rate.map(|rate| rate as f64));
+        // Its threads are those of the start.
+        self.cleaner.store(Arc::new(CleanerConfig {
+            threads: self.started_with.cleaner.threads,
+            enabled: self.started_with.cleaner.enabled,
+            ..config.cleaner.clone()
+        }));
+        self.config.store(Arc::new(config));
+    }
+}
+
+/// Keeps to the dynamic settings that the image shows, until `stop` is cancelled.
+pub(crate) async fn follow(broker: Arc<Broker>, storage: Arc<Storage>, stop: CancellationToken) {
+    let mut images = broker.metadata.subscribe();
+    let mut shown = None;
+    loop {
+        let image = images.borrow_and_update().clone();
+        let given = image.configs().of_broker(broker.node, &Default::default());
+        if shown.as_ref() != Some(&given) {
+            broker.live.apply(&broker, &image);
+            storage.set_producer_expiry(broker.live.config().producer_expiry).await;
+            if shown.is_some() {
+                info!("dynamic settings taken");
+            }
+            shown = Some(given);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = images.changed() => if changed.is_err() { return },
+        }
+    }
+}
