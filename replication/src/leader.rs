@@ -116,7 +116,7 @@ pub struct FollowerState {
 pub struct Leader {
     node: BrokerId,
     /// As the store last confirmed it.
-    partition: PartitionImage,
+    pub(crate) partition: PartitionImage,
     /// What was proposed and is not settled: it may be in force already.
     pub(crate) pending: Option<Proposal>,
     retry: bool,

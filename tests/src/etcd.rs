@@ -1,4 +1,4 @@
-//! An etcd of a test's own, on free loopback ports.
+//! An etcd of a test's own, of one member or several, on free loopback ports.
 
 use std::{
     fs,
@@ -14,6 +14,12 @@ use crate::{node::eventually, tools};
 /// One member; killed when dropped.
 pub struct Etcd {
     child: Child,
+    place: Place,
+}
+
+/// What stays when a member is started again.
+struct Place {
+    name: String,
     folder: PathBuf,
     address: SocketAddr,
     arguments: Vec<String>,
@@ -33,16 +39,45 @@ impl Etcd {
     /// # Errors
     /// It does not answer.
     pub fn start_with(folder: &Path, arguments: &[&str]) -> Result<Etcd> {
-        // etcd cannot listen on a free port and come back to it: this one was free a moment ago.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let child = launch(folder, address, &arguments)?;
-        Ok(Etcd { child, folder: folder.to_owned(), address, arguments })
+        let mut arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        arguments.push("--listen-peer-urls=http://127.0.0.1:0".to_owned());
+        let place = Place { name: "one".to_owned(), folder: folder.to_owned(), address: free_address()?, arguments };
+        let mut child = place.launch()?;
+        place.wait(&mut child)?;
+        Ok(Etcd { child, place })
+    }
+
+    /// Starts `count` members that agree with each other, each in a folder of its own below `folder`.
+    ///
+    /// # Errors
+    /// They do not answer.
+    pub fn cluster(folder: &Path, count: usize) -> Result<Vec<Etcd>> {
+        let peers = (0..count).map(|_| free_address()).collect::<Result<Vec<_>>>()?;
+        let all: Vec<String> =
+            peers.iter().enumerate().map(|(at, peer)| format!("member-{at}=http://{peer}")).collect();
+        let mut members = Vec::with_capacity(count);
+        for (at, peer) in peers.iter().enumerate() {
+            let name = format!("member-{at}");
+            let own = folder.join(&name);
+            fs::create_dir_all(&own)?;
+            let arguments = vec![
+                format!("--listen-peer-urls=http://{peer}"),
+                format!("--initial-advertise-peer-urls=http://{peer}"),
+                format!("--initial-cluster={}", all.join(",")),
+                "--initial-cluster-state=new".to_owned(),
+            ];
+            let place = Place { name, folder: own, address: free_address()?, arguments };
+            members.push(Etcd { child: place.launch()?, place });
+        }
+        for Etcd { child, place } in &mut members {
+            place.wait(child)?;
+        }
+        Ok(members)
     }
 
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.place.address
     }
 
     /// Ends it as a power switch would.
@@ -57,8 +92,9 @@ impl Etcd {
     /// It does not answer.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
-        self.child = launch(&self.folder, self.address, &self.arguments)?;
-        Ok(())
+        let from = self.place.printed().len();
+        self.child = self.place.launch()?;
+        self.place.wait_from(&mut self.child, from)
     }
 
     /// Runs `etcdctl` against it.
@@ -67,7 +103,7 @@ impl Etcd {
     /// It fails; with what it printed.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = tools::program("etcdctl")?;
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.address.to_string()]).args(arguments);
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.place.address.to_string()]).args(arguments);
         tools::output_of(&mut command)
     }
 }
@@ -78,28 +114,46 @@ impl Drop for Etcd {
     }
 }
 
-fn launch(folder: &Path, address: SocketAddr, arguments: &[String]) -> Result<Child> {
-    let log_path = folder.join("etcd.log");
-    let log = fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
-    let from = log.metadata()?.len() as usize;
-    let scheme = if arguments.iter().any(|argument| argument.starts_with("--cert-file")) { "https" } else { "http" };
-    let url = format!("{scheme}://{address}");
-    let mut command = tools::program("etcd")?;
-    command.args(["--name", "one", "--logger", "zap", "--data-dir"]).arg(folder.join("data"));
-    command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-    command.args(["--listen-peer-urls", "http://127.0.0.1:0"]).args(arguments);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-    let serving = eventually("etcd serves clients", || {
-        let printed = fs::read(&log_path)?.split_off(from);
-        let printed = String::from_utf8_lossy(&printed).into_owned();
-        anyhow::ensure!(child.try_wait()?.is_none(), "etcd ended:\n{printed}");
-        Ok(printed.contains("serving client traffic").then_some(()))
-    });
-    if let Err(error) = serving {
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(error);
+impl Place {
+    fn launch(&self) -> Result<Child> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let is_tls = self.arguments.iter().any(|argument| argument.starts_with("--cert-file"));
+        let url = format!("{}://{}", if is_tls { "https" } else { "http" }, self.address);
+        let mut command = tools::program("etcd")?;
+        command.args(["--name", &self.name, "--logger", "zap", "--data-dir"]).arg(self.folder.join("data"));
+        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]).args(&self.arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("starting {command:?}"))
     }
-    Ok(child)
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("etcd.log")
+    }
+
+    fn printed(&self) -> String {
+        fs::read(self.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn wait(&self, child: &mut Child) -> Result<()> {
+        self.wait_from(child, 0)
+    }
+
+    /// Waits until clients are served, as the log says behind `from`.
+    fn wait_from(&self, child: &mut Child, from: usize) -> Result<()> {
+        let serving = eventually("etcd serves clients", || {
+            let printed = self.printed();
+            let printed = printed.get(from..).unwrap_or_default();
+            anyhow::ensure!(child.try_wait()?.is_none(), "etcd ended:\n{printed}");
+            Ok(printed.contains("serving client traffic").then_some(()))
+        });
+        serving.inspect_err(|_| {
+            let _ = child.kill();
+            let _ = child.wait();
+        })
+    }
+}
+
+/// etcd cannot listen on a free port and come back to it: this one was free a moment ago.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -149,14 +149,13 @@ async fn answers_that_are_lost_are_found_again() {
     assert_eq!(history.matches("\"version\":60").count(), 4, "each step was taken once: {history}");
 }
 
-/// Three brokers' worth of agreement in one process: the one that dies led a third of 900 partitions.
-#[tokio::test(flavor = "multi_thread")]
-async fn leaders_of_a_broker_that_dies_are_followed_by_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start(folder.path()).unwrap();
+/// Three brokers' worth of agreement in one process, on the members of `etcd`.
+async fn three_brokers(etcd: &[Etcd]) -> Vec<(Arc<ClusterMetadata>, Member)> {
+    let endpoints: Vec<String> = etcd.iter().map(|member| member.address().to_string()).collect();
     let mut members = Vec::new();
     for id in (1..=3).map(BrokerId) {
-        let store = EtcdStore::connect(&options(etcd.address(), "/varve")).await.unwrap();
+        let options = EtcdOptions { endpoints: endpoints.clone(), ..options("", "/varve") };
+        let store = EtcdStore::connect(&options).await.unwrap();
         let metadata = ClusterMetadata::start(Arc::new(store), id, BTreeMap::new()).await.unwrap();
         let incarnation = uuid::Uuid::new_v4();
         let broker = BrokerImage { id, incarnation, endpoints: BTreeMap::new(), rack: None, fenced: false };
@@ -165,12 +164,23 @@ async fn leaders_of_a_broker_that_dies_are_followed_by_others() {
         member.admitted(id, incarnation).await;
         members.push((metadata, member));
     }
-    let (survivor, _) = &members[2];
-    let survivor = survivor.clone();
-    let placement = Ok(Placement::Spread { partitions: Some(900), replication_factor: Some(3) });
+    members
+}
+
+async fn create_wide(metadata: &ClusterMetadata, partitions: u32) {
+    let placement = Ok(Placement::Spread { partitions: Some(partitions), replication_factor: Some(3) });
     let topic = NewTopic { name: "wide".to_owned(), placement, overrides: BTreeMap::new() };
     let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
-    survivor.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
+    metadata.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_of_a_broker_that_dies_are_followed_by_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = [Etcd::start(folder.path()).unwrap()];
+    let mut members = three_brokers(&etcd).await;
+    let survivor = members[2].0.clone();
+    create_wide(&survivor, 900).await;
     // The first one is the controller as well.
     assert_eq!(survivor.image().membership().controller(), Some(BrokerId(1)));
     let begun = Instant::now();
@@ -181,6 +191,66 @@ async fn leaders_of_a_broker_that_dies_are_followed_by_others() {
     };
     timeout(PATIENCE, survivor.subscribe().wait_for(is_over)).await.unwrap().unwrap();
     println!("900 partitions, 300 of them without a leader, are led after {:?}", begun.elapsed());
+}
+
+/// etcd is away for longer than a lease, and leases are lost behind the brokers' backs: nobody has to be restarted.
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_go_on_in_the_same_life_after_etcd_was_away_and_after_their_leases_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut etcd = [Etcd::start(folder.path()).unwrap()];
+    let members = three_brokers(&etcd).await;
+    let metadata = members[0].0.clone();
+    create_wide(&metadata, 30).await;
+    let lives = |image: &ClusterImage| (1..=3).map(|id| image.membership().live(BrokerId(id))).collect::<Vec<_>>();
+    let before = metadata.image();
+    etcd[0].kill();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(lives(&metadata.image()), lives(&before), "what is known stays known");
+    etcd[0].restart().unwrap();
+    let listed = etcd[0].ctl(&["lease", "list"]).unwrap();
+    let leases: Vec<&str> = listed.lines().skip(1).collect();
+    assert_eq!(leases.len(), 3, "{listed}");
+    let mut images = metadata.subscribe();
+    leases.iter().for_each(|lease| drop(etcd[0].ctl(&["lease", "revoke", lease]).unwrap()));
+    let everybody_is_back = |image: &Arc<ClusterImage>| {
+        let partitions = &image.topic("wide").unwrap().partitions;
+        // Whoever was fenced left the ISR, and here nobody replicates: only leaders come back.
+        lives(image) == lives(&before)
+            && image.brokers().values().all(|broker| !broker.fenced)
+            && partitions.iter().all(|one| one.leader.is_some())
+    };
+    timeout(PATIENCE, images.wait_for(|image| lives(image).contains(&None))).await.unwrap().unwrap();
+    timeout(PATIENCE, images.wait_for(everybody_is_back)).await.unwrap().unwrap();
+}
+
+/// Each member of etcd is killed in turn, the leader among them, while brokers agree.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_one_member_of_etcd_may_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut etcd = Etcd::cluster(folder.path(), 3).unwrap();
+    let members = three_brokers(&etcd).await;
+    let metadata = members[0].0.clone();
+    let mut made = 0;
+    for gone in 0..3 {
+        etcd[gone].kill();
+        for _ in 0..5 {
+            let name = format!("topic-{made}");
+            let placement = Ok(Placement::Spread { partitions: Some(3), replication_factor: Some(3) });
+            let topic = NewTopic { name: name.clone(), placement, overrides: BTreeMap::new() };
+            let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+            metadata.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
+            let (other, _) = &members[made % 3];
+            let shown = async |image: &mut tokio::sync::watch::Receiver<Arc<ClusterImage>>| {
+                image.wait_for(|image| image.topic(&name).is_some()).await.map(drop)
+            };
+            timeout(PATIENCE, shown(&mut other.subscribe())).await.unwrap().unwrap();
+            made += 1;
+        }
+        etcd[gone].restart().unwrap();
+    }
+    for (metadata, _) in &members {
+        assert_eq!(metadata.image().topics().len(), made);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -368,6 +368,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_reassignment_ends_when_the_new_replica_is_in_sync_and_the_leader_moves_with_it() {
+        let store = etcd_like();
+        let (one, _member_one, _) = join(&store, 1, false).await;
+        let (_two, _member_two, _) = join(&store, 2, false).await;
+        let (_three, _member_three, life) = join(&store, 3, false).await;
+        let placement =
+            Ok(Placement::Manual(vec![crate::controller::ManualPartition { index: 0, replicas: vec![1, 2] }]));
+        let topic = NewTopic { name: "t".to_owned(), placement, overrides: BTreeMap::new() };
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        one.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
+        let asked = crate::controller::Reassignment { topic: "t".to_owned(), index: 0, replicas: Some(vec![2, 3]) };
+        assert_eq!(one.reassign_partitions(&[asked], true, None).await.unwrap(), [Ok(())]);
+        let image = one.image();
+        let now = &image.topic("t").unwrap().partitions[0];
+        assert_eq!((now.leader, now.adding.as_slice()), (Some(BrokerId(1)), [BrokerId(3)].as_slice()));
+        let id = PartitionId { topic: image.topic("t").unwrap().id, index: PartitionIndex(0) };
+        let isr = [1, 2, 3].map(BrokerId);
+        let next = with_proposed_isr(now, &isr, 1);
+        let joins = Some((BrokerId(3), life));
+        let proposal = IsrProposal { partition: id, base: now.partition_epoch, next, joins };
+        assert_eq!(one.propose_isr(&proposal).await, ProposalOutcome::Taken);
+        let is_moved = |image: &crate::image::ClusterImage| {
+            let moved = &image.topic("t").unwrap().partitions[0];
+            moved.replicas == [2, 3].map(BrokerId) && moved.leader == Some(BrokerId(2)) && moved.adding.is_empty()
+        };
+        eventually(&one, is_moved).await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_office_passes_on_and_a_double_has_to_wait() {
         let store = etcd_like();
         let (_one, member_one, _) = join(&store, 1, false).await;

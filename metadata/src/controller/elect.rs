@@ -1,6 +1,10 @@
 //! Elections that an administrator asks for (KIP-183, KIP-460).
 
-use super::{Decision, reassign::led};
+use super::{
+    Decision,
+    in_sync::{Circumstances, with_leader},
+    reassign::led,
+};
 use crate::{
     image::{
         ClusterImage, PartitionImage,
@@ -86,11 +90,11 @@ fn elect(
             Ok((id, led(image, now, PartitionImage { leader: Some(leader), ..now.clone() })))
         }
         Election::Unclean => {
-            let in_sync = now.replicas.iter().find(|id| now.isr.contains(id) && is_alive(id));
-            let leader = in_sync.or_else(|| now.replicas.iter().find(|id| is_alive(id))).copied();
-            let leader = leader.ok_or(ElectError::NoneEligible)?;
-            let isr = if now.isr.contains(&leader) { now.isr.clone() } else { vec![leader] };
-            Ok((id, led(image, now, PartitionImage { leader: Some(leader), isr, ..now.clone() })))
+            let is_active = |id: BrokerId| image.is_active(id);
+            let min_in_sync = topic.config.min_insync_replicas as usize;
+            let circumstances = Circumstances { is_active: &is_active, min_in_sync, unclean: true };
+            // Who has every committed record comes first all the same (KIP-966).
+            with_leader(now, &circumstances).map(|next| (id, next)).ok_or(ElectError::NoneEligible)
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod in_sync;
 mod placement;
 mod quotas;
 mod reassign;
+mod stripes;
 mod tend;
 mod unregister;
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::stripes::Stripes;
 use crate::{
-    image::{BrokerImage, ClusterImage, PartitionImage},
+    image::{ClusterImage, PartitionImage},
     model::BrokerId,
 };
 
@@ -101,29 +102,23 @@ pub enum AssignmentError {
     AllFenced(i32),
 }
 
-/// `partitions` partitions of `replication_factor` replicas each, striped over the brokers from the `start`-th on, so that
-/// leaders and followers are spread evenly. Racks are not looked at.
+/// `partitions` partitions of `replication_factor` replicas each, [striped](super::stripes) over racks and brokers; `start` is
+/// best a random number.
 pub(super) fn spread(
     image: &ClusterImage,
     partitions: u32,
     replication_factor: u16,
     start: usize,
 ) -> Result<Vec<PartitionImage>, PlacementError> {
-    let brokers: Vec<&BrokerImage> = image.brokers().values().collect();
-    if brokers.iter().all(|broker| broker.fenced) {
+    let brokers = image.brokers();
+    if brokers.values().all(|broker| broker.fenced) {
         return Err(PlacementError::AllFenced);
     }
     if usize::from(replication_factor) > brokers.len() {
         return Err(PlacementError::TooFewBrokers { wanted: replication_factor, registered: brokers.len() });
     }
-    let (active, fenced): (Vec<_>, Vec<_>) = brokers.into_iter().partition(|broker| !broker.fenced);
-    let place = |partition: usize| {
-        // Fenced brokers come last: they hold a replica only where the active ones do not suffice, and never lead.
-        let turn = start.wrapping_add(partition) % active.len();
-        let order = active[turn..].iter().chain(&active[..turn]).chain(&fenced);
-        created(image, order.take(replication_factor.into()).map(|broker| broker.id).collect())
-    };
-    Ok((0..partitions as usize).map(place).collect())
+    let mut stripes = Stripes::new(image, start);
+    Ok((0..partitions).map(|_| created(image, stripes.next(replication_factor.into()))).collect())
 }
 
 /// A whole topic's manual assignment.

@@ -140,7 +140,15 @@ pub fn completed(partition: &PartitionImage) -> Option<PartitionImage> {
     let has_all = |wanted: &[BrokerId]| wanted.iter().all(|id| isr.contains(id));
     // With fewer replicas than before, none of those that stay may be missing: the ISR must not shrink by the move.
     let is_ready = !isr.is_empty() && has_all(adding) && (adding.len() >= removing.len() || has_all(&replicas));
-    is_ready.then(|| PartitionImage { replicas, isr, adding: Vec::new(), removing: Vec::new(), ..partition.clone() })
+    let elr: Vec<BrokerId> = partition.elr.iter().filter(stays).copied().collect();
+    is_ready.then(|| PartitionImage {
+        replicas,
+        isr,
+        elr,
+        adding: Vec::new(),
+        removing: Vec::new(),
+        ..partition.clone()
+    })
 }
 
 fn cancelled(topic: &TopicImage, asked: &Reassignment, now: &PartitionImage) -> Result<PartitionImage, ReassignError> {
@@ -156,7 +164,8 @@ fn cancelled(topic: &TopicImage, asked: &Reassignment, now: &PartitionImage) -> 
         }
         isr.extend(replicas.first());
     }
-    Ok(PartitionImage { replicas, isr, adding: Vec::new(), removing: Vec::new(), ..now.clone() })
+    let elr = now.elr.iter().filter(was_there).copied().collect();
+    Ok(PartitionImage { replicas, isr, elr, adding: Vec::new(), removing: Vec::new(), ..now.clone() })
 }
 
 /// `next` with a leader out of its ISR, and epochs that tell it from `now`.

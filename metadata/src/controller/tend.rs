@@ -1,5 +1,5 @@
 //! What the controller does unasked: brokers whose lease has ended are fenced and leave what they held, those that came back
-//! are let in, partitions get leaders.
+//! are let in, partitions get leaders, reassignments end when those who were added are in sync.
 //!
 //! ```text
 //! registered, fenced ─ lives, and is in no ISR that it may not be in ─► active
@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use super::{
     Decision,
     in_sync::{Circumstances, with_leader, with_preferred_leader, without_broker, without_trust_in},
+    reassign::{completed, led},
 };
 use crate::{
     image::{
@@ -33,7 +34,8 @@ pub fn tend(image: &ClusterImage) -> Vec<Decision> {
     let mut held: HashSet<BrokerId> = HashSet::new();
     for topic in image.topics().values() {
         for (partition, index) in topic.partitions.iter().zip(0..) {
-            if let Some(next) = tended(image, topic, partition, &mut held) {
+            // One after the other: the next look shows what is left.
+            if let Some(next) = tended(image, topic, partition, &mut held).or_else(|| moved(image, partition)) {
                 batches.put(topic, index, &next);
             }
         }
@@ -93,6 +95,11 @@ fn tended(
     }
     let led = with_leader(next.as_ref().unwrap_or(partition), &circumstances);
     led.or(next)
+}
+
+/// The partition behind a reassignment for which nobody has to catch up any more.
+fn moved(image: &ClusterImage, partition: &PartitionImage) -> Option<PartitionImage> {
+    completed(partition).map(|moved| led(image, partition, moved))
 }
 
 fn tended_broker(image: &ClusterImage, broker: &BrokerImage, is_held: bool) -> Option<Decision> {

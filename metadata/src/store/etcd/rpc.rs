@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use futures::{Stream, StreamExt, stream};
 use prost::Message;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{
     Code, Request, Status, Streaming,
     client::Grpc,
@@ -29,8 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may be silent before it is asked for a sign of life, and how long that may take.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(3);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Times that a read is tried, if there are fewer members.
-const READ_ATTEMPTS: usize = 5;
+/// Pause before a read is tried again.
+const READ_PAUSE: Duration = Duration::from_millis(50);
 /// The largest answer that is taken: a page of a range, or the changes of a few revisions.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -90,14 +90,13 @@ impl Rpc {
         A: Message + Default + 'static,
     {
         let begun = Instant::now();
-        let mut outcome = self.call(path, ask).await;
-        for _ in 1..self.members.len().max(READ_ATTEMPTS) {
-            match outcome {
-                Err(CallError::Maybe(_)) if begun.elapsed() < self.timeout => outcome = self.call(path, ask).await,
-                other => return other,
+        loop {
+            match self.call(path, ask).await {
+                // Members without a leader say so at once: they will have one in a moment.
+                Err(CallError::Maybe(_)) if begun.elapsed() + READ_PAUSE < self.timeout => sleep(READ_PAUSE).await,
+                outcome => return outcome,
             }
         }
-        outcome
     }
 
     /// A call that is made once, or at most tried where nobody was reached before.

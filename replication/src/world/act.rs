@@ -1,0 +1,200 @@
+//! What happens to brokers: their images follow, they lead or follow, they end and come back.
+
+use std::time::Duration;
+
+use varve_metadata::{
+    controller::in_sync,
+    model::{BrokerId, HighWatermark, Offset},
+};
+
+use super::{
+    Action, Break, LAG, Registration, Role, World,
+    log::{Record, offset},
+};
+use crate::{Incarnation, Input, Leader, Outcome, follower::ReplicaLog};
+
+impl World {
+    /// Does what `action` says.
+    pub(crate) fn act(&mut self, action: Action) {
+        match action {
+            Action::Append(id) => self.append(id),
+            Action::Show(id) => self.show(id),
+            Action::Fetch(id) => self.fetch(id),
+            Action::Deliver(place) => {
+                let message = self.messages.swap_remove(place);
+                self.deliver(message);
+            }
+            Action::Duplicate(place) => {
+                self.budget.duplicates -= 1;
+                self.deliver(self.messages[place].clone());
+            }
+            Action::Drop(place) => drop(self.messages.swap_remove(place)),
+            Action::Store(place) => self.store(place),
+            Action::LoseAnswer(place) => {
+                self.budget.lost_answers -= 1;
+                self.take_proposal(place);
+                self.asks[place].outcome = Some(Outcome::Unknown);
+            }
+            Action::Review(id) => self.step(id, &Input::Tick),
+            Action::Lag => {
+                self.budget.lags -= 1;
+                self.pass(LAG + Duration::from_secs(1));
+            }
+            Action::Crash(id) => {
+                self.budget.crashes -= 1;
+                self.end(id);
+            }
+            Action::PowerCut(id, lost) => {
+                self.budget.power_cuts -= 1;
+                self.end(id);
+                let broker = self.broker_mut(id);
+                let left = broker.log.records.len() - lost;
+                broker.log.truncate(offset(left));
+                broker.high_watermark = broker.high_watermark.min(offset(left));
+                broker.lost_records = true;
+            }
+            Action::Restart(id) => self.restart(id),
+            Action::Fence(id) => {
+                let broker = self.broker(id);
+                if broker.up && broker.incarnation == self.registrations[id.0 as usize].incarnation {
+                    self.budget.false_alarms -= 1;
+                }
+                self.registrations[id.0 as usize].fenced = true;
+            }
+            Action::Remove(id) => {
+                if let Some(next) = self.removed(id) {
+                    self.partition = next;
+                }
+            }
+            Action::Unfence(id) => {
+                let registration = &mut self.registrations[id.0 as usize];
+                (registration.fenced, registration.distrusted) = (false, false);
+                self.broker_mut(id).lost_records = false;
+            }
+            Action::Elect => self.elect(),
+            Action::LowerMinimum => {
+                self.budget.lowered -= 1;
+                self.min_in_sync -= 1;
+            }
+            Action::Prefer => {
+                self.budget.preferred -= 1;
+                let is_active = |id: BrokerId| self.is_active(id);
+                let next = in_sync::with_preferred_leader(&self.partition, &self.circumstances(&is_active));
+                if let Some(next) = next {
+                    self.partition = self.tampered(next);
+                }
+            }
+        }
+        self.messages.sort_unstable();
+    }
+
+    /// Lets time pass for every broker.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.brokers.iter_mut().for_each(|broker| broker.clock += time);
+    }
+
+    /// Lets one broker's clock jump ahead.
+    pub(crate) fn jump(&mut self, id: BrokerId, time: Duration) {
+        self.broker_mut(id).clock += time;
+    }
+
+    pub(super) fn elect(&mut self) {
+        let is_active = |id: BrokerId| self.is_active(id);
+        if let Some(next) = in_sync::with_leader(&self.partition, &self.circumstances(&is_active)) {
+            self.partition = self.tampered(next);
+        }
+    }
+
+    fn append(&mut self, id: BrokerId) {
+        self.budget.appends -= 1;
+        let value = self.next_value;
+        self.next_value += 1;
+        let broker = self.broker_mut(id);
+        let Role::Leader(leader) = &broker.role else { return };
+        let at = broker.log.end();
+        broker.log.append(Record { epoch: leader.epoch(), value });
+        broker.waiting.push((at, value));
+        let end = broker.log.end();
+        self.step(id, &Input::Appended(end));
+    }
+
+    /// The broker's image shows what is in the store now.
+    fn show(&mut self, id: BrokerId) {
+        let view = self.now();
+        let broker = self.broker_mut(id);
+        let before = std::mem::replace(&mut broker.view, view);
+        let own = broker.view.registrations[id.0 as usize];
+        broker.admitted |= own.incarnation == broker.incarnation && !own.fenced;
+        let now = &broker.view.partition;
+        let same = now.leader == before.partition.leader && now.leader_epoch == before.partition.leader_epoch;
+        if same && broker.role != Role::Nothing {
+            let shown = now.clone();
+            self.step(id, &Input::Shown(&shown));
+        } else {
+            self.take_role(id);
+        }
+    }
+
+    /// Leads or follows as the image says.
+    pub(super) fn take_role(&mut self, id: BrokerId) {
+        let (to_high_watermark, from_the_start) =
+            (self.is(Break::TruncatesToHighWatermark), self.is(Break::JoinsBeforeTheEpochBegan));
+        let broker = self.broker_mut(id);
+        let partition = broker.view.partition.clone();
+        broker.waiting.clear();
+        broker.fetching = false;
+        broker.role = match partition.leader {
+            _ if !broker.admitted => Role::Nothing,
+            Some(leader) if leader == id => {
+                let epoch = partition.leader_epoch;
+                let end = broker.log.end();
+                broker.log.begin_epoch(epoch, end);
+                let high_watermark = HighWatermark(broker.high_watermark);
+                let mut leader = Leader::new(id, partition, end, high_watermark, broker.clock);
+                if from_the_start {
+                    leader.epoch_start = Offset::ZERO;
+                }
+                Role::Leader(Box::new(leader))
+            }
+            Some(leader) => {
+                if to_high_watermark {
+                    let cut = broker.high_watermark;
+                    broker.log.truncate(cut);
+                }
+                Role::Follower { leader, epoch: partition.leader_epoch }
+            }
+            None => Role::Nothing,
+        };
+        let broker = self.broker(id);
+        if let Role::Leader(leader) = &broker.role {
+            let led = (leader.epoch(), id, broker.incarnation);
+            self.led.insert(led);
+            self.step(id, &Input::Tick);
+        }
+    }
+
+    fn end(&mut self, id: BrokerId) {
+        let broker = self.broker_mut(id);
+        broker.up = false;
+        broker.role = Role::Nothing;
+        broker.waiting.clear();
+        broker.fetching = false;
+    }
+
+    fn restart(&mut self, id: BrokerId) {
+        let incarnation = Incarnation(self.broker(id).incarnation.0 + 1);
+        let distrusted = self.broker(id).lost_records || self.registrations[id.0 as usize].distrusted;
+        self.registrations[id.0 as usize] = Registration { incarnation, fenced: true, distrusted };
+        if self.is(Break::TrustsAfterPowerCuts) {
+            self.registrations[id.0 as usize].fenced = false;
+        }
+        let view = self.now();
+        let resumes = self.is(Break::ResumesItsRole) || self.is(Break::TrustsAfterPowerCuts);
+        let broker = self.broker_mut(id);
+        broker.up = true;
+        broker.admitted = resumes;
+        broker.incarnation = incarnation;
+        broker.view = view;
+        self.take_role(id);
+    }
+}

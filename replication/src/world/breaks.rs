@@ -1,0 +1,98 @@
+//! Rules that are broken on purpose, and how much may go wrong in one world.
+
+/// A rule that is broken on purpose. Each one must be noticed by [`World::check`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Break {
+    /// The high watermark advances without a follower that is being added to the ISR.
+    CommitsWithoutWhoJoins,
+    /// An ISR is acted on before the store has answered.
+    ActsBeforeTheAnswer,
+    /// A proposal that was overtaken is taken as never made, though an earlier attempt may have succeeded.
+    ForgetsLostAnswers,
+    /// A new follower cuts its log at its high watermark instead of where the epochs parted (before KIP-101).
+    TruncatesToHighWatermark,
+    /// Neither side compares epochs when a follower fetches.
+    ComparesNoEpochs,
+    /// Anybody who lives may lead, in sync or not.
+    ElectsOutsideTheIsr,
+    /// A new leader leads in the old epoch.
+    KeepsTheLeaderEpoch,
+    /// Fetches and answers of other epochs count.
+    TakesOtherEpochs,
+    /// A fetch of an earlier life of a broker counts, and it may join the ISR by it (before KIP-903).
+    CountsEarlierLives,
+    /// A broker that may have lost records keeps its place.
+    TrustsAfterPowerCuts,
+    /// The store takes proposals for states that have passed.
+    StoreComparesNothing,
+    /// Records are committed by fewer replicas than `min.insync.replicas`.
+    CommitsBelowTheMinimum,
+    /// Who left an ISR below the minimum is not eligible (before KIP-966).
+    ForgetsTheEligible,
+    /// Records are committed while somebody outside the ISR may still be elected, because `min.insync.replicas` was lowered.
+    CommitsPastTheEligible,
+    /// A follower joins as soon as it has what this leader knows to be committed.
+    JoinsBeforeTheEpochBegan,
+    /// A restarted broker goes on as leader of an epoch of its life before.
+    ResumesItsRole,
+}
+
+impl Break {
+    pub(crate) const ALL: [Break; 16] = [
+        Break::CommitsWithoutWhoJoins,
+        Break::ActsBeforeTheAnswer,
+        Break::ForgetsLostAnswers,
+        Break::TruncatesToHighWatermark,
+        Break::ComparesNoEpochs,
+        Break::ElectsOutsideTheIsr,
+        Break::KeepsTheLeaderEpoch,
+        Break::TakesOtherEpochs,
+        Break::CountsEarlierLives,
+        Break::TrustsAfterPowerCuts,
+        Break::StoreComparesNothing,
+        Break::CommitsBelowTheMinimum,
+        Break::ForgetsTheEligible,
+        Break::CommitsPastTheEligible,
+        Break::JoinsBeforeTheEpochBegan,
+        Break::ResumesItsRole,
+    ];
+}
+
+/// How often each thing may still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Budget {
+    pub(crate) appends: u8,
+    /// A process ends; what it wrote is kept.
+    pub(crate) crashes: u8,
+    /// A machine loses what was not on disk.
+    pub(crate) power_cuts: u8,
+    /// The controller takes a living broker for dead.
+    pub(crate) false_alarms: u8,
+    /// More time passes than a follower may lag.
+    pub(crate) lags: u8,
+    /// Answers of the store that get lost.
+    pub(crate) lost_answers: u8,
+    /// Fetches that are given up and sent anew while the old one is still under way.
+    pub(crate) refetches: u8,
+    /// Messages that are delivered twice.
+    pub(crate) duplicates: u8,
+    /// Elections of the preferred replica.
+    pub(crate) preferred: u8,
+    /// Times that `min.insync.replicas` is lowered.
+    pub(crate) lowered: u8,
+}
+
+impl Budget {
+    pub(crate) const NONE: Budget = Budget {
+        appends: 0,
+        crashes: 0,
+        power_cuts: 0,
+        false_alarms: 0,
+        lags: 0,
+        lost_answers: 0,
+        refetches: 0,
+        duplicates: 0,
+        preferred: 0,
+        lowered: 0,
+    };
+}

@@ -1,0 +1,127 @@
+//! What must hold at every moment, and what shall come true in the end.
+
+use std::time::Duration;
+
+use varve_metadata::model::{BrokerId, LeaderEpoch};
+
+use super::{Action, Budget, Role, Violation, World};
+use crate::{Incarnation, follower::ReplicaLog};
+
+impl World {
+    /// # Errors
+    /// What is wrong.
+    pub(crate) fn check(&self) -> Result<(), Violation> {
+        if let Some(violation) = &self.violation {
+            return Err(Violation(violation.clone()));
+        }
+        self.one_leader_per_epoch()?;
+        self.who_is_trusted_has_what_was_acknowledged()?;
+        self.logs_agree_below_their_high_watermarks()
+    }
+
+    fn one_leader_per_epoch(&self) -> Result<(), Violation> {
+        let mut before: Option<&(LeaderEpoch, BrokerId, Incarnation)> = None;
+        for led in &self.led {
+            if before.is_some_and(|before| before.0 == led.0 && before.1 != led.1) {
+                return Err(Violation(format!("two brokers led in epoch {}", led.0)));
+            }
+            before = Some(led);
+        }
+        Ok(())
+    }
+
+    /// Everybody whom an election may choose has every acknowledged record, unless it lost records and the controller has not
+    /// heard of that yet; the leader has them in any case.
+    fn who_is_trusted_has_what_was_acknowledged(&self) -> Result<(), Violation> {
+        let knows_all = self.partition.isr.iter().chain(&self.partition.elr).copied();
+        let leader = self.partition.leader.into_iter().filter(|leader| {
+            let (broker, registration) = (self.broker(*leader), self.registrations[leader.0 as usize]);
+            broker.up && broker.incarnation == registration.incarnation && matches!(broker.role, Role::Leader(_))
+        });
+        let trusted = knows_all.filter(|id| !self.broker(*id).lost_records).chain(leader);
+        for id in trusted {
+            let log = &self.broker(id).log;
+            for (at, value) in &self.acknowledged {
+                let found = log.records.get(at.get() as usize).map(|record| record.value);
+                if found != Some(*value) {
+                    return Err(Violation(format!("{id} may lead and has {found:?} at {at} instead of {value}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn logs_agree_below_their_high_watermarks(&self) -> Result<(), Violation> {
+        for (place, one) in self.brokers.iter().enumerate() {
+            for other in &self.brokers[place + 1..] {
+                let both = one.high_watermark.min(other.high_watermark).get() as usize;
+                if one.log.records.get(..both) != other.log.records.get(..both) {
+                    return Err(Violation(format!("logs differ below {both}: {:?} {:?}", one.log, other.log)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// Which broker an action is at, and with whom it talks: for networks that are cut.
+    pub(crate) fn route(&self, action: Action) -> Option<(BrokerId, BrokerId)> {
+        match action {
+            Action::Deliver(place) | Action::Duplicate(place) => {
+                let message = &self.messages[place];
+                Some((message.from, message.to))
+            }
+            _ => None,
+        }
+    }
+
+    /// Nothing fails any more: everybody comes back, everything is delivered, until nothing is left to do.
+    ///
+    /// # Errors
+    /// A rule is broken on the way, or the cluster does not become whole.
+    pub(crate) fn heal(&mut self) -> Result<(), Violation> {
+        self.budget = Budget::NONE;
+        for _ in 0..400 {
+            if self.is_whole() {
+                return Ok(());
+            }
+            self.pass(Duration::from_secs(1));
+            for id in self.ids() {
+                let mut due = Vec::new();
+                self.add_controller_actions(id, &mut due);
+                self.add_broker_actions(id, &mut due);
+                for action in due {
+                    // What one action does may make the next one pointless; those are harmless.
+                    self.act(action);
+                    self.check()?;
+                }
+            }
+            if self.partition.leader.is_none() {
+                self.elect();
+            }
+            while !self.messages.is_empty() {
+                self.act(Action::Deliver(0));
+                self.check()?;
+            }
+            while !self.asks.is_empty() {
+                self.act(Action::Store(0));
+                self.check()?;
+            }
+            // An answer that is lost for good is given up.
+            self.brokers.iter_mut().for_each(|broker| broker.fetching = false);
+        }
+        Err(Violation(format!("the cluster does not become whole: {:?}", self.partition)))
+    }
+
+    /// Whether every replica is in sync, has the same records, and knows that they are committed.
+    fn is_whole(&self) -> bool {
+        let first = &self.brokers[0];
+        self.partition.leader.is_some()
+            && self.partition.isr.len() == self.brokers.len()
+            && self
+                .brokers
+                .iter()
+                .all(|broker| broker.log.records == first.log.records && broker.high_watermark == broker.log.end())
+    }
+}

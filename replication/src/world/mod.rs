@@ -1,0 +1,364 @@
+//! A cluster of one partition in which everything that can happen is an [`Action`]: for the model, which tries all of them
+//! in every order, and for the simulation, which lets chance choose.
+//!
+//! Leaders, followers and elections are the real ones. Brokers, the store, the controller and the network are as simple as they
+//! can be without being kinder than the real ones: messages come late, twice, in any order or never; images lag; the store's
+//! answers get lost; who restarts may have lost what was not yet on disk.
+
+mod act;
+mod breaks;
+mod check;
+mod lead;
+mod log;
+mod network;
+mod store;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use varve_metadata::{
+    controller::in_sync::{self, Circumstances},
+    image::PartitionImage,
+    model::{BrokerId, LeaderEpoch, Offset},
+};
+
+pub(crate) use self::breaks::{Break, Budget};
+use self::log::Log;
+use crate::{Incarnation, Leader, Outcome, Proposal, follower::Position};
+
+/// `replica.lag.time.max.ms`, in ticks of the world's clocks.
+pub(crate) const LAG: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Role {
+    Nothing,
+    Leader(Box<Leader>),
+    Follower { leader: BrokerId, epoch: LeaderEpoch },
+}
+
+/// A broker's registration in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Registration {
+    incarnation: Incarnation,
+    fenced: bool,
+    /// It may have lost records before this life, and has not yet left what promises otherwise.
+    distrusted: bool,
+}
+
+/// The store as one broker's image shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct View {
+    partition: PartitionImage,
+    registrations: Vec<Registration>,
+    /// The topic's `min.insync.replicas`.
+    min_in_sync: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Broker {
+    up: bool,
+    incarnation: Incarnation,
+    /// Its image has shown that the controller let it in, in this life. Until then it takes no part, whatever the partition
+    /// says: it may say that this broker leads, in an epoch of its life before, with records that are lost.
+    admitted: bool,
+    lost_records: bool,
+    log: Log,
+    high_watermark: Offset,
+    role: Role,
+    view: View,
+    clock: Duration,
+    /// A fetch is under way.
+    fetching: bool,
+    /// Offsets and values that wait for acks=all, of this leadership.
+    waiting: Vec<(Offset, u16)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Answer {
+    Records { records: Vec<(u32, u16)>, high_watermark: Offset },
+    Diverged { epoch: LeaderEpoch, end: Offset },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Message {
+    from: BrokerId,
+    to: BrokerId,
+    incarnation: Incarnation,
+    epoch: LeaderEpoch,
+    position: Position,
+    /// `None`: a fetch.
+    answer: Option<Answer>,
+}
+
+/// A proposal on its way to the store, or the store's answer on its way back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Ask {
+    from: BrokerId,
+    incarnation: Incarnation,
+    proposal: Proposal,
+    /// Whether an earlier attempt's answer was lost.
+    repeated: bool,
+    outcome: Option<Outcome>,
+}
+
+/// One thing that can happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Append(BrokerId),
+    /// The broker's image catches up with the store.
+    Show(BrokerId),
+    Fetch(BrokerId),
+    /// The message at that place arrives.
+    Deliver(usize),
+    /// It arrives, and will do so again.
+    Duplicate(usize),
+    /// It never arrives.
+    Drop(usize),
+    /// The proposal or answer at that place arrives.
+    Store(usize),
+    /// The store takes a proposal, if it does, and its answer is lost.
+    LoseAnswer(usize),
+    /// A leader looks at its followers.
+    Review(BrokerId),
+    /// So much time passes for all.
+    Lag,
+    Crash(BrokerId),
+    /// The last records of its log are lost, so many of them.
+    PowerCut(BrokerId, usize),
+    Restart(BrokerId),
+    /// The controller fences a broker whose lease has ended.
+    Fence(BrokerId),
+    /// The controller takes a fenced broker out of the partition.
+    Remove(BrokerId),
+    /// The controller lets a registered broker take part.
+    Unfence(BrokerId),
+    /// The controller elects a leader where there is none.
+    Elect,
+    /// The preferred replica leads again.
+    Prefer,
+    /// `min.insync.replicas` becomes one less.
+    LowerMinimum,
+}
+
+/// What must never be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation(pub(crate) String);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct World {
+    brokers: Vec<Broker>,
+    partition: PartitionImage,
+    registrations: Vec<Registration>,
+    messages: Vec<Message>,
+    asks: Vec<Ask>,
+    acknowledged: BTreeSet<(Offset, u16)>,
+    next_value: u16,
+    min_in_sync: usize,
+    pub(crate) budget: Budget,
+    broken: Option<Break>,
+    /// Epochs in which somebody led, by whom.
+    led: BTreeSet<(LeaderEpoch, BrokerId, Incarnation)>,
+    violation: Option<String>,
+}
+
+impl World {
+    /// `brokers` brokers that all hold the partition and have seen it led by the first of them.
+    pub(crate) fn new(brokers: u32, min_in_sync: usize, budget: Budget, broken: Option<Break>) -> World {
+        let ids: Vec<BrokerId> = (0..brokers).map(BrokerId).collect();
+        let partition = PartitionImage {
+            replicas: ids.clone(),
+            isr: ids.clone(),
+            leader: Some(BrokerId(0)),
+            ..PartitionImage::default()
+        };
+        let registration = Registration { incarnation: Incarnation(0), fenced: false, distrusted: false };
+        let registrations = vec![registration; ids.len()];
+        let view = View { partition: partition.clone(), registrations: registrations.clone(), min_in_sync };
+        let broker = |_: &BrokerId| Broker {
+            up: true,
+            incarnation: Incarnation(0),
+            admitted: true,
+            lost_records: false,
+            log: Log::default(),
+            high_watermark: Offset::ZERO,
+            role: Role::Nothing,
+            view: view.clone(),
+            clock: LAG * 10,
+            fetching: false,
+            waiting: Vec::new(),
+        };
+        let mut world = World {
+            brokers: ids.iter().map(broker).collect(),
+            partition,
+            registrations,
+            messages: Vec::new(),
+            asks: Vec::new(),
+            acknowledged: BTreeSet::new(),
+            next_value: 0,
+            min_in_sync,
+            budget,
+            broken,
+            led: BTreeSet::new(),
+            violation: None,
+        };
+        ids.into_iter().for_each(|id| world.take_role(id));
+        world
+    }
+
+    /// The same with only the first broker in sync.
+    pub(crate) fn led_alone(mut self) -> World {
+        self.partition.isr.truncate(1);
+        for id in self.ids() {
+            self.broker_mut(id).view.partition.isr.truncate(1);
+            self.take_role(id);
+        }
+        self
+    }
+
+    fn is(&self, broken: Break) -> bool {
+        self.broken == Some(broken)
+    }
+
+    fn broker(&self, id: BrokerId) -> &Broker {
+        &self.brokers[id.0 as usize]
+    }
+
+    fn broker_mut(&mut self, id: BrokerId) -> &mut Broker {
+        &mut self.brokers[id.0 as usize]
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = BrokerId> + use<> {
+        (0..self.brokers.len() as u32).map(BrokerId)
+    }
+
+    /// Everything that can happen next.
+    pub(crate) fn actions(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for id in self.ids() {
+            self.add_broker_actions(id, &mut actions);
+            self.add_controller_actions(id, &mut actions);
+        }
+        for place in 0..self.messages.len() {
+            actions.push(Action::Deliver(place));
+            if self.budget.duplicates > 0 {
+                actions.push(Action::Duplicate(place));
+            }
+        }
+        for place in 0..self.asks.len() {
+            actions.push(Action::Store(place));
+            if self.budget.lost_answers > 0 && self.asks[place].outcome.is_none() {
+                actions.push(Action::LoseAnswer(place));
+            }
+        }
+        if self.budget.lags > 0 {
+            actions.push(Action::Lag);
+        }
+        if self.budget.lowered > 0 && self.min_in_sync > 1 {
+            actions.push(Action::LowerMinimum);
+        }
+        let active = |id: BrokerId| self.is_active(id);
+        if in_sync::with_leader(&self.partition, &self.circumstances(&active)).is_some() {
+            actions.push(Action::Elect);
+        }
+        if self.budget.preferred > 0
+            && in_sync::with_preferred_leader(&self.partition, &self.circumstances(&active)).is_some()
+        {
+            actions.push(Action::Prefer);
+        }
+        actions
+    }
+
+    fn add_broker_actions(&self, id: BrokerId, actions: &mut Vec<Action>) {
+        let broker = self.broker(id);
+        if !broker.up {
+            actions.push(Action::Restart(id));
+            return;
+        }
+        if broker.view != self.now() {
+            actions.push(Action::Show(id));
+        }
+        match &broker.role {
+            Role::Leader(leader) => {
+                if self.budget.appends > 0 && leader.check_append(self.minimum_of(id)).is_ok() {
+                    actions.push(Action::Append(id));
+                }
+                if !self.effects_of_review(id).is_empty() {
+                    actions.push(Action::Review(id));
+                }
+            }
+            Role::Follower { .. } if !broker.fetching || self.budget.refetches > 0 => {
+                actions.push(Action::Fetch(id));
+            }
+            Role::Follower { .. } | Role::Nothing => {}
+        }
+        if self.budget.crashes > 0 {
+            actions.push(Action::Crash(id));
+        }
+        if self.budget.power_cuts > 0 {
+            for lost in 1..=broker.log.records.len().min(2) {
+                actions.push(Action::PowerCut(id, lost));
+            }
+        }
+    }
+
+    fn add_controller_actions(&self, id: BrokerId, actions: &mut Vec<Action>) {
+        let (broker, registration) = (self.broker(id), self.registrations[id.0 as usize]);
+        let is_gone = !broker.up || broker.incarnation != registration.incarnation;
+        if !registration.fenced && (is_gone || self.budget.false_alarms > 0) {
+            actions.push(Action::Fence(id));
+        }
+        if registration.fenced && self.removed(id).is_some() {
+            actions.push(Action::Remove(id));
+        }
+        let is_back = broker.up && broker.incarnation == registration.incarnation;
+        if registration.fenced && is_back && self.removed(id).is_none() {
+            actions.push(Action::Unfence(id));
+        }
+    }
+
+    fn is_active(&self, id: BrokerId) -> bool {
+        !self.registrations[id.0 as usize].fenced
+    }
+
+    fn circumstances<'a>(&self, is_active: &'a dyn Fn(BrokerId) -> bool) -> Circumstances<'a> {
+        let unclean = self.is(Break::ElectsOutsideTheIsr);
+        Circumstances { is_active, min_in_sync: self.min_in_sync, unclean }
+    }
+
+    /// The partition without a fenced broker, if that changes anything.
+    fn removed(&self, id: BrokerId) -> Option<PartitionImage> {
+        let is_active = |other: BrokerId| self.is_active(other);
+        let circumstances = self.circumstances(&is_active);
+        let distrusted = self.registrations[id.0 as usize].distrusted && !self.is(Break::TrustsAfterPowerCuts);
+        let next = match distrusted {
+            true => in_sync::without_trust_in(&self.partition, id, &circumstances),
+            false if self.is(Break::TrustsAfterPowerCuts) && self.broker(id).up => None,
+            false => in_sync::without_broker(&self.partition, id, &circumstances),
+        };
+        next.map(|next| self.tampered(next))
+    }
+
+    /// What the controller writes, with the rule broken that is to be broken.
+    fn tampered(&self, mut next: PartitionImage) -> PartitionImage {
+        if self.is(Break::KeepsTheLeaderEpoch) {
+            next.leader_epoch = self.partition.leader_epoch;
+        }
+        if self.is(Break::ForgetsTheEligible) && !next.elr.is_empty() {
+            next.elr.clear();
+            if next.isr.is_empty() {
+                next.last_leader = self.partition.leader.or(self.partition.last_leader);
+            }
+        }
+        next
+    }
+
+    /// The minimum that a leader goes by.
+    fn minimum_of(&self, id: BrokerId) -> usize {
+        if self.is(Break::CommitsBelowTheMinimum) { 1 } else { self.broker(id).view.min_in_sync }
+    }
+
+    /// What an image that follows the store shows now.
+    fn now(&self) -> View {
+        let (partition, registrations) = (self.partition.clone(), self.registrations.clone());
+        View { partition, registrations, min_in_sync: self.min_in_sync }
+    }
+}
