@@ -144,7 +144,7 @@ fn parse_acls(rest: &str) -> Option<Key> {
 }
 
 /// First letters of the keys that mean only a running broker, and nothing once all of them are gone.
-const EPHEMERAL: [&str; 2] = ["brokers/", "controller"];
+const EPHEMERAL: [&str; 4] = ["brokers/", "live/", "distrusted/", "controller"];
 
 /// Whether a key belongs to a running broker, and not to what a cluster keeps.
 pub(crate) fn is_ephemeral(text: &str) -> bool {
