@@ -1,6 +1,6 @@
 //! Kafka Connect on one node: a file becomes a topic becomes a file, with exactly the lines of real logs, through a
 //! standalone worker that is stopped in between, and a distributed one whose offsets, settings and states are in compacted
-//! topics, which is killed in between, as is the node.
+//! topics, which is killed in between, as is the node; and an exactly-once source that is killed in the middle of its work.
 
 use std::{
     fs,
@@ -139,6 +139,17 @@ impl Rest {
         head.starts_with("HTTP/1.1 2").then(|| serde_json::from_str(body).unwrap_or_default())
     }
 
+    /// Creates a connector, and waits until it runs.
+    fn create(&self, name: &str, settings: &Value, worker: &mut Running) -> Result<()> {
+        let connector = json!({"name": name, "config": settings});
+        eventually(&format!("{name} is created"), || {
+            ensure!(worker.ended()?.is_none(), "the worker ended");
+            Ok(self.ask("POST", "/connectors", &connector))
+        })
+        .with_context(|| worker.printed())?;
+        self.await_running(name, worker)
+    }
+
     fn await_running(&self, connector: &str, worker: &mut Running) -> Result<()> {
         eventually(&format!("{connector} runs"), || {
             ensure!(worker.ended()?.is_none(), "the worker ended");
@@ -151,16 +162,10 @@ impl Rest {
     }
 }
 
-#[test]
-fn a_distributed_worker_goes_on_from_its_topics_though_it_and_the_node_are_killed() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let address = stable_address()?;
-    let node = Node::start_at(folder.path(), address, &EAGER)?;
-    let path = |name: &str| folder.path().join(name);
-    let (source, sink, log) = (path("source.log"), path("sink.log"), path("connect.log"));
+/// Settings of a distributed worker that keeps all in topics, with `more`; and where it is asked.
+fn distributed(folder: &Path, address: SocketAddr, more: &[&str]) -> Result<(PathBuf, Rest)> {
     let rest = Rest(stable_address()?);
-    let listener = format!("listeners=http://{}", rest.0);
-    let bootstrap = format!("bootstrap.servers={address}");
+    let (listener, bootstrap) = (format!("listeners=http://{}", rest.0), format!("bootstrap.servers={address}"));
     let topics = [
         "group.id=workers",
         "config.storage.topic=workers-configs",
@@ -174,12 +179,72 @@ fn a_distributed_worker_goes_on_from_its_topics_though_it_and_the_node_are_kille
         "session.timeout.ms=6000",
         "heartbeat.interval.ms=500",
     ];
-    let worker = properties(path("worker.properties"), &[&WORKER[..], &topics[..], &[&listener, &bootstrap]].concat())?;
-    let start = || -> Result<Running> {
-        let mut command = tools::program("connect-distributed.sh")?;
-        command.arg(&worker);
-        Running::start(command, &log)
-    };
+    let lines = [&WORKER[..], &topics[..], &[&listener, &bootstrap], more].concat();
+    Ok((properties(folder.join("worker.properties"), &lines)?, rest))
+}
+
+fn start_distributed(worker: &Path, log: &Path) -> Result<Running> {
+    let mut command = tools::program("connect-distributed.sh")?;
+    command.arg(worker);
+    Running::start(command, log)
+}
+
+#[test]
+fn an_exactly_once_source_writes_each_line_once_though_it_and_the_node_are_killed_in_the_middle() -> Result<()> {
+    const CHUNK: usize = 500;
+    let folder = tempfile::tempdir()?;
+    let address = stable_address()?;
+    let mut node = Node::start_at(folder.path(), address, &EAGER)?;
+    let (source, log) = (folder.path().join("source.log"), folder.path().join("connect.log"));
+    let (worker, rest) = distributed(folder.path(), address, &["exactly.once.source.support=enabled"])?;
+    let lines: Vec<String> = (0..6 * CHUNK).map(|number| format!("request={number} status=200")).collect();
+    let mut chunks = lines.chunks(CHUNK);
+    append(&source, &[])?;
+    Client::connect(address)?.create_topic("lines", 1, &[])?;
+    let mut worker_runs = start_distributed(&worker, &log)?;
+    // What it reads at once is a transaction, with the place in the file that it ends at.
+    let settings = json!({"connector.class": "FileStreamSource", "tasks.max": "1", "topic": "lines", "file": source,
+        "exactly.once.support": "required", "transaction.boundary": "poll"});
+    rest.create("reads", &settings, &mut worker_runs)?;
+    let end = || -> Result<i64> { Client::connect(address)?.list_offset("lines", 0, -1) };
+    for kill in 0..3 {
+        let before = end()?;
+        append(&source, chunks.next().context("a chunk")?)?;
+        eventually("it writes", || {
+            ensure!(worker_runs.ended()?.is_none(), "the worker ended");
+            Ok((end()? > before).then_some(()))
+        })
+        .with_context(|| worker_runs.printed())?;
+        // Now it is in the middle of these, or at the beginning of the next ones.
+        append(&source, chunks.next().context("a chunk")?)?;
+        if kill == 1 {
+            node.kill();
+            node = Node::start_at(folder.path(), address, &EAGER)?;
+        } else {
+            worker_runs.kill();
+            worker_runs = start_distributed(&worker, &log)?;
+        }
+    }
+    let written = eventually("all lines are committed", || {
+        ensure!(worker_runs.ended()?.is_none(), "the worker ended");
+        let written = kcat::read_committed(address, "lines")?;
+        Ok((written.len() >= lines.len()).then_some(written))
+    })
+    .with_context(|| worker_runs.printed())?;
+    ensure!(written.iter().map(|record| &record.value).eq(&lines), "each line is there once, in order");
+    worker_runs.terminate()?;
+    node.stop()
+}
+
+#[test]
+fn a_distributed_worker_goes_on_from_its_topics_though_it_and_the_node_are_killed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let address = stable_address()?;
+    let node = Node::start_at(folder.path(), address, &EAGER)?;
+    let path = |name: &str| folder.path().join(name);
+    let (source, sink, log) = (path("source.log"), path("sink.log"), path("connect.log"));
+    let (worker, rest) = distributed(folder.path(), address, &[])?;
+    let start = || start_distributed(&worker, &log);
     let lines = lines()?;
     let half = lines.len() / 2;
     append(&source, &lines[..half])?;
@@ -187,17 +252,10 @@ fn a_distributed_worker_goes_on_from_its_topics_though_it_and_the_node_are_kille
     for (name, class, field, file) in
         [("reads", "FileStreamSource", "topic", &source), ("writes", "FileStreamSink", "topics", &sink)]
     {
-        let connector = json!({"name": name, "config": {
-            "connector.class": class, "tasks.max": "1", field: "lines", "file": file,
-            // A killed worker's task left the group without a word: the next one need not wait for long.
-            "consumer.override.session.timeout.ms": "6000",
-        }});
-        eventually(&format!("{name} is created"), || {
-            ensure!(worker_runs.ended()?.is_none(), "the worker ended");
-            Ok(rest.ask("POST", "/connectors", &connector))
-        })
-        .with_context(|| worker_runs.printed())?;
-        rest.await_running(name, &mut worker_runs)?;
+        // A killed worker's task left the group without a word: the next one need not wait for long.
+        let settings = json!({"connector.class": class, "tasks.max": "1", field: "lines", "file": file,
+            "consumer.override.session.timeout.ms": "6000"});
+        rest.create(name, &settings, &mut worker_runs)?;
     }
     await_lines(&sink, &lines[..half], &mut worker_runs)?;
 
