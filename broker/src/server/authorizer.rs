@@ -44,7 +44,6 @@ use crate::{
 
 /// What access is checked for, and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "handlers for tokens ask for the last two")]
 pub(crate) enum Resource<'a> {
     /// A topic.
     Topic(&'a str),

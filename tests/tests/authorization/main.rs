@@ -11,6 +11,7 @@ mod documented;
 mod libraries;
 mod matrix;
 mod tool;
+mod users;
 
 use anyhow::Result;
 use varve_tests::{kafka::Kafka, node::Node};

@@ -2,11 +2,19 @@
 
 use std::time::Instant;
 
-use kafka_protocol::messages::{
-    ApiKey, DescribeClusterRequest, GroupId, HeartbeatRequest, InitProducerIdRequest, MetadataRequest,
+use kafka_protocol::{
+    messages::{
+        ApiKey, DescribeClusterRequest, FetchRequest, FetchResponse, GroupId, HeartbeatRequest, InitProducerIdRequest,
+        MetadataRequest, ProduceRequest, TopicName,
+        fetch_request::{FetchPartition, FetchTopic},
+        fetch_response::FetchableTopicResponse,
+        produce_request::{PartitionProduceData, TopicProduceData},
+    },
+    protocol::StrBytes,
 };
+use varve_log::format::{BatchBuilder, RecordContent};
 use varve_metadata::model::{
-    Principal,
+    Offset, Principal,
     acl::{Acl, PatternType, Permission, ResourcePattern},
 };
 
@@ -147,4 +155,80 @@ async fn topics_that_may_not_be_seen_look_the_same_whether_they_exist_or_not() {
     assert_eq!(topics(client.ask(12, &named).await), expected);
     allow(&node, "User:ANONYMOUS", Resource::Topic("missing"), Operation::Create).await;
     assert_eq!(topics(client.ask(12, &named).await)[2], (Some("missing".to_owned()), 0));
+}
+
+fn fetch(session: (i32, i32), topics: &[&str]) -> FetchRequest {
+    let topics = topics.iter().map(|name| {
+        let partition = FetchPartition::default()
+            .with_current_leader_epoch(-1)
+            .with_last_fetched_epoch(-1)
+            .with_log_start_offset(-1)
+            .with_partition_max_bytes(1024);
+        let name = TopicName(StrBytes::from_string((*name).to_owned()));
+        FetchTopic::default().with_topic(name).with_partitions(vec![partition])
+    });
+    FetchRequest::default()
+        .with_replica_id((-1).into())
+        .with_max_bytes(1024)
+        .with_session_id(session.0)
+        .with_session_epoch(session.1)
+        .with_topics(topics.collect())
+}
+
+/// Topics in a fetch's answer with their codes.
+fn told(response: &FetchResponse) -> Vec<(&str, i16)> {
+    let code = |topic: &FetchableTopicResponse| topic.partitions[0].error_code;
+    response.responses.iter().map(|topic| (topic.topic.as_str(), code(topic))).collect()
+}
+
+#[tokio::test]
+async fn a_fetch_session_hears_of_a_right_that_is_taken_away_and_given_back() {
+    let node = TestNode::start_configured(Limits::default(), &[STANDARD]).await;
+    node.create_topic("mine", 1, &[]).await;
+    node.create_topic("other", 1, &[]).await;
+    let mine = rule("User:ANONYMOUS", Resource::Topic("mine"), Operation::Read, Permission::Allow);
+    node.broker.metadata.create_acls(std::slice::from_ref(&mine)).await.unwrap();
+    let mut client = node.connect().await;
+    let denied = ResponseError::TopicAuthorizationFailed.code();
+
+    let first = client.ask(12, &fetch((0, 0), &["mine", "other"])).await;
+    assert_eq!(told(&first), [("mine", 0), ("other", denied)]);
+    let session = first.session_id;
+    // What is denied is told again and again, as every error is.
+    let next = client.ask(12, &fetch((session, 1), &[])).await;
+    assert_eq!(told(&next), [("other", denied)]);
+
+    let all = varve_metadata::model::acl::AclFilter::default();
+    node.broker.metadata.delete_acls(&[all]).await.unwrap();
+    let next = client.ask(12, &fetch((session, 2), &[])).await;
+    assert_eq!(told(&next), [("mine", denied), ("other", denied)]);
+
+    node.broker.metadata.create_acls(&[mine]).await.unwrap();
+    allow(&node, "User:ANONYMOUS", Resource::Topic("other"), Operation::Read).await;
+    let next = client.ask(12, &fetch((session, 3), &[])).await;
+    assert_eq!(told(&next), [("mine", 0), ("other", 0)]);
+}
+
+#[tokio::test]
+async fn a_producer_writes_what_it_may_and_hears_of_the_rest() {
+    let node = TestNode::start_configured(Limits::default(), &[STANDARD]).await;
+    node.create_topic("mine", 3, &[]).await;
+    allow(&node, "User:ANONYMOUS", Resource::Topic("mine"), Operation::Write).await;
+    let mut batch = BatchBuilder::new(Offset::ZERO);
+    batch.push(RecordContent { timestamp: None, key: None, value: Some(b"v"), headers: &[] });
+    let records: bytes::Bytes = batch.build().unwrap().into();
+    let topics = ["mine", "missing"].map(|name| {
+        let partitions =
+            (0..3).map(|index| PartitionProduceData::default().with_index(index).with_records(Some(records.clone())));
+        let name = TopicName(StrBytes::from_string(name.to_owned()));
+        TopicProduceData::default().with_name(name).with_partition_data(partitions.collect())
+    });
+    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(topics.into());
+    let response = node.connect().await.ask(9, &request).await;
+    let codes: Vec<i16> =
+        response.responses.iter().flat_map(|topic| &topic.partition_responses).map(|one| one.error_code).collect();
+    let denied = ResponseError::TopicAuthorizationFailed.code();
+    assert_eq!(codes, [0, 0, 0, denied, denied, denied]);
+    // One decision for the topic, however many of its partitions are named.
+    assert!(node.metrics.text().contains("varve_authorization_denied_total{api=\"Produce\"} 1"));
 }
