@@ -6,11 +6,9 @@ use kafka_protocol::messages::{
     AlterUserScramCredentialsRequest, ApiKey, CreateAclsRequest, CreateDelegationTokenRequest, CreatePartitionsRequest,
     CreateTopicsRequest, DeleteAclsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
     DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeDelegationTokenRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-    DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest,
-    ExpireDelegationTokenRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest,
-    ListPartitionReassignmentsRequest, ListTransactionsRequest, RenewDelegationTokenRequest, TransactionalId,
-    UnregisterBrokerRequest, UpdateFeaturesRequest,
+    DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeUserScramCredentialsRequest,
+    ElectLeadersRequest, ExpireDelegationTokenRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest,
+    ListPartitionReassignmentsRequest, RenewDelegationTokenRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
     alter_client_quotas_request::{EntityData, EntryData, OpData},
     alter_configs_request::AlterConfigsResource,
     alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
@@ -23,7 +21,6 @@ use kafka_protocol::messages::{
     delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
     delete_topics_request::DeleteTopicState,
     describe_configs_request::DescribeConfigsResource,
-    describe_producers_request::TopicRequest as DescribeProducersTopic,
     describe_quorum_request::{PartitionData as QuorumPartition, TopicData as QuorumTopic},
     describe_topic_partitions_request::TopicRequest as DescribedTopic,
     describe_user_scram_credentials_request::UserName,
@@ -34,12 +31,8 @@ use kafka_protocol::messages::{
 use varve_metadata::model::acl::Operation::*;
 
 use crate::{
-    broker::{
-        Broker, Prepared,
-        Resource::{self, *},
-        Right, ask, text,
-    },
-    clients::{GROUP, TOPIC, TRANSACTIONAL_ID, case, create_topic, id_of, topic},
+    broker::{Broker, Prepared, Resource::*, Right, ask, text},
+    clients::{GROUP, TOPIC, case, create_topic, id_of, topic},
     matrix::{Case, Sign},
 };
 
@@ -50,7 +43,6 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(settings());
     cases.extend(cluster());
     cases.extend(users());
-    cases.extend(transactions());
     cases
 }
 
@@ -153,16 +145,6 @@ fn topics() -> Vec<Case> {
             |_| ask(0, DescribeTopicPartitionsRequest::default()),
         )
         .sign(Sign::Empty("/topics")),
-        case(
-            "DescribeProducers",
-            ApiKey::DescribeProducers,
-            &[(Read, Topic(TOPIC))],
-            &["/topics/0/partitions/0/error_code"],
-            |_| {
-                let asked = DescribeProducersTopic::default().with_name(topic(TOPIC)).with_partition_indexes(vec![0]);
-                ask(0, DescribeProducersRequest::default().with_topics(vec![asked]))
-            },
-        ),
         case("ElectLeaders", ApiKey::ElectLeaders, &[(Alter, Cluster)], &["/error_code"], |_| {
             let asked = ElectedPartitions::default().with_topic(topic("no-such-topic")).with_partitions(vec![0]);
             ask(2, ElectLeadersRequest::default().with_topic_partitions(Some(vec![asked])).with_timeout_ms(30_000))
@@ -388,28 +370,6 @@ fn users() -> Vec<Case> {
         }),
         case("DescribeDelegationToken", ApiKey::DescribeDelegationToken, &[], &["/error_code"], |_| {
             ask(3, DescribeDelegationTokenRequest::default().with_owners(None))
-        }),
-    ]
-}
-
-fn transactions() -> Vec<Case> {
-    let id = Resource::TransactionalId(TRANSACTIONAL_ID);
-    vec![
-        case(
-            "DescribeTransactions",
-            ApiKey::DescribeTransactions,
-            &[(Describe, id)],
-            &["/transaction_states/0/error_code"],
-            |_| {
-                ask(
-                    0,
-                    DescribeTransactionsRequest::default()
-                        .with_transactional_ids(vec![TransactionalId(text(TRANSACTIONAL_ID))]),
-                )
-            },
-        ),
-        case("ListTransactions", ApiKey::ListTransactions, &[], &["/error_code"], |_| {
-            ask(0, ListTransactionsRequest::default())
         }),
     ]
 }

@@ -29,7 +29,7 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 use varve_log::format::{BatchBuilder, RecordContent};
 use varve_metadata::model::{
-    Offset,
+    Offset, ProducerEpoch, ProducerId, Sequence,
     acl::Operation::{self, *},
 };
 use varve_tests::node::eventually;
@@ -184,6 +184,13 @@ fn data() -> Vec<Case> {
             &["/responses/0/partition_responses/0/error_code"],
             |broker| produce(13, id_of(broker, TOPIC)?),
         ),
+        case(
+            "Produce in a transaction",
+            ApiKey::Produce,
+            &[(Write, Resource::TransactionalId(TRANSACTIONAL_ID)), (Write, Topic(TOPIC))],
+            &["/responses/0/partition_responses/0/error_code"],
+            |_| produce_in_transaction(),
+        ),
         case("Fetch", ApiKey::Fetch, &[(Read, Topic(TOPIC))], fetched, |_| fetch(12, Uuid::nil(), -1)),
         case("Fetch by id", ApiKey::Fetch, &[(Read, Topic(TOPIC))], fetched, |broker| {
             fetch(13, id_of(broker, TOPIC)?, -1)
@@ -235,6 +242,23 @@ fn produce(version: i16, id: Uuid) -> Result<Prepared> {
     let data = TopicProduceData::default().with_partition_data(vec![partition]);
     let data = if id.is_nil() { data.with_name(topic(TOPIC)) } else { data.with_topic_id(id) };
     ask(version, ProduceRequest::default().with_acks(1).with_timeout_ms(30_000).with_topic_data(vec![data]))
+}
+
+/// A batch of a transaction that never began: whoever may write it hears of that.
+fn produce_in_transaction() -> Result<Prepared> {
+    let (id, epoch) = (ProducerId::from_wire(1), ProducerEpoch::from_wire(0));
+    let mut batch = BatchBuilder::new(Offset::ZERO)
+        .producer(id.context("an id")?, epoch.context("an epoch")?, Sequence::from_wire(0))
+        .transactional();
+    batch.push(RecordContent { timestamp: None, key: None, value: Some(b"v"), headers: &[] });
+    let partition = PartitionProduceData::default().with_index(0).with_records(Some(batch.build()?.into()));
+    let data = TopicProduceData::default().with_name(topic(TOPIC)).with_partition_data(vec![partition]);
+    let request = ProduceRequest::default()
+        .with_transactional_id(Some(transactional_id()))
+        .with_acks(-1)
+        .with_timeout_ms(30_000)
+        .with_topic_data(vec![data]);
+    ask(9, request)
 }
 
 fn fetch(version: i16, id: Uuid, replica: i32) -> Result<Prepared> {
