@@ -136,8 +136,7 @@ fn guarded_proposal(image: &ClusterImage, proposal: &IsrProposal) -> Option<Tran
     let value = record::encode(PartitionRecord::of(&proposal.next));
     let transaction = Transaction::default().put(key.clone(), value).expecting(key, Expect::At(*written));
     let Some((broker, life)) = proposal.joins else { return Some(transaction) };
-    let registration = image.brokers().get(&broker)?;
-    let is_same_life = registration.incarnation == life && !registration.fenced;
+    let is_same_life = image.in_service(broker) == Some(life);
     let registered = image.membership().registered(broker).filter(|_| is_same_life)?;
     Some(transaction.expecting(Key::Broker(broker).text(), Expect::At(registered)))
 }

@@ -11,14 +11,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use uuid::Uuid;
 
 use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
 use crate::{
     image::{
-        BrokerImage,
+        BrokerImage, ClusterImage,
         record::{self, BrokerRecord, ControllerRecord, Key, LifeRecord},
     },
     model::BrokerId,
@@ -84,6 +84,24 @@ impl Member {
         let _ = images.wait_for(|image| image.brokers().get(&id).is_some_and(is_in)).await;
     }
 
+    /// Hands leadership over and leaves every ISR, while this broker still serves; returns how many partitions it leads
+    /// none the less when `limit` has passed, because nobody else can. To be followed by [`leave`](Self::leave).
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`]: others do not know that it is about to stop.
+    pub async fn drain(&self, id: BrokerId, incarnation: Uuid, limit: Duration) -> Result<usize, MetadataError> {
+        let deadline = Instant::now() + limit;
+        let life = record::encode(LifeRecord { incarnation });
+        let leaving = Transaction::default().put_leased(Key::Leaving(id).text(), life, *self.lease.borrow());
+        transact_settled(self.metadata.store.as_ref(), leaving, deadline).await?;
+        let mut images = self.metadata.subscribe();
+        let has_handed_over =
+            images.wait_for(|image| image.membership().leaving(id).is_some() && led_by(image, id) == 0);
+        // Either way the newest image tells what is left.
+        let _ = timeout_at(deadline, has_handed_over).await;
+        Ok(led_by(&self.metadata.image(), id))
+    }
+
     /// Gives the lease back: others learn at once that this broker is gone.
     pub async fn leave(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
@@ -92,6 +110,11 @@ impl Member {
             tracing::warn!(%error, "the lease was not given back, it ends by itself");
         }
     }
+}
+
+fn led_by(image: &ClusterImage, id: BrokerId) -> usize {
+    let partitions = image.topics().values().flat_map(|topic| &topic.partitions);
+    partitions.filter(|partition| partition.leader == Some(id)).count()
 }
 
 impl ClusterMetadata {
@@ -230,6 +253,7 @@ mod tests {
     use crate::{
         cluster::{IsrProposal, ProposalOutcome},
         controller::{CreationDefaults, NewTopic, Placement, in_sync::with_proposed_isr},
+        image::PartitionImage,
         model::{PartitionId, PartitionIndex},
         store::{MemoryStore, MetadataStore, TransactionLimits},
     };
@@ -365,6 +389,29 @@ mod tests {
         assert_eq!((partition(&one.image()).leader, partition(&one.image()).elr), (None, vec![BrokerId(3)]));
         let (_three, _member_three, _) = join(&store, 3, false).await;
         eventually(&one, |image| partition(image).leader == Some(BrokerId(3))).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_about_to_stop_hands_over_first_and_keeps_what_nobody_else_can_lead() {
+        let store = etcd_like();
+        let (one, member_one, life) = join(&store, 1, false).await;
+        let (two, _member_two, _) = join(&store, 2, false).await;
+        let (_three, _member_three, _) = join(&store, 3, false).await;
+        create(&one, "t", 30).await;
+        let alone = Ok(Placement::Manual(vec![crate::controller::ManualPartition { index: 0, replicas: vec![1] }]));
+        let alone = NewTopic { name: "alone".to_owned(), placement: alone, overrides: BTreeMap::new() };
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        one.create_topics(&[alone], defaults, false, None).await.unwrap().remove(0).unwrap();
+        let left = member_one.drain(BrokerId(1), life, Duration::from_secs(5)).await.unwrap();
+        let image = one.image();
+        assert_eq!((left, image.topic("alone").unwrap().partitions[0].leader), (1, Some(BrokerId(1))));
+        let handed_over = |one: &PartitionImage| one.leader.is_some() && !one.isr.contains(&BrokerId(1));
+        assert!(image.topic("t").unwrap().partitions.iter().all(handed_over));
+        assert!(image.is_active(BrokerId(1)), "it serves to its end");
+        member_one.leave().await;
+        eventually(&two, |image| image.topic("alone").unwrap().partitions[0].leader.is_none()).await;
+        let (_one, _member, _) = join(&store, 1, false).await;
+        eventually(&two, |image| image.topic("alone").unwrap().partitions[0].leader == Some(BrokerId(1))).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -50,9 +50,9 @@ pub fn tend(image: &ClusterImage) -> Vec<Decision> {
 /// Leaders that are not the preferred ones and could be (`auto.leader.rebalance.enable`).
 pub fn prefer_leaders(image: &ClusterImage) -> Vec<Decision> {
     let mut batches = Batches::default();
-    let is_active = |id: BrokerId| image.is_active(id);
+    let in_service = |id: BrokerId| image.in_service(id).is_some();
     for topic in image.topics().values() {
-        let circumstances = circumstances(topic, &is_active);
+        let circumstances = circumstances(topic, &in_service);
         for (partition, index) in topic.partitions.iter().zip(0..) {
             if let Some(next) = with_preferred_leader(partition, &circumstances) {
                 batches.put(topic, index, &next);
@@ -74,15 +74,14 @@ fn tended(
     partition: &PartitionImage,
     held: &mut HashSet<BrokerId>,
 ) -> Option<PartitionImage> {
-    let inactive = |id: &&BrokerId| !image.is_active(**id);
-    let is_whole = partition.leader.is_some() && !partition.isr.iter().chain(&partition.elr).any(|id| inactive(&id));
+    let in_service = |id: BrokerId| image.in_service(id).is_some();
+    let is_whole = partition.leader.is_some() && partition.isr.iter().chain(&partition.elr).all(|id| in_service(*id));
     if is_whole {
         return None;
     }
-    let is_active = |id: BrokerId| image.is_active(id);
-    let circumstances = circumstances(topic, &is_active);
+    let circumstances = circumstances(topic, &in_service);
     let mut next: Option<PartitionImage> = None;
-    for &broker in partition.replicas.iter().filter(inactive) {
+    for &broker in partition.replicas.iter().filter(|id| !image.is_active(**id)) {
         let now = next.as_ref().unwrap_or(partition);
         let without = match image.membership().is_distrusted(broker) {
             true => without_trust_in(now, broker, &circumstances),
@@ -91,6 +90,13 @@ fn tended(
         if let Some(without) = without {
             held.insert(broker);
             next = Some(without);
+        }
+    }
+    for &broker in partition.replicas.iter().filter(|id| image.is_active(**id) && !in_service(**id)) {
+        let now = next.as_ref().unwrap_or(partition);
+        // About to stop: others take over while it is there. Where nobody can, it stays to its end.
+        if now.isr.contains(&broker) && now.isr.iter().any(|member| in_service(*member)) {
+            next = without_broker(now, broker, &circumstances).or(next);
         }
     }
     let led = with_leader(next.as_ref().unwrap_or(partition), &circumstances);

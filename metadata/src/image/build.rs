@@ -113,13 +113,13 @@ impl ImageBuilder {
 
     fn take<'a>(&mut self, revision: Revision, changes: impl Iterator<Item = Written<'a>>) -> Result<(), ImageError> {
         let staged = Staged::parse(changes)?;
+        self.take_membership(&staged);
         if let Some(id) = staged.cluster_id {
             self.image.cluster_id = id.into();
         }
         for (id, broker) in staged.brokers {
             set(Arc::make_mut(&mut self.image.brokers), id, broker);
         }
-        self.take_membership(staged.registered, staged.live, staged.distrusted, staged.controller);
         if !staged.configs.is_empty() {
             let ConfigImage(configs) = Arc::make_mut(&mut self.image.configs);
             for (resource, settings) in staged.configs {
@@ -153,24 +153,22 @@ impl ImageBuilder {
         Ok(())
     }
 
-    fn take_membership(
-        &mut self,
-        registered: Vec<(BrokerId, Option<Revision>)>,
-        live: Vec<(BrokerId, Option<LifeRecord>)>,
-        distrusted: Vec<(BrokerId, bool)>,
-        controller: Option<Option<BrokerId>>,
-    ) {
-        if registered.is_empty() && live.is_empty() && distrusted.is_empty() && controller.is_none() {
+    fn take_membership(&mut self, staged: &Staged) {
+        let Staged { registered, live, leaving, distrusted, controller, .. } = staged;
+        let is_touched = !(registered.is_empty() && live.is_empty() && leaving.is_empty() && distrusted.is_empty());
+        if !is_touched && controller.is_none() {
             return;
         }
         let membership = Arc::make_mut(&mut self.image.membership);
-        registered.into_iter().for_each(|(id, revision)| set(&mut membership.registered, id, revision));
-        live.into_iter().for_each(|(id, life)| set(&mut membership.live, id, life.map(|life| life.incarnation)));
+        let life = |life: &Option<LifeRecord>| life.as_ref().map(|life| life.incarnation);
+        registered.iter().for_each(|(id, revision)| set(&mut membership.registered, *id, *revision));
+        live.iter().for_each(|(id, record)| set(&mut membership.live, *id, life(record)));
+        leaving.iter().for_each(|(id, record)| set(&mut membership.leaving, *id, life(record)));
         for (id, is_distrusted) in distrusted {
-            if is_distrusted {
-                membership.distrusted.insert(id)
+            if *is_distrusted {
+                membership.distrusted.insert(*id)
             } else {
-                membership.distrusted.remove(&id)
+                membership.distrusted.remove(id)
             };
         }
         membership.controller = controller.unwrap_or(membership.controller);
@@ -347,6 +345,7 @@ struct Staged {
     partitions: Vec<(PartitionId, Option<PartitionImage>, Revision)>,
     registered: Vec<(BrokerId, Option<Revision>)>,
     live: Vec<(BrokerId, Option<LifeRecord>)>,
+    leaving: Vec<(BrokerId, Option<LifeRecord>)>,
     distrusted: Vec<(BrokerId, bool)>,
     controller: Option<Option<BrokerId>>,
     acls: Vec<(ResourcePattern, String, Rules)>,
@@ -376,6 +375,7 @@ impl Staged {
                 self.brokers.push((id, record.map(|record| record.into_image(id))));
             }
             Some(Key::Live(id)) => self.live.push((id, value.map(record::decode).transpose()?)),
+            Some(Key::Leaving(id)) => self.leaving.push((id, value.map(record::decode).transpose()?)),
             Some(Key::Distrusted(id)) => self.distrusted.push((id, value.is_some())),
             Some(Key::Controller) => {
                 let record = value.map(record::decode::<ControllerRecord>).transpose()?;

@@ -11,6 +11,7 @@ use crate::{model::BrokerId, store::Revision};
 pub struct MembershipImage {
     pub(crate) live: BTreeMap<BrokerId, Uuid>,
     pub(crate) distrusted: BTreeSet<BrokerId>,
+    pub(crate) leaving: BTreeMap<BrokerId, Uuid>,
     pub(crate) registered: BTreeMap<BrokerId, Revision>,
     pub(crate) controller: Option<BrokerId>,
 }
@@ -24,6 +25,11 @@ impl MembershipImage {
     /// Whether a broker may have lost records before its present life, and has not yet left every ISR since.
     pub fn is_distrusted(&self, id: BrokerId) -> bool {
         self.distrusted.contains(&id)
+    }
+
+    /// The life of a broker that is about to stop: it leads only where nobody else can, and leaves every ISR.
+    pub fn leaving(&self, id: BrokerId) -> Option<Uuid> {
+        self.leaving.get(&id).copied()
     }
 
     /// The broker that decides who leads.

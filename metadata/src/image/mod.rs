@@ -174,6 +174,12 @@ impl ClusterImage {
         self.brokers.get(&id).is_some_and(|broker| !broker.fenced)
     }
 
+    /// The life of a broker that may become leader and join an ISR: active, and not about to stop.
+    pub fn in_service(&self, id: BrokerId) -> Option<Uuid> {
+        let broker = self.brokers.get(&id).filter(|broker| !broker.fenced)?;
+        (self.membership.leaving(id) != Some(broker.incarnation)).then_some(broker.incarnation)
+    }
+
     /// Topics in the order of their names.
     pub fn topics(&self) -> &BTreeMap<TopicName, Arc<TopicImage>> {
         &self.by_name

@@ -4,6 +4,7 @@
 //! cluster                              {v, id}
 //! brokers/<id>                         {v, incarnation, endpoints, rack, fenced}
 //! live/<id>                            {v, incarnation}   bound to the broker's lease
+//! leaving/<id>                         {v, incarnation}   it is about to stop; bound to the same lease
 //! distrusted/<id>                      {v, incarnation}   it may have lost records before this life
 //! controller                           {v, broker}        bound to that broker's lease
 //! topics/<topic id>                    {v, name, overrides, partitions: how many}
@@ -41,6 +42,7 @@ pub(crate) enum Key {
     Cluster,
     Broker(BrokerId),
     Live(BrokerId),
+    Leaving(BrokerId),
     Distrusted(BrokerId),
     Controller,
     Topic(TopicId),
@@ -63,6 +65,7 @@ impl Key {
             Key::Cluster => "cluster".to_owned(),
             Key::Broker(id) => format!("brokers/{id}"),
             Key::Live(id) => format!("live/{id}"),
+            Key::Leaving(id) => format!("leaving/{id}"),
             Key::Distrusted(id) => format!("distrusted/{id}"),
             Key::Controller => "controller".to_owned(),
             Key::Topic(id) => format!("topics/{id}"),
@@ -101,6 +104,7 @@ impl Key {
         match kind {
             "brokers" => Some(Key::Broker(BrokerId(rest.parse().ok()?))),
             "live" => Some(Key::Live(BrokerId(rest.parse().ok()?))),
+            "leaving" => Some(Key::Leaving(BrokerId(rest.parse().ok()?))),
             "distrusted" => Some(Key::Distrusted(BrokerId(rest.parse().ok()?))),
             "topics" => Some(Key::Topic(rest.parse().ok()?)),
             "topic-names" => Some(Key::TopicName(TopicName::parse(rest).ok()?)),
@@ -144,7 +148,7 @@ fn parse_acls(rest: &str) -> Option<Key> {
 }
 
 /// First letters of the keys that mean only a running broker, and nothing once all of them are gone.
-const EPHEMERAL: [&str; 4] = ["brokers/", "live/", "distrusted/", "controller"];
+const EPHEMERAL: [&str; 5] = ["brokers/", "live/", "leaving/", "distrusted/", "controller"];
 
 /// Whether a key belongs to a running broker, and not to what a cluster keeps.
 pub(crate) fn is_ephemeral(text: &str) -> bool {
@@ -367,6 +371,7 @@ mod tests {
             Key::DelegationToken("t".into()),
             Key::Broker(BrokerId(7)),
             Key::Live(BrokerId(7)),
+            Key::Leaving(BrokerId(7)),
             Key::Distrusted(BrokerId(7)),
             Key::Controller,
             Key::Topic(topic),
