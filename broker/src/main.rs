@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use varve_broker::{
@@ -33,12 +34,23 @@ fn start(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     for warning in warnings {
         warn!("{warning}");
     }
+    allow_many_connections();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.worker_threads {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.enable_all().build().context("starting the runtime")?;
     runtime.block_on(run(Arc::new(config), levels))
+}
+
+/// Takes as many open files as the system allows: each connection and each segment is one, and the usual soft limit of 1024 is
+/// meant for programs that use `select`.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open files stays as it was");
+    }
 }
 
 /// Runs a node until SIGTERM or SIGINT.

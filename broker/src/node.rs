@@ -281,6 +281,11 @@ fn limits(config: &BrokerConfig) -> Limits {
         frame_bytes: network.request_max_bytes as usize,
         request_bytes: size(network.request_memory_bytes),
         connections: count(network.max_connections),
+        connections_per_listener: network
+            .max_connections_per_listener
+            .iter()
+            .map(|(name, limit)| (name.clone(), size(*limit)))
+            .collect(),
         connections_per_ip: count(network.max_connections_per_ip),
         connections_per_ip_overrides: network
             .max_connections_per_ip_overrides

@@ -183,7 +183,7 @@ fn wrong_ways(secured: &Secured) -> Result<Vec<WrongWay>> {
         ("SASL_SSL SCRAM-SHA-512", vec![("password", "wrong".into())], "SCRAM-SHA-512: the password is another one"),
         ("SASL_PLAINTEXT SCRAM-SHA-256", vec![("user", "nobody".into())], "there is no such user"),
         ("SASL_PLAINTEXT OAUTHBEARER", vec![("token", secured.token(-60)?.into())], ""),
-        ("mTLS", files(&secured.expired), "Expired"),
+        ("mTLS", files(&secured.expired), "certificate expired"),
         ("mTLS", files(&secured.stranger), "UnknownIssuer"),
     ])
 }
@@ -315,7 +315,7 @@ fn keystores_of_keytool_are_read_and_old_ones_refused_with_the_way_out() -> Resu
     let keystore = |kind: &str| -> Result<PathBuf> {
         let path = folder.path().join(kind);
         let mut command = Command::new("keytool");
-        command.args(["-genkeypair", "-alias", "broker", "-keyalg", "EC", "-dname", "CN=localhost"]);
+        command.args(["-genkeypair", "-alias", "broker", "-keyalg", "RSA", "-dname", "CN=localhost"]);
         command.args(["-ext", "SAN=dns:localhost,ip:127.0.0.1", "-storepass", "hunter2hunter2", "-storetype", kind]);
         tools::output_of(command.args(["-keypass", "hunter2hunter2", "-keystore"]).arg(&path))?;
         Ok(path)

@@ -129,6 +129,8 @@ pub struct NetworkConfig {
     pub idle_timeout: Option<Duration>,
     /// The most connections at one time; `None`: no limit.
     pub max_connections: Option<u64>,
+    /// Other limits for some listeners, by their names in upper case.
+    pub max_connections_per_listener: BTreeMap<String, u64>,
     /// The most connections from one address; `None`: no limit.
     pub max_connections_per_ip: Option<u64>,
     /// Other limits for some addresses. Host names are resolved at start.

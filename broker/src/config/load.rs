@@ -329,6 +329,7 @@ fn network(reader: &mut Reader<'_>) -> NetworkConfig {
         failed_authentication_delay: reader.millis("connection.failed.authentication.delay.ms"),
         idle_timeout: u64::try_from(reader.int("connections.max.idle.ms")).ok().map(Duration::from_millis),
         max_connections: reader.limit("max.connections"),
+        max_connections_per_listener: per_listener(reader),
         max_connections_per_ip: reader.limit("max.connections.per.ip"),
         max_connections_per_ip_overrides: per_ip_overrides(reader),
         listen_backlog: reader.count("socket.listen.backlog.size"),
@@ -338,6 +339,15 @@ fn network(reader: &mut Reader<'_>) -> NetworkConfig {
         fetch_sessions: reader.count("max.incremental.fetch.session.cache.slots"),
         max_described_partitions: reader.count("max.request.partition.size.limit"),
     }
+}
+
+/// `listener.name.<listener>.max.connections`, whose values were checked with all the others.
+fn per_listener(reader: &mut Reader<'_>) -> BTreeMap<String, u64> {
+    let limit = |(name, setting): (&str, &super::Setting)| {
+        let listener = name.strip_prefix("listener.name.")?.strip_suffix(".max.connections")?;
+        Some((listener.to_ascii_uppercase(), setting.value.trim().parse().ok()?))
+    };
+    reader.settings().iter().filter_map(limit).collect()
 }
 
 fn per_ip_overrides(reader: &mut Reader<'_>) -> BTreeMap<std::net::IpAddr, u64> {

@@ -194,7 +194,7 @@ fn refusals_say_why_and_what_to_do() {
             "log.cleaner.max.compaction.lag.ms=1\nlog.cleaner.min.compaction.lag.ms=2",
             "min.compaction.lag.ms=2 contradicts",
         ),
-        ("listener.name.plaintext.max.connections=5", "set max.connections for all of them"),
+        ("listener.name.plaintext.max.connections.per.ip=5", "set max.connections.per.ip for all of them"),
         ("listener.name.plaintext.max.connectons=5", "unknown setting"),
         ("config.providers.file.class=x", "no Java classes are loaded"),
         ("quota.producer.default=1000", "kafka-configs.sh --entity-type clients"),
@@ -315,6 +315,8 @@ fn negative_and_largest_numbers_become_no_limit() {
     let limits =
         load("max.connections.per.ip.overrides=10.0.0.1:5, [::1]:6\nmax.connections=7").unwrap().config.network;
     assert_eq!(limits.max_connections, Some(7));
+    let own = load("listener.name.plaintext.max.connections=3").unwrap().config.network.max_connections_per_listener;
+    assert_eq!(own.get("PLAINTEXT"), Some(&3));
     assert_eq!(limits.max_connections_per_ip_overrides.into_values().collect::<Vec<_>>(), [5, 6]);
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use rustix::net::sockopt;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -19,6 +19,7 @@ use super::{
     connection::{self, Closed},
     live::ConnectionLimits,
     measured::Measured,
+    places::Places,
 };
 use crate::{metrics::Metrics, security::ListenerSecurity};
 
@@ -47,8 +48,10 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Bytes of all requests being read or answered (`queued.max.request.bytes`).
     pub request_bytes: usize,
-    /// Connections (`max.connections`).
+    /// Connections (`max.connections`). Beyond, whoever connects waits.
     pub connections: usize,
+    /// The same for some listeners.
+    pub connections_per_listener: HashMap<String, usize>,
     /// Connections from one address (`max.connections.per.ip`).
     pub connections_per_ip: usize,
     /// The same for some addresses (`max.connections.per.ip.overrides`).
@@ -71,6 +74,7 @@ impl Default for Limits {
             frame_bytes: 100 * 1024 * 1024,
             request_bytes: 64 * 1024 * 1024,
             connections: i32::MAX as usize,
+            connections_per_listener: HashMap::new(),
             connections_per_ip: i32::MAX as usize,
             connections_per_ip_overrides: HashMap::new(),
             failed_authentication_delay: Duration::from_millis(100),
@@ -95,11 +99,18 @@ pub(super) struct Shared {
     pub(super) budget: RequestBudget,
     pub(super) measured: Measured,
     tasks: TaskTracker,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    places: Arc<Places>,
     /// Room for connections that are refused and not closed yet.
     refused: Arc<Semaphore>,
     first_limits: Arc<ConnectionLimits>,
 }
+
+/// A connection on which nothing came for so long is probed.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// Time from one probe to the next.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+/// So many probes without an answer end it.
+const PROBES: u32 = 4;
 
 /// The most connections that are refused by their address's rate and wait to be closed.
 const MOST_REFUSED: usize = 1024;
@@ -124,14 +135,14 @@ impl Server {
         metrics.before_scrape(move || memory.set(i64::try_from(taken.taken_bytes()).unwrap_or(i64::MAX)));
         let measured = Measured::new(metrics);
         broker.register_access(metrics);
-        let (tasks, open) = (TaskTracker::new(), Mutex::new(HashMap::new()));
+        let (tasks, places) = (TaskTracker::new(), Places::new(limits.connections_per_listener.clone()));
         let refused = Arc::new(Semaphore::new(MOST_REFUSED));
         let first_limits = Arc::new(ConnectionLimits {
             connections: limits.connections,
             per_ip: limits.connections_per_ip,
             per_ip_overrides: limits.connections_per_ip_overrides.clone(),
         });
-        Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, open, refused, first_limits }) }
+        Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, places, refused, first_limits }) }
     }
 
     /// Opens a listener without protection and accepts in the background until the broker's shutdown token is cancelled.
@@ -157,6 +168,13 @@ impl Server {
             Some(socket2::Protocol::TCP),
         )?;
         socket.set_reuse_address(true)?;
+        // Inherited by every connection. A peer that is gone without a word is noticed within minutes, whether it owes us an
+        // answer to a probe or to what we sent.
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_tcp_keepidle(&socket, PROBE_AFTER)?;
+        sockopt::set_tcp_keepintvl(&socket, PROBE_EVERY)?;
+        sockopt::set_tcp_keepcnt(&socket, PROBES)?;
+        sockopt::set_tcp_user_timeout(&socket, (PROBE_AFTER + PROBE_EVERY * PROBES).as_millis() as u32)?;
         // Set before listening: accepted sockets inherit it, and a receive window cannot grow later.
         if let Some(bytes) = self.shared.limits.receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
@@ -184,9 +202,17 @@ impl Server {
 async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) {
     let shutdown = shared.broker.shutdown.clone();
     loop {
+        if !shared.places.has_room(&entrance.name.0, &shared.connection_limits()) {
+            shared.measured.connections.refused("total");
+            warn!(listener = %entrance.name.0, "max.connections are open: whoever connects waits");
+        }
+        let accepted = async {
+            shared.places.room(&entrance.name.0, || shared.connection_limits()).await;
+            listener.accept().await
+        };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -222,14 +248,13 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
             }
             continue;
         }
-        let place = match Place::take(&shared, peer.ip()) {
-            Ok(place) => place,
-            Err(limit) => {
-                shared.measured.connections.refused(limit);
-                warn!(listener = %entrance.name.0, %peer, limit, "connection refused: too many are open");
-                continue;
-            }
+        let Some(place) = shared.places.take(&entrance.name.0, peer.ip(), &shared.connection_limits()) else {
+            shared.measured.connections.refused("address");
+            warn!(listener = %entrance.name.0, %peer, "connection refused: its address has too many open");
+            continue;
         };
+        shared.measured.connections.accepted.inc();
+        shared.measured.connections.open.inc();
         let (shared, entrance) = (shared.clone(), entrance.clone());
         shared.tasks.clone().spawn(async move {
             if let Err(reason) = connection::serve(&shared, stream, peer, &entrance).await {
@@ -241,46 +266,8 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
                     reason => debug!(%peer, %reason, "connection closed"),
                 }
             }
+            shared.measured.connections.open.dec();
             drop(place);
         });
-    }
-}
-
-/// One connection's place among those allowed, given back on drop.
-struct Place {
-    shared: Arc<Shared>,
-    ip: IpAddr,
-}
-
-impl Place {
-    /// A place for a connection from `ip`, or which limit is in its way: `total` or `address`.
-    fn take(shared: &Arc<Shared>, ip: IpAddr) -> Result<Place, &'static str> {
-        let mut open = shared.open.lock();
-        let total: usize = open.values().sum();
-        let from_ip = open.get(&ip).copied().unwrap_or(0);
-        let limits = shared.connection_limits();
-        if total >= limits.connections {
-            return Err("total");
-        }
-        if from_ip >= limits.per_ip_overrides.get(&ip).copied().unwrap_or(limits.per_ip) {
-            return Err("address");
-        }
-        open.insert(ip, from_ip + 1);
-        shared.measured.connections.accepted.inc();
-        shared.measured.connections.open.inc();
-        Ok(Place { shared: shared.clone(), ip })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.measured.connections.open.dec();
-        let mut open = self.shared.open.lock();
-        if let Some(count) = open.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.ip);
-            }
-        }
     }
 }

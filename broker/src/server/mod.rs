@@ -36,6 +36,7 @@ pub(crate) mod live;
 mod log_levels;
 pub(crate) mod lookup;
 mod measured;
+mod places;
 mod producer_ids;
 #[cfg(test)]
 mod quota_test;

@@ -43,7 +43,14 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "600000",
         "A connection without requests for this many milliseconds is closed; a negative number keeps it open.",
     ),
-    def("max.connections", NATURAL_INT, INT_MAX, "The most connections at one time, over all listeners.").dynamic(),
+    def(
+        "max.connections",
+        NATURAL_INT,
+        INT_MAX,
+        "The most connections at one time, over all listeners. Beyond, whoever connects waits, as in Kafka. A listener may \
+         have a limit of its own besides, which holds until the next start.",
+    )
+    .dynamic(),
     def("max.connections.per.ip", NATURAL_INT, INT_MAX, "The most connections at one time from one address.").dynamic(),
     def(
         "max.connections.per.ip.overrides",

@@ -28,7 +28,7 @@ pub const fn prefixes() -> &'static [Prefix] {
         Prefix {
             prefix: LISTENER,
             pattern: "listener.name.<listener>.<setting>",
-            doc: "A setting for one listener only, with the listener's name in lower case: those of TLS and SASL. What \
+            doc: "A setting for one listener only, with the listener's name in lower case: those of TLS and SASL, and max.connections. What \
                   is said of one SASL mechanism has that between the two: `listener.name.<listener>.<mechanism>.<setting>`.",
             treatment: Treatment::Honoured,
         },
@@ -78,7 +78,7 @@ pub(crate) fn listener_setting(name: &str) -> Option<&'static ConfigDef> {
 
 /// Whether a listener can have a setting of its own under this name. Others hold for all listeners.
 pub(in crate::config) fn is_of_listeners(name: &str) -> bool {
-    let named = ["connections.max.reauth.ms", "num.network.threads", "principal.builder.class"];
+    let named = ["connections.max.reauth.ms", "max.connections", "num.network.threads", "principal.builder.class"];
     name.starts_with("ssl.") || name.starts_with("sasl.") || named.contains(&name)
 }
 

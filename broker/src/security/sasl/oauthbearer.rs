@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use tracing::debug;
+use tracing::info;
 use varve_metadata::model::Principal;
 
 use super::{Authenticated, Challenge, Rejection, TokenRules};
@@ -44,7 +44,7 @@ impl OauthServer {
         let token = match rules.check(first.token, now_ms) {
             Ok(token) => token,
             Err(reason) => {
-                debug!(%reason, "a token of OAUTHBEARER is refused");
+                info!(%reason, "a token of OAUTHBEARER is refused");
                 let refusal = r#"{"status":"invalid_token"}"#.to_owned();
                 self.refusal = Some(refusal.clone());
                 return Ok(Challenge { message: refusal.into_bytes(), authenticated: None });
