@@ -6,7 +6,8 @@ use varve_broker::coordinator::LogRecord;
 
 use crate::{input::flags, memory::asked_by};
 
-const PER_BYTE: usize = 64;
+/// A protocol of a classic member in a consumer group is 56 bytes for three, and the list that holds it grows.
+const PER_BYTE: usize = 128;
 const BASE: usize = 16 << 10;
 
 /// Decodes a record out of flags (1: there is a value) │ length of the key, u8 │ key │ value: no more memory than the bytes

@@ -34,9 +34,21 @@ type Place = (i64, i64);
 
 impl Member {
     fn start(node: &Node, folder: &Path, library: &str, name: &str, topic: &str) -> Result<Member> {
+        Member::start_with(node, folder, library, name, topic, &[])
+    }
+
+    fn start_with(
+        node: &Node,
+        folder: &Path,
+        library: &str,
+        name: &str,
+        topic: &str,
+        options: &[&str],
+    ) -> Result<Member> {
         let output = folder.join(format!("{name}.jsonl"));
         let mut command = client(library)?;
         command.args(["group", "--bootstrap", &node.address.to_string(), "--topic", topic, "--group", topic]);
+        command.args(options);
         command.arg("--output").arg(&output).stdin(Stdio::piped());
         let log = fs::File::create(folder.join(format!("{name}.log")))?;
         command.stdout(log.try_clone()?).stderr(log);

@@ -13,7 +13,10 @@ use super::listeners::ListenerConfig;
 use super::object_store::ObjectStoreConfig;
 use super::sasl::DelegationTokenConfig;
 use super::settings::Settings;
-use crate::quota::Window;
+use crate::{
+    coordinator::{MigrationPolicy, assignor::Assignor},
+    quota::Window,
+};
 
 /// The whole configuration of a node, valid.
 #[derive(Clone, Debug)]
@@ -248,6 +251,40 @@ pub struct GroupConfig {
     pub offset_metadata_max_bytes: u32,
     /// Bytes read at once when offsets are loaded.
     pub offsets_load_bytes: u32,
+    /// Groups of the consumer protocol (KIP-848).
+    pub consumer: ConsumerGroupConfig,
+}
+
+/// Groups of the consumer protocol (KIP-848).
+#[derive(Clone, Debug)]
+pub struct ConsumerGroupConfig {
+    /// Whether `group.coordinator.rebalance.protocols` names it.
+    pub enabled: bool,
+    /// The most members of one group.
+    pub max_size: u32,
+    /// Never empty; the first is used where members do not ask for one.
+    pub assignors: Vec<Assignor>,
+    /// Which groups may change their protocol while they have members.
+    pub migration: MigrationPolicy,
+    /// A member that is silent for longer leaves.
+    pub session_timeout: GroupTime,
+    /// How often members say that they are there.
+    pub heartbeat_interval: GroupTime,
+    /// Time between two assignments.
+    pub assignment_interval: GroupTime,
+    /// How often patterns are resolved again.
+    pub regex_refresh_interval: Duration,
+}
+
+/// A time that groups may have their own of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupTime {
+    /// Of groups that have none of their own.
+    pub usual: Duration,
+    /// The shortest that a group may have.
+    pub min: Duration,
+    /// The longest that a group may have.
+    pub max: Duration,
 }
 
 /// Windows over which client quotas are averaged. The quotas themselves are cluster state.

@@ -16,7 +16,10 @@ use super::object_store::ObjectStoreConfig;
 use super::properties::parse_properties;
 use super::sasl::DelegationTokenConfig;
 use super::settings::{Origin, Reader, Settings};
-use crate::quota::Window;
+use crate::{
+    coordinator::{MigrationPolicy, assignor::Assignor},
+    quota::Window,
+};
 
 /// Where a configuration comes from; later fields win over earlier ones, name by name.
 #[derive(Clone, Debug, Default)]
@@ -417,6 +420,7 @@ fn groups(reader: &mut Reader<'_>) -> GroupConfig {
         offsets_retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
         offset_metadata_max_bytes: reader.count("offset.metadata.max.bytes"),
         offsets_load_bytes: reader.count("offsets.load.buffer.size"),
+        consumer: consumer_groups(reader),
     }
 }
 
@@ -454,6 +458,57 @@ fn quotas(reader: &mut Reader<'_>) -> QuotaConfig {
         mutation_window: window("controller.quota.window.num", "controller.quota.window.size.seconds"),
         max_connection_rate: reader.limit("max.connection.creation.rate"),
     }
+}
+
+fn consumer_groups(reader: &mut Reader<'_>) -> ConsumerGroupConfig {
+    let protocols = reader.list("group.coordinator.rebalance.protocols");
+    if !protocols.iter().any(|protocol| protocol == "classic") {
+        reader.invalid("group.coordinator.rebalance.protocols", "a list with classic in it");
+    }
+    let assignors: Vec<Assignor> =
+        reader.list("group.consumer.assignors").iter().filter_map(|name| Assignor::from_name(name)).collect();
+    if assignors.is_empty() {
+        reader.invalid("group.consumer.assignors", "a list that is not empty");
+    }
+    let policy = reader.text("group.consumer.migration.policy").unwrap_or_default();
+    let migration = match policy.to_ascii_lowercase().as_str() {
+        "bidirectional" => MigrationPolicy::Bidirectional,
+        "upgrade" => MigrationPolicy::Upgrade,
+        "downgrade" => MigrationPolicy::Downgrade,
+        "disabled" => MigrationPolicy::Disabled,
+        _ => {
+            reader.invalid("group.consumer.migration.policy", "one of bidirectional, upgrade, downgrade, disabled");
+            MigrationPolicy::Disabled
+        }
+    };
+    let session_timeout = group_time(reader, "group.consumer.", "session.timeout.ms");
+    let heartbeat_interval = group_time(reader, "group.consumer.", "heartbeat.interval.ms");
+    if heartbeat_interval.usual >= session_timeout.usual {
+        reader.invalid("group.consumer.heartbeat.interval.ms", "less than group.consumer.session.timeout.ms");
+    }
+    ConsumerGroupConfig {
+        enabled: protocols.iter().any(|protocol| protocol == "consumer"),
+        max_size: reader.count("group.consumer.max.size"),
+        assignors,
+        migration,
+        session_timeout,
+        heartbeat_interval,
+        assignment_interval: group_time(reader, "group.consumer.", "assignment.interval.ms"),
+        regex_refresh_interval: reader.millis("group.consumer.regex.refresh.interval.ms"),
+    }
+}
+
+/// `<prefix><name>` between `<prefix>min.<name>` and `<prefix>max.<name>`.
+fn group_time(reader: &mut Reader<'_>, prefix: &str, name: &str) -> GroupTime {
+    let [usual, min, max] = ["", "min.", "max."].map(|which| format!("{prefix}{which}{name}"));
+    let time = GroupTime { usual: reader.millis(&usual), min: reader.millis(&min), max: reader.millis(&max) };
+    if time.max < time.min {
+        reader.invalid(&max, format!("no less than {min}"));
+    }
+    if time.usual < time.min || time.usual > time.max {
+        reader.invalid(&usual, format!("between {min} and {max}"));
+    }
+    time
 }
 
 fn archive(reader: &mut Reader<'_>) -> ArchiveConfig {

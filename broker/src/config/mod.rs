@@ -28,8 +28,9 @@ mod tests;
 mod tls;
 
 pub use broker::{
-    ArchiveConfig, AuthorizerConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, GroupConfig, LogConfig,
-    LogFormat, MetadataUrl, NetworkConfig, QuotaConfig, Roles, SelfLogConfig, TopicCreation, TransactionConfig,
+    ArchiveConfig, AuthorizerConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, ConsumerGroupConfig,
+    GroupConfig, GroupTime, LogConfig, LogFormat, MetadataUrl, NetworkConfig, QuotaConfig, Roles, SelfLogConfig,
+    TopicCreation, TransactionConfig,
 };
 pub(crate) use definitions::is_outside_kafkas_table;
 pub(crate) use definitions::listener_setting;

@@ -346,6 +346,9 @@ fn a_name_that_is_set_twice_is_told() {
 const OTHER: &[(&str, &str)] = &[
     ("advertised.listeners", "PLAINTEXT://other:9092"),
     ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+    ("group.consumer.migration.policy", "upgrade"),
+    ("group.consumer.min.heartbeat.interval.ms", "4000"),
+    ("group.consumer.min.session.timeout.ms", "40000"),
     ("listeners", "PLAINTEXT://127.0.0.1:9999"),
     ("log.local.retention.ms", "1000"),
     ("max.connections.per.ip.overrides", "10.0.0.1:5"),

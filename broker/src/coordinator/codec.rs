@@ -90,9 +90,39 @@ impl Writer {
         self.raw(bytes);
     }
 
+    pub(super) fn compact_string(&mut self, text: &str) -> Result<(), TooLong> {
+        // Kafka's readers take no more, in this form either.
+        i16::try_from(text.len()).map_err(|_| TooLong)?;
+        self.compact_bytes(text.as_bytes());
+        Ok(())
+    }
+
+    pub(super) fn compact_nullable_string(&mut self, text: Option<&str>) -> Result<(), TooLong> {
+        match text {
+            Some(text) => self.compact_string(text),
+            None => {
+                self.varint(0);
+                Ok(())
+            }
+        }
+    }
+
     pub(super) fn compact_count(&mut self, count: usize) {
         // As with lengths: counts come from requests.
         self.varint((count as u32).wrapping_add(1));
+    }
+
+    /// Says that a struct ends without tagged fields.
+    pub(super) fn no_tags(&mut self) {
+        self.varint(0);
+    }
+
+    /// Ends a struct with one tagged field.
+    pub(super) fn one_tag(&mut self, tag: u32, field: Writer) {
+        self.varint(1);
+        self.varint(tag);
+        self.varint(field.0.len() as u32);
+        self.raw(&field.0);
     }
 
     pub(super) fn varint(&mut self, mut number: u32) {
@@ -126,6 +156,11 @@ impl<'a> Reader<'a> {
         Ok(version)
     }
 
+    /// Starts in the flexible form, inside a tagged field.
+    pub(super) fn flexible(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { rest: bytes, flexible: true }
+    }
+
     fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(RecordError::Malformed)?;
         self.rest = rest;
@@ -142,6 +177,10 @@ impl<'a> Reader<'a> {
         Ok(i8::from_be_bytes(self.array()?))
     }
 
+    pub(super) fn uuid(&mut self) -> Result<[u8; 16], RecordError> {
+        self.array()
+    }
+
     pub(super) fn int16(&mut self) -> Result<i16, RecordError> {
         Ok(i16::from_be_bytes(self.array()?))
     }
@@ -154,7 +193,7 @@ impl<'a> Reader<'a> {
         Ok(i64::from_be_bytes(self.array()?))
     }
 
-    fn varint(&mut self) -> Result<u32, RecordError> {
+    pub(super) fn varint(&mut self) -> Result<u32, RecordError> {
         let mut number = 0u32;
         for shift in (0..35).step_by(7) {
             let [byte] = self.array()?;
@@ -200,6 +239,7 @@ impl<'a> Reader<'a> {
         self.nullable_count()?.ok_or(RecordError::Malformed)
     }
 
+    /// `None` for a null array.
     pub(super) fn nullable_count(&mut self) -> Result<Option<usize>, RecordError> {
         self.length(Self::int32)
     }

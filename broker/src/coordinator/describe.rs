@@ -1,12 +1,12 @@
 //! What can be read about groups without changing them.
 
 use super::{
-    DescribedGroup, DescribedMember, GroupFilter, GroupState, ListedGroup, Shard, ShardStats,
-    group::{Group, Member},
+    ConsumerGroupState, DescribedGroup, DescribedMember, GroupFilter, GroupState, GroupType, ListedGroup, Shard,
+    ShardStats, group::Member, subscription::CONSUMER,
 };
 
 impl Shard {
-    /// The group in full; `None` if there is none.
+    /// The classic group in full; `None` if there is none.
     pub fn describe(&self, group_id: &str) -> Option<DescribedGroup> {
         let group = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead)?;
         // What members sent means something only under a protocol that is in force.
@@ -27,22 +27,33 @@ impl Shard {
         })
     }
 
-    /// The groups that pass `filter`, by id.
+    /// Whether there is a group of another type than DescribeGroups is about.
+    pub fn is_not_classic(&self, group_id: &str) -> bool {
+        self.consumers.contains_key(group_id)
+    }
+
+    /// The groups that pass `filter`, classic ones first, by id.
     pub fn list(&self, filter: &GroupFilter) -> Vec<ListedGroup> {
         let is_wanted = |names: &[String], name: &str| {
             names.is_empty() || names.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
         };
-        let is_listed = |group: &&Group| {
-            group.state != GroupState::Dead
-                && is_wanted(&filter.states, group.state.name())
-                && is_wanted(&filter.types, "classic")
+        let is_listed = |group: &ListedGroup| {
+            is_wanted(&filter.states, group.state) && is_wanted(&filter.types, group.group_type.name())
         };
-        let listed = |group: &Group| ListedGroup {
+        let alive = self.groups.values().filter(|group| group.state != GroupState::Dead);
+        let classic = alive.map(|group| ListedGroup {
             group_id: group.id.clone(),
             protocol_type: group.protocol_type.clone().unwrap_or_default(),
-            state: group.state,
-        };
-        self.groups.values().filter(is_listed).map(listed).collect()
+            state: group.state.name(),
+            group_type: GroupType::Classic,
+        });
+        let consumer = self.consumers.iter().map(|(id, group)| ListedGroup {
+            group_id: id.clone(),
+            protocol_type: CONSUMER.to_owned(),
+            state: group.state().name(),
+            group_type: GroupType::Consumer,
+        });
+        classic.chain(consumer).filter(is_listed).collect()
     }
 
     /// Numbers for metrics; costs a walk over all groups.
@@ -56,6 +67,15 @@ impl Shard {
                 GroupState::PreparingRebalance | GroupState::CompletingRebalance => stats.rebalancing_groups += 1,
                 GroupState::Empty => stats.empty_groups += 1,
                 GroupState::Dead => {}
+            }
+        }
+        for group in self.consumers.values() {
+            stats.groups += 1;
+            stats.members += group.member_count() as u64;
+            match group.state() {
+                ConsumerGroupState::Stable => stats.stable_groups += 1,
+                ConsumerGroupState::Empty => stats.empty_groups += 1,
+                ConsumerGroupState::Assigning | ConsumerGroupState::Reconciling => stats.rebalancing_groups += 1,
             }
         }
         let per_group = self.offsets.values().flat_map(|topics| topics.values());

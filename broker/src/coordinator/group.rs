@@ -133,6 +133,18 @@ impl Group {
         }
     }
 
+    /// A group of consumers that comes from elsewhere with its members and what each of them has.
+    pub(super) fn formed(id: String, generation: Generation, now: Timestamp, members: Vec<Member>) -> Group {
+        let mut group = Group::new(id, now);
+        group.state = GroupState::Stable;
+        group.generation = generation;
+        group.protocol_type = Some(subscription::CONSUMER.to_owned());
+        members.into_iter().for_each(|member| group.add(member));
+        group.protocol_name = group.select_protocol();
+        group.subscribed_topics = group.read_subscriptions();
+        group
+    }
+
     /// The group as its last record describes it. `None` if the record contradicts itself.
     pub(super) fn from_record(id: String, record: GroupMetadata) -> Option<Group> {
         let mut group = Group::new(id, Timestamp::default());

@@ -29,8 +29,10 @@ impl Shard {
             CoordinatorRecord::Group(group_id, None) => self.remove_group(&group_id, now),
             CoordinatorRecord::Group(group_id, Some(metadata)) => {
                 let group = Group::from_record(group_id.clone(), metadata).ok_or(RecordError::Malformed)?;
+                self.consumers.remove(&group_id);
                 self.groups.insert(group_id, group);
             }
+            CoordinatorRecord::Consumer(record) => self.apply_consumer(record, now),
         }
         Ok(())
     }
@@ -40,6 +42,7 @@ impl Shard {
         let now = step.now;
         let at = now.elapsed + self.config.offsets_retention_check_interval;
         self.timers.set(TimerKey::Expiry, at, TimerAction::Cleanup);
+        self.start_consumer_timers(now);
         let mut too_large = Vec::new();
         for (group_id, group) in &self.groups {
             for (member_id, member) in &group.members {

@@ -8,6 +8,7 @@ use super::{
     Answer, Effect, Generation, GroupConfig, GroupError, GroupState, JoinAnswer, JoinRequest, LeaveAnswer,
     LeaveRequest, MemberIdentity, Now, RequestId, Shard, SyncAnswer, SyncRequest,
     group::{Group, Member},
+    locks::Task,
     messages::{JoinedGroup, LeavingMember, SyncedMember},
     rebalance::{joined, refused_join, refused_sync, session_key, sync_key},
     records::CoordinatorRecord,
@@ -16,7 +17,7 @@ use super::{
 };
 
 /// Group ids are written with a 16-bit length, and name a group only if they are not empty.
-fn is_valid_group_id(group_id: &str) -> bool {
+pub(super) fn is_valid_group_id(group_id: &str) -> bool {
     !group_id.is_empty() && group_id.len() <= i16::MAX as usize
 }
 
@@ -36,13 +37,40 @@ impl Shard {
         if let Some(error) = refusal {
             return step.answer(id, refused_join(&member_id, error));
         }
+        let group_id = request.group_id.clone();
+        let need = self.need_of(&group_id);
+        self.run_or_wait(&group_id, need, Task::Join(id, Box::new(request)), &mut step);
+    }
 
+    /// Joins a group of whatever type it is.
+    pub(super) fn join_any(&mut self, id: RequestId, request: JoinRequest, step: &mut Step<'_>) {
+        let Some(group) = self.consumers.get(&request.group_id) else { return self.join_classic(id, request, step) };
+        if !group.is_empty() {
+            return self.join_consumer(id, request, step);
+        }
+        // Nobody is in it: it ends, and a classic one takes its place.
+        let refusal = if request.member_id.is_some() {
+            Some(GroupError::UnknownMemberId)
+        } else if !Group::new(String::new(), step.now.wall).supports(&request.protocol_type, &request.protocols) {
+            Some(GroupError::InconsistentProtocol)
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            return step.answer(id, refused_join(request.member_id.as_deref().unwrap_or_default(), error));
+        }
+        let records = group.end_records([].into_iter()).into_iter().map(CoordinatorRecord::Consumer).collect();
+        self.append(records, Completion::MadeRoom(id, Box::new(request)), step);
+    }
+
+    fn join_classic(&mut self, id: RequestId, request: JoinRequest, step: &mut Step<'_>) {
+        let member_id = request.member_id.clone().unwrap_or_default();
         let is_new_group = !self.groups.contains_key(&request.group_id);
         if is_new_group {
             if request.member_id.is_some() {
                 return step.answer(id, refused_join(&member_id, GroupError::UnknownMemberId));
             }
-            let group = Group::new(request.group_id.clone(), now.wall);
+            let group = Group::new(request.group_id.clone(), step.now.wall);
             if !group.supports(&request.protocol_type, &request.protocols) {
                 return step.answer(id, refused_join("", GroupError::InconsistentProtocol));
             }
@@ -51,9 +79,9 @@ impl Shard {
         let Some(group) = self.groups.get(&request.group_id) else { return };
         let group_id = request.group_id.clone();
         if !accepts(group, &member_id, self.config.max_size) {
-            self.drop_member(&group_id, &member_id, &mut step);
+            self.drop_member(&group_id, &member_id, step);
             step.answer(id, refused_join("", GroupError::MaxSizeReached));
-            return self.complete_join_if_all_joined(&group_id, &mut step);
+            return self.complete_join_if_all_joined(&group_id, step);
         }
         if group.state == GroupState::Dead {
             return step.answer(id, refused_join(&member_id, GroupError::CoordinatorNotAvailable));
@@ -62,13 +90,13 @@ impl Shard {
             return step.answer(id, refused_join(&member_id, GroupError::InconsistentProtocol));
         }
         match request.member_id {
-            None => self.join_new(id, request, &mut step),
-            Some(_) => self.join_known(id, request, member_id, &mut step),
+            None => self.join_new(id, request, step),
+            Some(_) => self.join_known(id, request, member_id, step),
         }
         if is_new_group && let Some(group) = self.groups.get(&group_id) {
             // The group exists from here on, so its log says so, before any generation is formed.
             let records = vec![CoordinatorRecord::Group(group_id.clone(), Some(group.to_empty_record()))];
-            self.append(records, Completion::NewGroup(group_id), &mut step);
+            self.append(records, Completion::NewGroup(group_id), step);
         }
     }
 
@@ -270,6 +298,16 @@ impl Shard {
         if !is_valid_group_id(&request.group_id) {
             return step.answer(id, refused_sync(GroupError::InvalidGroupId));
         }
+        let group_id = request.group_id.clone();
+        let need = self.need_of(&group_id);
+        self.run_or_wait(&group_id, need, Task::Sync(id, Box::new(request)), &mut step);
+    }
+
+    /// A member of a group of whatever type asks for its assignment.
+    pub(super) fn sync_any(&mut self, id: RequestId, request: SyncRequest, step: &mut Step<'_>) {
+        if self.consumers.contains_key(&request.group_id) {
+            return self.sync_consumer(id, &request, step);
+        }
         let Some(group) = self.groups.get_mut(&request.group_id) else {
             return step.answer(id, refused_sync(GroupError::UnknownMemberId));
         };
@@ -305,7 +343,7 @@ impl Shard {
             let records = vec![CoordinatorRecord::Group(request.group_id.clone(), Some(record))];
             let generation = group.generation;
             let then = Completion::Assignment { group: request.group_id, generation, assignments };
-            self.append(records, then, &mut step);
+            self.append(records, then, step);
         }
     }
 
@@ -322,6 +360,9 @@ impl Shard {
     ) -> Result<(), GroupError> {
         if !is_valid_group_id(group_id) {
             return Err(GroupError::InvalidGroupId);
+        }
+        if self.consumers.contains_key(group_id) {
+            return self.heartbeat_of_classic(now, group_id, member, generation);
         }
         let group = self.groups.get(group_id).ok_or(GroupError::UnknownMemberId)?;
         if group.state == GroupState::Dead {
@@ -347,22 +388,31 @@ impl Shard {
     /// Members leave. Answered with [`Answer::Leave`].
     pub fn leave(&mut self, now: Now, id: RequestId, request: LeaveRequest, effects: &mut Vec<Effect>) {
         let mut step = Step { now, effects };
-        let refused = |error| Answer::Leave(LeaveAnswer(Err(error)));
         if !is_valid_group_id(&request.group_id) {
-            return step.answer(id, refused(GroupError::InvalidGroupId));
+            return step.answer(id, Answer::Leave(LeaveAnswer(Err(GroupError::InvalidGroupId))));
+        }
+        let group_id = request.group_id.clone();
+        let need = self.need_of(&group_id);
+        self.run_or_wait(&group_id, need, Task::Leave(id, Box::new(request)), &mut step);
+    }
+
+    /// Members leave a group of whatever type.
+    pub(super) fn leave_any(&mut self, id: RequestId, request: &LeaveRequest, step: &mut Step<'_>) {
+        if self.consumers.contains_key(&request.group_id) {
+            return self.leave_consumer(id, request, step);
         }
         let Some(group) = self.groups.get(&request.group_id) else {
             let unknown = request.members.iter().map(|_| Err(GroupError::UnknownMemberId)).collect();
             return step.answer(id, Answer::Leave(LeaveAnswer(Ok(unknown))));
         };
         if group.state == GroupState::Dead {
-            return step.answer(id, refused(GroupError::CoordinatorNotAvailable));
+            return step.answer(id, Answer::Leave(LeaveAnswer(Err(GroupError::CoordinatorNotAvailable))));
         }
         let outcomes: Vec<Result<(), GroupError>> =
-            request.members.iter().map(|leaving| self.leave_one(&request.group_id, leaving, &mut step)).collect();
+            request.members.iter().map(|leaving| self.leave_one(&request.group_id, leaving, step)).collect();
         if outcomes.iter().any(Result::is_ok) {
             let reason = request.members.iter().find_map(|leaving| leaving.reason.as_deref());
-            self.member_gone(&request.group_id, reason.unwrap_or("members left"), &mut step);
+            self.member_gone(&request.group_id, reason.unwrap_or("members left"), step);
         }
         self.answer_after_pending(id, Answer::Leave(LeaveAnswer(Ok(outcomes))), step.effects);
     }

@@ -6,7 +6,12 @@ use bytes::Bytes;
 use uuid::Uuid;
 use varve_metadata::model::{LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
-use super::{GroupState, Protocol, records::CoordinatorRecord};
+use super::{
+    GroupState, Protocol,
+    assignor::Assignor,
+    consumer::{HeartbeatAnswer, HeartbeatError, RegexJob},
+    records::CoordinatorRecord,
+};
 
 /// The numbers that the coordinator needs, by Kafka's names.
 #[derive(Clone, Debug)]
@@ -25,6 +30,38 @@ pub struct GroupConfig {
     pub offsets_retention: Duration,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval: Duration,
+    /// `group.consumer.max.size`
+    pub consumer_max_size: usize,
+    /// `group.consumer.assignors`; the first is used where members do not ask for one. Never empty.
+    pub consumer_assignors: Vec<Assignor>,
+    /// `group.consumer.migration.policy`
+    pub migration: MigrationPolicy,
+    /// `group.consumer.regex.refresh.interval.ms`
+    pub regex_refresh_interval: Duration,
+}
+
+/// Which groups may change their protocol while they have members (KIP-848).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MigrationPolicy {
+    /// Either way.
+    #[default]
+    Bidirectional,
+    /// From classic to consumer.
+    Upgrade,
+    /// From consumer to classic.
+    Downgrade,
+    /// None.
+    Disabled,
+}
+
+impl MigrationPolicy {
+    pub(super) const fn upgrades(self) -> bool {
+        matches!(self, MigrationPolicy::Bidirectional | MigrationPolicy::Upgrade)
+    }
+
+    pub(super) const fn downgrades(self) -> bool {
+        matches!(self, MigrationPolicy::Bidirectional | MigrationPolicy::Downgrade)
+    }
 }
 
 impl GroupConfig {
@@ -43,6 +80,10 @@ impl Default for GroupConfig {
             offset_metadata_max: 4096,
             offsets_retention: Duration::from_secs(7 * 24 * 3600),
             offsets_retention_check_interval: Duration::from_secs(600),
+            consumer_max_size: i32::MAX as usize,
+            consumer_assignors: vec![Assignor::Uniform, Assignor::Range],
+            migration: MigrationPolicy::default(),
+            regex_refresh_interval: Duration::from_secs(600),
         }
     }
 }
@@ -68,7 +109,7 @@ impl Generation {
 }
 
 /// What a shard of groups asks of the server.
-pub type Effect = super::machine::Effect<CoordinatorRecord, Answer>;
+pub type Effect = super::machine::Effect<CoordinatorRecord, Answer, RegexJob>;
 
 /// What a request is refused with. Each is one of Kafka's error codes; the server maps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +171,27 @@ pub enum GroupError {
     /// The transaction coordinator that sent a marker has been replaced.
     #[error("the transaction coordinator has been replaced")]
     TransactionCoordinatorFenced,
+    /// The request contradicts itself.
+    #[error("the request is invalid")]
+    InvalidRequest,
+    /// The member is of another epoch than the coordinator knows: it starts over (KIP-848).
+    #[error("the member epoch is fenced by the group coordinator")]
+    FencedMemberEpoch,
+    /// The epoch is over, or the partition was not the member's in it (KIP-848, KIP-1251).
+    #[error("the member epoch is stale")]
+    StaleMemberEpoch,
+    /// The instance id is in use (KIP-848).
+    #[error("the instance id is still used by another member")]
+    UnreleasedInstanceId,
+    /// No such assignor (KIP-848).
+    #[error("the assignor is not supported")]
+    UnsupportedAssignor,
+    /// Not a regular expression (KIP-848).
+    #[error("the regular expression is not valid")]
+    InvalidRegularExpression,
+    /// A member of a consumer group asks in a version that does not know member epochs.
+    #[error("the version does not support this")]
+    UnsupportedVersion,
     /// The request contradicts itself in a way that no client library produces, or its state is too large to be kept.
     #[error("the request cannot be carried out")]
     Unexpected,
@@ -150,6 +212,8 @@ pub enum Answer {
     DeleteGroups(Vec<(String, Result<(), GroupError>)>),
     /// To [`Shard::delete_offsets`](super::Shard::delete_offsets): an outcome per partition.
     DeleteOffsets(CommitAnswer),
+    /// To [`Shard::consumer_heartbeat`](super::Shard::consumer_heartbeat).
+    Heartbeat(Result<HeartbeatAnswer, HeartbeatError>),
     /// To [`Shard::settle`](super::Shard::settle).
     Settled,
     /// To [`Shard::end_transaction`](super::Shard::end_transaction).
@@ -380,8 +444,29 @@ pub struct ListedGroup {
     pub group_id: String,
     /// Empty for a simple consumer.
     pub protocol_type: String,
-    /// Its state.
-    pub state: GroupState,
+    /// The name of its state.
+    pub state: &'static str,
+    /// Its type.
+    pub group_type: GroupType,
+}
+
+/// Which protocol a group speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupType {
+    /// Members assign among themselves.
+    Classic,
+    /// The coordinator assigns (KIP-848).
+    Consumer,
+}
+
+impl GroupType {
+    /// Kafka's name for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            GroupType::Classic => "classic",
+            GroupType::Consumer => "consumer",
+        }
+    }
 }
 
 /// A group in full.

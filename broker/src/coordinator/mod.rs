@@ -15,10 +15,14 @@
 //! Owns: membership, rebalances, generations, offsets, their expiry, and the record formats (those of Kafka 4.3).
 //! Leaves to others: which partitions this broker leads, sockets, clocks, the log.
 
+pub mod assignor;
+mod cluster;
 pub mod codec;
+mod consumer;
 mod describe;
 mod group;
 mod load;
+mod locks;
 pub mod machine;
 mod membership;
 mod messages;
@@ -41,15 +45,20 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{ClusterView, ConsumerTimes, TopicFacts, TopicsChange};
+pub use consumer::{
+    Asker, ConsumerGroupState, ConsumerHeartbeat, DescribedConsumer, DescribedConsumerGroup, HeartbeatAnswer,
+    HeartbeatError, MemberEpoch, MemberState, Owned, OwnedPartitions, RegexJob, compile, find_topics,
+};
 pub use group::{GroupState, Protocol};
 pub use machine::{
     AppendFailure, AppendId, Batch, Effects, EndOfTransaction, Entry, LogRecord, Machine, Now, RequestId,
 };
 pub use messages::{
     Answer, CommitAnswer, CommitPartition, CommitRequest, CommitTopic, CommittedOffset, DescribedGroup,
-    DescribedMember, Effect, Generation, GroupConfig, GroupError, GroupFilter, JoinAnswer, JoinRequest, JoinedGroup,
-    JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity, PartitionOutcomes, SyncAnswer,
-    SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
+    DescribedMember, Effect, Generation, GroupConfig, GroupError, GroupFilter, GroupType, JoinAnswer, JoinRequest,
+    JoinedGroup, JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity, MigrationPolicy,
+    PartitionOutcomes, SyncAnswer, SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
 };
 pub use placement::partition_for;
 pub use shard::{Shard, ShardStats};

@@ -3,9 +3,9 @@
 use varve_metadata::model::{PartitionIndex, Timestamp};
 
 use super::{
-    Answer, CommitAnswer, CommitPartition, CommitRequest, CommittedOffset, Effect, GroupError, GroupState,
+    Answer, CommitAnswer, CommitPartition, CommitRequest, CommittedOffset, Effect, Generation, GroupError, GroupState,
     MemberIdentity, Now, PartitionOutcomes, RequestId, Shard, TopicOffsets, TopicPartitions,
-    group::Group,
+    consumer::{Committer, ConsumerGroup},
     records::{CoordinatorRecord, OffsetKey},
     shard::{Completion, Step},
 };
@@ -15,7 +15,11 @@ impl Shard {
     /// Answered with [`Answer::Commit`] once they are in the log.
     pub fn commit(&mut self, now: Now, id: RequestId, request: CommitRequest, effects: &mut Vec<Effect>) {
         let mut step = Step { now, effects };
-        if let Err(error) = self.check_commit(&request) {
+        let checked = match self.consumers.get(&request.group_id) {
+            Some(group) => check_consumer_commit(group, &request),
+            None => self.check_commit(&request),
+        };
+        if let Err(error) = checked {
             return step.answer(id, Answer::Commit(CommitAnswer(Err(error))));
         }
         if let Some(group) = self.groups.get(&request.group_id) {
@@ -100,8 +104,18 @@ impl Shard {
     /// among them: use [`Shard::settle`] first where they must be.
     pub fn committed(&self, group_id: &str) -> Option<&TopicOffsets> {
         const NONE: &TopicOffsets = &TopicOffsets::new();
-        let group = self.groups.get(group_id).filter(|group| group.state != GroupState::Dead)?;
-        Some(self.offsets.get(&group.id).unwrap_or(NONE))
+        let is_classic = self.groups.get(group_id).is_some_and(|group| group.state != GroupState::Dead);
+        let exists = is_classic || self.consumers.contains_key(group_id);
+        exists.then(|| self.offsets.get(group_id).unwrap_or(NONE))
+    }
+
+    /// Whether a member of a consumer group may read its offsets (KIP-848). Others may always.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownMemberId`], [`GroupError::StaleMemberEpoch`], and for members of the classic protocol
+    /// [`GroupError::IllegalGeneration`].
+    pub fn check_fetch(&self, group_id: &str, member_id: Option<&str>, epoch: i32) -> Result<(), GroupError> {
+        self.consumers.get(group_id).map_or(Ok(()), |group| group.check_fetch(member_id, epoch))
     }
 
     /// Deletes offsets of topics that no member subscribes to (KIP-496). Answered with [`Answer::DeleteOffsets`].
@@ -114,14 +128,18 @@ impl Shard {
         effects: &mut Vec<Effect>,
     ) {
         let mut step = Step { now, effects };
-        let group = match self.check_offset_delete(group_id) {
-            Ok(group) => group,
-            Err(error) => return step.answer(id, Answer::DeleteOffsets(CommitAnswer(Err(error)))),
+        if let Err(error) = self.check_offset_delete(group_id) {
+            return step.answer(id, Answer::DeleteOffsets(CommitAnswer(Err(error))));
+        }
+        let is_subscribed = |topic: &str| match (self.consumers.get(group_id), self.groups.get(group_id)) {
+            (Some(group), _) => group.is_subscribed(topic),
+            (None, Some(group)) => group.is_subscribed(topic),
+            (None, None) => false,
         };
         let mut records = Vec::new();
         let mut outcomes: PartitionOutcomes = Vec::with_capacity(topics.len());
         for TopicPartitions { topic, partitions } in topics {
-            let outcome = if group.is_subscribed(&topic) { Err(GroupError::SubscribedToTopic) } else { Ok(()) };
+            let outcome = if is_subscribed(&topic) { Err(GroupError::SubscribedToTopic) } else { Ok(()) };
             let mut of_topic: Vec<(PartitionIndex, _)> = Vec::with_capacity(partitions.len());
             for partition in partitions {
                 of_topic.push((partition, outcome));
@@ -139,19 +157,38 @@ impl Shard {
         self.append(records, Completion::DeleteOffsets(id, answer), &mut step);
     }
 
-    fn check_offset_delete(&self, group_id: &str) -> Result<&Group, GroupError> {
+    fn check_offset_delete(&self, group_id: &str) -> Result<(), GroupError> {
         if group_id.is_empty() {
             return Err(GroupError::InvalidGroupId);
+        }
+        if self.consumers.contains_key(group_id) {
+            return Ok(());
         }
         let group = self.groups.get(group_id).ok_or(GroupError::GroupIdNotFound)?;
         match group.state {
             GroupState::Dead => Err(GroupError::GroupIdNotFound),
-            GroupState::Empty => Ok(group),
+            GroupState::Empty => Ok(()),
             // What members of another protocol read cannot be known.
             _ if !group.uses_consumer_protocol() => Err(GroupError::NonEmptyGroup),
-            _ => Ok(group),
+            _ => Ok(()),
         }
     }
+}
+
+fn check_consumer_commit(group: &ConsumerGroup, request: &CommitRequest) -> Result<(), GroupError> {
+    if request.group_id.len() > i16::MAX as usize {
+        return Err(GroupError::InvalidGroupId);
+    }
+    let allowed = group.check_commit(Committer {
+        member: &request.member,
+        epoch: request.generation.map_or(-1, Generation::to_wire),
+        is_transactional: false,
+        knows_epochs: request.knows_group_id_not_found,
+    })?;
+    let mut topics = request.topics.iter();
+    topics.try_for_each(|topic| {
+        topic.partitions.iter().try_for_each(|partition| allowed.check(topic.id, partition.partition))
+    })
 }
 
 /// Whether `text` has more than `limit` UTF-16 units.

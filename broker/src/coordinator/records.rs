@@ -15,8 +15,10 @@
 //!                     1+: int32 rebalance timeout │ int32 session timeout │ bytes subscription │ bytes assignment
 //! ```
 //! A string is int16 length and UTF-8, bytes are int32 length and content; flexible versions use unsigned varints
-//! (length + 1, 0 for null) and end every struct with tagged fields. Other kinds belong to other group types
-//! (KIP-848 and later) and are reported as such.
+//! (length + 1, 0 for null) and end every struct with tagged fields. The kinds of consumer groups (KIP-848) are in
+//! [`consumer`]; other kinds belong to other group types and are reported as such.
+
+mod consumer;
 
 use std::time::Duration;
 
@@ -29,13 +31,30 @@ use super::{
     codec::{EncodedRecord, Reader, RecordError, TooLong, Writer},
 };
 
+pub use consumer::{
+    ClassicMetadata, ConsumerMemberRecord, ConsumerRecord, CurrentRecord, GroupEpochRecord, ResolvedRegex, TargetRecord,
+};
+
 /// One record of the coordinator, before it has bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CoordinatorRecord {
     /// An offset committed, or with `None` removed.
     Offset(OffsetKey, Option<CommittedOffset>),
-    /// A group's membership, or with `None` its end.
+    /// A classic group's membership, or with `None` its end.
     Group(String, Option<GroupMetadata>),
+    /// A part of a consumer group (KIP-848).
+    Consumer(ConsumerRecord),
+}
+
+impl CoordinatorRecord {
+    /// The group whose membership the record is about; `None` for offsets, which belong to groups of every type.
+    pub(super) fn membership_of(&self) -> Option<&str> {
+        match self {
+            CoordinatorRecord::Offset(..) => None,
+            CoordinatorRecord::Group(group, _) => Some(group),
+            CoordinatorRecord::Consumer(record) => Some(record.group()),
+        }
+    }
 }
 
 /// Whose offset it is.
@@ -110,6 +129,7 @@ impl LogRecord for CoordinatorRecord {
                 key.string(group)?;
                 metadata.as_ref().map(encode_group).transpose()?
             }
+            CoordinatorRecord::Consumer(record) => record.encode(&mut key)?,
         };
         Ok(EncodedRecord { key: key.into_bytes(), value })
     }
@@ -129,6 +149,9 @@ impl LogRecord for CoordinatorRecord {
             GROUP => {
                 let group = key.string()?;
                 Ok(CoordinatorRecord::Group(group, value.map(decode_group).transpose()?))
+            }
+            kind if ConsumerRecord::KINDS.contains(&kind) => {
+                ConsumerRecord::decode(kind, &mut key, value).map(CoordinatorRecord::Consumer)
             }
             kind => Err(RecordError::UnknownKind(kind)),
         }

@@ -1,10 +1,14 @@
 //! What ends groups and offsets: deletion on request, expiry (KIP-211), topics that go away.
 
+use std::sync::Arc;
+
 use varve_metadata::model::{Timestamp, TopicId};
 
 use super::{
     Answer, CommittedOffset, Effect, GroupError, GroupState, Now, RequestId, Shard,
+    cluster::{ClusterView, TopicsChange},
     group::Group,
+    locks::Task,
     records::{CoordinatorRecord, OffsetKey},
     shard::{Completion, Step},
     timers::{TimerAction, TimerKey},
@@ -17,6 +21,14 @@ impl Shard {
     /// Deletes groups that have no members, with their offsets (KIP-229). Answered with [`Answer::DeleteGroups`].
     pub fn delete_groups(&mut self, now: Now, id: RequestId, group_ids: Vec<String>, effects: &mut Vec<Effect>) {
         let mut step = Step { now, effects };
+        // A group that changes right now is waited for.
+        let waits_for = group_ids.iter().find(|group| self.locks.is_held(group)).or(group_ids.first()).cloned();
+        let Some(group_id) = waits_for else { return step.answer(id, Answer::DeleteGroups(Vec::new())) };
+        let need = self.need_of(&group_id);
+        self.run_or_wait(&group_id, need, Task::DeleteGroups(id, group_ids), &mut step);
+    }
+
+    pub(super) fn delete_now(&mut self, id: RequestId, group_ids: Vec<String>, step: &mut Step<'_>) {
         let mut records = Vec::new();
         let mut outcomes = Vec::with_capacity(group_ids.len());
         for group_id in group_ids {
@@ -29,10 +41,13 @@ impl Shard {
         if records.is_empty() {
             return step.answer(id, Answer::DeleteGroups(outcomes));
         }
-        self.append(records, Completion::DeleteGroups(id, outcomes), &mut step);
+        self.append(records, Completion::DeleteGroups(id, outcomes), step);
     }
 
     fn check_delete(&self, group_id: &str) -> Result<(), GroupError> {
+        if let Some(group) = self.consumers.get(group_id) {
+            return if group.is_empty() { Ok(()) } else { Err(GroupError::NonEmptyGroup) };
+        }
         match self.groups.get(group_id).map(|group| group.state) {
             None | Some(GroupState::Dead) => Err(GroupError::GroupIdNotFound),
             Some(GroupState::Empty) => Ok(()),
@@ -49,6 +64,10 @@ impl Shard {
         keys.sort();
         keys.dedup();
         records.extend(keys.into_iter().map(|key| CoordinatorRecord::Offset(key, None)));
+        if let Some(group) = self.consumers.get(group_id) {
+            records.extend(group.end_records([].into_iter()).into_iter().map(CoordinatorRecord::Consumer));
+            return;
+        }
         records.push(CoordinatorRecord::Group(group_id.to_owned(), None));
         if let Some(group) = self.groups.get_mut(group_id) {
             group.previous_state = group.state;
@@ -75,6 +94,10 @@ impl Shard {
             let Some(group) = self.groups.get(&group_id).filter(|group| group.state != GroupState::Dead) else {
                 continue;
             };
+            // What changes right now is looked at the next time.
+            if self.locks.is_held(&group_id) {
+                continue;
+            }
             let (expired, none_left) = self.expired_offsets(group, step.now.wall);
             if none_left
                 && group.state == GroupState::Empty
@@ -87,6 +110,41 @@ impl Shard {
                 self.bury(&group_id, &mut records);
                 tracing::info!(group = group_id, offsets = expired.len(), "removing an expired group");
                 self.append(records, Completion::ExpireGroup(group_id), step);
+            } else {
+                self.append_tombstones(expired, step);
+            }
+        }
+        self.clean_up_consumers(step);
+    }
+
+    fn clean_up_consumers(&mut self, step: &mut Step<'_>) {
+        let at_rest = self.consumers.keys().filter(|group| !self.locks.is_held(group)).cloned();
+        let group_ids: Vec<String> = at_rest.collect();
+        for group_id in group_ids {
+            let Some(group) = self.consumers.get(&group_id) else { continue };
+            let retention = self.config.offsets_retention.as_millis();
+            let is_expired = |topic: &str, offset: &CommittedOffset| {
+                !group.is_subscribed(topic)
+                    && has_passed(offset.committed_at, offset.expires_at, step.now.wall, retention)
+            };
+            let topics = self.offsets.get(&group_id).into_iter().flatten();
+            let all = topics
+                .flat_map(|(topic, partitions)| partitions.iter().map(move |(index, offset)| (topic, index, offset)));
+            let total = all.clone().count();
+            let expired: Vec<OffsetKey> = all
+                .filter(|(topic, _, offset)| is_expired(topic, offset))
+                .map(|(topic, partition, _)| OffsetKey {
+                    group: group_id.clone(),
+                    topic: topic.clone(),
+                    partition: *partition,
+                })
+                .collect();
+            let none_left = expired.len() == total && self.pending_offsets(&group_id).next().is_none();
+            if group.is_empty() && none_left && expired.len() < TOMBSTONES_PER_APPEND {
+                let mut records = Vec::new();
+                tracing::info!(group = group_id, offsets = expired.len(), "removing an expired group");
+                self.bury(&group_id, &mut records);
+                self.append(records, Completion::Nothing, step);
             } else {
                 self.append_tombstones(expired, step);
             }
@@ -126,12 +184,26 @@ impl Shard {
             }
             _ => return false,
         };
-        match offset.expires_at {
-            Some(at) => now >= at,
-            None => {
-                let unused = now.to_wire().saturating_sub(unused_since.to_wire());
-                u128::try_from(unused).is_ok_and(|millis| millis >= self.config.offsets_retention.as_millis())
-            }
+        has_passed(unused_since, offset.expires_at, now, self.config.offsets_retention.as_millis())
+    }
+
+    /// The cluster is another than before. Groups that subscribe to a topic that changed look at it with their next heartbeat.
+    pub fn cluster_changed(
+        &mut self,
+        now: Now,
+        cluster: Arc<dyn ClusterView>,
+        change: &TopicsChange,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.cluster = cluster;
+        if change.has_new {
+            self.newest_topic_at = self.cluster.version();
+        }
+        for group in self.consumers.values_mut() {
+            group.must_look_at_topics |= change.touched.iter().any(|topic| group.is_subscribed(topic));
+        }
+        if !change.deleted.is_empty() {
+            self.topics_deleted(now, &change.deleted, effects);
         }
     }
 
@@ -165,6 +237,17 @@ impl Shard {
         for chunk in keys.chunks(TOMBSTONES_PER_APPEND) {
             let records = chunk.iter().map(|key| CoordinatorRecord::Offset(key.clone(), None)).collect();
             self.append(records, Completion::Nothing, step);
+        }
+    }
+}
+
+/// Whether an offset is past its own end, or unused for longer than offsets are kept.
+fn has_passed(unused_since: Timestamp, expires_at: Option<Timestamp>, now: Timestamp, retention_ms: u128) -> bool {
+    match expires_at {
+        Some(at) => now >= at,
+        None => {
+            let unused = now.to_wire().saturating_sub(unused_since.to_wire());
+            u128::try_from(unused).is_ok_and(|millis| millis >= retention_ms)
         }
     }
 }

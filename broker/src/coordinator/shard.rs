@@ -1,8 +1,7 @@
 //! The groups of one partition of `__consumer_offsets`: state, pending appends, timers.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    convert::Infallible,
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -12,10 +11,14 @@ use varve_metadata::model::{Offset, ProducerId};
 
 use super::{
     Answer, AppendFailure, AppendId, Batch, CommitAnswer, CommittedOffset, Effect, Effects, Entry, Generation,
-    GroupConfig, GroupError, GroupState, Machine, Now, RequestId, TopicOffsets,
+    GroupConfig, GroupError, GroupState, JoinRequest, Machine, Now, RequestId, TopicOffsets,
+    cluster::ClusterView,
     codec::RecordError,
+    consumer::{ConsumerGroup, Outcome, RegexJob},
     group::{Group, Member},
+    locks::{Locks, Need, Task},
     open_commits::{OpenCommits, Settled},
+    rebalance::refused_join,
     records::{CoordinatorRecord, OffsetKey},
     timers::{TimerAction, TimerKey, Timers},
 };
@@ -26,7 +29,14 @@ use super::{
 #[derive(Debug)]
 pub struct Shard {
     pub(super) config: Arc<GroupConfig>,
+    /// Classic groups, those made by a commit alone included.
     pub(super) groups: BTreeMap<String, Group>,
+    /// Consumer groups (KIP-848). No id is in both.
+    pub(super) consumers: BTreeMap<String, ConsumerGroup>,
+    pub(super) cluster: Arc<dyn ClusterView>,
+    /// The version of the cluster in which the newest topic came.
+    pub(super) newest_topic_at: i64,
+    pub(super) locks: Locks,
     pub(super) offsets: HashMap<String, TopicOffsets>,
     pub(super) open_commits: OpenCommits,
     pub(super) timers: Timers,
@@ -56,8 +66,15 @@ pub(super) enum Completion {
     EndTransaction(RequestId),
     DeleteGroups(RequestId, Vec<(String, Result<(), GroupError>)>),
     ExpireGroup(String),
-    Assignment { group: String, generation: Generation, assignments: HashMap<String, Bytes> },
+    Assignment {
+        group: String,
+        generation: Generation,
+        assignments: HashMap<String, Bytes>,
+    },
     StaticRejoin(Box<StaticRejoin>),
+    Consumer(Box<Outcome>),
+    /// A group of another type made room for the classic one that this member joins.
+    MadeRoom(RequestId, Box<JoinRequest>),
 }
 
 /// A static member that came back under a new id without disturbing the group (KIP-345).
@@ -106,16 +123,63 @@ pub struct ShardStats {
 
 impl Shard {
     /// A shard without groups, ready to be loaded.
-    pub fn new(config: Arc<GroupConfig>) -> Shard {
+    pub fn new(config: Arc<GroupConfig>, cluster: Arc<dyn ClusterView>) -> Shard {
         Shard {
             config,
             groups: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            newest_topic_at: cluster.version(),
+            cluster,
+            locks: Locks::default(),
             offsets: HashMap::new(),
             open_commits: OpenCommits::default(),
             timers: Timers::default(),
             pending: VecDeque::new(),
             next_append: 0,
             completed_rebalances: 0,
+        }
+    }
+
+    fn fire(&mut self, key: TimerKey, action: TimerAction, step: &mut Step<'_>) {
+        match (key, action) {
+            // Set anew while it waited for its turn.
+            (key, _) if self.timers.is_set(&key) => {}
+            (key, action) if key.group().is_some_and(|group| self.consumers.contains_key(group)) => {
+                self.expire_member(&key, action, step);
+            }
+            (TimerKey::Session { group, member }, _) => self.expire_session(&group, &member, step),
+            (TimerKey::Join { group }, TimerAction::CompleteInitialJoin { delay, remaining }) => {
+                self.complete_initial_join(&group, delay, remaining, step);
+            }
+            (TimerKey::Join { group }, _) => self.complete_join(&group, step),
+            (TimerKey::Sync { group }, TimerAction::ExpireSync(generation)) => {
+                self.expire_sync(&group, generation, step);
+            }
+            _ => {}
+        }
+    }
+
+    /// How much of the group somebody needs who does not change its type.
+    pub(super) fn need_of(&self, group_id: &str) -> Need {
+        if self.consumers.contains_key(group_id) { Need::Alone } else { Need::Shared }
+    }
+
+    /// Does it now, or when nothing is on its way that it has to wait for.
+    pub(super) fn run_or_wait(&mut self, group_id: &str, need: Need, task: Task, step: &mut Step<'_>) {
+        if let Some(task) = self.locks.pass(group_id, need, task) {
+            self.run(task, step);
+        }
+    }
+
+    fn run(&mut self, task: Task, step: &mut Step<'_>) {
+        match task {
+            Task::Heartbeat(id, request) => self.heartbeat_consumer(id, &request, step),
+            Task::Join(id, request) => self.join_any(id, *request, step),
+            Task::Sync(id, request) => self.sync_any(id, *request, step),
+            Task::Leave(id, request) => self.leave_any(id, &request, step),
+            Task::DeleteGroups(id, groups) => self.delete_now(id, groups, step),
+            Task::Resolved(group, found) => self.take_resolved(&group, found, step),
+            Task::Timer(key, action) => self.fire(key, action, step),
         }
     }
 
@@ -139,6 +203,10 @@ impl Shard {
     pub(super) fn append_batch(&mut self, batch: Batch<CoordinatorRecord>, then: Completion, step: &mut Step<'_>) {
         let id = AppendId(self.next_append);
         self.next_append += 1;
+        for group in memberships(&batch) {
+            let is_consumer = |record: &CoordinatorRecord| matches!(record, CoordinatorRecord::Consumer(record) if record.group() == group);
+            self.locks.hold(group, records_of(&batch).iter().any(is_consumer));
+        }
         self.pending.push_back(PendingAppend { id, batch: batch.clone(), then, waiting: Vec::new() });
         step.effects.push(Effect::Append { id, batch });
     }
@@ -170,6 +238,7 @@ impl Shard {
             CoordinatorRecord::Offset(key, None) => self.remove_offset(key),
             CoordinatorRecord::Group(group, None) => self.remove_group(group, now),
             CoordinatorRecord::Group(_, Some(_)) => {}
+            CoordinatorRecord::Consumer(record) => self.apply_consumer(record.clone(), now),
         }
     }
 
@@ -202,7 +271,7 @@ impl Shard {
 
     /// A commit without membership makes a simple group: empty, without a protocol type.
     fn ensure_group(&mut self, group_id: &str, now: Now) {
-        if !self.groups.contains_key(group_id) {
+        if !self.groups.contains_key(group_id) && !self.consumers.contains_key(group_id) {
             self.groups.insert(group_id.to_owned(), Group::new(group_id.to_owned(), now.wall));
         }
     }
@@ -262,6 +331,11 @@ impl Shard {
                 self.assignment_appended(&group, generation, assignments, result, step);
             }
             Completion::StaticRejoin(rejoin) => self.static_rejoin_appended(*rejoin, result, step),
+            Completion::Consumer(outcome) => self.settle_consumer(*outcome, result, step),
+            Completion::MadeRoom(request, join) => match result {
+                Ok(()) => self.locks.put_first(&join.group_id.clone(), Task::Join(request, join)),
+                Err(error) => step.answer(request, refused_join("", error)),
+            },
         }
     }
 
@@ -298,7 +372,7 @@ impl Shard {
 impl Machine for Shard {
     type Record = CoordinatorRecord;
     type Answer = Answer;
-    type Order = Infallible;
+    type Order = RegexJob;
 
     fn replay(&mut self, now: Now, entry: Entry<CoordinatorRecord>) -> Result<(), RecordError> {
         self.replay_entry(now, entry)
@@ -325,22 +399,23 @@ impl Machine for Shard {
         for (request, answer) in pending.waiting {
             step.answer(request, answer);
         }
+        for group in memberships(&pending.batch) {
+            self.locks.release(group);
+            while let Some(task) = self.locks.next(group) {
+                self.run(task, &mut step);
+            }
+        }
     }
 
     fn tick(&mut self, now: Now, effects: &mut Effects<Shard>) {
         let mut step = Step { now, effects };
         while let Some((key, action)) = self.timers.take_due(now.elapsed) {
-            match (key, action) {
-                (TimerKey::Session { group, member }, _) => self.expire_session(&group, &member, &mut step),
-                (TimerKey::Join { group }, TimerAction::CompleteInitialJoin { delay, remaining }) => {
-                    self.complete_initial_join(&group, delay, remaining, &mut step);
+            match key.group().map(str::to_owned) {
+                None => self.clean_up(&mut step),
+                Some(group) => {
+                    let need = self.need_of(&group);
+                    self.run_or_wait(&group, need, Task::Timer(key, action), &mut step);
                 }
-                (TimerKey::Join { group }, _) => self.complete_join(&group, &mut step),
-                (TimerKey::Sync { group }, TimerAction::ExpireSync(generation)) => {
-                    self.expire_sync(&group, generation, &mut step);
-                }
-                (TimerKey::Sync { .. }, _) => {}
-                (TimerKey::Expiry, _) => self.clean_up(&mut step),
             }
         }
     }
@@ -348,6 +423,18 @@ impl Machine for Shard {
     fn next_deadline(&self) -> Option<Duration> {
         self.timers.next()
     }
+}
+
+fn records_of(batch: &Batch<CoordinatorRecord>) -> &[CoordinatorRecord] {
+    match batch {
+        Batch::Records(records) | Batch::Transactional { records, .. } => records,
+        Batch::Marker(_) => &[],
+    }
+}
+
+/// The groups whose membership the batch is about, each once.
+fn memberships(batch: &Batch<CoordinatorRecord>) -> BTreeSet<&str> {
+    records_of(batch).iter().filter_map(CoordinatorRecord::membership_of).collect()
 }
 
 fn append_error(failure: AppendFailure) -> GroupError {

@@ -8,6 +8,54 @@ use varve_metadata::model::{Offset, PartitionIndex, Timestamp, TopicId};
 
 use super::{records::CoordinatorRecord, *};
 
+/// Topics at will.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TestCluster {
+    topics: BTreeMap<String, TopicFacts>,
+    /// Of every topic's partitions.
+    pub(super) racks: Vec<Vec<String>>,
+    pub(super) version: i64,
+    pub(super) times: ConsumerTimes,
+}
+
+impl TestCluster {
+    pub(super) fn put(&mut self, name: &str, id: TopicId, partitions: u32) {
+        self.topics.insert(name.to_owned(), TopicFacts { id, partitions });
+        self.version += 1;
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.topics.remove(name);
+        self.version += 1;
+    }
+}
+
+impl ClusterView for TestCluster {
+    fn topic(&self, name: &str) -> Option<TopicFacts> {
+        self.topics.get(name).copied()
+    }
+
+    fn topic_name(&self, id: TopicId) -> Option<&str> {
+        self.topics.iter().find(|(_, topic)| topic.id == id).map(|(name, _)| name.as_str())
+    }
+
+    fn topic_names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.topics.keys().map(String::as_str))
+    }
+
+    fn racks(&self, _name: &str) -> Vec<Vec<String>> {
+        self.racks.clone()
+    }
+
+    fn version(&self) -> i64 {
+        self.version
+    }
+
+    fn consumer_times(&self, _group_id: &str) -> ConsumerTimes {
+        self.times
+    }
+}
+
 /// A coordinator on a log that acknowledges at once, unless told to wait or to fail.
 pub(super) struct Harness {
     pub(super) shard: Shard,
@@ -18,6 +66,9 @@ pub(super) struct Harness {
     pub(super) holds_appends: bool,
     pub(super) fails_appends: Option<AppendFailure>,
     pub(super) now: Duration,
+    pub(super) cluster: TestCluster,
+    /// Patterns that the shard asked to be resolved.
+    pub(super) to_resolve: Vec<RegexJob>,
     next_request: u64,
 }
 
@@ -29,8 +80,14 @@ impl Harness {
     }
 
     pub(super) fn with(config: GroupConfig) -> Harness {
+        Harness::on(config, TestCluster::default())
+    }
+
+    pub(super) fn on(config: GroupConfig, cluster: TestCluster) -> Harness {
         let mut harness = Harness {
-            shard: Shard::new(Arc::new(config)),
+            shard: Shard::new(Arc::new(config), Arc::new(cluster.clone())),
+            cluster,
+            to_resolve: Vec::new(),
             log: Vec::new(),
             answers: BTreeMap::new(),
             held: Vec::new(),
@@ -48,7 +105,7 @@ impl Harness {
         Now { elapsed: self.now, wall }
     }
 
-    fn with_effects(&mut self, step: impl FnOnce(&mut Shard, Now, &mut Vec<Effect>)) {
+    pub(super) fn with_effects(&mut self, step: impl FnOnce(&mut Shard, Now, &mut Vec<Effect>)) {
         let mut effects = Vec::new();
         let now = self.moment();
         step(&mut self.shard, now, &mut effects);
@@ -62,6 +119,7 @@ impl Harness {
                 Effect::Answer { request, answer } => {
                     assert_eq!(self.answers.insert(request, answer), None, "a request is answered once");
                 }
+                Effect::Order(job) => self.to_resolve.push(job),
                 Effect::Append { id, batch } if self.holds_appends || !self.held.is_empty() => {
                     self.held.push((id, batch));
                 }
@@ -70,7 +128,6 @@ impl Harness {
                     self.finish_append(id, &batch, self.fails_appends, &mut effects);
                     queue.extend(effects);
                 }
-                Effect::Order(never) => match never {},
             }
         }
     }
@@ -125,7 +182,7 @@ impl Harness {
         self.now = end;
     }
 
-    fn request(&mut self) -> RequestId {
+    pub(super) fn request(&mut self) -> RequestId {
         self.next_request += 1;
         RequestId(self.next_request)
     }
@@ -188,6 +245,47 @@ impl Harness {
         id
     }
 
+    /// The leader's sync, or a follower's, with assignments as they are.
+    pub(super) fn sync_with(
+        &mut self,
+        group: &str,
+        member: &str,
+        generation: u32,
+        parts: Vec<(String, Bytes)>,
+    ) -> RequestId {
+        let id = self.request();
+        let request = SyncRequest {
+            group_id: group.to_owned(),
+            member: identity(member),
+            generation: Some(Generation(generation)),
+            protocol_type: None,
+            protocol_name: None,
+            assignments: parts,
+        };
+        self.with_effects(|shard, now, effects| shard.sync(now, id, request, effects));
+        id
+    }
+
+    pub(super) fn sync_static(&mut self, group: &str, member: &str, instance: &str, generation: u32) -> RequestId {
+        let id = self.request();
+        let member = MemberIdentity { member_id: member.to_owned(), instance_id: Some(instance.to_owned()) };
+        let request = SyncRequest {
+            group_id: group.to_owned(),
+            member,
+            generation: Some(Generation(generation)),
+            protocol_type: None,
+            protocol_name: None,
+            assignments: Vec::new(),
+        };
+        self.with_effects(|shard, now, effects| shard.sync(now, id, request, effects));
+        id
+    }
+
+    pub(super) fn sync_error(&mut self, group: &str, member: &str, generation: u32) -> GroupError {
+        let request = self.sync(group, member, generation, &[]);
+        self.synced(request).unwrap_err()
+    }
+
     pub(super) fn synced(&mut self, request: RequestId) -> Result<Bytes, GroupError> {
         match self.answers.remove(&request) {
             Some(Answer::Sync(SyncAnswer(outcome))) => outcome.map(|synced| synced.assignment),
@@ -247,6 +345,49 @@ impl Harness {
         }
     }
 
+    /// Makes a topic, or has it grow.
+    pub(super) fn put_topic(&mut self, name: &str, id: TopicId, partitions: u32) {
+        let has_new = self.cluster.topic(name).is_none();
+        self.cluster.put(name, id, partitions);
+        let change = TopicsChange { has_new, touched: vec![name.to_owned()], deleted: Vec::new() };
+        self.show_cluster(&change);
+    }
+
+    pub(super) fn remove_topic(&mut self, name: &str) {
+        let Some(topic) = self.cluster.topic(name) else { return };
+        self.cluster.remove(name);
+        let deleted = vec![(name.to_owned(), topic.id)];
+        self.show_cluster(&TopicsChange { has_new: false, touched: vec![name.to_owned()], deleted });
+    }
+
+    pub(super) fn show_cluster(&mut self, change: &TopicsChange) {
+        let cluster = Arc::new(self.cluster.clone());
+        self.with_effects(|shard, now, effects| shard.cluster_changed(now, cluster, change, effects));
+    }
+
+    /// Matches topics against patterns, as the server does beside the path of requests.
+    pub(super) fn resolve_patterns(&mut self) {
+        for job in std::mem::take(&mut self.to_resolve) {
+            let found = find_topics(&job.patterns, &self.cluster, self.moment().wall, &|_| true);
+            self.with_effects(|shard, now, effects| {
+                shard.regexes_resolved(now, &job.group_id, Some(found), effects);
+            });
+        }
+    }
+
+    pub(super) fn heartbeat_consumer(&mut self, request: ConsumerHeartbeat) -> RequestId {
+        let id = self.request();
+        self.with_effects(|shard, now, effects| shard.consumer_heartbeat(now, id, request, effects));
+        id
+    }
+
+    pub(super) fn heard(&mut self, request: RequestId) -> Result<HeartbeatAnswer, HeartbeatError> {
+        match self.answers.remove(&request) {
+            Some(Answer::Heartbeat(outcome)) => outcome,
+            other => panic!("no answer to a heartbeat: {other:?}"),
+        }
+    }
+
     pub(super) fn topic_deleted(&mut self, topic: &str, id: TopicId) {
         let deleted = [(topic.to_owned(), id)];
         self.with_effects(|shard, now, effects| shard.topics_deleted(now, &deleted, effects));
@@ -288,7 +429,7 @@ impl Harness {
 
     /// Another coordinator, loaded from this one's log.
     pub(super) fn restarted(&self) -> Harness {
-        let mut harness = Harness::with(GroupConfig::clone(&self.shard.config));
+        let mut harness = Harness::on(GroupConfig::clone(&self.shard.config), self.cluster.clone());
         harness.now = self.now;
         harness.next_request = self.next_request;
         for entry in &self.log {
@@ -331,6 +472,7 @@ pub(super) fn protocol(name: &str, topics: &[&str]) -> Protocol {
         metadata.extend((topic.len() as i16).to_be_bytes());
         metadata.extend(topic.as_bytes());
     }
+    metadata.extend([0xff; 4]); // no user data
     Protocol { name: name.to_owned(), metadata: metadata.into() }
 }
 

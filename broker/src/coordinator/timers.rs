@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Generation;
+use super::{Generation, consumer::MemberEpoch};
 
 /// What a timer watches. Setting a timer again moves it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +16,12 @@ pub(super) enum TimerKey {
     Join { group: String },
     /// A group waiting for its members to ask for their assignment.
     Sync { group: String },
+    /// A member of a consumer group that has to give partitions up.
+    Revocation { group: String, member: String },
+    /// A classic member of a consumer group that has to join again.
+    MemberJoin { group: String, member: String },
+    /// A classic member of a consumer group that has to ask for its assignment.
+    MemberSync { group: String, member: String },
     /// The next look at expired groups and offsets.
     Expiry,
 }
@@ -31,6 +37,9 @@ pub(super) enum TimerAction {
     },
     CompleteJoin,
     ExpireSync(Generation),
+    /// If it still is in this epoch.
+    ExpireRevocation(MemberEpoch),
+    ExpireMember,
     Cleanup,
 }
 
@@ -39,6 +48,21 @@ pub(super) enum TimerAction {
 pub(super) struct Timers {
     due: BTreeSet<(Duration, TimerKey)>,
     set: HashMap<TimerKey, (Duration, TimerAction)>,
+}
+
+impl TimerKey {
+    /// The group that the timer is about, if it is about one.
+    pub(super) fn group(&self) -> Option<&str> {
+        match self {
+            TimerKey::Session { group, .. }
+            | TimerKey::Join { group }
+            | TimerKey::Sync { group }
+            | TimerKey::Revocation { group, .. }
+            | TimerKey::MemberJoin { group, .. }
+            | TimerKey::MemberSync { group, .. } => Some(group),
+            TimerKey::Expiry => None,
+        }
+    }
 }
 
 impl Timers {
@@ -56,16 +80,15 @@ impl Timers {
     }
 
     pub(super) fn cancel_group(&mut self, group: &str) {
-        let of_group = |key: &&TimerKey| match key {
-            TimerKey::Session { group: of, .. } | TimerKey::Join { group: of } | TimerKey::Sync { group: of } => {
-                of == group
-            }
-            TimerKey::Expiry => false,
-        };
+        let of_group = |key: &&TimerKey| key.group() == Some(group);
         let keys: Vec<TimerKey> = self.set.keys().filter(of_group).cloned().collect();
         for key in keys {
             self.cancel(&key);
         }
+    }
+
+    pub(super) fn is_set(&self, key: &TimerKey) -> bool {
+        self.set.contains_key(key)
     }
 
     pub(super) fn next(&self) -> Option<Duration> {

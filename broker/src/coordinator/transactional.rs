@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use varve_metadata::model::{PartitionIndex, ProducerEpoch, ProducerId, VerificationGuard};
 
 use super::{
-    Answer, Batch, CommitAnswer, CommitRequest, Effect, EndOfTransaction, GroupError, GroupState, Now, RequestId,
-    Shard,
+    Answer, Batch, CommitAnswer, CommitRequest, Effect, EndOfTransaction, Generation, GroupError, GroupState, Now,
+    RequestId, Shard,
+    consumer::{Committer, ConsumerGroup},
     records::CoordinatorRecord,
     shard::{Completion, Step},
 };
@@ -51,9 +52,16 @@ impl Shard {
 
     /// As for other commits, but a rebalance is no hindrance: consumer and producer may disagree about the generation for as
     /// long as the transaction lasts. Producers from before KIP-447 say nothing of themselves, and are believed.
-    fn check_transactional_commit(&self, request: &CommitRequest) -> Result<(), GroupError> {
+    pub(super) fn check_transactional_commit(&self, request: &CommitRequest) -> Result<(), GroupError> {
         if request.group_id.is_empty() || request.group_id.len() > i16::MAX as usize {
             return Err(GroupError::InvalidGroupId);
+        }
+        if let Some(group) = self.consumers.get(&request.group_id) {
+            // This request has no word for a member epoch that is stale.
+            return self.check_consumers_commit(group, request).map_err(|error| match error {
+                GroupError::StaleMemberEpoch => GroupError::IllegalGeneration,
+                error => error,
+            });
         }
         let Some(group) = self.groups.get(&request.group_id) else {
             return if request.generation.is_none() { Ok(()) } else { Err(GroupError::IllegalGeneration) };
@@ -69,6 +77,19 @@ impl Shard {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_consumers_commit(&self, group: &ConsumerGroup, request: &CommitRequest) -> Result<(), GroupError> {
+        let allowed = group.check_commit(Committer {
+            member: &request.member,
+            epoch: request.generation.map_or(-1, Generation::to_wire),
+            is_transactional: true,
+            knows_epochs: false,
+        })?;
+        request.topics.iter().try_for_each(|topic| {
+            let id = self.cluster.topic(&topic.name).map(|facts| facts.id);
+            topic.partitions.iter().try_for_each(|partition| allowed.check(id, partition.partition))
+        })
     }
 
     /// The offsets of a group that open transactions may still change.

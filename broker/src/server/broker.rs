@@ -54,7 +54,7 @@ impl Broker {
         partitions: Arc<Partitions>,
         log_levels: LogLevels,
     ) -> Broker {
-        let groups = GroupCoordinator::new(config.groups.clone(), partitions.clone());
+        let groups = GroupCoordinator::new(config.groups.clone(), config.node, metadata.clone(), partitions.clone());
         let producer_ids = Arc::new(ProducerIds::default());
         let around = Surroundings {
             node: config.node,

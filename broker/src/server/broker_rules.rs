@@ -43,10 +43,7 @@ impl BrokerRules for Rules<'_> {
             ConfigResource::Broker(_) | ConfigResource::BrokerDefaults => {
                 self.check_broker(resource, settings, changed).map_err(AlterError::Refused)
             }
-            // Stored, they would promise what nobody keeps.
-            ConfigResource::Group(_) => Err(AlterError::Unsupported(
-                "Group settings belong to the group protocols of KIP-848 and later, which this broker does not serve.",
-            )),
+            ConfigResource::Group(_) => self.check_group(settings, changed),
             ConfigResource::ClientMetrics(name) => check_subscription(name, settings),
         }
     }
@@ -74,6 +71,47 @@ impl Rules<'_> {
             }
         }
         self.check_together(resource, settings)
+    }
+
+    fn check_group(&self, settings: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), AlterError> {
+        let refused = |why: String| Err(AlterError::Invalid(why));
+        if let Some(name) = changed.iter().find(|name| group_table().get(name).is_none()) {
+            return refused(format!("Unknown group config name: {name}"));
+        }
+        // Stored, they would promise what nobody keeps.
+        if changed.iter().any(|name| !name.starts_with("consumer.")) {
+            return Err(AlterError::Unsupported("Share and streams groups are not served by this broker."));
+        }
+        for (name, value) in settings {
+            if let Some(definition) = group_table().get(name) {
+                definition.parse(value).map_err(|error| AlterError::Invalid(config_text(&error)))?;
+            }
+        }
+        let given = |name: &str| settings.get(name).and_then(|value| value.trim().parse::<u64>().ok());
+        let consumer = &self.config.groups.consumer;
+        for (name, time) in [
+            ("consumer.heartbeat.interval.ms", consumer.heartbeat_interval),
+            ("consumer.session.timeout.ms", consumer.session_timeout),
+            ("consumer.assignment.interval.ms", consumer.assignment_interval),
+        ] {
+            let Some(value) = given(name).map(std::time::Duration::from_millis) else { continue };
+            let suffix = name.trim_start_matches("consumer.");
+            if value < time.min {
+                return refused(format!("{name} must be greater than or equal to group.consumer.min.{suffix}"));
+            }
+            if value > time.max {
+                return refused(format!("{name} must be less than or equal to group.consumer.max.{suffix}"));
+            }
+        }
+        let usual = |time: crate::config::GroupTime| u64::try_from(time.usual.as_millis()).unwrap_or(u64::MAX);
+        let session = given("consumer.session.timeout.ms").unwrap_or_else(|| usual(consumer.session_timeout));
+        let heartbeat = given("consumer.heartbeat.interval.ms").unwrap_or_else(|| usual(consumer.heartbeat_interval));
+        if session <= heartbeat {
+            return refused(
+                "consumer.session.timeout.ms must be greater than consumer.heartbeat.interval.ms".to_owned(),
+            );
+        }
+        Ok(())
     }
 
     /// Whether topics could still get their defaults, if these were the dynamic settings.

@@ -304,7 +304,8 @@ async fn a_coordinator_that_starts_finds_groups_and_offsets_in_the_log() {
     request.member_id = joined.member_id.clone();
     commit_outcomes(&mut client, 9, &request).await;
 
-    let restarted = GroupCoordinator::new(node.broker.config.groups.clone(), node.broker.partitions.clone());
+    let (config, metadata) = (&node.broker.config, node.broker.metadata.clone());
+    let restarted = GroupCoordinator::new(config.groups.clone(), config.node, metadata, node.broker.partitions.clone());
     let seat = restarted.seat(&node.broker, GROUP).unwrap();
     assert_eq!(seat.read(|_| ()), Err(SeatError::Loading));
     while seat.read(|_| ()) == Err(SeatError::Loading) {

@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
-pub(crate) const LIVE: [&str; 11] = [
+pub(crate) const LIVE: [&str; 12] = [
+    "group.consumer.assignment.interval.ms",
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",
     "log.cleaner.io.max.bytes.per.second",

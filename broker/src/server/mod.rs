@@ -22,6 +22,8 @@ mod budget;
 mod cold_test;
 mod connection;
 #[cfg(test)]
+mod consumer_group_test;
+#[cfg(test)]
 mod data_test;
 mod dispatch;
 mod fetch_session;
@@ -115,6 +117,24 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
+    /// For what is done in a client's name after its heartbeat was answered: whom and whence is all that counts then.
+    pub(crate) fn of_background(principal: Principal, peer: SocketAddr) -> RequestContext {
+        RequestContext {
+            api: ApiKey::ConsumerGroupHeartbeat,
+            api_version: 0,
+            correlation_id: 0,
+            client_id: None,
+            principal,
+            protocol: SecurityProtocol::Plaintext,
+            peer,
+            listener: ListenerName("".into()),
+            received: Instant::now(),
+            bytes: 0,
+            by_token: false,
+            connection: Arc::default(),
+        }
+    }
+
     /// `client.id`, empty if the client has none.
     pub(crate) fn client_id(&self) -> &str {
         self.client_id.as_deref().unwrap_or_default()

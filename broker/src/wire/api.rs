@@ -81,6 +81,8 @@ pub(crate) static SERVED: &[Api] = &[
     api(ApiKey::DescribeProducers, 0, 0, &shapes::DESCRIBE_PRODUCERS),
     api(ApiKey::DescribeTransactions, 0, 0, &shapes::DESCRIBE_TRANSACTIONS),
     api(ApiKey::ListTransactions, 0, 2, &shapes::LIST_TRANSACTIONS),
+    api(ApiKey::ConsumerGroupHeartbeat, 0, 1, &shapes::CONSUMER_GROUP_HEARTBEAT),
+    api(ApiKey::ConsumerGroupDescribe, 0, 1, &shapes::CONSUMER_GROUP_DESCRIBE),
     api(ApiKey::GetTelemetrySubscriptions, 0, 0, &shapes::GET_TELEMETRY_SUBSCRIPTIONS),
     api(ApiKey::PushTelemetry, 0, 0, &shapes::PUSH_TELEMETRY),
     api(ApiKey::ListConfigResources, 0, 1, &shapes::LIST_CONFIG_RESOURCES),

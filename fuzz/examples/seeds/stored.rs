@@ -5,8 +5,11 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use uuid::Uuid;
 use varve_broker::coordinator::{
-    CommittedOffset, Generation, LogRecord,
-    records::{CoordinatorRecord, GroupMetadata, MemberMetadata, OffsetKey},
+    CommittedOffset, Generation, LogRecord, MemberEpoch, MemberState, Protocol,
+    records::{
+        ClassicMetadata, ConsumerMemberRecord, ConsumerRecord, CoordinatorRecord, CurrentRecord, GroupEpochRecord,
+        GroupMetadata, MemberMetadata, OffsetKey, ResolvedRegex, TargetRecord,
+    },
     transactions::{
         TopicPartition, TransactionState, TransactionVersion,
         records::{TransactionMetadata, TransactionRecord},
@@ -116,15 +119,56 @@ pub(crate) fn coordinator_records() -> Seeds {
         state_since: Some(now()),
         members: vec![member],
     };
-    [
+    let mut all = vec![
         ("offset", CoordinatorRecord::Offset(key.clone(), Some(committed))),
         ("expiring", CoordinatorRecord::Offset(key.clone(), Some(expiring))),
         ("removed", CoordinatorRecord::Offset(key, None)),
         ("group", CoordinatorRecord::Group("g".into(), Some(group))),
         ("ended", CoordinatorRecord::Group("g".into(), None)),
+    ];
+    let of_consumers = consumer_records().into_iter();
+    all.extend(of_consumers.map(|(name, record)| (name, CoordinatorRecord::Consumer(record))));
+    all.into_iter().map(record_input).collect()
+}
+
+/// The records of a consumer group (KIP-848).
+fn consumer_records() -> Vec<(&'static str, ConsumerRecord)> {
+    let (group, member) = (|| "g".to_owned(), || "m1".to_owned());
+    let metadata = Bytes::from_static(&[1, 2]);
+    let described = ConsumerMemberRecord {
+        instance_id: Some("i".into()),
+        rack_id: Some("r".into()),
+        client_id: "c".into(),
+        client_host: "/127.0.0.1".into(),
+        topics: ["web.clicks".into()].into(),
+        regex: Some("web.*".into()),
+        rebalance_timeout_ms: 60_000,
+        assignor: Some("range".into()),
+        classic: Some(ClassicMetadata {
+            session_timeout: Duration::from_secs(10),
+            protocols: vec![Protocol { name: "range".into(), metadata }],
+        }),
+    };
+    let (topic, index) = (partition().topic, partition().index);
+    let current = CurrentRecord {
+        epoch: MemberEpoch(5),
+        previous_epoch: MemberEpoch(4),
+        state: MemberState::UnrevokedPartitions,
+        assigned: [(topic, [(index, 3)].into())].into(),
+        pending_revocation: [(topic, [(PartitionIndex(4), 4)].into())].into(),
+    };
+    let target = TargetRecord { epoch: 5, assigned_at: Some(now()) };
+    let resolved = ResolvedRegex { topics: ["web.clicks".into()].into(), version: 7, at: now() };
+    vec![
+        ("epoch", ConsumerRecord::Group(group(), Some(GroupEpochRecord { epoch: 5, metadata_hash: 7 }))),
+        ("member", ConsumerRecord::Member(group(), member(), Some(described))),
+        ("target", ConsumerRecord::Target(group(), Some(target))),
+        ("member-target", ConsumerRecord::MemberTarget(group(), member(), Some([(topic, [index].into())].into()))),
+        ("current", ConsumerRecord::Current(group(), member(), Some(current))),
+        ("pattern", ConsumerRecord::Regex(group(), "web.*".into(), Some(resolved))),
+        ("topics", ConsumerRecord::TopicsMetadata(group(), true)),
+        ("left", ConsumerRecord::Member(group(), member(), None)),
     ]
-    .map(record_input)
-    .into()
 }
 
 fn record_input((name, record): (&str, impl LogRecord)) -> (String, Vec<u8>) {

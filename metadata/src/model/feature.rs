@@ -22,8 +22,12 @@ impl Feature {
     /// every transaction. The node serves each producer in the generation that its requests show.
     pub const TRANSACTION_VERSION: Feature = Feature { name: "transaction.version", min: 0, max: 2, initial: 2 };
 
+    /// `group.version`: 1 serves groups of the consumer protocol (KIP-848).
+    pub const GROUP_VERSION: Feature = Feature { name: "group.version", min: 0, max: 1, initial: 1 };
+
     /// Every feature, by name.
-    pub const ALL: &'static [Feature] = &[Feature::METADATA_VERSION, Feature::TRANSACTION_VERSION];
+    pub const ALL: &'static [Feature] =
+        &[Feature::GROUP_VERSION, Feature::METADATA_VERSION, Feature::TRANSACTION_VERSION];
 
     /// The feature of that name.
     pub fn named(name: &str) -> Option<Feature> {

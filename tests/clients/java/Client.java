@@ -22,6 +22,7 @@ import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.RangeAssignor;
+import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
@@ -102,15 +103,26 @@ public final class Client {
     }
 
     private static void group(Map<String, String> options) throws Exception {
-        Map<String, Object> config = Map.of(
+        Map<String, Object> config = new HashMap<>(Map.of(
             "bootstrap.servers", options.get("bootstrap"),
             "group.id", options.get("group"),
-            "partition.assignment.strategy", RangeAssignor.class.getName(),
             "auto.offset.reset", "earliest",
             "enable.auto.commit", false,
-            "max.poll.records", 100,
-            "session.timeout.ms", 6000,
-            "heartbeat.interval.ms", 500);
+            "metadata.max.age.ms", 1000,
+            "max.poll.records", 100));
+        if (options.getOrDefault("protocol", "classic").equals("consumer")) {
+            config.put("group.protocol", "consumer");
+            if (options.containsKey("assignor")) {
+                config.put("group.remote.assignor", options.get("assignor"));
+            }
+        } else {
+            config.put("partition.assignment.strategy", RangeAssignor.class.getName());
+            config.put("session.timeout.ms", 6000);
+            config.put("heartbeat.interval.ms", 500);
+        }
+        if (options.containsKey("instance")) {
+            config.put("group.instance.id", options.get("instance"));
+        }
         var ended = new AtomicBoolean();
         var watcher = new Thread(() -> {
             try {
@@ -124,7 +136,11 @@ public final class Client {
         watcher.start();
         try (var consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
                 var output = new PrintWriter(options.get("output"), StandardCharsets.UTF_8)) {
-            consumer.subscribe(List.of(options.get("topic")));
+            if (options.containsKey("pattern")) {
+                consumer.subscribe(new SubscriptionPattern(options.get("pattern")));
+            } else {
+                consumer.subscribe(List.of(options.get("topic")));
+            }
             while (!ended.get()) {
                 var records = consumer.poll(Duration.ofMillis(200));
                 for (ConsumerRecord<byte[], byte[]> record : records) {

@@ -153,18 +153,27 @@ def input_ended():
 def group_librdkafka(options, write, flush):
     from confluent_kafka import Consumer, KafkaError, KafkaException
 
-    consumer = Consumer(
-        {
-            "bootstrap.servers": options.bootstrap,
-            "group.id": options.group,
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+    config = {
+        "bootstrap.servers": options.bootstrap,
+        "group.id": options.group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+    }
+    if options.protocol == "consumer":
+        config["group.protocol"] = "consumer"
+        if options.assignor:
+            config["group.remote.assignor"] = options.assignor
+    else:
+        config |= {
             "partition.assignment.strategy": "range",
             "session.timeout.ms": 6000,
             "heartbeat.interval.ms": 500,
         }
-    )
-    consumer.subscribe([options.topic])
+    if options.instance:
+        config["group.instance.id"] = options.instance
+    consumer = Consumer(config)
+    # A name that begins with ^ is a pattern.
+    consumer.subscribe(["^" + options.pattern] if options.pattern else [options.topic])
     ended = input_ended()
     while not ended.is_set():
         messages = consumer.consume(100, 0.2)
@@ -183,7 +192,7 @@ def group_librdkafka(options, write, flush):
                 # A rebalance came in between: whoever has the partition now reads these records again.
                 lost = (
                     KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID,
-                    KafkaError._NO_OFFSET,
+                    KafkaError._NO_OFFSET, KafkaError.STALE_MEMBER_EPOCH, KafkaError.FENCED_MEMBER_EPOCH,
                 )
                 if error.args[0].code() not in lost:
                     raise
@@ -233,6 +242,10 @@ def main():
     parser.add_argument("--group")
     parser.add_argument("--count", type=int)
     parser.add_argument("--isolation", default="read_uncommitted")
+    parser.add_argument("--protocol", default="classic")
+    parser.add_argument("--assignor")
+    parser.add_argument("--instance")
+    parser.add_argument("--pattern")
     options = parser.parse_args()
     if options.verb == "produce":
         run = produce_librdkafka if options.library == "librdkafka" else produce_kafka_python

@@ -28,7 +28,7 @@ pub(crate) const MEANT: &[Meant] = &[
     },
     Meant {
         place: "ApiVersions features",
-        varve: "`metadata.version` and `transaction.version`",
+        varve: "`metadata.version`, `transaction.version` and `group.version`",
         why: "The others stand for requests that are not served.",
         signs: &[("api-versions", "_features")],
     },
@@ -92,14 +92,17 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[("fetch-replica", ".node_endpoints")],
     },
     Meant {
-        place: "DescribeConfigs, IncrementalAlterConfigs of groups",
+        place: "DescribeConfigs, IncrementalAlterConfigs of share and streams groups",
         varve: "INVALID_REQUEST with a message",
         why: "They configure protocols that are not served.",
-        signs: &[
-            ("describe-configs-32-", "share."),
-            ("describe-configs-32-", "streams."),
-            ("incremental-alter-group", ""),
-        ],
+        signs: &[("describe-configs-32-", "share."), ("describe-configs-32-", "streams.")],
+    },
+    Meant {
+        place: "ConsumerGroupHeartbeat with a pattern that is none",
+        varve: "INVALID_REGULAR_EXPRESSION as in Kafka, in other words",
+        why: "The library that compiles patterns has its own. The syntax is that of Rust's `regex`, which differs from RE2/J \
+              in rarely used corners.",
+        signs: &[("consumer-heartbeat-pattern", ".error_message")],
     },
     Meant {
         place: "DescribeLogDirs",

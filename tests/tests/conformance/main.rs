@@ -4,6 +4,7 @@
 mod acls;
 mod administration;
 mod configs;
+mod consumers;
 mod data;
 mod differences;
 mod fetch;
@@ -27,10 +28,11 @@ use varve_tests::{
 };
 
 /// What both brokers are told.
-const BOTH: [&str; 7] = [
+const BOTH: [&str; 8] = [
     // The scripts' records are of a fixed day.
     "log.retention.ms=-1",
     "group.initial.rebalance.delay.ms=0",
+    "group.consumer.assignment.interval.ms=0",
     "offsets.topic.num.partitions=1",
     "offsets.topic.replication.factor=1",
     "transaction.state.log.num.partitions=1",
@@ -47,7 +49,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 11] = [
+    let scripts: [(&str, Script); 12] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
@@ -55,6 +57,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
         ("groups", groups::script),
         ("members", members::script),
         ("acls", acls::script),
+        ("consumers", consumers::script),
         ("newest", newest::script),
         ("transactions", transactions::script),
         ("administration", administration::script),

@@ -108,6 +108,10 @@ fn kafkas_decoder_reads_what_groups_leave_in_consumer_offsets() -> Result<()> {
     Client::connect(node.address)?.create_topic("orders", 2, &[])?;
     let reset = "kafka-consumer-groups.sh --reset-offsets --group desk --topic orders --to-earliest --execute";
     KafkaTools::of(&node).run(reset)?;
+    let mut read = KafkaTools::of(&node).command(
+        "kafka-console-consumer.sh --topic orders --group new --command-property group.protocol=consumer --timeout-ms 3000",
+    )?;
+    read.output()?;
     node.stop()?;
     let log = file(folder.path(), "__consumer_offsets-0", "log")?;
     let printed = dump_log(&[log], &["--offsets-decoder", "--deep-iteration"])?.concat();
@@ -116,5 +120,11 @@ fn kafkas_decoder_reads_what_groups_leave_in_consumer_offsets() -> Result<()> {
         ensure!(printed.contains(&key), "{key} is missing:\n{printed}");
     }
     ensure!(printed.contains(r#""offset":0"#), "{printed}");
+    // The records of a consumer group (KIP-848), by Kafka's numbers.
+    for kind in [3, 5, 6, 7, 8] {
+        let key = format!(r#"{{"type":"{kind}","data":{{"groupId":"new""#);
+        ensure!(printed.contains(&key), "{key} is missing:\n{printed}");
+    }
+    ensure!(printed.contains(r#""subscribedTopicNames":["orders"]"#), "{printed}");
     Ok(())
 }

@@ -11,14 +11,6 @@ fn tools_for_requests_that_are_not_served_say_so_and_end() -> Result<()> {
     Client::connect(node.address)?.create_topic("orders", 1, &[])?;
     let printed = kafka.refused("kafka-acls.sh --list")?;
     ensure!(printed.contains("SecurityDisabledException"), "nobody asked for rules:\n{printed}");
-    // The new consumer protocol (KIP-848) is refused in a way that names the way out.
-    let mut consumer = kafka.command(
-        "kafka-console-consumer.sh --topic orders --group new --command-property group.protocol=consumer \
-         --timeout-ms 60000",
-    )?;
-    let refused = consumer.output()?;
-    let printed = String::from_utf8_lossy(&refused.stderr);
-    ensure!(printed.contains("Set group.protocol=classic on the consumer configs"), "{printed}");
     node.stop()
 }
 
@@ -34,7 +26,8 @@ fn the_versions_of_what_is_served_are_shown_as_usable() -> Result<()> {
         "ListOffsets(2): 1 to 11 [usable: 11]",
         "Metadata(3): 0 to 13 [usable: 13]",
         "DescribeTopicPartitions(75): 0 [usable: 0]",
-        "ConsumerGroupHeartbeat(68): UNSUPPORTED",
+        "ConsumerGroupHeartbeat(68): 0 to 1 [usable: 1]",
+        "ShareGroupHeartbeat(76): UNSUPPORTED",
     ] {
         ensure!(printed.contains(wanted), "{wanted} is missing:\n{printed}");
     }

@@ -2,7 +2,6 @@
 
 use super::*;
 
-const CLASSIC: &str = "only the classic group protocol is served: consumers with group.protocol=consumer are told so";
 const STREAMS: &str = "the streams group protocol is not served: Kafka Streams uses the classic one";
 const TASKS: &str = "groups are not bound to pools of threads; varve.worker.threads sizes the one runtime";
 
@@ -109,90 +108,82 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         Kind::List(&["classic", "consumer", "share", "streams"]),
         "classic,consumer,streams",
         "Group protocols that are served.",
-    )
-    .no_effect(CLASSIC),
+    ),
     // KIP-848
-    def("group.consumer.assignors", ANY_LIST, "uniform,range", "Assignors of consumer groups on the broker's side.")
-        .no_effect(CLASSIC),
-    def("group.consumer.max.size", POSITIVE_INT, INT_MAX, "The most members of one consumer group.").no_effect(CLASSIC),
+    def(
+        "group.consumer.assignors",
+        Kind::List(&["uniform", "range"]),
+        "uniform,range",
+        "Assignors of consumer groups on the broker's side.",
+    ),
+    def("group.consumer.max.size", POSITIVE_INT, INT_MAX, "The most members of one consumer group."),
     def(
         "group.consumer.migration.policy",
         Kind::Text,
         "bidirectional",
         "Which groups may change their protocol while in use.",
-    )
-    .no_effect(CLASSIC),
+    ),
     def(
         "group.consumer.assignment.interval.ms",
         NATURAL_INT,
         "1000",
         "Time between two assignments of a consumer group, in milliseconds.",
     )
-    .dynamic()
-    .no_effect(CLASSIC),
+    .dynamic(),
     def(
         "group.consumer.min.assignment.interval.ms",
         NATURAL_INT,
         "0",
         "The shortest such time that a group may set, in milliseconds.",
-    )
-    .no_effect(CLASSIC),
+    ),
     def(
         "group.consumer.max.assignment.interval.ms",
         NATURAL_INT,
         "15000",
         "The longest such time that a group may set, in milliseconds.",
-    )
-    .no_effect(CLASSIC),
+    ),
     def(
         "group.consumer.heartbeat.interval.ms",
         POSITIVE_INT,
         "5000",
         "Heartbeat interval of consumer groups, in milliseconds.",
-    )
-    .no_effect(CLASSIC),
+    ),
     def(
         "group.consumer.min.heartbeat.interval.ms",
         POSITIVE_INT,
         "5000",
         "The shortest heartbeat interval that a group may set, in milliseconds.",
-    )
-    .no_effect(CLASSIC),
+    ),
     def(
         "group.consumer.max.heartbeat.interval.ms",
         POSITIVE_INT,
         "15000",
         "The longest heartbeat interval that a group may set, in milliseconds.",
-    )
-    .no_effect(CLASSIC),
+    ),
     def(
         "group.consumer.session.timeout.ms",
         POSITIVE_INT,
         "45000",
         "Session timeout of consumer groups, in milliseconds.",
-    )
-    .no_effect(CLASSIC),
+    ),
     def(
         "group.consumer.min.session.timeout.ms",
         POSITIVE_INT,
         "45000",
         "The shortest session timeout that a group may set, in milliseconds.",
-    )
-    .no_effect(CLASSIC),
+    ),
     def(
         "group.consumer.max.session.timeout.ms",
         POSITIVE_INT,
         "60000",
         "The longest session timeout that a group may set, in milliseconds.",
-    )
-    .no_effect(CLASSIC),
+    ),
     low(def(
         "group.consumer.regex.refresh.interval.ms",
         Kind::Int { min: 10_000, max: i32::MAX },
         "600000",
         "How often subscriptions by pattern are resolved again, in milliseconds.",
     ))
-    .no_effect(CLASSIC)
     .internal(),
     // KIP-1071
     def("group.streams.max.size", POSITIVE_INT, INT_MAX, "The most members of one streams group.").no_effect(STREAMS),

@@ -1,21 +1,32 @@
 //! Consumer groups on this node: one [`Shard`] per partition of `__consumer_offsets` that it leads.
 
 mod metrics;
+mod picture;
 
-use std::{convert::Infallible, sync::Arc};
-
-use varve_metadata::{
-    image::{ClusterImage, TopicChange},
-    model::{PartitionIndex, TopicId},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock, Weak},
 };
 
+use varve_metadata::{
+    cluster::ClusterMetadata,
+    image::{ClusterImage, TopicChange},
+    model::{BrokerId, PartitionIndex},
+};
+
+use picture::{Surroundings, topics_change};
+
 use super::{
-    Broker,
+    Broker, RequestContext,
+    authorizer::{Operation, Resource},
     seats::{self, Office, SeatError, Seats, TopicTerms},
+    wall_clock,
 };
 use crate::{
     config::GroupConfig as Settings,
-    coordinator::{GroupConfig, GroupError, OFFSETS_TOPIC, Shard},
+    coordinator::{
+        Asker, GroupConfig, GroupError, OFFSETS_TOPIC, RegexJob, Shard, find_topics, records::ResolvedRegex,
+    },
     partition::{Partition, Partitions},
 };
 
@@ -32,17 +43,26 @@ pub struct GroupCoordinator {
 #[derive(Debug)]
 pub(crate) struct GroupOffice {
     rules: Arc<GroupConfig>,
+    surroundings: Arc<Surroundings>,
+    /// Who may see which topics; unknown until the coordinator follows the broker.
+    broker: OnceLock<Weak<Broker>>,
 }
 
 impl Office for GroupOffice {
     type Machine = Shard;
 
     fn machine(&self, _partition: &Partition) -> Shard {
-        Shard::new(self.rules.clone())
+        Shard::new(self.rules.clone(), self.surroundings.picture())
     }
 
-    fn perform(&self, _seat: &Arc<Seat>, order: Infallible) {
-        match order {}
+    fn perform(self: &Arc<Self>, seat: &Arc<Seat>, job: RegexJob) {
+        let (office, seat) = (self.clone(), seat.clone());
+        // Beside the path of requests: there may be many topics.
+        tokio::spawn(async move {
+            let RegexJob { group_id, patterns, asker } = job;
+            let found = office.find_topics(patterns, asker).await;
+            let _ = seat.step(|shard, now, effects| shard.regexes_resolved(now, &group_id, found, effects));
+        });
     }
 
     fn loaded(&self, partition: PartitionIndex, machine: &Shard) {
@@ -64,7 +84,12 @@ impl From<SeatError> for GroupError {
 
 impl GroupCoordinator {
     /// Coordinates the groups whose partitions of `__consumer_offsets` are among `partitions`.
-    pub fn new(settings: Settings, partitions: Arc<Partitions>) -> Arc<GroupCoordinator> {
+    pub fn new(
+        settings: Settings,
+        node: BrokerId,
+        metadata: Arc<ClusterMetadata>,
+        partitions: Arc<Partitions>,
+    ) -> Arc<GroupCoordinator> {
         let rules = GroupConfig {
             min_session_timeout: settings.min_session_timeout,
             max_session_timeout: settings.max_session_timeout,
@@ -73,6 +98,10 @@ impl GroupCoordinator {
             offset_metadata_max: settings.offset_metadata_max_bytes as usize,
             offsets_retention: settings.offsets_retention,
             offsets_retention_check_interval: settings.offsets_retention_check_interval,
+            consumer_max_size: settings.consumer.max_size as usize,
+            consumer_assignors: settings.consumer.assignors.clone(),
+            migration: settings.consumer.migration,
+            regex_refresh_interval: settings.consumer.regex_refresh_interval,
         };
         let terms = TopicTerms {
             name: OFFSETS_TOPIC,
@@ -80,7 +109,8 @@ impl GroupCoordinator {
             codec: settings.offsets_codec,
             load_bytes: settings.offsets_load_bytes,
         };
-        let office = Arc::new(GroupOffice { rules: Arc::new(rules) });
+        let surroundings = Arc::new(Surroundings { node, metadata, settings: settings.consumer });
+        let office = Arc::new(GroupOffice { rules: Arc::new(rules), surroundings, broker: OnceLock::new() });
         Arc::new(GroupCoordinator { seats: Arc::new(Seats::new(terms, office, partitions)) })
     }
 
@@ -110,28 +140,38 @@ impl GroupCoordinator {
         self.seats.all()
     }
 
-    /// Follows the cluster until `broker` stops: loads what this node comes to lead, forgets the offsets of topics that
-    /// are deleted, and answers everyone who still waits when the node stops.
+    /// Follows the cluster until `broker` stops: loads what this node comes to lead, tells groups of topics that change,
+    /// and answers everyone who still waits when the node stops.
     pub async fn follow(self: Arc<Self>, broker: Arc<Broker>) {
         let (metadata, stop, seats) = (broker.metadata.clone(), broker.shutdown.clone(), self.seats.clone());
+        let office = seats.office().clone();
+        // Set once: a coordinator follows one broker.
+        let _ = office.broker.set(Arc::downgrade(&broker));
         drop((broker, self));
-        seats.follow(metadata, stop, forget_topics).await;
+        seats.follow(metadata, stop, |seats, changes| office.show(seats, changes)).await;
     }
 }
 
-fn forget_topics(seats: &Seats<GroupOffice>, changes: &[TopicChange]) {
-    let deleted: Vec<(String, TopicId)> = changes
-        .iter()
-        .filter_map(|change| match change {
-            TopicChange::Deleted(topic) => Some((topic.name.to_string(), topic.id)),
-            TopicChange::Created(_) | TopicChange::Altered { .. } => None,
-        })
-        .collect();
-    if deleted.is_empty() {
-        return;
+impl GroupOffice {
+    fn show(&self, seats: &Seats<GroupOffice>, changes: &[TopicChange]) {
+        let (picture, change) = (self.surroundings.picture(), topics_change(changes));
+        for seat in seats.all() {
+            // A shard that is loading shows offsets of topics that are gone until they expire.
+            let picture = picture.clone();
+            let _ = seat.step(|shard, now, effects| shard.cluster_changed(now, picture, &change, effects));
+        }
     }
-    for seat in seats.all() {
-        // A shard that is loading shows offsets of topics that are gone until they expire.
-        let _ = seat.step(|shard, now, effects| shard.topics_deleted(now, &deleted, effects));
+
+    /// Matches all topics that the asker may see against patterns. `None` if that came to no end.
+    async fn find_topics(&self, patterns: BTreeSet<String>, asker: Asker) -> Option<BTreeMap<String, ResolvedRegex>> {
+        let (picture, at) = (self.surroundings.picture(), wall_clock());
+        let broker = self.broker.get().and_then(Weak::upgrade)?;
+        let looking = tokio::task::spawn_blocking(move || {
+            let context = RequestContext::of_background(asker.principal, asker.peer);
+            let access = broker.access(&context);
+            let sees = |topic: &str| access.shows(Operation::Describe, Resource::Topic(topic));
+            find_topics(&patterns, picture.as_ref(), at, &sees)
+        });
+        looking.await.ok()
     }
 }

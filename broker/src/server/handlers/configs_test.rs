@@ -144,7 +144,7 @@ async fn a_dynamic_broker_setting_takes_effect_at_once_and_is_shown() {
 async fn changes_that_cannot_be_are_refused_whole() {
     let (node, mut client) = node_with(&[("t", 1)]).await;
     type Ops<'a> = &'a [(&'a str, i8, Option<&'a str>)];
-    let cases: [(i8, &str, Ops<'_>, i16, &str); 8] = [
+    let cases: [(i8, &str, Ops<'_>, i16, &str); 10] = [
         (TOPIC, "u", &[("retention.ms", 0, Some("1"))], 3, "The topic 'u' does not exist."),
         (TOPIC, "", &[("retention.ms", 0, Some("1"))], 42, "Default topic resources are not allowed."),
         (TOPIC, "t", &[("retention.ms", 0, None)], 42, "Null value not supported for : retention.ms"),
@@ -164,7 +164,15 @@ async fn changes_that_cannot_be_are_refused_whole() {
             "Error due to duplicate config keys",
         ),
         (99, "t", &[], 42, "Unknown resource type 99"),
-        (GROUP, "g", &[("consumer.session.timeout.ms", 0, Some("1"))], 42, "Group settings belong to"),
+        (
+            GROUP,
+            "g",
+            &[("consumer.session.timeout.ms", 0, Some("1"))],
+            40,
+            "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms",
+        ),
+        (GROUP, "g", &[("share.session.timeout.ms", 0, Some("50000"))], 42, "Share and streams groups are not served"),
+        (GROUP, "g", &[("no.such", 0, Some("1"))], 40, ""),
     ];
     for (resource_type, resource, ops, code, message) in cases {
         let (found, text) = alter(&mut client, resource_type, resource, ops).await;

@@ -45,18 +45,20 @@ pub(crate) async fn handle(
 }
 
 fn describe(broker: &Broker, version: i16, group_id: GroupId) -> DescribedGroup {
-    let found =
-        broker.groups.seat(broker, &group_id).and_then(|seat| Ok(seat.read(|shard| shard.describe(&group_id))?));
+    let found = broker.groups.seat(broker, &group_id).and_then(|seat| {
+        Ok(seat.read(|shard| shard.describe(&group_id).ok_or_else(|| shard.is_not_classic(&group_id)))?)
+    });
     let answer = DescribedGroup::default().with_group_id(group_id.clone());
     match found {
         Err(error) => answer.with_error_code(group_error(error).code()),
-        Ok(Some(group)) => described(answer, group),
-        Ok(None) => {
+        Ok(Ok(group)) => described(answer, group),
+        Ok(Err(is_of_another_type)) => {
             let answer = answer.with_group_state(text(GroupState::Dead.name()));
             if version < NOT_FOUND_SINCE {
                 return answer;
             }
-            let message = format!("Group {} not found.", group_id.0);
+            let what = if is_of_another_type { "is not a classic group" } else { "not found" };
+            let message = format!("Group {} {what}.", group_id.0);
             answer.with_error_code(ResponseError::GroupIdNotFound.code()).with_error_message(Some(text(message)))
         }
     }

@@ -31,6 +31,13 @@ pub(super) fn group_error(error: GroupError) -> ResponseError {
         GroupError::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
         GroupError::InvalidTransactionState => ResponseError::InvalidTxnState,
         GroupError::TransactionCoordinatorFenced => ResponseError::TransactionCoordinatorFenced,
+        GroupError::InvalidRequest => ResponseError::InvalidRequest,
+        GroupError::FencedMemberEpoch => ResponseError::FencedMemberEpoch,
+        GroupError::StaleMemberEpoch => ResponseError::StaleMemberEpoch,
+        GroupError::UnreleasedInstanceId => ResponseError::UnreleasedInstanceId,
+        GroupError::UnsupportedAssignor => ResponseError::UnsupportedAssignor,
+        GroupError::InvalidRegularExpression => ResponseError::InvalidRegularExpression,
+        GroupError::UnsupportedVersion => ResponseError::UnsupportedVersion,
         GroupError::Unexpected => ResponseError::UnknownServerError,
     }
 }

@@ -31,8 +31,8 @@ pub(crate) async fn handle(
                 list_groups_response::ListedGroup::default()
                     .with_group_id(text(group.group_id).into())
                     .with_protocol_type(text(group.protocol_type))
-                    .with_group_state(text(group.state.name()))
-                    .with_group_type(text("classic"))
+                    .with_group_state(text(group.state))
+                    .with_group_type(text(group.group_type.name()))
             });
             ListGroupsResponse::default().with_groups(groups.collect())
         }

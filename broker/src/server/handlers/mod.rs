@@ -20,6 +20,8 @@ mod config_view;
 mod config_words;
 #[cfg(test)]
 mod configs_test;
+pub(super) mod consumer_group_describe;
+pub(super) mod consumer_group_heartbeat;
 pub(super) mod create_acls;
 pub(super) mod create_delegation_token;
 pub(super) mod create_partitions;

@@ -84,7 +84,7 @@ async fn fetch_group(
 ) -> OffsetFetchResponseGroup {
     let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
     let committed = match access.require(Operation::Describe, Resource::Group(&group.group_id)) {
-        Ok(()) => committed(broker, &group.group_id, require_stable).await.map_err(group_error),
+        Ok(()) => committed(broker, &group, require_stable).await.map_err(group_error),
         Err(refused) => Err(refused),
     };
     match committed {
@@ -123,15 +123,23 @@ struct Committed {
 type Unstable = BTreeSet<(String, PartitionIndex)>;
 
 /// The group's offsets; none if there is no such group.
-async fn committed(broker: &Broker, group_id: &str, require_stable: bool) -> Result<Committed, GroupError> {
+async fn committed(
+    broker: &Broker,
+    group: &OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> Result<Committed, GroupError> {
+    let group_id = group.group_id.as_str();
     let seat = broker.groups.seat(broker, group_id)?;
     if require_stable {
         seat.ask(|shard, _, id, effects| shard.settle(id, effects)).await?;
     }
-    Ok(seat.read(|shard| Committed {
-        offsets: shard.committed(group_id).cloned().unwrap_or_default(),
-        unstable: if require_stable { shard.unstable_offsets(group_id) } else { Unstable::new() },
-    })?)
+    seat.read(|shard| {
+        shard.check_fetch(group_id, group.member_id.as_deref(), group.member_epoch)?;
+        Ok(Committed {
+            offsets: shard.committed(group_id).cloned().unwrap_or_default(),
+            unstable: if require_stable { shard.unstable_offsets(group_id) } else { Unstable::new() },
+        })
+    })?
 }
 
 type Partitions = std::collections::BTreeMap<PartitionIndex, CommittedOffset>;

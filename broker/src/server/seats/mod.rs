@@ -48,7 +48,7 @@ pub(crate) trait Office: Send + Sync + 'static {
     fn machine(&self, partition: &Partition) -> Self::Machine;
 
     /// Performs what the machine orders. Called with the seat locked: it may start work, and waits for none.
-    fn perform(&self, seat: &Arc<Seat<Self>>, order: <Self::Machine as Machine>::Order);
+    fn perform(self: &Arc<Self>, seat: &Arc<Seat<Self>>, order: <Self::Machine as Machine>::Order);
 
     /// What is counted is loaded, for the log.
     fn loaded(&self, partition: PartitionIndex, machine: &Self::Machine);
@@ -90,6 +90,11 @@ impl<O: Office> Seats<O> {
             loads: Arc::new(Semaphore::new(PARALLEL_LOADS)),
             started: Instant::now(),
         }
+    }
+
+    /// What makes coordinators of its machines.
+    pub(crate) fn office(&self) -> &Arc<O> {
+        &self.office
     }
 
     /// How the topic is made, written and read.

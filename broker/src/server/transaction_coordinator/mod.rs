@@ -65,7 +65,7 @@ impl Office for TransactionOffice {
         Shard::new(self.rules.clone(), partition.leader_epoch().to_wire())
     }
 
-    fn perform(&self, seat: &Arc<Seat>, order: Order) {
+    fn perform(self: &Arc<Self>, seat: &Arc<Seat>, order: Order) {
         let seat = seat.clone();
         // A seat that is closed meanwhile needs no report: whoever coordinates next finds everything in the log.
         match order {
