@@ -185,6 +185,12 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[],
     },
     Meant {
+        place: "AddPartitionsToTxn of a broker without transactions",
+        varve: "an answer without any",
+        why: "Kafka never answers it.",
+        signs: &[("txn-broker-add-none", "")],
+    },
+    Meant {
         place: "ListTransactions by a pattern",
         varve: "in the syntax of Rust's `regex`; what it does not know (look-around, back references), or a pattern larger \
                 than 1 MiB once compiled: INVALID_REGULAR_EXPRESSION",
@@ -212,8 +218,19 @@ pub(crate) const MEANT: &[Meant] = &[
 ];
 
 /// Kafka collects these answers in hash maps: their order means nothing.
-const UNORDERED: &[&str] =
-    &["create-", "join-", "delete-", "metadata-", "produce-", "describe-", "alter-", "incremental-", "list-", "fetch-"];
+const UNORDERED: &[&str] = &[
+    "create-",
+    "join-",
+    "delete-",
+    "metadata-",
+    "produce-",
+    "describe-",
+    "alter-",
+    "incremental-",
+    "list-",
+    "fetch-",
+    "txn-",
+];
 
 /// Removes what is meant; returns the signs that removed nothing. One that nothing needs would hide the next bug of that
 /// name.

@@ -72,7 +72,7 @@ async fn one_transaction(
     let topics = &transaction.topics;
     let faults = Faults::find(broker, context, &transaction);
     let results = if let Some(refused) = faults.transaction {
-        results(topics, |_, _| refused.code())
+        echo(topics, refused.code())
     } else if topics.iter().any(|topic| topic.partitions.iter().any(|index| faults.of(topic, *index).is_some())) {
         // One that cannot be added keeps all from being added.
         results(topics, |topic, index| faults.of(topic, index).unwrap_or(ResponseError::OperationNotAttempted).code())
@@ -81,7 +81,7 @@ async fn one_transaction(
     } else {
         let added = add(broker, version, &transaction).await;
         let code = added.map_or_else(|error| versioned_error(error, version, FENCED_SINCE).code(), |()| 0);
-        results(topics, |_, _| code)
+        echo(topics, code)
     };
     AddPartitionsToTxnResult::default().with_transactional_id(transaction.transactional_id).with_topic_results(results)
 }
@@ -178,6 +178,17 @@ fn verify(broker: &Broker, transaction: &AddPartitionsToTxnTransaction) -> Vec<A
 
 fn partitions(transaction: &AddPartitionsToTxnTransaction) -> BTreeSet<TopicPartition> {
     named(transaction.topics.iter().map(|topic| (&topic.name, topic.partitions.as_slice())))
+}
+
+/// The same code for every partition, as often as it is named.
+fn echo(topics: &[AddPartitionsToTxnTopic], code: i16) -> Vec<AddPartitionsToTxnTopicResult> {
+    let of_topic = |topic: &AddPartitionsToTxnTopic| {
+        let each = topic.partitions.iter().map(|&index| {
+            AddPartitionsToTxnPartitionResult::default().with_partition_index(index).with_partition_error_code(code)
+        });
+        AddPartitionsToTxnTopicResult::default().with_name(topic.name.clone()).with_results_by_partition(each.collect())
+    };
+    topics.iter().map(of_topic).collect()
 }
 
 /// A code for every partition named, each once.

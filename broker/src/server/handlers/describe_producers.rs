@@ -19,6 +19,7 @@ use crate::server::{
 };
 
 const NOT_YOURS: &str = "Topic authorization failed.";
+const NOT_HERE: &str = "This server does not host this topic-partition.";
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -37,11 +38,15 @@ fn one_topic(broker: &Broker, access: &Access<'_>, topic: TopicRequest) -> Topic
         None => access.require(Operation::Read, Resource::Topic(&topic.name)),
     };
     let found = lookup::topic(broker, TopicRef::Named(&topic.name));
+    let is_known = broker.metadata.image().topic(&topic.name).is_some();
     let partitions = topic.partition_indexes.iter().map(|&index| match (&invalid, required) {
         (Some(reason), _) => {
             refused(index, ResponseError::InvalidTopicException).with_error_message(Some(text(reason.as_str())))
         }
         (None, Err(error)) => refused(index, error).with_error_message(Some(text(NOT_YOURS))),
+        (None, Ok(())) if !is_known => {
+            refused(index, ResponseError::UnknownTopicOrPartition).with_error_message(Some(text(NOT_HERE)))
+        }
         (None, Ok(())) => one_partition(&found, index),
     });
     let partitions = partitions.collect();

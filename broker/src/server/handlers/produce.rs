@@ -92,7 +92,7 @@ async fn append_all(
     let topics = each_once(std::mem::take(&mut request.topic_data));
     let admissions = match produce_transactions::admit(broker, context, &request, &topics).await {
         Ok(admissions) => admissions,
-        Err(error) => return refuse_all(context, request.acks, topics, error),
+        Err(refusal) => return refuse_all(context, request.acks, topics, refusal),
     };
     for topic in topics {
         let place = response.responses.len();
@@ -122,15 +122,15 @@ async fn append_all(
 }
 
 /// The same word for every partition: nothing was looked at.
-fn refuse_all(context: &RequestContext, acks: i16, topics: Vec<TopicProduceData>, error: ResponseError) -> Produced {
+fn refuse_all(context: &RequestContext, acks: i16, topics: Vec<TopicProduceData>, refusal: Refusal) -> Produced {
     if acks == 0 {
-        info!(client = context.client_id(), peer = %context.peer, ?error, "produce with acks=0 refused: closing its connection");
+        info!(client = context.client_id(), peer = %context.peer, %refusal, "produce with acks=0 refused: closing its connection");
         return Produced::Close;
     }
     let topics = topics.into_iter().map(|topic| {
         let partitions = topic.partition_data.iter().map(|data| {
             let answer = PartitionProduceResponse::default().with_index(data.index).with_base_offset(-1);
-            refuse(answer, error.into())
+            refuse(answer, refusal.clone())
         });
         let partitions = partitions.collect();
         TopicProduceResponse::default()

@@ -15,7 +15,7 @@ use varve_metadata::{
 use crate::partition::{Partition, PartitionAppendError};
 
 /// What the producer is told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) error: ResponseError,
     /// The log start offset, where Kafka tells it.

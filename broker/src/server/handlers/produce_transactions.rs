@@ -35,6 +35,8 @@ const TOPIC_IDS_SINCE: i16 = 13;
 /// How long a partition is tried to be added, at most, whatever is configured (Kafka's `request.timeout.ms`).
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
+const SEVERAL_PRODUCERS: &str = "Transactional records contained more than one producer ID";
+
 /// The producer's part of a batch's header (magic 2).
 const MAGIC: usize = 16;
 const ATTRIBUTES: usize = 21;
@@ -103,7 +105,7 @@ pub(super) async fn admit(
     context: &RequestContext,
     request: &ProduceRequest,
     topics: &[TopicProduceData],
-) -> Result<Admissions, ResponseError> {
+) -> Result<Admissions, Refusal> {
     if !has_transactional(topics) {
         return Ok(Admissions::default());
     }
@@ -127,7 +129,8 @@ pub(super) async fn admit(
             // The log refuses a batch without a producer.
             let Some(identity) = head.producer.zip(head.epoch) else { continue };
             if *writer.get_or_insert(identity) != identity {
-                return Err(ResponseError::InvalidProducerIdMapping);
+                let message = Some(SEVERAL_PRODUCERS.to_owned());
+                return Err(Refusal { message, ..ResponseError::InvalidProducerIdMapping.into() });
             }
             let at = TopicPartition { topic: name.clone(), partition };
             candidates.push(Candidate { at, base_sequence: head.base_sequence });

@@ -164,14 +164,21 @@ fn answer(
     request: &TxnOffsetCommitRequest,
     outcome: impl Fn(&TxnOffsetCommitRequestTopic, i32) -> Result<(), ResponseError>,
 ) -> TxnOffsetCommitResponse {
-    let topics = request.topics.iter().map(|topic| {
+    // A topic that is named twice is answered once.
+    let mut topics: Vec<TxnOffsetCommitResponseTopic> = Vec::with_capacity(request.topics.len());
+    let mut places: HashMap<&TopicName, usize> = HashMap::new();
+    for topic in &request.topics {
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
             TxnOffsetCommitResponsePartition::default()
                 .with_partition_index(index)
                 .with_error_code(outcome(topic, index).map_or_else(|error| error.code(), |()| 0))
         });
-        TxnOffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
-    });
-    TxnOffsetCommitResponse::default().with_topics(topics.collect())
+        let place = *places.entry(&topic.name).or_insert_with(|| {
+            topics.push(TxnOffsetCommitResponseTopic::default().with_name(topic.name.clone()));
+            topics.len() - 1
+        });
+        topics[place].partitions.extend(partitions);
+    }
+    TxnOffsetCommitResponse::default().with_topics(topics)
 }

@@ -37,12 +37,16 @@ pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: R
     let mut results: Vec<WritableTxnMarkerResult> = Vec::with_capacity(request.markers.len());
     for (marker, version) in request.markers {
         let topics = write(broker, &marker, version).await;
-        // Kafka collects outcomes by producer.
-        match results.iter_mut().find(|result| result.producer_id == marker.producer_id) {
-            Some(result) => result.topics.extend(topics),
-            None => {
-                let result = WritableTxnMarkerResult::default().with_producer_id(marker.producer_id);
-                results.push(result.with_topics(topics));
+        // Kafka collects outcomes by producer and topic.
+        let place = results.iter().position(|result| result.producer_id == marker.producer_id).unwrap_or_else(|| {
+            results.push(WritableTxnMarkerResult::default().with_producer_id(marker.producer_id));
+            results.len() - 1
+        });
+        for topic in topics {
+            let known = &mut results[place].topics;
+            match known.iter_mut().find(|known| known.name == topic.name) {
+                Some(known) => known.partitions.extend(topic.partitions),
+                None => known.push(topic),
             }
         }
     }
