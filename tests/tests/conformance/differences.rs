@@ -140,7 +140,7 @@ pub(crate) const MEANT: &[Meant] = &[
         place: "GetTelemetrySubscriptions, PushTelemetry",
         varve: "served; what clients push is at `/metrics`",
         why: "Kafka serves them only with a reporter of metrics, which is a Java class.",
-        signs: &[("telemetry-", "")],
+        signs: &[("telemetry-", ""), ("api-versions-of-71", ""), ("api-versions-of-72", "")],
     },
     Meant {
         place: "JoinGroup of a consumer whose subscription cannot be read",

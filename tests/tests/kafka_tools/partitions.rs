@@ -39,7 +39,8 @@ fn a_partition_moves_to_another_log_directory_and_is_shown_on_its_way() -> Resul
     let tool = format!("kafka-reassign-partitions.sh --reassignment-json-file {}", file.display());
     let executed = kafka.run(&format!("{tool} --execute"))?;
     ensure!(executed.contains("Successfully started partition reassignment for orders-0"), "{executed}");
-    ensure!(executed.contains("Successfully started log directory move for: orders-0-1"), "{executed}");
+    let started = format!("Successfully started moving log directory to {target} for replica orders-0 with broker 1");
+    ensure!(executed.contains(&started), "{executed}");
     eventually("the log is where it was sent", || {
         Ok((dirs[1 - at].join("orders-0").is_dir() && !dirs[at].join("orders-0").exists()).then_some(()))
     })?;

@@ -67,6 +67,8 @@ pub(crate) async fn handle(
                 .with_error_message(None);
             match result {
                 Ok(()) => response,
+                // Kafka gives it no message.
+                Err(error @ ReassignError::NothingInProgress) => response.with_error_code(code(&error).code()),
                 Err(error) => response
                     .with_error_code(code(&error).code())
                     .with_error_message(Some(StrBytes::from_string(error.to_string()))),

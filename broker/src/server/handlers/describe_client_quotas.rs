@@ -37,7 +37,9 @@ pub(crate) async fn handle(
         Ok(filter) => {
             let image = broker.metadata.image();
             let entries = image.quotas().matching(&filter).map(|(entity, quotas)| entry(entity, quotas));
-            DescribeClientQuotasResponse::default().with_error_message(None).with_entries(Some(entries.collect()))
+            // Kafka's is empty, not absent.
+            let answer = DescribeClientQuotasResponse::default().with_error_message(Some(StrBytes::default()));
+            answer.with_entries(Some(entries.collect()))
         }
         Err((error, message)) => DescribeClientQuotasResponse::default()
             .with_error_code(error.code())

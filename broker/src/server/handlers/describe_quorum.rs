@@ -76,9 +76,12 @@ pub(crate) async fn handle(
         .with_high_watermark(revision as i64)
         .with_current_voters(voters.iter().copied().map(state).collect())
         .with_observers(observers.iter().copied().map(state).collect());
-    DescribeQuorumResponse::default().with_error_message(None).with_nodes(nodes.collect()).with_topics(vec![
-        TopicData::default().with_topic_name(topic_name(METADATA_TOPIC)).with_partitions(vec![partition]),
-    ])
+    DescribeQuorumResponse::default()
+        .with_error_message(Some(StrBytes::default()))
+        .with_nodes(nodes.collect())
+        .with_topics(vec![
+            TopicData::default().with_topic_name(topic_name(METADATA_TOPIC)).with_partitions(vec![partition]),
+        ])
 }
 
 /// No partition but the one of cluster state has a quorum.
@@ -93,5 +96,5 @@ fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
         });
         TopicData::default().with_topic_name(topic.topic_name.clone()).with_partitions(partitions.collect())
     });
-    DescribeQuorumResponse::default().with_error_message(None).with_topics(topics.collect())
+    DescribeQuorumResponse::default().with_error_message(Some(StrBytes::default())).with_topics(topics.collect())
 }

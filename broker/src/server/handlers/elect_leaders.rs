@@ -31,25 +31,28 @@ pub(crate) async fn handle(
     request: ElectLeadersRequest,
 ) -> ElectLeadersResponse {
     let refused = |error: ResponseError| ElectLeadersResponse::default().with_error_code(error.code());
-    if let Err(error) = broker.access(context).require(Operation::Alter, Resource::Cluster) {
-        let (error, message) = plain(error);
+    // The same for each partition, and for the whole.
+    let refused_each = |error: ResponseError, message: &str| {
         let results = request.topic_partitions.iter().flatten().map(|topic| {
             let partitions = topic.partitions.iter().map(|index| {
                 PartitionResult::default()
                     .with_partition_id(*index)
                     .with_error_code(error.code())
-                    .with_error_message(Some(StrBytes::from_string(message.clone())))
+                    .with_error_message(Some(StrBytes::from_string(message.to_owned())))
             });
             ReplicaElectionResult::default().with_topic(topic.topic.clone()).with_partition_result(partitions.collect())
         });
-        let results: Vec<_> = results.collect();
-        return refused(error).with_replica_election_results(results);
+        refused(error).with_replica_election_results(results.collect())
+    };
+    if let Err(error) = broker.access(context).require(Operation::Alter, Resource::Cluster) {
+        let (error, message) = plain(error);
+        return refused_each(error, &message);
     }
     let election = match request.election_type {
         _ if context.api_version < KINDS_SINCE => Election::Preferred,
         0 => Election::Preferred,
         1 => Election::Unclean,
-        _ => return refused(ResponseError::InvalidRequest),
+        unknown => return refused_each(ResponseError::InvalidRequest, &format!("Unknown election type {unknown}")),
     };
     let (named, is_all) = match &request.topic_partitions {
         Some(named) => {

@@ -48,7 +48,11 @@ pub(crate) async fn handle(
     let outcome = broker.metadata.update_features(&updates, broker.node, request.validate_only, deadline).await;
     let refusal = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some((ResponseError::InvalidUpdateVersion, error.to_string())),
+        Ok(Err(error)) => {
+            let message =
+                format!("The update failed for all features since the following feature had an error: {error}");
+            Some((ResponseError::InvalidUpdateVersion, message))
+        }
         Err(error) => Some(metadata_error(&error)),
     };
     match refusal {
@@ -56,7 +60,7 @@ pub(crate) async fn handle(
             let result = |update: FeatureUpdate| {
                 UpdatableFeatureResult::default()
                     .with_feature(StrBytes::from_string(update.name))
-                    .with_error_message(None)
+                    .with_error_message(Some(StrBytes::from_static_str("NONE")))
             };
             answer().with_results(updates.into_iter().map(result).collect())
         }
@@ -73,8 +77,7 @@ fn answer() -> UpdateFeaturesResponse {
 
 fn direction(version: i16, asked: &FeatureUpdateKey) -> FeatureMove {
     match asked.upgrade_type {
-        // Version 0 knows one way down, and it is the safe one.
-        _ if version == 0 && asked.allow_downgrade => FeatureMove::SafeDowngrade,
+        // Version 0 has a field that allows to go down; Kafka does not look at it.
         _ if version == 0 => FeatureMove::Upgrade,
         1 => FeatureMove::Upgrade,
         2 => FeatureMove::SafeDowngrade,
