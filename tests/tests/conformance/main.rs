@@ -5,6 +5,7 @@ mod acls;
 mod administration;
 mod configs;
 mod consumers;
+mod credentials;
 mod data;
 mod differences;
 mod fetch;
@@ -49,7 +50,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 12] = [
+    let scripts: [(&str, Script); 13] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
@@ -61,6 +62,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
         ("newest", newest::script),
         ("transactions", transactions::script),
         ("administration", administration::script),
+        ("credentials", credentials::script),
         // The last one: it cuts what the others have sent.
         ("malformed", malformed::script),
     ];
