@@ -26,6 +26,9 @@ use crate::server::{
 /// The topic that stands for cluster state.
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
+/// First version that tells where nodes are reached (KIP-853).
+const NODES_SINCE: i16 = 2;
+
 pub(crate) async fn handle(
     broker: &Broker,
     context: &RequestContext,
@@ -76,12 +79,11 @@ pub(crate) async fn handle(
         .with_high_watermark(revision as i64)
         .with_current_voters(voters.iter().copied().map(state).collect())
         .with_observers(observers.iter().copied().map(state).collect());
-    DescribeQuorumResponse::default()
-        .with_error_message(Some(StrBytes::default()))
-        .with_nodes(nodes.collect())
-        .with_topics(vec![
-            TopicData::default().with_topic_name(topic_name(METADATA_TOPIC)).with_partitions(vec![partition]),
-        ])
+    // Before version 2 there is no place for them, and an answer that has them cannot be written.
+    let nodes = if context.api_version >= NODES_SINCE { nodes.collect() } else { Vec::new() };
+    DescribeQuorumResponse::default().with_error_message(Some(StrBytes::default())).with_nodes(nodes).with_topics(vec![
+        TopicData::default().with_topic_name(topic_name(METADATA_TOPIC)).with_partitions(vec![partition]),
+    ])
 }
 
 /// No partition but the one of cluster state has a quorum.
