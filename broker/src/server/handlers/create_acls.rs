@@ -67,8 +67,9 @@ fn all(request: &CreateAclsRequest, refusal: Refusal) -> CreateAclsResponse {
 }
 
 fn result(refusal: Option<Refusal>) -> AclCreationResult {
-    let (code, message) = refusal.map_or((0, None), |(error, message)| (error.code(), message));
-    AclCreationResult::default().with_error_code(code).with_error_message(message.map(StrBytes::from_string))
+    // A success has an empty message, as in Kafka, and not none.
+    let Some((error, message)) = refusal else { return AclCreationResult::default() };
+    AclCreationResult::default().with_error_code(error.code()).with_error_message(message.map(StrBytes::from_string))
 }
 
 /// Whether a part is left open that only a filter may leave open.

@@ -42,7 +42,7 @@ pub(crate) async fn handle(
     });
     // What there is not, no rule is about.
     let found = filter.map(|filter| broker.metadata.image().acls().find(&filter)).unwrap_or_default();
-    DescribeAclsResponse::default().with_error_message(None).with_resources(by_pattern(found))
+    DescribeAclsResponse::default().with_resources(by_pattern(found))
 }
 
 fn refused(error: ResponseError, message: &'static str) -> DescribeAclsResponse {
