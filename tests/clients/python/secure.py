@@ -75,7 +75,7 @@ def kafka_python(options):
     if "token" in options:
         config["sasl_oauth_token_provider"] = type("Provider", (Token, AbstractTokenProvider), {})(options)
     limit = 5 if options.get("fails") else LIMIT_SECONDS
-    producer = KafkaProducer(**config, max_block_ms=limit * 1000)
+    producer = KafkaProducer(**config, max_block_ms=limit * 1000, bootstrap_timeout_ms=limit * 1000)
     producer.send(options["topic"], options["value"].encode()).get(limit)
     producer.close()
     consumer = KafkaConsumer(**config, consumer_timeout_ms=LIMIT_SECONDS * 1000)
