@@ -5,7 +5,7 @@
 //! it that `allow.everyone.if.no.acl.found`, which let the administrator make its first rules, lets nobody in any more.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
@@ -218,12 +218,22 @@ impl Broker {
             .with_host_filter(Some(text(&self.caller_host.to_string())))
             .with_operation(ANY)
             .with_permission_type(ANY);
-        let (prepared, wanted, is_kafka) = (ask(3, filter)?, self.granted.len(), self.is_kafka);
+        let is_kafka = self.is_kafka;
+        let prepared = ask(3, filter)?;
+        // Which rules, and not only how many: one may stand in for another.
+        let named = |(operation, resource): &Right| {
+            (i64::from(resource.resource_type().to_wire()), resource.name().to_owned(), i64::from(operation.to_wire()))
+        };
+        let wanted: BTreeSet<(i64, String, i64)> = self.granted.iter().map(named).collect();
         let mut look = || -> Result<Option<()>> {
             let answer = self.administer(&prepared)?;
             let resources = answer["resources"].as_array().into_iter().flatten();
-            let rules: usize = resources.map(|resource| resource["acls"].as_array().map_or(0, Vec::len)).sum();
-            Ok((rules == wanted).then_some(()))
+            let rules = resources.flat_map(|resource| {
+                let (kind, name) = (&resource["resource_type"], &resource["resource_name"]);
+                let acls = resource["acls"].as_array().into_iter().flatten();
+                acls.map(move |acl| Some((kind.as_i64()?, name.as_str()?.to_owned(), acl["operation"].as_i64()?)))
+            });
+            Ok((rules.collect::<Option<BTreeSet<_>>>().as_ref() == Some(&wanted)).then_some(()))
         };
         if is_kafka {
             return eventually("the rules are known", look);
