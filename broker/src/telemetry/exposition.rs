@@ -54,9 +54,12 @@ impl Series {
     }
 }
 
+/// Whether a metric is a counter, and its series: labels and value.
+type Family = (bool, Vec<(String, f64)>);
+
 /// The series of all clients, each with the client's labels.
 pub(super) fn write<'a>(clients: impl Iterator<Item = (String, &'a Series)>, out: &mut String) {
-    let mut families: BTreeMap<&str, (bool, Vec<(String, f64)>)> = BTreeMap::new();
+    let mut families: BTreeMap<&str, Family> = BTreeMap::new();
     for (client, series) in clients {
         for (Key { name, labels }, Value { value, is_counter }) in &series.values {
             let family = families.entry(name).or_insert_with(|| (*is_counter, Vec::new()));

@@ -414,7 +414,7 @@ impl LocalLog {
         for suffix in [OFFSET_INDEX, TIME_INDEX, TXN_INDEX, LOG] {
             rename_if_present(&segment.files, &swap, suffix)?;
         }
-        File::open(&self.dir())?.sync_all()?;
+        File::open(self.dir())?.sync_all()?;
         for source in group {
             source.sealed.keep_file()?;
         }

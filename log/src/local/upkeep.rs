@@ -111,7 +111,7 @@ impl LocalLog {
         }
         active.sync_data()?;
         sync_if_present(&self.dir().join(LEADER_EPOCH_CHECKPOINT))?;
-        File::open(&self.dir())?.sync_all()?;
+        File::open(self.dir())?.sync_all()?;
         if !self.is_linked.load(Ordering::Relaxed) {
             // Flushed files in a directory that a loss of power takes away would be lost with it.
             sync_if_present(&self.dir().join(PARTITION_METADATA))?;

@@ -62,13 +62,16 @@ pub enum QuotaError {
     Fraction(&'static str),
 }
 
+/// An entity as it is asked for: the name of each kind, `None` for the default.
+type AskedEntity = BTreeMap<String, Option<String>>;
+
 /// Changes quotas. One result for each *distinct* entity, as Kafka answers; of an entity that stands there twice, the first
 /// change is made all the same. `unresolved`: names of addresses that have none.
 pub fn alter_client_quotas(
     image: &ClusterImage,
     requests: &[AlterQuota],
     unresolved: &BTreeSet<String>,
-) -> (BTreeMap<BTreeMap<String, Option<String>>, Result<(), QuotaError>>, Decision) {
+) -> (BTreeMap<AskedEntity, Result<(), QuotaError>>, Decision) {
     let mut decision = Decision::default();
     let mut results = BTreeMap::new();
     for request in requests {

@@ -175,9 +175,12 @@ fn commits(history: &History, faults: &mut Vec<Fault>) {
     }
 }
 
+/// Reads of one group in one place: when each ended, and what it gave.
+type Reads<'a> = Vec<(u64, &'a [(i64, RecordId)])>;
+
 /// A group had read all below what it committed.
 fn coverage(history: &History, faults: &mut Vec<Fault>) {
-    let mut reads: BTreeMap<(&str, &Place), Vec<(u64, &[(i64, RecordId)])>> = BTreeMap::new();
+    let mut reads: BTreeMap<(&str, &Place), Reads<'_>> = BTreeMap::new();
     for event in &history.events {
         if let Event::Read { place, group: Some(group), records, span, .. } = event {
             reads.entry((group, place)).or_default().push((span.ended, records));

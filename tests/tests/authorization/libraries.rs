@@ -87,7 +87,8 @@ fn librdkafka_and_franz_go_get_kafkas_errors_until_they_are_allowed() -> Result<
     let (lines, read) = (folder.path().join("lines"), folder.path().join("read"));
     fs::write(&lines, "{\"key\": null, \"value\": \"b25l\", \"headers\": [], \"timestamp\": 1760000000000}\n")?;
     let address = node.address.to_string();
-    let libraries: [(&str, fn() -> Result<Command>); 2] = [
+    type Library = (&'static str, fn() -> Result<Command>);
+    let libraries: [Library; 2] = [
         ("librdkafka", || {
             let mut command = tools::python("tests/clients/python/client.py")?;
             command.arg("librdkafka");
@@ -95,7 +96,7 @@ fn librdkafka_and_franz_go_get_kafkas_errors_until_they_are_allowed() -> Result<
         }),
         ("franz-go", || tools::program("go-client")),
     ];
-    for (library, client) in libraries {
+    for (count, (library, client)) in ["1", "2"].into_iter().zip(libraries) {
         let run = |words: &[&str]| -> Result<Command> {
             let mut command = Command::new("timeout");
             let program = client()?;
@@ -106,7 +107,7 @@ fn librdkafka_and_franz_go_get_kafkas_errors_until_they_are_allowed() -> Result<
         let lines = lines.to_str().context("a path of text")?;
         let read = read.to_str().context("a path of text")?;
         let produce = ["produce", "--codec", "none", "--input", lines];
-        let consume = ["consume", "--count", "1", "--isolation", "read_committed", "--output", read];
+        let consume = ["consume", "--count", count, "--isolation", "read_committed", "--output", read];
         broker.grant(&[])?;
         for words in [&produce[..], &consume[..]] {
             let printed = failure(&mut run(words)?)?;

@@ -158,7 +158,8 @@ fn introductions(pair: &mut Pair) -> Result<()> {
 fn additions(pair: &mut Pair) -> Result<()> {
     introduce(pair, "add")?;
     let all = versions(0, 3);
-    let places: [(&str, &[(&str, &[i32])]); 9] = [
+    type Places = &'static [(&'static str, &'static [i32])];
+    let places: [(&str, Places); 9] = [
         ("one", &[("txn", &[0])]),
         ("again", &[("txn", &[0])]),
         ("more", &[("txn", &[0, 1, 2])]),

@@ -37,7 +37,7 @@ pub(crate) async fn handle(
         return all(&request, (ResponseError::SecurityDisabled, Some("No Authorizer is configured.".to_owned())));
     }
     // Kafka cannot even say such a rule, and fails the request as a whole.
-    if request.creations.iter().any(|creation| is_open(creation)) {
+    if request.creations.iter().any(is_open) {
         return all(&request, (ResponseError::UnknownServerError, None));
     }
     let parsed: Vec<Result<Acl, String>> = request.creations.iter().map(parse).collect();

@@ -41,6 +41,9 @@ pub(crate) struct Admission<'a> {
     pub(crate) generation: Generation,
 }
 
+/// What the coordinator says of each partition.
+type Verified = Vec<(TopicPartition, Result<(), TransactionError>)>;
+
 /// Why a partition may not be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
@@ -151,7 +154,7 @@ impl TransactionCoordinator {
         broker: &Broker,
         admission: Admission<'_>,
         partitions: BTreeSet<TopicPartition>,
-    ) -> Result<Vec<(TopicPartition, Result<(), TransactionError>)>, TransactionError> {
+    ) -> Result<Verified, TransactionError> {
         let seat = self.coordinating_seat(broker, admission.transactional_id)?;
         let (transactional_id, producer, epoch) = (admission.transactional_id, admission.producer, admission.epoch);
         seat.read(|shard| shard.verify(transactional_id, Some(producer), Some(epoch), partitions))?

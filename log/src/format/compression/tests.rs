@@ -183,7 +183,8 @@ fn the_levels_of_gzip_and_zstd_change_what_is_written() {
     let words = ["ERROR", "WARN", "connection", "closed", "by", "peer", "after", "seconds"];
     let text: String = (0..4000_usize).map(|place| format!("{} {} ", words[place * place % 8], place % 977)).collect();
     for codec in [Codec::Gzip, Codec::Zstd] {
-        let size = |level| compress(codec, Some(level), text.as_bytes()).unwrap().len();
-        assert!(size(9) < size(1), "{codec}: {} against {}", size(9), size(1));
+        // Which is smaller depends on the text; that they differ shows that the level arrives.
+        let at = |level| compress(codec, Some(level), text.as_bytes()).unwrap();
+        assert!(at(9) != at(1), "{codec}");
     }
 }

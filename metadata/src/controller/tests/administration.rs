@@ -136,7 +136,10 @@ fn reassign(cluster: &mut Cluster, replicas: Option<&[i32]>) -> Result<(), Reass
     results.remove(0)
 }
 
-fn partition(cluster: &Cluster) -> (Vec<u32>, Vec<u32>, Vec<u32>, Vec<u32>, Option<u32>, u32) {
+/// Replicas, ISR, those being added and removed, leader, leader epoch.
+type Shown = (Vec<u32>, Vec<u32>, Vec<u32>, Vec<u32>, Option<u32>, u32);
+
+fn partition(cluster: &Cluster) -> Shown {
     let (_, found) = cluster.image().topic("t").unwrap().partition(PartitionIndex(0)).unwrap();
     let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect();
     (
