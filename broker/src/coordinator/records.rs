@@ -16,7 +16,7 @@
 //! ```
 //! A string is int16 length and UTF-8, bytes are int32 length and content; flexible versions use unsigned varints
 //! (length + 1, 0 for null) and end every struct with tagged fields. The kinds of consumer groups (KIP-848) are in
-//! [`consumer`]; other kinds belong to other group types and are reported as such.
+//! `consumer`; other kinds belong to other group types and are reported as such.
 
 mod consumer;
 

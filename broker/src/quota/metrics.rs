@@ -10,7 +10,7 @@ use crate::metrics::keep;
 /// Clients that are shown by name, per kind of quota: those that were told to wait longest.
 const SHOWN: usize = 50;
 
-/// What quotas count. Labels are bounded: kinds of quotas, and of clients the [`SHOWN`] most throttled.
+/// What quotas count. Labels are bounded: kinds of quotas, and of clients the `SHOWN` most throttled.
 #[derive(Clone, Debug)]
 pub struct QuotaMetrics {
     throttled: IntCounterVec,

@@ -70,7 +70,7 @@ impl Live {
         }
     }
 
-    /// All settings as they would be read now. Only those of [`LIVE`] are meant to be looked up here.
+    /// All settings as they would be read now. Only those of `LIVE` are meant to be looked up here.
     pub fn config(&self) -> Arc<BrokerConfig> {
         self.config.load_full()
     }

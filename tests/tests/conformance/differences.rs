@@ -230,6 +230,7 @@ const UNORDERED: &[&str] = &[
     "list-",
     "fetch-",
     "txn-",
+    "offset-delete-",
 ];
 
 /// Removes what is meant; returns the signs that removed nothing. One that nothing needs would hide the next bug of that
