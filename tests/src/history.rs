@@ -1,7 +1,7 @@
 //! What clients did and were told, as data, and a checker that finds what a log that keeps its promises cannot have said.
 //!
 //! Clients (`workload`) write down each [`Event`] with a [`Recorder`]; at the end somebody reads the partitions, and
-//! [`check`] compares. It knows nothing of brokers, so that one node under `kill -9`, a cluster under faults and a
+//! [`check()`] compares. It knows nothing of brokers, so that one node under `kill -9`, a cluster under faults and a
 //! simulation are judged by the same rules:
 //!
 //! - an acknowledged record is where its acknowledgement said, once; no record is there that nobody wrote;

@@ -106,7 +106,8 @@ pub(crate) const MEANT: &[Meant] = &[
     },
     Meant {
         place: "DescribeLogDirs",
-        varve: "one more directory, `remote:` and the object store's URL, with the size of what is archived",
+        varve: "who names no partitions gets one more directory, `remote:` and the object store's URL, with the size of \
+                what is archived",
         why: "Kafka does not tell it.",
         signs: &[("describe-log-dirs-", ".results[\"<archive>\"]")],
     },

@@ -1,4 +1,5 @@
-//! DescribeLogDirs (KIP-113, KIP-827): how much lies where, per partition; the archive is one directory more.
+//! DescribeLogDirs (KIP-113, KIP-827): how much lies where, per partition; to who asks for all, the archive is one
+//! directory more.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -37,6 +38,9 @@ pub(crate) async fn handle(
     if let Err(refused) = broker.access(context).require(Operation::Describe, Resource::Cluster) {
         return DescribeLogDirsResponse::default().with_error_code(refused.code());
     }
+    // Who names partitions asks where their logs are, to follow a move (kafka-reassign-partitions.sh --verify takes the last
+    // directory that has one): the archive is none of these places.
+    let shows_archive = broker.config.archive.enabled && request.topics.is_none();
     let wanted = wanted(broker, &request);
     let moves: HashMap<PartitionId, Arc<Move>> = broker.partitions.moves().list().into_iter().collect();
     let mut local: HashMap<PathBuf, Sizes> = HashMap::new();
@@ -58,7 +62,7 @@ pub(crate) async fn handle(
                 .with_is_future_key(true);
             local.entry(moving.to.path.clone()).or_default().entry(topic).or_default().push(there);
         }
-        if let Some(remote) = partition.remote() {
+        if let Some(remote) = partition.remote().filter(|_| shows_archive) {
             let there = DescribeLogDirsPartition::default()
                 .with_partition_index(index)
                 .with_partition_size(signed(remote.size()))
@@ -74,7 +78,7 @@ pub(crate) async fn handle(
             false => describe(&dir.path, local.remove(&dir.path).unwrap_or_default()),
         })
         .collect();
-    if broker.config.archive.enabled {
+    if shows_archive {
         results.push(
             DescribeLogDirsResult::default()
                 .with_log_dir(StrBytes::from_string(archive_name(&broker.config.object_store.url)))
