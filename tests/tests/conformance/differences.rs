@@ -232,6 +232,8 @@ const UNORDERED: &[&str] = &[
     "fetch-",
     "txn-",
     "offset-delete-",
+    "consumer-",
+    "commit-",
 ];
 
 /// Removes what is meant; returns the signs that removed nothing. One that nothing needs would hide the next bug of that
