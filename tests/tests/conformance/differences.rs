@@ -109,7 +109,7 @@ pub(crate) const MEANT: &[Meant] = &[
         varve: "who names no partitions gets one more directory, `remote:` and the object store's URL, with the size of \
                 what is archived",
         why: "Kafka does not tell it.",
-        signs: &[("describe-log-dirs-", ".results[\"<archive>\"]")],
+        signs: &[],
     },
     Meant {
         place: "Broker settings",
