@@ -233,7 +233,6 @@ const UNORDERED: &[&str] = &[
     "txn-",
     "offset-delete-",
     "consumer-",
-    "commit-",
 ];
 
 /// Removes what is meant; returns the signs that removed nothing. One that nothing needs would hide the next bug of that
