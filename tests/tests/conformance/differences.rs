@@ -135,13 +135,19 @@ pub(crate) const MEANT: &[Meant] = &[
         varve: "the node that decides is the only voter, others are observers; the high watermark is the revision of \
                 cluster state",
         why: "There is no Raft log.",
-        signs: &[("quorum", "")],
+        signs: &[
+            ("quorum", ".nodes[0].listeners"),
+            ("quorum", ".topics[0].partitions[0].current_voters[0].log_end_offset"),
+            ("quorum", ".topics[0].partitions[0].high_watermark"),
+            ("quorum", ".topics[0].partitions[0].leader_epoch"),
+            ("quorum", ".topics[0].partitions[0].error_message"),
+        ],
     },
     Meant {
         place: "GetTelemetrySubscriptions, PushTelemetry",
         varve: "served; what clients push is at `/metrics`",
         why: "Kafka serves them only with a reporter of metrics, which is a Java class.",
-        signs: &[("telemetry-", ""), ("api-versions-of-71", ""), ("api-versions-of-72", "")],
+        signs: &[("telemetry-get", ".subscription_id"), ("api-versions-of-71", ""), ("api-versions-of-72", "")],
     },
     Meant {
         place: "JoinGroup of a consumer whose subscription cannot be read",
