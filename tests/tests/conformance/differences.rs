@@ -140,7 +140,6 @@ pub(crate) const MEANT: &[Meant] = &[
             ("quorum", ".topics[0].partitions[0].current_voters[0].log_end_offset"),
             ("quorum", ".topics[0].partitions[0].high_watermark"),
             ("quorum", ".topics[0].partitions[0].leader_epoch"),
-            ("quorum", ".topics[0].partitions[0].error_message"),
         ],
     },
     Meant {

@@ -73,7 +73,7 @@ pub(crate) async fn handle(
         Node::default().with_node_id(wire(broker.id)).with_listeners(listeners.collect())
     });
     let partition = PartitionData::default()
-        .with_error_message(None)
+        .with_error_message(Some(StrBytes::default()))
         .with_leader_id(controller)
         .with_leader_epoch(1)
         .with_high_watermark(revision as i64)
