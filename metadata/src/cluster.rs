@@ -9,15 +9,12 @@
 
 mod in_sync;
 mod member;
+mod requests;
 
 pub use in_sync::{IsrProposal, ProposalOutcome};
 pub use member::{Joining, Member};
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -27,19 +24,12 @@ use tokio::{
 };
 
 use crate::{
-    controller::{
-        self, AlterError, AlterQuota, AlterRequest, BrokerRules, CreateTopicError, CreationDefaults, Decision,
-        ElectError, Election, FeatureError, FeatureUpdate, GrowError, GrowTopic, NewTopic, QuotaError, ReassignError,
-        Reassignment, ScramChange, TokenChange, TooManyAcls, TooManyPartitions, UnregisterError,
-    },
+    controller::{Decision, TooManyAcls, TooManyPartitions},
     image::{
-        BrokerImage, ClusterImage, ImageBuilder, ImageError, TopicImage,
-        record::{self, BrokerRecord, ClusterRecord, Key, ProducerIdsRecord},
+        ClusterImage, ImageBuilder, ImageError,
+        record::{self, ClusterRecord, Key, ProducerIdsRecord},
     },
-    model::{
-        BrokerId, ProducerId, TopicId,
-        acl::{Acl, AclFilter},
-    },
+    model::{BrokerId, ProducerId, TopicId},
     store::{
         Expect, MetadataStore, Revision, Snapshot, StoreError, Transaction, TransactionLimits, WatchError,
         transact_settled,
@@ -164,180 +154,6 @@ impl ClusterMetadata {
     /// Wakes with every new image; images in between may be skipped.
     pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterImage>> {
         self.published.subscribe()
-    }
-
-    /// Makes this broker known, or known anew.
-    ///
-    /// # Errors
-    /// [`MetadataError`].
-    pub async fn register(&self, broker: BrokerImage) -> Result<(), MetadataError> {
-        let mut decision = Decision::default();
-        decision.put(&Key::Broker(broker.id), record::encode(BrokerRecord::of(&broker)));
-        self.change(None, false, |_| ((), decision.clone())).await
-    }
-
-    /// Creates topics: one result for each, in order. With `validate_only` nothing is written. `deadline` bounds the wait for
-    /// other changes; a change that was begun is finished.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn create_topics(
-        &self,
-        topics: &[NewTopic],
-        defaults: CreationDefaults,
-        validate_only: bool,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Result<Arc<TopicImage>, CreateTopicError>>, MetadataError> {
-        controller::check_partition_count(topics, defaults)?;
-        let start = TopicId::random().to_wire().as_u128() as usize;
-        let decide = |image: &ClusterImage, topics: &[NewTopic]| {
-            controller::create_topics(image, topics, defaults, &mut TopicId::random, start)
-        };
-        self.change_each(topics, deadline, validate_only, decide).await
-    }
-
-    /// Deletes topics, each named once; `false` for one that does not exist.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn delete_topics(&self, ids: &[TopicId], deadline: Option<Instant>) -> Result<Vec<bool>, MetadataError> {
-        self.change_each(ids, deadline, false, controller::delete_topics).await
-    }
-
-    /// Adds partitions to topics, each named once: one result for each, in order.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn create_partitions(
-        &self,
-        topics: &[GrowTopic],
-        validate_only: bool,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Result<(), GrowError>>, MetadataError> {
-        let start = TopicId::random().to_wire().as_u128() as usize;
-        self.change_each(topics, deadline, validate_only, |image, topics| {
-            controller::create_partitions(image, topics, start)
-        })
-        .await
-    }
-
-    /// Changes settings of resources, each named once: one result for each, in order.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn alter_configs(
-        &self,
-        requests: &[AlterRequest],
-        rules: &dyn BrokerRules,
-        validate_only: bool,
-    ) -> Result<Vec<Result<(), AlterError>>, MetadataError> {
-        self.change_each(requests, None, validate_only, |image, requests| {
-            controller::alter_configs(image, requests, rules)
-        })
-        .await
-    }
-
-    /// Makes rules of who may do what; those that exist stay.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn create_acls(&self, acls: &[Acl]) -> Result<(), MetadataError> {
-        let decide = |image: &ClusterImage| match controller::create_acls(image, acls) {
-            Ok(decision) => (Ok(()), decision),
-            Err(too_many) => (Err(too_many), Decision::default()),
-        };
-        Ok(self.change(None, false, decide).await??)
-    }
-
-    /// Deletes the rules that each filter asks for, and gives them back filter by filter. A rule that two filters ask for
-    /// is given back twice.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn delete_acls(&self, filters: &[AclFilter]) -> Result<Vec<Vec<Acl>>, MetadataError> {
-        let decide = |image: &ClusterImage| match controller::delete_acls(image, filters) {
-            Ok((deleted, decision)) => (Ok(deleted), decision),
-            Err(too_many) => (Err(too_many), Decision::default()),
-        };
-        Ok(self.change(None, false, decide).await??)
-    }
-
-    /// Changes what users log in with, each user and mechanism named once: one result for each, in order, `false` where there
-    /// is nothing to take away.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn alter_scram_credentials(&self, changes: &[ScramChange]) -> Result<Vec<bool>, MetadataError> {
-        self.change(None, false, |image| controller::alter_scram_credentials(image, changes)).await
-    }
-
-    /// Changes delegation tokens, each named once: one result for each, in order, `false` for one that does not exist.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn alter_delegation_tokens(&self, changes: &[TokenChange]) -> Result<Vec<bool>, MetadataError> {
-        self.change(None, false, |image| controller::alter_delegation_tokens(image, changes)).await
-    }
-
-    /// Changes client quotas: one result for each distinct entity. `unresolved`: names of addresses that have none.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn alter_client_quotas(
-        &self,
-        requests: &[AlterQuota],
-        unresolved: &BTreeSet<String>,
-        validate_only: bool,
-    ) -> Result<BTreeMap<BTreeMap<String, Option<String>>, Result<(), QuotaError>>, MetadataError> {
-        self.change(None, validate_only, |image| controller::alter_client_quotas(image, requests, unresolved)).await
-    }
-
-    /// Moves partitions to other brokers, or cancels that: one result for each, in order.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn reassign_partitions(
-        &self,
-        asked: &[Reassignment],
-        keep_factor: bool,
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Result<(), ReassignError>>, MetadataError> {
-        self.change(deadline, false, |image| controller::reassign_partitions(image, asked, keep_factor)).await
-    }
-
-    /// Elects leaders: one result for each partition, in order.
-    ///
-    /// # Errors
-    /// [`MetadataError`] for the request as a whole.
-    pub async fn elect_leaders(
-        &self,
-        election: Election,
-        asked: &[(String, i32)],
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Result<(), ElectError>>, MetadataError> {
-        self.change(deadline, false, |image| controller::elect_leaders(image, election, asked)).await
-    }
-
-    /// Sets levels of features, all or none. `node` is this broker.
-    ///
-    /// # Errors
-    /// [`MetadataError`]; the inner error is that of the levels.
-    pub async fn update_features(
-        &self,
-        updates: &[FeatureUpdate],
-        node: BrokerId,
-        validate_only: bool,
-        deadline: Option<Instant>,
-    ) -> Result<Result<(), FeatureError>, MetadataError> {
-        self.change(deadline, validate_only, |image| controller::update_features(image, updates, node)).await
-    }
-
-    /// Forgets a broker that is gone for good.
-    ///
-    /// # Errors
-    /// [`MetadataError`]; the inner error says why it is kept.
-    pub async fn unregister_broker(&self, id: i32) -> Result<Result<(), UnregisterError>, MetadataError> {
-        self.change(None, false, |image| controller::unregister_broker(image, id)).await
     }
 
     /// Takes producer ids out of circulation, durably, and lends them to the caller. What a crash leaves unused is
@@ -506,7 +322,8 @@ async fn follow(metadata: std::sync::Weak<ClusterMetadata>) {
 mod tests {
     use super::*;
     use crate::{
-        controller::Placement,
+        controller::{CreateTopicError, CreationDefaults, GrowTopic, NewTopic, Placement},
+        image::BrokerImage,
         store::{EmbeddedStore, MemoryStore},
     };
 

@@ -12,6 +12,7 @@ pub mod kafka;
 pub mod kafka_tools;
 pub mod kcat;
 pub mod lines;
+pub mod member;
 pub mod node;
 pub mod records;
 pub mod running;

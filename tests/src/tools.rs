@@ -39,6 +39,27 @@ pub fn python(script: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// The test client of one library (tests/clients/README.md): `java`, `go` (franz-go), `node` (kafkajs), or one that Python has.
+///
+/// # Errors
+/// It is not installed.
+pub fn client(library: &str) -> Result<Command> {
+    match library {
+        "java" => program("java-Client"),
+        "go" => program("go-client"),
+        "node" => {
+            let mut command = Command::new("node");
+            command.arg(checkout().join("tests/clients/node/client.js"));
+            Ok(command)
+        }
+        library => {
+            let mut command = python("tests/clients/python/client.py")?;
+            command.arg(library);
+            Ok(command)
+        }
+    }
+}
+
 /// The checkout's root.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the workspace's root")

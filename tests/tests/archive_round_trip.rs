@@ -24,18 +24,6 @@ const EAGER: [&str; 3] =
 const SETTINGS: [(&str, &str); 4] =
     [("local.retention.ms", "1"), ("retention.ms", "-1"), ("segment.bytes", "1048576"), ("file.delete.delay.ms", "0")];
 
-fn client(name: &str) -> Result<Command> {
-    match name {
-        "java" => tools::program("java-Client"),
-        "go" => tools::program("go-client"),
-        library => {
-            let mut command = tools::python("tests/clients/python/client.py")?;
-            command.arg(library);
-            Ok(command)
-        }
-    }
-}
-
 /// Every producer gets its own share of the lines under its own keys.
 fn share(all: &[TestRecord], producer: usize) -> Vec<TestRecord> {
     let share = all.iter().skip(producer).step_by(PRODUCERS.len()).cloned();
@@ -78,7 +66,7 @@ fn real_log_lines_come_back_identical_from_the_archive_alone() -> Result<()> {
         for (number, producer) in PRODUCERS.into_iter().enumerate() {
             let input = folder.path().join("input.jsonl");
             records::write(&input, &share(&all, number))?;
-            let mut command = client(producer)?;
+            let mut command = tools::client(producer)?;
             command.args(["produce", "--bootstrap", &bootstrap, "--topic", &topic, "--codec", codec, "--input"]);
             tools::output_of(command.arg(&input))?;
         }
@@ -91,7 +79,7 @@ fn real_log_lines_come_back_identical_from_the_archive_alone() -> Result<()> {
         ensure!(total == expected.len() as u64, "{topic}: {total} offsets for {} records", expected.len());
         for consumer in CONSUMERS {
             let output = folder.path().join("output.jsonl");
-            let mut command = client(consumer)?;
+            let mut command = tools::client(consumer)?;
             command.args(["consume", "--bootstrap", &bootstrap, "--topic", &topic, "--count"]);
             command.arg(expected.len().to_string()).arg("--output").arg(&output);
             tools::output_of(&mut command)?;
@@ -188,7 +176,7 @@ fn spark_reads_the_archive_as_the_others_do() -> Result<()> {
     Client::connect(node.address)?.create_topic("logs", PARTITIONS, &SETTINGS)?;
     let input = folder.path().join("input.jsonl");
     records::write(&input, &all)?;
-    let mut command = client("librdkafka")?;
+    let mut command = tools::client("librdkafka")?;
     command.args(["produce", "--bootstrap", &bootstrap, "--topic", "logs", "--codec", "zstd", "--input"]);
     tools::output_of(command.arg(&input))?;
     wait_until_only_parquet_is_left(&node, folder.path(), "logs")?;

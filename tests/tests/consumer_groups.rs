@@ -1,12 +1,7 @@
 //! Groups of the consumer protocol (KIP-848) with real clients: they share, resume, are fenced, subscribe by pattern, and
 //! change their protocol one by one while they read. No record is left out.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, Stdio},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use varve_log::format::{BatchBuilder, RecordContent};
@@ -14,8 +9,8 @@ use varve_metadata::model::{Offset, Timestamp};
 use varve_tests::{
     client::Client,
     kafka_tools::KafkaTools,
+    member::{Member, Membership, Place},
     node::{Node, eventually},
-    tools,
 };
 
 /// Members are heard of often, so that a test need not wait for them.
@@ -32,75 +27,9 @@ const CONSUMER: [&str; 2] = ["--protocol", "consumer"];
 /// Libraries that speak the protocol.
 const LIBRARIES: [&str; 2] = ["java", "librdkafka"];
 
-/// A member of a group in a process of its own.
-struct Member {
-    process: Child,
-    input: Option<ChildStdin>,
-    output: PathBuf,
-}
-
-/// Partition and offset.
-type Place = (i64, i64);
-
-impl Member {
-    fn start(node: &Node, folder: &Path, library: &str, name: &str, options: &[&str]) -> Result<Member> {
-        let output = folder.join(format!("{name}.jsonl"));
-        let mut command = match library {
-            "java" => tools::program("java-Client")?,
-            library => {
-                let mut command = tools::python("tests/clients/python/client.py")?;
-                command.arg(library);
-                command
-            }
-        };
-        let address = node.address.to_string();
-        command.args(["group", "--bootstrap", &address, "--topic", "orders", "--group", "desk"]);
-        command.args(options).arg("--output").arg(&output).stdin(Stdio::piped());
-        let log = fs::File::create(folder.join(format!("{name}.log")))?;
-        command.stdout(log.try_clone()?).stderr(log);
-        let mut process = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        let input = process.stdin.take();
-        Ok(Member { process, input, output })
-    }
-
-    /// What it has read so far, in order.
-    fn read(&self) -> Result<Vec<Place>> {
-        let text = match fs::read_to_string(&self.output) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        // The last line may still be on its way.
-        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        let places = whole.map(|line| {
-            let record: serde_json::Value = serde_json::from_str(line)?;
-            let number = |name| record[name].as_i64().with_context(|| format!("{name} in {line}"));
-            Ok((number("partition")?, number("offset")?))
-        });
-        places.collect()
-    }
-
-    /// Has it leave the group, and waits until it has.
-    fn leave(&mut self) -> Result<()> {
-        drop(self.input.take());
-        let status = self.process.wait()?;
-        let log = fs::read_to_string(self.output.with_extension("log")).unwrap_or_default();
-        ensure!(status.success(), "{} ended with {status}\n{log}", self.output.display());
-        Ok(())
-    }
-
-    fn crash(&mut self) -> Result<()> {
-        self.process.kill()?;
-        self.process.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// The one group of these tests.
+fn desk(node: &Node) -> Membership<'static> {
+    Membership { bootstrap: node.address, topic: "orders", group: "desk" }
 }
 
 fn node(folder: &Path) -> Result<Node> {
@@ -157,9 +86,9 @@ fn share_and_resume(library: &str) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let node = node(folder.path())?;
     produce(&node, "orders", 50)?;
-    let mut first = Member::start(&node, folder.path(), library, "first", &CONSUMER)?;
+    let mut first = Member::start(desk(&node), folder.path(), library, "first", &CONSUMER)?;
     all_read(&[&first], 50)?;
-    let mut second = Member::start(&node, folder.path(), library, "second", &CONSUMER)?;
+    let mut second = Member::start(desk(&node), folder.path(), library, "second", &CONSUMER)?;
     let described = await_state(&node, "Stable", "2")?;
     ensure!(rows(&described)[0].contains(&"uniform"), "{described}");
     produce(&node, "orders", 50)?;
@@ -179,7 +108,7 @@ fn share_and_resume(library: &str) -> Result<()> {
     node.kill();
     let node = Node::start(folder.path(), &QUICK)?;
     produce(&node, "orders", 50)?;
-    let mut third = Member::start(&node, folder.path(), library, "third", &CONSUMER)?;
+    let mut third = Member::start(desk(&node), folder.path(), library, "third", &CONSUMER)?;
     all_read(&[&first, &second, &third], 200)?;
     let earlier: Vec<Place> = third.read()?.into_iter().filter(|(_, offset)| *offset < 150).collect();
     ensure!(earlier.is_empty(), "{library} read again what it had committed: {earlier:?}");
@@ -207,7 +136,7 @@ fn a_group_changes_its_protocol_member_by_member_and_back_while_it_reads() -> Re
             end += 20;
             all_read(members, end)
         };
-        let start = |name: &str, options: &[&str]| Member::start(&node, folder.path(), library, name, options);
+        let start = |name: &str, options: &[&str]| Member::start(desk(&node), folder.path(), library, name, options);
         let mut a = start("a", &[])?;
         let mut b = start("b", &[])?;
         more(&[&a, &b])?;
@@ -241,16 +170,21 @@ fn members_that_subscribe_by_pattern_find_topics_that_are_made_later() -> Result
         let folder = tempfile::tempdir()?;
         let node = Node::start(folder.path(), &QUICK)?;
         let options = [&CONSUMER[..], &["--pattern", "or.*s"]].concat();
-        let mut member = Member::start(&node, folder.path(), library, "member", &options)?;
+        let mut member = Member::start(desk(&node), folder.path(), library, "member", &options)?;
         await_state(&node, "Stable", "1")?;
         Client::connect(node.address)?.create_topic("others", 1, &[])?;
         Client::connect(node.address)?.create_topic("orders", PARTITIONS, &[])?;
         produce(&node, "orders", 20)?;
         all_read(&[&member], 20)?;
         member.leave()?;
-        let mut wrong =
-            Member::start(&node, folder.path(), library, "wrong", &[&CONSUMER[..], &["--pattern", "("]].concat())?;
-        ensure!(!wrong.process.wait()?.success(), "{library}: a pattern that is none is refused");
+        let mut wrong = Member::start(
+            desk(&node),
+            folder.path(),
+            library,
+            "wrong",
+            &[&CONSUMER[..], &["--pattern", "("]].concat(),
+        )?;
+        ensure!(!wrong.ended_well()?, "{library}: a pattern that is none is refused");
         node.stop()?;
     }
     Ok(())
@@ -263,7 +197,7 @@ fn a_static_member_that_restarts_keeps_its_place_and_fences_nobody() -> Result<(
         let node = node(folder.path())?;
         let as_static = |name: &str, instance: &str| {
             let options = [&CONSUMER[..], &["--instance", instance, "--assignor", "range"]].concat();
-            Member::start(&node, folder.path(), library, name, &options)
+            Member::start(desk(&node), folder.path(), library, name, &options)
         };
         let mut one = as_static("one", "i-1")?;
         let mut two = as_static("two", "i-2")?;
@@ -295,7 +229,7 @@ fn a_consumer_group_is_administered_with_kafkas_tools() -> Result<()> {
     let node = node(folder.path())?;
     let kafka = KafkaTools::of(&node);
     produce(&node, "orders", 10)?;
-    let mut member = Member::start(&node, folder.path(), "java", "member", &CONSUMER)?;
+    let mut member = Member::start(desk(&node), folder.path(), "java", "member", &CONSUMER)?;
     all_read(&[&member], 10)?;
     let alter = "kafka-configs.sh --alter --entity-type groups --entity-name desk --add-config";
     kafka.run(&format!("{alter} consumer.session.timeout.ms=5000,consumer.heartbeat.interval.ms=300"))?;

@@ -204,13 +204,14 @@ async fn brokers_go_on_in_the_same_life_after_etcd_was_away_and_after_their_leas
     let lives = |image: &ClusterImage| (1..=3).map(|id| image.membership().live(BrokerId(id))).collect::<Vec<_>>();
     let before = metadata.image();
     etcd[0].kill();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(lives(&metadata.image()), lives(&before), "what is known stays known");
+    // For longer than a lease lives, what is known stays known.
+    let mut images = metadata.subscribe();
+    let forgotten = images.wait_for(|image| lives(image) != lives(&before));
+    assert!(timeout(Duration::from_secs(3), forgotten).await.is_err(), "a broker was forgotten");
     etcd[0].restart().unwrap();
     let listed = etcd[0].ctl(&["lease", "list"]).unwrap();
     let leases: Vec<&str> = listed.lines().skip(1).collect();
     assert_eq!(leases.len(), 3, "{listed}");
-    let mut images = metadata.subscribe();
     leases.iter().for_each(|lease| drop(etcd[0].ctl(&["lease", "revoke", lease]).unwrap()));
     let everybody_is_back = |image: &Arc<ClusterImage>| {
         let partitions = &image.topic("wide").unwrap().partitions;
@@ -256,7 +257,7 @@ async fn any_one_member_of_etcd_may_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
     let folder = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start_with(folder.path(), &["--auth-token-ttl", "1"]).unwrap();
+    let mut etcd = Etcd::start(folder.path()).unwrap();
     for command in
         [["user", "add", "root:secret"].as_slice(), &["user", "grant-role", "root", "root"], &["auth", "enable"]]
     {
@@ -273,10 +274,12 @@ async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
     let mut watch = store.watch("", store.range("").await.unwrap().revision);
     let first = store.transact(put("a", 1)).await.unwrap();
     assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().revision, first);
-    // A token dies after a second; whoever meets that gets a new one.
+    // Its tokens die with etcd; whoever meets that gets a new one.
     for value in 0..3 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        store.transact(put("a", value)).await.unwrap();
+        etcd.restart().unwrap();
+        let written = async { while store.transact(put("a", value)).await.is_err() {} };
+        timeout(PATIENCE, written).await.unwrap();
+        timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
     }
 }
 

@@ -1,17 +1,13 @@
 //! Groups of real clients: members share the partitions, leave, crash and come back, and no record is left out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use varve_log::format::{BatchBuilder, RecordContent};
 use varve_metadata::model::{Offset, Timestamp};
 use varve_tests::{
     client::Client,
+    member::{Member, Membership, Place},
     node::{Node, eventually},
     tools,
 };
@@ -22,96 +18,9 @@ const LIBRARIES: [&str; 5] = ["java", "librdkafka", "go", "kafka-python", "node"
 /// Those that share an assignment strategy, and so can share a group.
 const COMPATIBLE: [&str; 4] = ["java", "librdkafka", "go", "kafka-python"];
 
-/// A member of a group in a process of its own.
-struct Member {
-    process: Child,
-    input: Option<ChildStdin>,
-    output: PathBuf,
-}
-
-/// Partition and offset.
-type Place = (i64, i64);
-
-impl Member {
-    fn start(node: &Node, folder: &Path, library: &str, name: &str, topic: &str) -> Result<Member> {
-        Member::start_with(node, folder, library, name, topic, &[])
-    }
-
-    fn start_with(
-        node: &Node,
-        folder: &Path,
-        library: &str,
-        name: &str,
-        topic: &str,
-        options: &[&str],
-    ) -> Result<Member> {
-        let output = folder.join(format!("{name}.jsonl"));
-        let mut command = client(library)?;
-        command.args(["group", "--bootstrap", &node.address.to_string(), "--topic", topic, "--group", topic]);
-        command.args(options);
-        command.arg("--output").arg(&output).stdin(Stdio::piped());
-        let log = fs::File::create(folder.join(format!("{name}.log")))?;
-        command.stdout(log.try_clone()?).stderr(log);
-        let mut process = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        let input = process.stdin.take();
-        Ok(Member { process, input, output })
-    }
-
-    /// What it has read so far, in order.
-    fn read(&self) -> Result<Vec<Place>> {
-        let text = match fs::read_to_string(&self.output) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        // The last line may still be on its way.
-        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        let places = whole.map(|line| {
-            let record: serde_json::Value = serde_json::from_str(line)?;
-            let number = |name| record[name].as_i64().with_context(|| format!("{name} in {line}"));
-            Ok((number("partition")?, number("offset")?))
-        });
-        places.collect()
-    }
-
-    /// Has it leave the group, and waits until it has.
-    fn leave(&mut self) -> Result<()> {
-        drop(self.input.take());
-        let status = self.process.wait()?;
-        let log = fs::read_to_string(self.output.with_extension("log")).unwrap_or_default();
-        ensure!(status.success(), "{} ended with {status}\n{log}", self.output.display());
-        Ok(())
-    }
-
-    fn crash(&mut self) -> Result<()> {
-        self.process.kill()?;
-        self.process.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn client(library: &str) -> Result<Command> {
-    match library {
-        "java" => tools::program("java-Client"),
-        "go" => tools::program("go-client"),
-        "node" => {
-            let mut command = Command::new("node");
-            command.arg(tools::checkout().join("tests/clients/node/client.js"));
-            Ok(command)
-        }
-        library => {
-            let mut command = tools::python("tests/clients/python/client.py")?;
-            command.arg(library);
-            Ok(command)
-        }
-    }
+/// The group that has its topic's name.
+fn of<'a>(node: &Node, topic: &'a str) -> Membership<'a> {
+    Membership { bootstrap: node.address, topic, group: topic }
 }
 
 /// Writes `count` records to every partition.
@@ -162,10 +71,10 @@ fn two_members_then_another(library: &str) -> Result<()> {
     let topic = library;
     Client::connect(node.address)?.create_topic(topic, PARTITIONS, &[])?;
     produce(&node, topic, 50)?;
-    let mut first = Member::start(&node, folder.path(), library, "first", topic)?;
+    let mut first = Member::start(of(&node, topic), folder.path(), library, "first", &[])?;
     all_read(&[&first], 50)?;
 
-    let mut second = Member::start(&node, folder.path(), library, "second", topic)?;
+    let mut second = Member::start(of(&node, topic), folder.path(), library, "second", &[])?;
     stable_with(&node, 2)?;
     // The broker's group is stable before each client has taken up its share: what comes in that moment may go to either,
     // or to both. The division must settle with one of the next rounds.
@@ -196,7 +105,7 @@ fn two_members_then_another(library: &str) -> Result<()> {
     node.kill();
     let node = Node::start(folder.path(), &QUICK)?;
     produce(&node, topic, 50)?;
-    let mut third = Member::start(&node, folder.path(), library, "third", topic)?;
+    let mut third = Member::start(of(&node, topic), folder.path(), library, "third", &[])?;
     all_read(&[&first, &second, &third], end + 50)?;
     let earlier: Vec<Place> = third.read()?.into_iter().filter(|(_, offset)| *offset < end).collect();
     ensure!(earlier.is_empty(), "{library} read again what it had committed: {earlier:?}");
@@ -220,7 +129,7 @@ fn members_of_different_libraries_share_one_group_and_take_over_from_one_that_cr
     Client::connect(node.address)?.create_topic(topic, PARTITIONS, &[])?;
     let mut members = BTreeMap::new();
     for library in COMPATIBLE {
-        members.insert(library, Member::start(&node, folder.path(), library, library, topic)?);
+        members.insert(library, Member::start(of(&node, topic), folder.path(), library, library, &[])?);
     }
     stable_with(&node, COMPATIBLE.len() as u64)?;
     let of = |members: &BTreeMap<&str, Member>, end| all_read(&members.values().collect::<Vec<_>>(), end);
@@ -264,7 +173,7 @@ fn kafkas_formatters_read_what_groups_leave_in_the_log() -> Result<()> {
     let topic = "formatted";
     Client::connect(node.address)?.create_topic(topic, PARTITIONS, &[])?;
     produce(&node, topic, 10)?;
-    let mut member = Member::start(&node, folder.path(), "librdkafka", "member", topic)?;
+    let mut member = Member::start(of(&node, topic), folder.path(), "librdkafka", "member", &[])?;
     all_read(&[&member], 10)?;
     member.leave()?;
     let formatted = |formatter: &str, records: usize| -> Result<String> {

@@ -146,7 +146,7 @@ async fn end_in_time(store: Weak<Inner>, lease: LeaseId) {
             match ended {
                 Ok(Ok(())) => {}
                 // Its keys are removed when the file is opened next, if not by an attempt before.
-                Ok(Err(error)) => tracing::warn!(%error, "the keys of a lease that ended stay for now"),
+                Ok(Err(error)) => tracing::warn!(%error, "the keys of a lease that ended are removed later"),
                 Err(_) => return,
             }
             tokio::time::sleep(EXPIRY_RETRY).await;
