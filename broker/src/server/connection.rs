@@ -9,13 +9,17 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
-use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::TcpStream,
+    time::timeout,
+};
 use varve_metadata::model::Principal;
 
 use super::{
     RequestContext,
     authentication::{ClusterCredentials, Exchange, REAUTHENTICATION_PAUSE, Refusal, Session, Turn, nonce},
-    budget::Reservation,
+    budget::{RequestBudget, Reservation},
     dispatch::{self, DispatchError, Reply},
     listener::{Entrance, Shared},
     telemetry::Peer,
@@ -32,10 +36,12 @@ use crate::{
 /// First read of a frame. Large frames are then read to their end and no further, so that at most this much of the
 /// next one has to be moved to the front of the buffer.
 const FIRST_READ_BYTES: usize = 16 * 1024;
-/// Up to here a frame's memory is reserved at once; beyond, it doubles as bytes arrive, so that a claim costs nothing.
-const GROW_FROM_BYTES: usize = 1024 * 1024;
+/// A frame is read in steps of so many bytes. A step's memory is reserved when the one before is there, so that a claim costs
+/// nothing.
+const STEP_BYTES: usize = 1024 * 1024;
 
-/// A request whose next byte takes longer than this is given up: it holds a part of the budget that others wait for.
+/// A step that takes longer than this, however its bytes come, is the last one: the request holds a part of the budget that
+/// others wait for.
 const STALL: Duration = Duration::from_secs(30);
 
 /// Why a connection ended.
@@ -111,7 +117,7 @@ impl Connection<'_> {
             let read = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
-                read = timeout(self.shared.limits.idle, self.read_frame(self.shared.limits.frame_bytes)) => read,
+                read = timeout(self.shared.limits.idle, self.read_request()) => read,
             };
             let Some((frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
             let now = Instant::now();
@@ -196,7 +202,7 @@ impl Connection<'_> {
                     let read = tokio::select! {
                         biased;
                         () = shutdown.cancelled() => return Ok(None),
-                        read = timeout(STALL, self.read_frame(state.config.max_request_bytes)) => read,
+                        read = timeout(STALL, self.read_frame(state.config.max_request_bytes, &shared.logins)) => read,
                     };
                     match read.map_err(|_| Closed::Stalled)?? {
                         Some((frame, _)) => frame,
@@ -238,8 +244,18 @@ impl Connection<'_> {
         }
     }
 
-    /// The next frame of at most `max` bytes, without its length, and its part of the budget; `None` when the client has left.
-    async fn read_frame(&mut self, max: usize) -> Result<Option<(Bytes, Option<Reservation>)>, Closed> {
+    /// The next request of somebody who is known, and its part of the budget; `None` when the client has left.
+    async fn read_request(&mut self) -> Result<Option<(Bytes, Option<Reservation>)>, Closed> {
+        let shared = self.shared;
+        self.read_frame(shared.limits.frame_bytes, &shared.budget).await
+    }
+
+    /// The next frame of at most `max` bytes, without its length, and its part of `budget`; `None` when the client has left.
+    async fn read_frame(
+        &mut self,
+        max: usize,
+        budget: &RequestBudget,
+    ) -> Result<Option<(Bytes, Option<Reservation>)>, Closed> {
         while self.buffer.len() < LENGTH_BYTES {
             if self.transport.read_some(&mut self.buffer, FIRST_READ_BYTES).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(unexpected_end().into()) };
@@ -250,22 +266,10 @@ impl Connection<'_> {
         // Small frames are bounded by the number of connections.
         let reservation = match bytes {
             ..=FIRST_READ_BYTES => None,
-            _ => Some(self.shared.budget.reserve(bytes).await),
+            _ => Some(budget.reserve(bytes).await),
         };
-        while self.buffer.len() < bytes {
-            let missing = bytes - self.buffer.len();
-            let step = missing.min(GROW_FROM_BYTES.max(self.buffer.len()));
-            if timeout(STALL, self.read_up_to(step)).await.map_err(|_| Closed::Stalled)?? == 0 {
-                return Err(unexpected_end().into());
-            }
-        }
+        fill(&mut self.transport, &mut self.buffer, bytes).await?;
         Ok(Some((self.buffer.split_to(bytes).freeze(), reservation)))
-    }
-
-    /// One read of at most `limit` bytes; reserves memory for them. 0 is the end.
-    async fn read_up_to(&mut self, limit: usize) -> io::Result<usize> {
-        self.buffer.reserve(limit);
-        (&mut self.transport).take(limit as u64).read_buf(&mut self.buffer).await
     }
 
     async fn write(&mut self, reply: Reply) -> Result<(), Closed> {
@@ -293,6 +297,65 @@ impl Connection<'_> {
     }
 }
 
+/// Reads until `buffer` holds `bytes`, step by step, and no further.
+async fn fill(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, bytes: usize) -> Result<(), Closed> {
+    while buffer.len() < bytes {
+        let end = bytes.min(buffer.len() + STEP_BYTES);
+        // The buffer doubles when it grows, so that steps are not copied again and again.
+        buffer.reserve(end - buffer.len());
+        timeout(STALL, fill_step(stream, buffer, end)).await.map_err(|_| Closed::Stalled)??;
+    }
+    Ok(())
+}
+
+async fn fill_step(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, end: usize) -> io::Result<()> {
+    while buffer.len() < end {
+        let missing = (end - buffer.len()) as u64;
+        if (&mut *stream).take(missing).read_buf(buffer).await? == 0 {
+            return Err(unexpected_end());
+        }
+    }
+    Ok(())
+}
+
 fn unexpected_end() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the client left in the middle of a request")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncWriteExt,
+        time::{Instant, sleep},
+    };
+
+    use super::*;
+
+    /// What becomes of a request of `bytes` bytes that come in pieces of `piece`, each after `pause`, and how long it took.
+    async fn filled(bytes: usize, piece: usize, pause: Duration) -> (Result<(), Closed>, Duration) {
+        let (mut client, mut server) = tokio::io::duplex(4 * STEP_BYTES);
+        tokio::spawn(async move {
+            while client.write_all(&vec![7; piece]).await.is_ok() {
+                sleep(pause).await;
+            }
+        });
+        let (begin, mut buffer) = (Instant::now(), BytesMut::new());
+        let ended = fill(&mut server, &mut buffer, bytes).await;
+        assert!(buffer.len() <= bytes, "nothing of the next request");
+        (ended, begin.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_comes_byte_by_byte_is_given_up_in_time() {
+        let (ended, took) = filled(STEP_BYTES, 1, Duration::from_secs(29)).await;
+        assert!(matches!(ended, Err(Closed::Stalled)), "{ended:?}");
+        assert_eq!(took.as_secs(), STALL.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_request_may_take_its_time_as_long_as_each_of_its_steps_does_not() {
+        let (ended, took) = filled(3 * STEP_BYTES + 5, STEP_BYTES, Duration::from_secs(29)).await;
+        assert!(ended.is_ok(), "{ended:?}");
+        assert!(took > 2 * STALL, "{took:?}");
+    }
 }

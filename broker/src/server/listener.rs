@@ -97,6 +97,8 @@ pub(super) struct Shared {
     pub(super) broker: Arc<Broker>,
     pub(super) limits: Limits,
     pub(super) budget: RequestBudget,
+    /// What they may hold who have not said yet who they are: nothing of the budget of requests.
+    pub(super) logins: RequestBudget,
     pub(super) measured: Measured,
     tasks: TaskTracker,
     places: Arc<Places>,
@@ -111,6 +113,9 @@ const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 /// So many probes without an answer end it.
 const PROBES: u32 = 4;
+
+/// Bytes that logins may hold together. Those of 16 KiB and less, which all but the largest tokens are, are not counted.
+const LOGIN_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most connections that are refused by their address's rate and wait to be closed.
 const MOST_REFUSED: usize = 1024;
@@ -131,8 +136,12 @@ impl Server {
     /// A server without listeners yet, which counts connections and requests in `metrics`.
     pub fn measured(broker: Arc<Broker>, limits: Limits, metrics: &Metrics) -> Server {
         let budget = RequestBudget::new(limits.request_bytes);
-        let (taken, memory) = (budget.clone(), metrics.requests.memory_bytes.clone());
-        metrics.before_scrape(move || memory.set(i64::try_from(taken.taken_bytes()).unwrap_or(i64::MAX)));
+        let logins = RequestBudget::new(LOGIN_BYTES);
+        let (budgets, memory) = ([budget.clone(), logins.clone()], metrics.requests.memory_bytes.clone());
+        metrics.before_scrape(move || {
+            let taken: usize = budgets.iter().map(RequestBudget::taken_bytes).sum();
+            memory.set(i64::try_from(taken).unwrap_or(i64::MAX));
+        });
         let measured = Measured::new(metrics);
         broker.register_access(metrics);
         let (tasks, places) = (TaskTracker::new(), Places::new(limits.connections_per_listener.clone()));
@@ -142,7 +151,8 @@ impl Server {
             per_ip: limits.connections_per_ip,
             per_ip_overrides: limits.connections_per_ip_overrides.clone(),
         });
-        Server { shared: Arc::new(Shared { broker, limits, budget, measured, tasks, places, refused, first_limits }) }
+        let shared = Shared { broker, limits, budget, logins, measured, tasks, places, refused, first_limits };
+        Server { shared: Arc::new(shared) }
     }
 
     /// Opens a listener without protection and accepts in the background until the broker's shutdown token is cancelled.

@@ -1,5 +1,7 @@
 //! SASL through real sockets: what comes before the first request, and what comes again when a session ends.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
@@ -10,7 +12,10 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::testing::{Client, TestNode};
+use super::{
+    data_test::{produce, records},
+    testing::{Client, TestNode},
+};
 use crate::{security::SecurityProtocol, server::Limits};
 
 const USERS: &str = "listener.name.sasl_plaintext.plain.sasl.jaas.config=x.PlainLoginModule required \
@@ -18,7 +23,11 @@ const USERS: &str = "listener.name.sasl_plaintext.plain.sasl.jaas.config=x.Plain
 
 /// A node with a listener for users of PLAIN, and more settings.
 async fn node(more: &[&str]) -> (TestNode, String) {
-    let limits = Limits { failed_authentication_delay: std::time::Duration::from_millis(1), ..Limits::default() };
+    node_with(Limits::default(), more).await
+}
+
+async fn node_with(limits: Limits, more: &[&str]) -> (TestNode, String) {
+    let limits = Limits { failed_authentication_delay: Duration::from_millis(1), ..limits };
     let node = TestNode::start_configured(limits, &["delegation.token.secret.key=token-secret"]).await;
     let own = ["sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256", USERS];
     let settings: Vec<String> = own.iter().chain(more).map(|text| (*text).to_owned()).collect();
@@ -104,6 +113,30 @@ async fn nothing_else_is_answered_before_the_client_is_known() {
 }
 
 #[tokio::test]
+async fn those_who_are_not_known_yet_hold_up_nobody_who_is() {
+    let limits = Limits { request_bytes: 64 * 1024, ..Limits::default() };
+    let (node, address) = node_with(limits, &[]).await;
+    let id = node.create_topic("t", 1, &[]).await;
+    let mut unknown = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::to(&address).await;
+        client.send_raw(&524_288_i32.to_be_bytes()).await;
+        unknown.push(client);
+    }
+    let claimed = format!("varve_received_bytes_total {}\n", unknown.len() * (4 + 524_288));
+    while !node.metrics.text().contains(&claimed) {
+        tokio::task::yield_now().await;
+    }
+    let (mut known, mut alice) = (node.connect().await, Client::to(&address).await);
+    let served = async {
+        // More than what a request may be without a part of the budget.
+        produce(&mut known, 13, ("t", id), 0, records(&[&"x".repeat(20_000)])).await;
+        assert_eq!(login(&mut alice, ALICE).await.error_code, 0);
+    };
+    tokio::time::timeout(Duration::from_secs(10), served).await.expect("long before the claims are given up");
+}
+
+#[tokio::test]
 async fn after_the_first_handshake_version_messages_come_without_a_frame_around_them() {
     let (_node, address) = node(&[]).await;
     let mut client = Client::to(&address).await;
@@ -153,7 +186,7 @@ async fn a_session_that_is_over_answers_nothing_more() {
     let (node, address) = node(&["listener.name.sasl_plaintext.plain.connections.max.reauth.ms=1"]).await;
     let mut alice = Client::to(&address).await;
     assert_eq!(login(&mut alice, ALICE).await.session_lifetime_ms, 1);
-    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
     alice.send(12, &MetadataRequest::default()).await;
     assert_eq!(alice.receive_raw().await, None);
     assert!(node.metrics.text().contains("varve_sessions_expired_total 1"));
