@@ -353,6 +353,7 @@ fn per_listener(reader: &mut Reader<'_>) -> BTreeMap<String, u64> {
     reader.settings().iter().filter_map(limit).collect()
 }
 
+/// By address as connections show it: an IPv4 address is one, however it is written.
 fn per_ip_overrides(reader: &mut Reader<'_>) -> BTreeMap<std::net::IpAddr, u64> {
     let name = "max.connections.per.ip.overrides";
     let mut limits = BTreeMap::new();
@@ -360,7 +361,8 @@ fn per_ip_overrides(reader: &mut Reader<'_>) -> BTreeMap<std::net::IpAddr, u64> 
         // The last colon: an IPv6 address has colons of its own.
         let parsed = entry.rsplit_once(':').and_then(|(address, limit)| {
             let address = address.trim_start_matches('[').trim_end_matches(']');
-            Some((address.parse().ok()?, limit.parse().ok()?))
+            let address: std::net::IpAddr = address.parse().ok()?;
+            Some((address.to_canonical(), limit.parse().ok()?))
         });
         match parsed {
             Some((address, limit)) => drop(limits.insert(address, limit)),

@@ -312,12 +312,16 @@ fn negative_and_largest_numbers_become_no_limit() {
     let config = load("connections.max.idle.ms=-1\nsocket.send.buffer.bytes=-1").unwrap().config;
     assert_eq!((config.network.idle_timeout, config.network.send_buffer_bytes), (None, None));
     assert_eq!((config.network.max_connections, config.archive.upload_bytes_per_second), (None, None));
-    let limits =
-        load("max.connections.per.ip.overrides=10.0.0.1:5, [::1]:6\nmax.connections=7").unwrap().config.network;
+    let limits = load("max.connections.per.ip.overrides=[::ffff:10.0.0.1]:5, [::1]:6\nmax.connections=7")
+        .unwrap()
+        .config
+        .network;
     assert_eq!(limits.max_connections, Some(7));
     let own = load("listener.name.plaintext.max.connections=3").unwrap().config.network.max_connections_per_listener;
     assert_eq!(own.get("PLAINTEXT"), Some(&3));
-    assert_eq!(limits.max_connections_per_ip_overrides.into_values().collect::<Vec<_>>(), [5, 6]);
+    let own: Vec<String> =
+        limits.max_connections_per_ip_overrides.iter().map(|(ip, limit)| format!("{ip} {limit}")).collect();
+    assert_eq!(own, ["10.0.0.1 5", "::1 6"]);
 }
 
 #[test]

@@ -209,6 +209,12 @@ impl Server {
     }
 }
 
+/// An IPv4 address as such: a socket for both versions of IP shows it as `::ffff:a.b.c.d`, which no limit and no quota names.
+fn canonical(mut peer: SocketAddr) -> SocketAddr {
+    peer.set_ip(peer.ip().to_canonical());
+    peer
+}
+
 async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) {
     let shutdown = shared.broker.shutdown.clone();
     loop {
@@ -225,7 +231,7 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
             accepted = accepted => accepted,
         };
         let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+            Ok((stream, peer)) => (stream, canonical(peer)),
             // Out of file descriptors, or the client was gone already: pause, so that a lasting fault does not spin.
             Err(error) => {
                 warn!(listener = %entrance.name.0, %error, "cannot accept a connection");

@@ -161,7 +161,7 @@ fn asker(context: &RequestContext) -> Asker<'_> {
 /// The addresses that a quota is meant for. A name was looked up when the quota was set; if it has none now, it is nobody's.
 async fn addresses(name: &str) -> BTreeSet<IpAddr> {
     if let Ok(ip) = name.parse::<IpAddr>() {
-        return BTreeSet::from([ip]);
+        return BTreeSet::from([ip.to_canonical()]);
     }
     lookup_host((name, 0))
         .await

@@ -1,11 +1,16 @@
 //! Requests through real sockets.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use kafka_protocol::{
     messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse},
     protocol::StrBytes,
 };
 
-use super::{Limits, testing::TestNode};
+use super::{
+    Limits,
+    testing::{Client, TestNode},
+};
 
 fn named() -> ApiVersionsRequest {
     ApiVersionsRequest::default()
@@ -70,4 +75,17 @@ async fn what_is_not_served_closes_the_connection() {
         client.send_raw(bytes).await;
         assert_eq!(client.receive_raw().await, None, "{bytes:?}");
     }
+}
+
+#[tokio::test]
+async fn limits_by_ipv4_address_hold_on_a_listener_for_both_versions_of_ip() {
+    let own = [(IpAddr::V4(Ipv4Addr::LOCALHOST), 1)].into();
+    let node = TestNode::start_with(Limits { connections_per_ip_overrides: own, ..Limits::default() }).await;
+    // As a listener on all addresses sees IPv4, but on loopback alone.
+    let port = node.listen_at("[::ffff:127.0.0.1]:0".parse().unwrap()).port();
+    let address = format!("127.0.0.1:{port}");
+    let mut first = Client::to(&address).await;
+    assert_eq!(first.ask(4, &named()).await.error_code, 0);
+    assert_eq!(Client::to(&address).await.receive_raw().await, None, "two from one address");
+    assert_eq!(first.ask(4, &named()).await.error_code, 0);
 }

@@ -116,6 +116,11 @@ impl TestNode {
         (address, security)
     }
 
+    /// A second listener without protection, at `address`.
+    pub(crate) fn listen_at(&self, address: SocketAddr) -> SocketAddr {
+        self.server.listen(ListenerName("PLAINTEXT".into()), address).unwrap()
+    }
+
     pub(crate) async fn connect(&self) -> Client {
         Client::over(TcpStream::connect(self.address).await.unwrap())
     }
