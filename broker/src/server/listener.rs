@@ -178,13 +178,14 @@ impl Server {
             Some(socket2::Protocol::TCP),
         )?;
         socket.set_reuse_address(true)?;
-        // Inherited by every connection. A peer that is gone without a word is noticed within minutes, whether it owes us an
-        // answer to a probe or to what we sent.
+        // Inherited by every connection. A peer that is gone without a word is noticed within minutes. One that owes us its
+        // acknowledgements is left to connections.max.idle.ms, and to the kernel's own retries beyond. TCP_USER_TIMEOUT would
+        // be faster, but it also ends the connections of readers that only take their time: to a full window it counts the
+        // same (Linux 5.11 and later).
         sockopt::set_socket_keepalive(&socket, true)?;
         sockopt::set_tcp_keepidle(&socket, PROBE_AFTER)?;
         sockopt::set_tcp_keepintvl(&socket, PROBE_EVERY)?;
         sockopt::set_tcp_keepcnt(&socket, PROBES)?;
-        sockopt::set_tcp_user_timeout(&socket, (PROBE_AFTER + PROBE_EVERY * PROBES).as_millis() as u32)?;
         // Set before listening: accepted sockets inherit it, and a receive window cannot grow later.
         if let Some(bytes) = self.shared.limits.receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
@@ -285,5 +286,24 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
             shared.measured.connections.open.dec();
             drop(place);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::testing::TestNode;
+
+    #[tokio::test]
+    async fn silent_peers_are_probed_and_slow_readers_left_to_the_idle_limit() {
+        let node = TestNode::start().await;
+        let listener = Server::new(node.broker.clone(), Limits::default()).bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let (_client, accepted) =
+            tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (stream, _) = accepted.unwrap();
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        let silence = sockopt::tcp_keepidle(&stream).unwrap() + PROBES * sockopt::tcp_keepintvl(&stream).unwrap();
+        assert_eq!(silence, Duration::from_secs(120));
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 0, "the kernel's clock ends no connection before ours");
     }
 }
