@@ -95,9 +95,9 @@ impl LocalLog {
         }
         let epochs = self.note_epochs(epochs, &prepared).map_err(AppendError::storage)?;
         self.write(writer, &prepared)?;
-        self.publish(writer, &prepared, config, context, epochs, next);
         prepared.iter().for_each(|batch| writer.verifications.note(&batch.header));
-        self.finish_transactions(writer, update, next);
+        self.apply(writer, update, next);
+        self.publish(writer, &prepared, config, context, epochs);
         Ok(appended)
     }
 
@@ -152,14 +152,24 @@ impl LocalLog {
         })
     }
 
+    /// Applies what the append changed in producers, and puts ended transactions into the index.
+    fn apply(&self, writer: &mut Writer, update: Option<ProducerUpdate>, next: Offset) {
+        writer.producers.advance_to(next);
+        let Some(update) = update else { return };
+        let completed = writer.producers.apply(update);
+        writer.unindexed.extend(completed);
+        self.index_transactions(writer);
+    }
+
+    /// Lets readers see the append: its records, and which of them belong to a transaction that is open, in one step. Who saw
+    /// a moved end with the bound of before would be let into that transaction.
     fn publish(
         &self,
-        writer: &mut Writer,
+        writer: &Writer,
         prepared: &[Prepared<'_>],
         config: &LogConfig,
         context: &AppendContext,
         epochs: Option<EpochCache>,
-        next: Offset,
     ) {
         let mut view = self.view.write();
         if view.active.bytes == 0 {
@@ -168,25 +178,10 @@ impl LocalLog {
         for batch in prepared {
             view.active.note(&batch.header, config, context.now);
         }
-        view.end = next;
+        view.end = writer.producers.end();
+        view.first_unstable = writer.producers.first_unstable();
         if let Some(epochs) = epochs {
             view.epochs = epochs;
-        }
-        drop(view);
-        writer.producers.advance_to(next);
-    }
-
-    /// Applies what the append changed in producers, then puts ended transactions into the index, then lets readers past.
-    fn finish_transactions(&self, writer: &mut Writer, update: Option<ProducerUpdate>, next: Offset) {
-        let Some(update) = update else { return };
-        let completed = writer.producers.apply(update);
-        writer.producers.advance_to(next);
-        writer.unindexed.extend(completed);
-        self.index_transactions(writer);
-        let unstable = writer.producers.first_unstable();
-        let mut view = self.view.write();
-        if view.first_unstable != unstable {
-            view.first_unstable = unstable;
         }
     }
 

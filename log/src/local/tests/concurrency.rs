@@ -5,6 +5,8 @@ use std::{
     thread,
 };
 
+use varve_metadata::model::{ProducerEpoch, ProducerId, Sequence};
+
 use super::*;
 
 #[test]
@@ -52,4 +54,41 @@ fn readers_see_whole_batches_in_order_while_the_log_grows_rolls_and_shrinks() {
         done.store(true, Ordering::Release);
     });
     assert_eq!(log.end().0.get(), all(&log).last().unwrap().0 + 1);
+}
+
+/// Transactions of 200 producers that begin in one append, so that it takes a while.
+fn beginnings() -> Vec<u8> {
+    let first_batch = |producer| {
+        let producer = ProducerId::from_wire(producer).unwrap();
+        let builder = BatchBuilder::new(Offset::ZERO).producer(producer, ProducerEpoch(0), Sequence::from_wire(0));
+        let mut builder = builder.transactional();
+        builder.push(RecordContent { timestamp: Some(ms(NOW)), value: Some(b"v"), ..Default::default() });
+        builder.build().unwrap()
+    };
+    (0..200).flat_map(first_batch).collect()
+}
+
+#[test]
+fn nobody_sees_the_records_of_a_transaction_before_it_holds_readers_back() {
+    let (before, beginnings) = (at(3), beginnings());
+    for _ in 0..200 {
+        let fixture = Fixture::new();
+        let log = fixture.new_log();
+        log.append(&batch(&["a", "b", "c"]), client()).unwrap();
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                loop {
+                    // In the order of a flush and a reader after it: the end becomes the high watermark, then comes the bound.
+                    let end = log.end().0;
+                    let unstable = log.first_unstable();
+                    assert!(end <= before || unstable == Some(before), "{end} is seen, {unstable:?} is the bound");
+                    if end > before {
+                        break;
+                    }
+                }
+            });
+            log.append(&beginnings, client()).unwrap();
+            reader.join().unwrap();
+        });
+    }
 }
