@@ -124,8 +124,9 @@ impl Node {
             true => Some(Archive::open(&config, metadata.image().cluster_id(), metrics.registry()).await?),
             false => None,
         };
+        let security = protect(&config, &metadata.image())?;
         let broker = Broker::new(config.clone(), metadata.clone(), partitions.clone(), log_levels);
-        let broker = Arc::new(broker.with_archive(archive.clone()));
+        let broker = Arc::new(broker.with_archive(archive.clone()).with_listeners(security.clone()));
         let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: config.node };
         let settings = StorageSettings {
             dirs: config.logs.dirs.clone(),
@@ -172,7 +173,6 @@ impl Node {
         broker.transactions.register(&metrics);
         tasks.spawn(broker.transactions.clone().follow(broker.clone()));
 
-        let security = protect(&config, &metadata.image())?;
         for (keys, source) in security.iter().filter_map(|one| one.sasl.as_ref()?.keys().cloned()) {
             tasks.spawn(keys.follow(source, stop.clone()));
         }

@@ -8,6 +8,11 @@ use varve_metadata::config::{ConfigDef, ConfigError, ConfigValue};
 use super::definitions::broker_table;
 use crate::security::Secret;
 
+/// What the names of a listener's own settings begin with.
+pub(crate) fn listener_prefix(listener: &str) -> String {
+    format!("listener.name.{}.", listener.to_ascii_lowercase())
+}
+
 /// Reads the settings of one listener, and remembers what is wrong with them.
 #[derive(Debug)]
 pub(crate) struct ListenerSettings<'a> {
@@ -19,8 +24,7 @@ pub(crate) struct ListenerSettings<'a> {
 impl<'a> ListenerSettings<'a> {
     /// The view of `listener` on `texts`, the settings of the node.
     pub(crate) fn of(texts: &'a BTreeMap<String, String>, listener: &str) -> ListenerSettings<'a> {
-        let prefix = format!("listener.name.{}.", listener.to_ascii_lowercase());
-        ListenerSettings { texts, prefix, errors: Vec::new() }
+        ListenerSettings { texts, prefix: listener_prefix(listener), errors: Vec::new() }
     }
 
     /// Everything that was wrong.

@@ -37,7 +37,7 @@ pub(crate) use definitions::listener_setting;
 pub use definitions::{Prefix, broker_table, prefixes};
 pub use docs::reference;
 pub use first_users::FirstUser;
-pub(crate) use listener_settings::ListenerSettings;
+pub(crate) use listener_settings::{ListenerSettings, listener_prefix};
 pub use listeners::{Advertised, Listener, ListenerConfig};
 pub use load::{Loaded, Sources};
 pub use object_store::ObjectStoreConfig;

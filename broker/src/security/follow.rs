@@ -7,10 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use varve_metadata::{cluster::ClusterMetadata, image::ClusterImage};
 
-use super::{
-    ListenerSecurity, SecurityError,
-    listener::{sasl_config, tls_config},
-};
+use super::ListenerSecurity;
 use crate::config::{BrokerConfig, Listener};
 
 /// How often key stores are looked at. A renewed certificate is valid long before the old one expires, so nobody waits for it.
@@ -48,26 +45,13 @@ pub async fn follow_settings(
 }
 
 fn follow(listener: &Listener, security: &ListenerSecurity, texts: &BTreeMap<String, String>) {
-    match followed(listener, security, texts) {
-        Ok(()) => info!(listener = %listener.name, "the listener follows its settings"),
-        Err(error) => warn!(listener = %listener.name, error = %chain(&error), "the listener stays as it was"),
+    let errors = security.follow(&listener.name, texts);
+    if errors.is_empty() {
+        info!(listener = %listener.name, "the listener follows its settings");
     }
-}
-
-fn followed(
-    listener: &Listener,
-    security: &ListenerSecurity,
-    texts: &BTreeMap<String, String>,
-) -> Result<(), SecurityError> {
-    if let Some(tls) = &security.tls
-        && let Some(config) = tls_config(&listener.name, texts)?
-    {
-        tls.reload(config)?;
+    for error in errors {
+        warn!(listener = %listener.name, error = %chain(&error), "the listener stays as it was");
     }
-    if let Some(sasl) = &security.sasl {
-        sasl.follow(sasl_config(&listener.name, texts)?);
-    }
-    Ok(())
 }
 
 fn look_at_files(listener: &Listener, security: &ListenerSecurity) {
@@ -83,7 +67,7 @@ fn look_at_files(listener: &Listener, security: &ListenerSecurity) {
 }
 
 /// An error with its causes: none of them holds a secret.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -1,6 +1,9 @@
 //! What one listener asks of those who connect, ready for use.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use varve_metadata::config::ConfigErrors;
 
@@ -9,7 +12,7 @@ use super::{
     sasl::SaslEndpoint,
     tls::{TlsEndpoint, TlsError},
 };
-use crate::config::{ListenerSettings, SaslConfig, TlsConfig};
+use crate::config::{ListenerSettings, SaslConfig, TlsConfig, listener_prefix, listener_setting};
 
 /// Why a listener cannot be protected as its settings say.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +61,50 @@ impl ListenerSecurity {
         };
         Ok(Arc::new(ListenerSecurity { protocol, tls, sasl }))
     }
+
+    /// Whether this one, of the listener `name`, can go on with `texts`, of which `new` are the names that changed, without doing so.
+    ///
+    /// # Errors
+    /// [`SecurityError`].
+    pub fn check(
+        &self,
+        name: &str,
+        texts: &BTreeMap<String, String>,
+        new: &BTreeSet<&str>,
+    ) -> Result<(), SecurityError> {
+        let prefix = listener_prefix(name);
+        let own = || new.iter().filter(|name| name.starts_with(&prefix)).filter_map(|name| listener_setting(name));
+        if let Some(tls) = &self.tls
+            && own().any(|setting| setting.name.starts_with("ssl."))
+            && let Some(config) = tls_config(name, texts)?
+        {
+            tls.check(config)?;
+        }
+        if self.sasl.is_some() && own().any(|setting| !setting.name.starts_with("ssl.")) {
+            sasl_config(name, texts)?;
+        }
+        Ok(())
+    }
+
+    /// Goes by `texts` from now on, the settings of the node, as the listener `name`. What is wrong with TLS does not hold up
+    /// SASL, nor the other way round.
+    pub(super) fn follow(&self, name: &str, texts: &BTreeMap<String, String>) -> Vec<SecurityError> {
+        let tls = || match &self.tls {
+            Some(tls) => tls_config(name, texts)?.map_or(Ok(()), |config| Ok(tls.reload(config)?)),
+            None => Ok(()),
+        };
+        let sasl = || {
+            if let Some(sasl) = &self.sasl {
+                sasl.follow(sasl_config(name, texts)?);
+            }
+            Ok(())
+        };
+        [tls(), sasl()].into_iter().filter_map(Result::err).collect()
+    }
 }
 
 /// TLS as the settings have it.
-pub(super) fn tls_config(name: &str, texts: &BTreeMap<String, String>) -> Result<Option<TlsConfig>, ConfigErrors> {
+fn tls_config(name: &str, texts: &BTreeMap<String, String>) -> Result<Option<TlsConfig>, ConfigErrors> {
     let mut settings = ListenerSettings::of(texts, name);
     let tls = TlsConfig::read(&mut settings);
     let errors = settings.into_errors();
@@ -69,9 +112,55 @@ pub(super) fn tls_config(name: &str, texts: &BTreeMap<String, String>) -> Result
 }
 
 /// SASL as the settings have it.
-pub(super) fn sasl_config(name: &str, texts: &BTreeMap<String, String>) -> Result<SaslConfig, ConfigErrors> {
+fn sasl_config(name: &str, texts: &BTreeMap<String, String>) -> Result<SaslConfig, ConfigErrors> {
     let mut settings = ListenerSettings::of(texts, name);
     let sasl = SaslConfig::read(&mut settings);
     let errors = settings.into_errors();
     if errors.is_empty() { Ok(sasl) } else { Err(ConfigErrors(errors)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::DnType;
+
+    use super::*;
+    use crate::security::testing::Authority;
+
+    const KEY_STORE: &str = "ssl.keystore.location";
+    const USERS: &str = "listener.name.l.plain.sasl.jaas.config";
+
+    fn users(name: &str) -> String {
+        format!("x.PlainLoginModule required user_{name}=\"secret\";")
+    }
+
+    #[test]
+    fn what_is_wrong_with_tls_does_not_hold_up_sasl_nor_the_other_way_round() {
+        let (authority, folder) = (Authority::new("ca"), tempfile::tempdir().unwrap());
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        authority.server().write(file("broker.pem").as_ref());
+        authority.issue(&[(DnType::CommonName, "somebody else")], &["localhost"]).write(file("other.pem").as_ref());
+        authority.server().write(file("renewed.pem").as_ref());
+        let mut texts: BTreeMap<String, String> = [
+            ("ssl.keystore.type", "PEM".to_owned()),
+            (KEY_STORE, file("broker.pem")),
+            ("sasl.enabled.mechanisms", "PLAIN".to_owned()),
+            (USERS, users("alice")),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        let listener = ListenerSecurity::open("L", SecurityProtocol::SaslSsl, &texts).unwrap();
+        let (tls, sasl) = (listener.tls.as_ref().unwrap(), listener.sasl.as_ref().unwrap());
+
+        texts.extend([(KEY_STORE.to_owned(), file("other.pem")), (USERS.to_owned(), users("bob"))]);
+        let errors = listener.follow("L", &texts);
+        assert!(matches!(errors.as_slice(), [SecurityError::Tls(TlsError::OtherSubject)]), "{errors:?}");
+        assert!(sasl.state().users.plain.contains_key("bob"), "users change all the same");
+
+        let before = tls.server();
+        texts.extend([(KEY_STORE.to_owned(), file("renewed.pem")), (USERS.to_owned(), "nobody".to_owned())]);
+        let errors = listener.follow("L", &texts);
+        assert!(matches!(errors.as_slice(), [SecurityError::Config(_)]), "{errors:?}");
+        assert!(!Arc::ptr_eq(&before, &tls.server()), "keys change all the same");
+        assert!(sasl.state().users.plain.contains_key("bob"), "and users are those of before");
+    }
 }

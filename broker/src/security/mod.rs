@@ -19,6 +19,7 @@ mod subject;
 pub(crate) mod testing;
 pub mod tls;
 
+pub(crate) use follow::chain;
 pub use follow::follow_settings;
 pub use listener::{ListenerSecurity, SecurityError};
 pub use protocol::SecurityProtocol;

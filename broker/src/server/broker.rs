@@ -10,7 +10,7 @@ use super::{
     fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds,
     transaction_coordinator::Surroundings,
 };
-use crate::{archive::Archive, config::BrokerConfig, partition::Partitions};
+use crate::{archive::Archive, config::BrokerConfig, partition::Partitions, security::ListenerSecurity};
 
 /// The node: everything that a request may touch.
 pub struct Broker {
@@ -24,6 +24,8 @@ pub struct Broker {
     pub partitions: Arc<Partitions>,
     /// What this node keeps in the object store; absent if it keeps nothing there.
     pub archive: Option<Arc<Archive>>,
+    /// The protection of the listeners in `config`, in order.
+    pub(crate) listeners: Vec<Arc<ListenerSecurity>>,
     /// Consumer groups and their offsets.
     pub groups: Arc<GroupCoordinator>,
     /// How much clients may do.
@@ -70,6 +72,7 @@ impl Broker {
             transactions: TransactionCoordinator::new(config.transactions.clone(), around),
             partitions,
             archive: None,
+            listeners: Vec::new(),
             quotas: Arc::new(NodeQuotas::new(&config.quotas)),
             telemetry: Arc::new(Telemetry::new(config.telemetry_max_bytes as usize)),
             live: Live::new(Arc::clone(&config)),
@@ -86,6 +89,11 @@ impl Broker {
     /// The same node with an archive.
     pub fn with_archive(self, archive: Option<Arc<Archive>>) -> Broker {
         Broker { archive, ..self }
+    }
+
+    /// The same node with its listeners' protection.
+    pub fn with_listeners(self, listeners: Vec<Arc<ListenerSecurity>>) -> Broker {
+        Broker { listeners, ..self }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Which settings of brokers, groups and client metrics there are, and what may change while the node runs.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock},
+};
 
 use tracing::warn;
 use varve_metadata::{
@@ -13,7 +16,7 @@ use varve_metadata::{
 use super::{handlers::admin_errors::config_text, live::LIVE};
 use crate::{
     config::{BrokerConfig, broker_table, listener_setting},
-    security::ListenerSecurity,
+    security::{ListenerSecurity, SecurityError, chain},
     telemetry::Subscription,
 };
 
@@ -21,6 +24,8 @@ use crate::{
 pub(super) struct Rules<'a> {
     pub(super) node: BrokerId,
     pub(super) config: &'a BrokerConfig,
+    /// The protection of the listeners in `config`, in order.
+    pub(super) listeners: &'a [Arc<ListenerSecurity>],
     pub(super) image: &'a ClusterImage,
 }
 
@@ -70,7 +75,7 @@ impl Rules<'_> {
                 warn!(setting = name, why, "setting accepted without effect");
             }
         }
-        self.check_together(resource, settings)
+        self.check_together(resource, settings, changed)
     }
 
     fn check_group(&self, settings: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), AlterError> {
@@ -115,7 +120,12 @@ impl Rules<'_> {
     }
 
     /// Whether topics could still get their defaults, if these were the dynamic settings.
-    fn check_together(&self, resource: &ConfigResource, settings: &BTreeMap<String, String>) -> Result<(), String> {
+    fn check_together(
+        &self,
+        resource: &ConfigResource,
+        settings: &BTreeMap<String, String>,
+        changed: &[&str],
+    ) -> Result<(), String> {
         let none = BTreeMap::new();
         let stored = |resource: &ConfigResource| self.image.configs().get(resource).unwrap_or(&none);
         let own = ConfigResource::Broker(self.node);
@@ -132,18 +142,23 @@ impl Rules<'_> {
             return Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; "));
         }
         // Only of this node: what files another one has cannot be seen from here.
-        match *resource == own && settings.keys().any(|name| listener_setting(name).is_some()) {
-            true => self.check_listeners(&all),
-            false => Ok(()),
-        }
+        if *resource == own { self.check_listeners(&all, changed) } else { Ok(()) }
     }
 
-    /// Whether every listener could go on with these settings, files included.
-    fn check_listeners(&self, texts: &BTreeMap<String, String>) -> Result<(), String> {
-        for listener in &self.config.listeners.listeners {
-            if let Err(error) = ListenerSecurity::open(&listener.name, listener.protocol, texts) {
-                return Err(format!("Invalid value for the listener {}: {error}", listener.name));
-            }
+    /// Whether every listener can go on with what is new to it in these settings, files included. What went bad meanwhile, a file
+    /// for one, is no reason to refuse something else.
+    fn check_listeners(&self, texts: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), String> {
+        let before = self.image.configs().of_broker(self.node, &self.config.settings.texts());
+        let is_new = |name: &str| changed.contains(&name) || before.get(name) != texts.get(name);
+        let new: BTreeSet<&str> =
+            before.keys().chain(texts.keys()).map(String::as_str).filter(|name| is_new(name)).collect();
+        for (listener, security) in self.config.listeners.listeners.iter().zip(self.listeners) {
+            security.check(&listener.name, texts, &new).map_err(|error| match error {
+                SecurityError::Config(error) => format!("Invalid value for the listener {}: {error}", listener.name),
+                SecurityError::Tls(error) => {
+                    format!("Validation of dynamic config update of SSLFactory failed: {}", chain(&error))
+                }
+            })?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use varve_metadata::{
 
 use super::{
     Limits,
+    broker_rules::Rules,
     testing::{Client, TestNode},
 };
 
@@ -175,7 +176,8 @@ async fn a_group_has_settings_of_its_own() {
         alteration: Alteration::Incremental([("consumer.heartbeat.interval.ms".to_owned(), op)].into()),
     };
     let image = node.broker.metadata.image();
-    let rules = super::broker_rules::Rules { node: node.broker.node, config: &node.broker.config, image: &image };
+    let broker = &node.broker;
+    let rules = Rules { node: broker.node, config: &broker.config, listeners: &broker.listeners, image: &image };
     node.broker.metadata.alter_configs(&[request], &rules, false).await.unwrap().remove(0).unwrap();
     while client.ask(1, &next("a", 2)).await.heartbeat_interval_ms != 200 {
         tokio::task::yield_now().await;

@@ -22,7 +22,7 @@ use varve_metadata::{
 
 use super::{Broker, Limits, ListenerName, LogLevels, Server};
 use crate::{
-    config::{BrokerConfig, Sources},
+    config::{BrokerConfig, Listener, Sources},
     metrics::Metrics,
     partition::{NoKeeper, Partitions, Storage, StorageSettings},
     security::{ListenerSecurity, SecurityProtocol},
@@ -63,7 +63,11 @@ impl TestNode {
             verify_transactions: config.transactions.verify_partitions,
         };
         let partitions = Arc::new(Partitions::default());
-        let broker = Arc::new(Broker::new(Arc::new(config), metadata, partitions, LogLevels::default()));
+        let texts = config.settings.texts();
+        let open = |one: &Listener| ListenerSecurity::open(&one.name, one.protocol, &texts).unwrap();
+        let listeners = config.listeners.listeners.iter().map(open).collect();
+        let broker = Broker::new(Arc::new(config), metadata, partitions, LogLevels::default());
+        let broker = Arc::new(broker.with_listeners(listeners));
         let owner = LogDirOwner { cluster_id: broker.metadata.image().cluster_id().to_owned(), node };
         let storage = Storage::open(&owner, broker.partitions.clone(), settings, Arc::new(NoKeeper)).unwrap();
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));

@@ -92,7 +92,7 @@ pub(super) async fn alter(
         return outcomes;
     }
     let image = broker.metadata.image();
-    let rules = Rules { node: broker.node, config: &broker.config, image: &image };
+    let rules = Rules { node: broker.node, config: &broker.config, listeners: &broker.listeners, image: &image };
     match broker.metadata.alter_configs(&requests, &rules, validate_only).await {
         Ok(results) => {
             // In force before the answer says so.

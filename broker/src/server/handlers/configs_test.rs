@@ -18,7 +18,7 @@ use crate::server::{
 };
 
 pub(super) const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const BROKER: i8 = 4;
 const LOGGER: i8 = 8;
 const GROUP: i8 = 32;
 

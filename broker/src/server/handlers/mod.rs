@@ -61,6 +61,8 @@ pub(super) mod list_groups;
 pub(super) mod list_offsets;
 pub(super) mod list_partition_reassignments;
 pub(super) mod list_transactions;
+#[cfg(test)]
+mod listener_settings_test;
 pub(super) mod metadata;
 mod mutation_quota;
 pub(super) mod offset_commit;

@@ -1,0 +1,72 @@
+//! Settings of listeners that change while the node runs, through a socket.
+
+use std::path::Path;
+
+use kafka_protocol::error::ResponseError;
+use rcgen::DnType;
+
+use super::configs_test::{BROKER, alter};
+use crate::{
+    security::testing::{Authority, Identity},
+    server::{
+        Limits,
+        testing::{Client, TestNode},
+    },
+};
+
+const KEY_STORE: &str = "listener.name.sasl_ssl.ssl.keystore.location";
+const USERS: &str = "listener.name.sasl_ssl.plain.sasl.jaas.config";
+
+fn users(name: &str) -> String {
+    format!("x.PlainLoginModule required user_{name}=\"secret\";")
+}
+
+/// A node with a listener that speaks SASL_SSL with the keys in `key_store`, and a client of the other one.
+async fn node(key_store: &Path) -> (TestNode, Client) {
+    let own = [
+        "listeners=PLAINTEXT://127.0.0.1:0,SASL_SSL://127.0.0.1:0".to_owned(),
+        "ssl.keystore.type=PEM".to_owned(),
+        format!("{KEY_STORE}={}", key_store.display()),
+        "sasl.enabled.mechanisms=PLAIN".to_owned(),
+        format!("{USERS}={}", users("alice")),
+    ];
+    let node = TestNode::start_configured(Limits::default(), &own.each_ref().map(String::as_str)).await;
+    let client = node.connect().await;
+    (node, client)
+}
+
+fn somebody_else(authority: &Authority) -> Identity {
+    authority.issue(&[(DnType::CommonName, "somebody else")], &["localhost"])
+}
+
+#[tokio::test]
+async fn a_key_store_that_the_listener_would_not_take_is_refused() {
+    let (authority, folder) = (Authority::new("ca"), tempfile::tempdir().unwrap());
+    let file = |name: &str| folder.path().join(name);
+    authority.server().write(&file("broker.pem"));
+    authority.server().write(&file("renewed.pem"));
+    somebody_else(&authority).write(&file("other.pem"));
+    let (_node, mut client) = node(&file("broker.pem")).await;
+    for (name, why) in [("other.pem", "ssl.allow.dn.changes"), ("missing.pem", "No such file")] {
+        let path = file(name).display().to_string();
+        let (code, text) = alter(&mut client, BROKER, "1", &[(KEY_STORE, 0, Some(&path))]).await;
+        assert_eq!(code, ResponseError::InvalidRequest.code(), "{text}");
+        assert!(text.starts_with("Validation of dynamic config update of SSLFactory failed: "), "{text}");
+        assert!(text.contains(why), "{text}");
+    }
+    let renewed = file("renewed.pem").display().to_string();
+    assert_eq!(alter(&mut client, BROKER, "1", &[(KEY_STORE, 0, Some(&renewed))]).await, (0, String::new()));
+}
+
+#[tokio::test]
+async fn a_key_store_that_went_bad_is_in_nobodys_way_who_changes_users() {
+    let (authority, folder) = (Authority::new("ca"), tempfile::tempdir().unwrap());
+    let key_store = folder.path().join("broker.pem");
+    authority.server().write(&key_store);
+    let (_node, mut client) = node(&key_store).await;
+    somebody_else(&authority).write(&key_store);
+    assert_eq!(alter(&mut client, BROKER, "1", &[(USERS, 0, Some(&users("bob")))]).await, (0, String::new()));
+    let (code, text) = alter(&mut client, BROKER, "1", &[(USERS, 0, Some("nobody"))]).await;
+    assert_eq!(code, ResponseError::InvalidRequest.code(), "{text}");
+    assert!(text.contains("SASL_SSL"), "{text}");
+}
