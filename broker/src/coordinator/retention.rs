@@ -1,12 +1,13 @@
 //! What ends groups and offsets: deletion on request, expiry (KIP-211), topics that go away.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use varve_metadata::model::{Timestamp, TopicId};
 
 use super::{
     Answer, CommittedOffset, Effect, GroupError, GroupState, Now, RequestId, Shard,
     cluster::{ClusterView, TopicsChange},
+    consumer::ConsumerGroup,
     group::Group,
     locks::Task,
     records::{CoordinatorRecord, OffsetKey},
@@ -89,102 +90,71 @@ impl Shard {
     pub(super) fn clean_up(&mut self, step: &mut Step<'_>) {
         let next = step.now.elapsed + self.config.offsets_retention_check_interval;
         self.timers.set(TimerKey::Expiry, next, TimerAction::Cleanup);
-        let group_ids: Vec<String> = self.groups.keys().cloned().collect();
-        for group_id in group_ids {
-            let Some(group) = self.groups.get(&group_id).filter(|group| group.state != GroupState::Dead) else {
-                continue;
-            };
-            // What changes right now is looked at the next time.
-            if self.locks.is_held(&group_id) {
-                continue;
-            }
-            let (expired, none_left) = self.expired_offsets(group, step.now.wall);
-            if none_left
-                && group.state == GroupState::Empty
-                && group.pending_join.is_empty()
-                && self.pending_offsets(&group_id).next().is_none()
-                && !self.open_commits.concern_group(&group_id)
-                && expired.len() < TOMBSTONES_PER_APPEND
-            {
+        for Expired { group, offsets, is_all } in self.find_expired(step.now.wall) {
+            if is_all && offsets.len() < TOMBSTONES_PER_APPEND {
+                tracing::info!(group, offsets = offsets.len(), "removing an expired group");
                 let mut records = Vec::new();
-                self.bury(&group_id, &mut records);
-                tracing::info!(group = group_id, offsets = expired.len(), "removing an expired group");
-                self.append(records, Completion::ExpireGroup(group_id), step);
+                self.bury(&group, &mut records);
+                self.append(records, Completion::ExpireGroup(group), step);
             } else {
-                self.append_tombstones(expired, step);
-            }
-        }
-        self.clean_up_consumers(step);
-    }
-
-    fn clean_up_consumers(&mut self, step: &mut Step<'_>) {
-        let at_rest = self.consumers.keys().filter(|group| !self.locks.is_held(group)).cloned();
-        let group_ids: Vec<String> = at_rest.collect();
-        for group_id in group_ids {
-            let Some(group) = self.consumers.get(&group_id) else { continue };
-            let retention = self.config.offsets_retention.as_millis();
-            let is_expired = |topic: &str, offset: &CommittedOffset| {
-                !group.is_subscribed(topic)
-                    && has_passed(offset.committed_at, offset.expires_at, step.now.wall, retention)
-            };
-            let topics = self.offsets.get(&group_id).into_iter().flatten();
-            let all = topics
-                .flat_map(|(topic, partitions)| partitions.iter().map(move |(index, offset)| (topic, index, offset)));
-            let total = all.clone().count();
-            let expired: Vec<OffsetKey> = all
-                .filter(|(topic, _, offset)| is_expired(topic, offset))
-                .map(|(topic, partition, _)| OffsetKey {
-                    group: group_id.clone(),
-                    topic: topic.clone(),
-                    partition: *partition,
-                })
-                .collect();
-            let none_left = expired.len() == total && self.pending_offsets(&group_id).next().is_none();
-            if group.is_empty() && none_left && expired.len() < TOMBSTONES_PER_APPEND {
-                let mut records = Vec::new();
-                tracing::info!(group = group_id, offsets = expired.len(), "removing an expired group");
-                self.bury(&group_id, &mut records);
-                self.append(records, Completion::Nothing, step);
-            } else {
-                self.append_tombstones(expired, step);
+                self.append_tombstones(offsets, step);
             }
         }
     }
 
-    /// The group's expired offsets, and whether it has no others.
-    fn expired_offsets(&self, group: &Group, now: Timestamp) -> (Vec<OffsetKey>, bool) {
-        let Some(topics) = self.offsets.get(&group.id) else { return (Vec::new(), true) };
-        let mut expired = Vec::new();
-        let mut total = 0;
-        for (topic, partitions) in topics {
-            total += partitions.len();
-            if group.is_subscribed(topic) {
+    /// What has expired of each group, be it classic or a consumer group.
+    fn find_expired(&self, now: Timestamp) -> Vec<Expired> {
+        let on_their_way: HashSet<&OffsetKey> = self.offsets_on_their_way().collect();
+        let awaited: HashSet<&str> = on_their_way.iter().map(|key| key.group.as_str()).collect();
+        let groups = self.groups.keys().chain(self.consumers.keys());
+        // What changes right now is looked at the next time.
+        let at_rest = groups.filter(|group| !self.locks.is_held(group));
+        at_rest
+            .map(|group| {
+                let total: usize =
+                    self.offsets.get(group).into_iter().flatten().map(|(_, offsets)| offsets.len()).sum();
+                let mut offsets = self.unused_offsets(group, now);
+                // What is on its way or in an open transaction may still say that the offset is used.
+                offsets.retain(|key| !on_their_way.contains(key) && !self.open_commits.concern(key));
+                let is_awaited = awaited.contains(group.as_str()) || self.open_commits.concern_group(group);
+                let is_all = offsets.len() == total && !is_awaited && self.is_deserted(group);
+                Expired { group: group.clone(), offsets, is_all }
+            })
+            .collect()
+    }
+
+    /// Whether nobody would miss the group but for its offsets.
+    fn is_deserted(&self, group_id: &str) -> bool {
+        match self.groups.get(group_id) {
+            Some(group) => group.state == GroupState::Empty && group.pending_join.is_empty(),
+            None => self.consumers.get(group_id).is_some_and(ConsumerGroup::is_empty),
+        }
+    }
+
+    /// The committed offsets of the group that have been unused for longer than offsets are kept.
+    fn unused_offsets(&self, group_id: &str, now: Timestamp) -> Vec<OffsetKey> {
+        let classic = self.groups.get(group_id);
+        let consumer = self.consumers.get(group_id);
+        let retention = self.config.offsets_retention.as_millis();
+        let mut unused = Vec::new();
+        for (topic, partitions) in self.offsets.get(group_id).into_iter().flatten() {
+            let is_subscribed = classic.is_some_and(|group| group.is_subscribed(topic))
+                || consumer.is_some_and(|group| group.is_subscribed(topic));
+            if is_subscribed {
                 continue;
             }
-            for (partition, offset) in partitions {
-                let key = OffsetKey { group: group.id.clone(), topic: topic.clone(), partition: *partition };
-                // A transaction that is open may still say that the offset is used.
-                if self.has_expired(group, offset, now) && !self.open_commits.concern(&key) {
-                    expired.push(key);
-                }
-            }
+            let is_unused = |offset: &CommittedOffset| {
+                let since = classic.map_or(Some(offset.committed_at), |group| unused_since(group, offset));
+                since.is_some_and(|since| has_passed(since, offset.expires_at, now, retention))
+            };
+            let found = partitions.iter().filter(|(_, offset)| is_unused(offset));
+            unused.extend(found.map(|(partition, _)| OffsetKey {
+                group: group_id.to_owned(),
+                topic: topic.clone(),
+                partition: *partition,
+            }));
         }
-        let none_left = expired.len() == total;
-        (expired, none_left)
-    }
-
-    fn has_expired(&self, group: &Group, offset: &CommittedOffset, now: Timestamp) -> bool {
-        let unused_since = match (&group.protocol_type, group.state) {
-            // A simple consumer: nobody but its commits tells that it is there.
-            (None, _) => offset.committed_at,
-            (Some(_), GroupState::Empty) => group.state_since.unwrap_or(offset.committed_at),
-            // Topics that the members no longer subscribe to, where subscriptions are known.
-            (Some(_), GroupState::Stable) if group.uses_consumer_protocol() && group.subscribed_topics.is_some() => {
-                offset.committed_at
-            }
-            _ => return false,
-        };
-        has_passed(unused_since, offset.expires_at, now, self.config.offsets_retention.as_millis())
+        unused
     }
 
     /// The cluster is another than before. Groups that subscribe to a topic that changed look at it with their next heartbeat.
@@ -238,6 +208,28 @@ impl Shard {
             let records = chunk.iter().map(|key| CoordinatorRecord::Offset(key.clone(), None)).collect();
             self.append(records, Completion::Nothing, step);
         }
+    }
+}
+
+/// What has expired of one group.
+struct Expired {
+    group: String,
+    offsets: Vec<OffsetKey>,
+    /// Nothing is left of the group without them.
+    is_all: bool,
+}
+
+/// Since when nobody has used an offset of a topic to which the classic group does not subscribe; `None` if somebody may.
+fn unused_since(group: &Group, offset: &CommittedOffset) -> Option<Timestamp> {
+    match (&group.protocol_type, group.state) {
+        // A simple consumer: nobody but its commits tells that it is there.
+        (None, _) => Some(offset.committed_at),
+        (Some(_), GroupState::Empty) => Some(group.state_since.unwrap_or(offset.committed_at)),
+        // Topics that the members no longer subscribe to, where subscriptions are known.
+        (Some(_), GroupState::Stable) if group.uses_consumer_protocol() && group.subscribed_topics.is_some() => {
+            Some(offset.committed_at)
+        }
+        _ => None,
     }
 }
 

@@ -358,12 +358,14 @@ impl Shard {
 
     /// Offsets of `group` in appends that are not acknowledged yet.
     pub(super) fn pending_offsets<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a OffsetKey> {
-        let records = self.pending.iter().filter_map(|pending| match &pending.batch {
-            Batch::Records(records) | Batch::Transactional { records, .. } => Some(records.iter()),
-            Batch::Marker(_) => None,
-        });
-        records.flatten().filter_map(move |record| match record {
-            CoordinatorRecord::Offset(key, Some(_)) if key.group == group => Some(key),
+        self.offsets_on_their_way().filter(move |key| key.group == group)
+    }
+
+    /// Offsets of all groups in appends that are not acknowledged yet.
+    pub(super) fn offsets_on_their_way(&self) -> impl Iterator<Item = &OffsetKey> {
+        let batches = self.pending.iter().map(|pending| records_of(&pending.batch));
+        batches.flatten().filter_map(|record| match record {
+            CoordinatorRecord::Offset(key, Some(_)) => Some(key),
             _ => None,
         })
     }

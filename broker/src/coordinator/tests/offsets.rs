@@ -135,6 +135,22 @@ fn offsets_of_an_empty_group_expire_when_it_has_been_empty_for_long() {
 }
 
 #[test]
+fn an_offset_that_expired_stays_while_a_newer_one_is_on_its_way() {
+    let config = GroupConfig { offsets_retention: SECOND * 300, ..GroupConfig::default() };
+    let mut groups = Harness::with(config);
+    groups.commit(simple_commit("g", "orders", 1));
+    groups.pass(SECOND * 599);
+    groups.holds_appends = true;
+    groups.commit(simple_commit("g", "orders", 2));
+    groups.pass(SECOND * 2);
+    while !groups.held.is_empty() {
+        groups.release_one(None);
+    }
+    assert_eq!(groups.offset("g", "orders"), Some(2));
+    assert_eq!(groups.restarted().offset("g", "orders"), Some(2));
+}
+
+#[test]
 fn a_live_group_keeps_the_offsets_of_topics_it_subscribes_to() {
     let config = GroupConfig {
         offsets_retention: SECOND * 5,

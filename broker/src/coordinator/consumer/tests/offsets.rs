@@ -1,7 +1,9 @@
 //! Offsets of consumer groups: member epochs, deletion, expiry.
 
+use varve_metadata::model::{ProducerEpoch, ProducerId};
+
 use super::*;
-use crate::coordinator::{CommitRequest, GroupError};
+use crate::coordinator::{Answer, CommitRequest, EndOfTransaction, GroupError, TransactionalCommit};
 
 fn commit_as(member: &str, epoch: i32, partition: u32) -> CommitRequest {
     let mut request = member_commit(GROUP, member, 0, 5);
@@ -14,6 +16,31 @@ fn commit_as(member: &str, epoch: i32, partition: u32) -> CommitRequest {
 fn outcome(groups: &mut Harness, request: CommitRequest) -> Result<(), GroupError> {
     let request = groups.commit(request);
     groups.committed(request).map(drop)
+}
+
+impl Harness {
+    /// Commits offset 9 of partition 0 of `topic` in a transaction that stays open.
+    fn commit_open(&mut self, topic: &str) {
+        let id = self.request();
+        let commit = simple_commit(GROUP, topic, 9);
+        let (producer, epoch) = producer();
+        let request = TransactionalCommit { commit, producer, epoch, guard: None };
+        self.with_effects(|shard, now, effects| shard.commit_in_transaction(now, id, request, effects));
+        self.committed(id).unwrap();
+    }
+
+    /// Ends that transaction.
+    fn end_open(&mut self, committed: bool) {
+        let id = self.request();
+        let (producer, epoch) = producer();
+        let end = EndOfTransaction { producer, epoch, coordinator_epoch: 0, committed, raises_epoch: false };
+        self.with_effects(|shard, now, effects| shard.end_transaction(now, id, end, effects));
+        assert_eq!(self.answers.remove(&id), Some(Answer::TransactionEnded(Ok(()))));
+    }
+}
+
+fn producer() -> (ProducerId, ProducerEpoch) {
+    (ProducerId::from_wire(1).unwrap(), ProducerEpoch::from_wire(0).unwrap())
 }
 
 #[test]
@@ -99,4 +126,38 @@ fn an_empty_group_expires_with_its_offsets_and_one_with_members_keeps_them() {
     groups.pass(SECOND * 700);
     assert_eq!(groups.shard.list(&Default::default()), [], "the offset was older than a week");
     assert_eq!(groups.restarted().shard.list(&Default::default()), []);
+}
+
+#[test]
+fn an_empty_group_stays_while_a_transaction_may_still_commit_offsets_for_it() {
+    let mut groups = cluster_of(1);
+    groups.told(first("a"));
+    groups.told(leaving("a"));
+    groups.commit_open("orders");
+    groups.pass(SECOND * 700);
+    groups.end_open(true);
+    assert_eq!(groups.offset(GROUP, "orders"), Some(9));
+    assert_eq!(groups.restarted().offset(GROUP, "orders"), Some(9));
+}
+
+#[test]
+fn an_offset_that_expired_stays_while_a_transaction_may_still_say_that_it_is_used() {
+    for committed in [true, false] {
+        let config = GroupConfig { offsets_retention: SECOND * 300, ..GroupConfig::default() };
+        let mut groups = harness(config, 1);
+        groups.told(first("a"));
+        let mut other = commit_as("a", 2, 0);
+        other.topics[0].name = "dropped".to_owned();
+        outcome(&mut groups, other).unwrap();
+        groups.commit_open("dropped");
+        for _ in 0..70 {
+            groups.pass(SECOND * 10);
+            groups.told(next("a", 2));
+        }
+        assert_eq!(groups.offset(GROUP, "dropped"), Some(5));
+        groups.end_open(committed);
+        let left = if committed { 9 } else { 5 };
+        assert_eq!(groups.offset(GROUP, "dropped"), Some(left));
+        assert_eq!(groups.restarted().offset(GROUP, "dropped"), Some(left));
+    }
 }
