@@ -157,6 +157,13 @@ impl Shard {
         unused
     }
 
+    /// What the cluster has become since the shard was made. Only for a shard that does not serve yet: its groups look at
+    /// their topics anyway.
+    pub fn see(&mut self, cluster: Arc<dyn ClusterView>) {
+        self.newest_topic_at = cluster.version();
+        self.cluster = cluster;
+    }
+
     /// The cluster is another than before. Groups that subscribe to a topic that changed look at it with their next heartbeat.
     pub fn cluster_changed(
         &mut self,

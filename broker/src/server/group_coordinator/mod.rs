@@ -55,6 +55,10 @@ impl Office for GroupOffice {
         Shard::new(self.rules.clone(), self.surroundings.picture())
     }
 
+    fn refresh(&self, machine: &mut Shard) {
+        machine.see(self.surroundings.picture());
+    }
+
     fn perform(self: &Arc<Self>, seat: &Arc<Seat>, job: RegexJob) {
         let (office, seat) = (self.clone(), seat.clone());
         // Beside the path of requests: there may be many topics.
@@ -175,3 +179,6 @@ impl GroupOffice {
         looking.await.ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

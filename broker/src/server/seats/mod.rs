@@ -47,6 +47,9 @@ pub(crate) trait Office: Send + Sync + 'static {
     /// A machine for `partition`, ready to be loaded.
     fn machine(&self, partition: &Partition) -> Self::Machine;
 
+    /// Tells a machine that is loaded what changed around it meanwhile. Called with the seat locked, right before it serves.
+    fn refresh(&self, _machine: &mut Self::Machine) {}
+
     /// Performs what the machine orders. Called with the seat locked: it may start work, and waits for none.
     fn perform(self: &Arc<Self>, seat: &Arc<Seat<Self>>, order: <Self::Machine as Machine>::Order);
 

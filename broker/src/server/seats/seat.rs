@@ -84,7 +84,12 @@ impl From<Appended> for Written {
 }
 
 impl<O: Office> Seat<O> {
-    pub(super) fn new(partition: Arc<Partition>, office: Arc<O>, codec: Codec, started: Instant) -> Arc<Seat<O>> {
+    pub(in crate::server) fn new(
+        partition: Arc<Partition>,
+        office: Arc<O>,
+        codec: Codec,
+        started: Instant,
+    ) -> Arc<Seat<O>> {
         Arc::new(Seat {
             partition,
             office,
@@ -113,11 +118,13 @@ impl<O: Office> Seat<O> {
     }
 
     /// The machine is loaded: it serves, and looks at the clock, from now on.
-    pub(super) fn serve(self: &Arc<Self>, machine: O::Machine) {
+    pub(in crate::server) fn serve(self: &Arc<Self>, mut machine: O::Machine) {
         let mut state = self.state.lock();
         if self.closed.is_cancelled() {
             return;
         }
+        // Under the lock: whatever changes from here on finds a machine that serves.
+        self.office.refresh(&mut machine);
         let serving = Serving {
             machine,
             waiting: HashMap::new(),
