@@ -312,7 +312,7 @@ impl Shard {
         let mut epoch = group.epoch;
         if must_rise || group.must_look_at_topics {
             epoch = self.plan_epoch(group, group.with_member(updated), &patterns.dropped, must_rise, records);
-            outcome.looked_at_topics = true;
+            outcome.looked_at = Some(self.cluster.version());
         }
         Ok(MemberChange { epoch, subscription: has_other_topics || patterns.is_changed })
     }

@@ -25,8 +25,8 @@ pub(in crate::coordinator) struct Plan {
 pub(in crate::coordinator) struct Outcome {
     pub(in crate::coordinator) group: String,
     pub(super) timers: Vec<TimerChange>,
-    /// The group's topics were compared with the cluster's.
-    pub(super) looked_at_topics: bool,
+    /// The version of the cluster with which the group's topics were compared.
+    pub(super) looked_at: Option<i64>,
     pub(super) resolve: Option<RegexJob>,
     /// The classic group that takes the place of this one.
     pub(super) downgraded: Option<Box<Downgraded>>,
@@ -46,7 +46,7 @@ impl Outcome {
         Outcome {
             group: group.to_owned(),
             timers: Vec::new(),
-            looked_at_topics: false,
+            looked_at: None,
             resolve: None,
             downgraded: None,
             answer: None,
@@ -86,7 +86,10 @@ impl Shard {
         if let Some(downgraded) = outcome.downgraded {
             self.install_classic(*downgraded, step);
         } else if let Some(group) = self.consumers.get_mut(&outcome.group) {
-            group.must_look_at_topics &= !outcome.looked_at_topics;
+            // Topics that changed since were shown to the group as it was before.
+            if let Some(version) = outcome.looked_at {
+                group.must_look_at_topics = version != self.cluster.version();
+            }
             if let Some(job) = outcome.resolve {
                 group.resolves_regexes = true;
                 step.effects.push(Effect::Order(job));

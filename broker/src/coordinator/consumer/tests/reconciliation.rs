@@ -125,3 +125,30 @@ fn a_state_of_a_later_version_is_left_by_starting_over() {
     assert_eq!(groups.told(first("a")), (2, Some(orders(&[0]))));
     assert_eq!(groups.group_state(), ConsumerGroupState::Stable);
 }
+
+#[test]
+fn a_topic_that_grows_while_a_heartbeat_is_on_its_way_is_seen_by_the_next() {
+    let mut groups = cluster_of(1);
+    groups.holds_appends = true;
+    let joining = groups.heartbeat_consumer(first("a"));
+    groups.put_topic("orders", topic_id(ORDERS), 2);
+    groups.release_one(None);
+    assert_eq!(groups.heard(joining).unwrap().assignment, Some(orders(&[0])));
+    groups.holds_appends = false;
+    assert_eq!(groups.told(next("a", 2)), (3, Some(orders(&[0, 1]))));
+    assert_eq!(groups.told(next("a", 3)), (3, None));
+}
+
+#[test]
+fn a_topic_that_comes_while_a_member_subscribes_to_it_is_seen_by_the_next_heartbeat() {
+    let mut groups = cluster_of(1);
+    groups.told(first("a"));
+    groups.holds_appends = true;
+    let both = ["orders".to_owned(), "bills".to_owned()].into();
+    let subscribing = groups.heartbeat_consumer(ConsumerHeartbeat { topics: Some(both), ..next("a", 2) });
+    groups.put_topic("bills", topic_id(0xb), 1);
+    groups.release_one(None);
+    assert_eq!(groups.heard(subscribing).unwrap().epoch.0, 3);
+    groups.holds_appends = false;
+    assert_eq!(groups.told(next("a", 3)).1.unwrap().len(), 2);
+}
