@@ -2,7 +2,7 @@
 //! ask for their assignment and show that they are alive as in a classic group, but it is the coordinator that assigns, and
 //! their generation is their member epoch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
     error::HeartbeatError,
@@ -262,11 +262,19 @@ fn classic_member(member: &ConsumerMember, request: &JoinRequest, subscription: 
 impl ConsumerGroup {
     /// Whether a protocol of the join is understood by all classic members.
     fn takes_classic(&self, request: &JoinRequest) -> bool {
-        let understood = |name: &str| {
-            let mut classic = self.members.values().filter_map(|member| member.classic.as_ref());
-            classic.all(|classic| classic.protocols.iter().any(|protocol| protocol.name == name))
-        };
-        request.protocol_type == CONSUMER && request.protocols.iter().any(|protocol| understood(&protocol.name))
+        if request.protocol_type != CONSUMER {
+            return false;
+        }
+        let mut supporters: HashMap<&str, usize> = HashMap::new();
+        let mut count = 0;
+        for classic in self.members.values().filter_map(|member| member.classic.as_ref()) {
+            count += 1;
+            // A name given twice counts once.
+            let names: HashSet<&str> = classic.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
+            names.into_iter().for_each(|name| *supporters.entry(name).or_default() += 1);
+        }
+        let understood = |name: &str| supporters.get(name).copied().unwrap_or_default() == count;
+        request.protocols.iter().any(|protocol| understood(&protocol.name))
     }
 
     fn classic_member(&self, identity: &MemberIdentity) -> Result<(&ConsumerMember, &ClassicMetadata), GroupError> {

@@ -243,3 +243,25 @@ fn leaving_by_the_classic_request_works_in_a_consumer_group() {
     assert_eq!(left, [Ok(()), Err(GroupError::UnknownMemberId)]);
     assert_eq!(groups.described().members.len(), 1);
 }
+
+#[test]
+fn a_join_with_very_many_protocols_is_judged_at_once() {
+    let many = |prefix: &str| -> Vec<_> {
+        (0..100_000).map(|number| protocol(&format!("{prefix}-{number}"), &["orders"])).collect()
+    };
+    let mut groups = cluster_of(2);
+    groups.told(first("new"));
+    let mut join = |protocols: Vec<_>, fresh| {
+        let request = groups.join(JoinRequest { protocols, ..static_join(GROUP, &format!("i-{fresh}"), fresh) });
+        match groups.answers.remove(&request) {
+            Some(Answer::Join(JoinAnswer { outcome, .. })) => outcome.map(|joined| joined.protocol_name),
+            other => panic!("no answer to a join: {other:?}"),
+        }
+    };
+    // A name that is given twice is no more understood than one given once.
+    let twice = [many("a"), vec![protocol("both", &["orders"]), protocol("both", &["orders"])]].concat();
+    assert!(join(twice, 1).is_ok());
+    assert_eq!(join(many("b"), 2), Err(GroupError::InconsistentProtocol));
+    assert!(join([many("b"), vec![protocol("both", &["orders"])]].concat(), 3).is_ok());
+    assert_eq!(join(vec![protocol("b-1", &["orders"])], 4), Err(GroupError::InconsistentProtocol));
+}
