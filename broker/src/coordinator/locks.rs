@@ -20,7 +20,7 @@ pub(super) enum Task {
     Join(RequestId, Box<JoinRequest>),
     Sync(RequestId, Box<SyncRequest>),
     Leave(RequestId, Box<LeaveRequest>),
-    DeleteGroups(RequestId, Vec<String>),
+    DeleteGroup(RequestId, String),
     /// Topics were found for the patterns of a group.
     Resolved(String, BTreeMap<String, ResolvedRegex>),
     /// A timer that fell due. It no longer counts if it was set anew since.

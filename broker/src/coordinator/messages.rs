@@ -208,8 +208,8 @@ pub enum Answer {
     Leave(LeaveAnswer),
     /// To [`Shard::commit`](super::Shard::commit).
     Commit(CommitAnswer),
-    /// To [`Shard::delete_groups`](super::Shard::delete_groups): one outcome per group asked for, in that order.
-    DeleteGroups(Vec<(String, Result<(), GroupError>)>),
+    /// To [`Shard::delete_group`](super::Shard::delete_group).
+    DeleteGroup(Result<(), GroupError>),
     /// To [`Shard::delete_offsets`](super::Shard::delete_offsets): an outcome per partition.
     DeleteOffsets(CommitAnswer),
     /// To [`Shard::consumer_heartbeat`](super::Shard::consumer_heartbeat).

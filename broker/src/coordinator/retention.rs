@@ -19,30 +19,20 @@ use super::{
 const TOMBSTONES_PER_APPEND: usize = 1000;
 
 impl Shard {
-    /// Deletes groups that have no members, with their offsets (KIP-229). Answered with [`Answer::DeleteGroups`].
-    pub fn delete_groups(&mut self, now: Now, id: RequestId, group_ids: Vec<String>, effects: &mut Vec<Effect>) {
+    /// Deletes a group that has no members, with its offsets (KIP-229). Answered with [`Answer::DeleteGroup`].
+    pub fn delete_group(&mut self, now: Now, id: RequestId, group_id: String, effects: &mut Vec<Effect>) {
         let mut step = Step { now, effects };
-        // A group that changes right now is waited for.
-        let waits_for = group_ids.iter().find(|group| self.locks.is_held(group)).or(group_ids.first()).cloned();
-        let Some(group_id) = waits_for else { return step.answer(id, Answer::DeleteGroups(Vec::new())) };
         let need = self.need_of(&group_id);
-        self.run_or_wait(&group_id, need, Task::DeleteGroups(id, group_ids), &mut step);
+        self.run_or_wait(&group_id.clone(), need, Task::DeleteGroup(id, group_id), &mut step);
     }
 
-    pub(super) fn delete_now(&mut self, id: RequestId, group_ids: Vec<String>, step: &mut Step<'_>) {
+    pub(super) fn delete_now(&mut self, id: RequestId, group_id: String, step: &mut Step<'_>) {
+        if let Err(error) = self.check_delete(&group_id) {
+            return step.answer(id, Answer::DeleteGroup(Err(error)));
+        }
         let mut records = Vec::new();
-        let mut outcomes = Vec::with_capacity(group_ids.len());
-        for group_id in group_ids {
-            let outcome = self.check_delete(&group_id);
-            if outcome.is_ok() {
-                self.bury(&group_id, &mut records);
-            }
-            outcomes.push((group_id, outcome));
-        }
-        if records.is_empty() {
-            return step.answer(id, Answer::DeleteGroups(outcomes));
-        }
-        self.append(records, Completion::DeleteGroups(id, outcomes), step);
+        self.bury(&group_id, &mut records);
+        self.append(records, Completion::DeleteGroup(id, group_id), step);
     }
 
     fn check_delete(&self, group_id: &str) -> Result<(), GroupError> {

@@ -64,7 +64,7 @@ pub(super) enum Completion {
     Commit(RequestId, CommitAnswer),
     DeleteOffsets(RequestId, CommitAnswer),
     EndTransaction(RequestId),
-    DeleteGroups(RequestId, Vec<(String, Result<(), GroupError>)>),
+    DeleteGroup(RequestId, String),
     ExpireGroup(String),
     Assignment {
         group: String,
@@ -177,7 +177,7 @@ impl Shard {
             Task::Join(id, request) => self.join_any(id, *request, step),
             Task::Sync(id, request) => self.sync_any(id, *request, step),
             Task::Leave(id, request) => self.leave_any(id, &request, step),
-            Task::DeleteGroups(id, groups) => self.delete_now(id, groups, step),
+            Task::DeleteGroup(id, group) => self.delete_now(id, group, step),
             Task::Resolved(group, found) => self.take_resolved(&group, found, step),
             Task::Timer(key, action) => self.fire(key, action, step),
         }
@@ -313,14 +313,11 @@ impl Shard {
                 step.answer(request, Answer::DeleteOffsets(CommitAnswer(result.and(answer.0))));
             }
             Completion::EndTransaction(request) => step.answer(request, Answer::TransactionEnded(result)),
-            Completion::DeleteGroups(request, mut outcomes) => {
-                if let Err(error) = result {
-                    for (group, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
-                        self.revive_group(group);
-                        *outcome = Err(error);
-                    }
+            Completion::DeleteGroup(request, group) => {
+                if result.is_err() {
+                    self.revive_group(&group);
                 }
-                step.answer(request, Answer::DeleteGroups(outcomes));
+                step.answer(request, Answer::DeleteGroup(result));
             }
             Completion::ExpireGroup(group) => {
                 if result.is_err() {

@@ -328,10 +328,9 @@ impl Harness {
         id
     }
 
-    pub(super) fn delete_groups(&mut self, groups: &[&str]) -> RequestId {
+    pub(super) fn delete_group(&mut self, group: &str) -> RequestId {
         let id = self.request();
-        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        self.with_effects(|shard, now, effects| shard.delete_groups(now, id, groups, effects));
+        self.with_effects(|shard, now, effects| shard.delete_group(now, id, group.to_owned(), effects));
         id
     }
 

@@ -119,9 +119,7 @@ fn refused(answer: Answer, error: GroupError) -> Answer {
         Answer::Leave(_) => Answer::Leave(LeaveAnswer(Err(error))),
         Answer::Commit(_) => Answer::Commit(CommitAnswer(Err(error))),
         Answer::DeleteOffsets(_) => Answer::DeleteOffsets(CommitAnswer(Err(error))),
-        Answer::DeleteGroups(outcomes) => Answer::DeleteGroups(
-            outcomes.into_iter().map(|(group, outcome)| (group, outcome.and(Err(error)))).collect(),
-        ),
+        Answer::DeleteGroup(_) => Answer::DeleteGroup(Err(error)),
         Answer::Settled => Answer::Settled,
         Answer::TransactionEnded(_) => Answer::TransactionEnded(Err(error)),
     }

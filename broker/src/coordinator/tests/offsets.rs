@@ -183,10 +183,12 @@ fn only_empty_groups_are_deleted() {
     let mut groups = Harness::new();
     groups.stable_group("busy", 1);
     groups.commit(simple_commit("idle", "orders", 1));
-    let request = groups.delete_groups(&["busy", "idle", "none"]);
-    let Some(Answer::DeleteGroups(outcomes)) = groups.answers.remove(&request) else { panic!("answered") };
-    let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
-    assert_eq!(outcomes, [Err(GroupError::NonEmptyGroup), Ok(()), Err(GroupError::GroupIdNotFound)]);
+    for (group, outcome) in
+        [("busy", Err(GroupError::NonEmptyGroup)), ("idle", Ok(())), ("none", Err(GroupError::GroupIdNotFound))]
+    {
+        let request = groups.delete_group(group);
+        assert_eq!(groups.answers.remove(&request), Some(Answer::DeleteGroup(outcome)), "{group}");
+    }
     assert_eq!(groups.state("idle"), None);
     assert_eq!(groups.restarted().offset("idle", "orders"), None);
 }
@@ -196,7 +198,7 @@ fn a_group_being_deleted_takes_no_requests_until_the_log_decides() {
     let mut groups = Harness::new();
     groups.commit(simple_commit("g", "orders", 1));
     groups.holds_appends = true;
-    groups.delete_groups(&["g"]);
+    groups.delete_group("g");
     let commit = groups.commit(simple_commit("g", "orders", 2));
     assert_eq!(groups.committed(commit), Err(GroupError::CoordinatorNotAvailable));
     let join = groups.join(join_request("g"));
@@ -211,7 +213,7 @@ fn a_commit_on_its_way_is_deleted_with_its_group() {
     groups.commit(simple_commit("g", "orders", 1));
     groups.holds_appends = true;
     groups.commit(simple_commit("g", "payments", 2));
-    groups.delete_groups(&["g"]);
+    groups.delete_group("g");
     groups.release_one(None);
     groups.release_one(None);
     assert_eq!(groups.state("g"), None);

@@ -37,9 +37,9 @@ pub(crate) async fn handle(
 
 async fn delete(broker: &Broker, group_id: &str) -> Result<(), GroupError> {
     let seat = broker.groups.seat(broker, group_id)?;
-    let groups = vec![group_id.to_owned()];
-    match seat.ask(|shard, now, id, effects| shard.delete_groups(now, id, groups, effects)).await? {
-        Answer::DeleteGroups(outcomes) => outcomes.into_iter().next().map_or(Err(mismatched()), |(_, outcome)| outcome),
+    let group = group_id.to_owned();
+    match seat.ask(|shard, now, id, effects| shard.delete_group(now, id, group, effects)).await? {
+        Answer::DeleteGroup(outcome) => outcome,
         _ => Err(mismatched()),
     }
 }

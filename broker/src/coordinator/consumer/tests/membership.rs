@@ -209,19 +209,19 @@ fn requests_wait_for_the_appends_of_their_group_in_order() {
 fn an_empty_group_is_deleted_with_its_offsets_and_one_with_members_is_not() {
     let mut groups = cluster_of(1);
     groups.told(first("a"));
-    let busy = groups.delete_groups(&[GROUP]);
+    let busy = groups.delete_group(GROUP);
     assert_eq!(groups.answers.remove(&busy), Some(deleted(Err(GroupError::NonEmptyGroup))));
     groups.told(leaving("a"));
     let commit = groups.commit(simple_commit(GROUP, "orders", 5));
     groups.committed(commit).unwrap();
-    let done = groups.delete_groups(&[GROUP]);
+    let done = groups.delete_group(GROUP);
     assert_eq!(groups.answers.remove(&done), Some(deleted(Ok(()))));
     assert_eq!(groups.shard.describe_consumer(GROUP), Err(HeartbeatError::NoGroup(GROUP.to_owned())));
     assert_eq!(groups.restarted().shard.list(&Default::default()), []);
 }
 
 fn deleted(outcome: Result<(), GroupError>) -> crate::coordinator::Answer {
-    crate::coordinator::Answer::DeleteGroups(vec![(GROUP.to_owned(), outcome)])
+    crate::coordinator::Answer::DeleteGroup(outcome)
 }
 
 #[test]
