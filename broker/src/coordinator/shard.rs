@@ -19,7 +19,7 @@ use super::{
     locks::{Locks, Need, Task},
     open_commits::{OpenCommits, Settled},
     rebalance::refused_join,
-    records::{CoordinatorRecord, OffsetKey},
+    records::{ConsumerRecord, CoordinatorRecord, OffsetKey},
     timers::{TimerAction, TimerKey, Timers},
 };
 
@@ -215,6 +215,11 @@ impl Shard {
     fn apply_batch(&mut self, base: Offset, batch: &Batch<CoordinatorRecord>, now: Now) {
         match batch {
             Batch::Records(records) => {
+                let is_target = |record: &CoordinatorRecord| {
+                    matches!(record, CoordinatorRecord::Consumer(ConsumerRecord::Target(_, Some(_))))
+                };
+                // Replay does not come by here: what it finds was counted before.
+                self.completed_rebalances += u64::from(records.iter().any(is_target));
                 for (at, record) in (0..).zip(records.iter()) {
                     self.apply(record, base.plus(at), now);
                 }

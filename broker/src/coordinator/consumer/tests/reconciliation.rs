@@ -152,3 +152,14 @@ fn a_topic_that_comes_while_a_member_subscribes_to_it_is_seen_by_the_next_heartb
     groups.holds_appends = false;
     assert_eq!(groups.told(next("a", 3)).1.unwrap().len(), 2);
 }
+
+#[test]
+fn every_new_assignment_counts_as_a_rebalance_and_none_that_was_read_at_start() {
+    let mut groups = cluster_of(2);
+    groups.told(first("a"));
+    groups.told(next("a", 2));
+    assert_eq!(groups.shard.stats().completed_rebalances, 1);
+    groups.told(first("b"));
+    assert_eq!(groups.shard.stats().completed_rebalances, 2);
+    assert_eq!(groups.restarted().shard.stats().completed_rebalances, 0);
+}
