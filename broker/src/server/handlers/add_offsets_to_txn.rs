@@ -8,7 +8,7 @@ use super::transaction_support::{producer, versioned_error};
 use crate::{
     coordinator::{
         OFFSETS_TOPIC,
-        transactions::{AddPartitions, Answer, TopicPartition, TransactionError, TransactionVersion},
+        transactions::{AddPartitions, TopicPartition, TransactionError, TransactionVersion},
     },
     server::{
         Broker, RequestContext,
@@ -40,18 +40,10 @@ pub(crate) async fn handle(
 
 async fn add(broker: &Broker, request: AddOffsetsToTxnRequest) -> Result<(), TransactionError> {
     let transactional_id = request.transactional_id.to_string();
-    if transactional_id.is_empty() {
-        return Err(TransactionError::InvalidRequest);
-    }
     let (producer, epoch) = producer(request.producer_id.0, request.producer_epoch);
     let partition = broker.groups.partition_of(&broker.metadata.image(), &request.group_id);
     let partitions = BTreeSet::from([TopicPartition { topic: OFFSETS_TOPIC.to_owned(), partition }]);
-    let seat = broker.transactions.seat(broker, &transactional_id)?;
     // Producers of the second generation commit offsets without asking first.
     let version = TransactionVersion::Fixed;
-    let request = AddPartitions { transactional_id, producer, epoch, partitions, version };
-    match seat.ask(|shard, now, id, effects| shard.add_partitions(now, id, request, effects)).await? {
-        Answer::Added(outcome) => outcome,
-        _ => Err(TransactionError::Unexpected),
-    }
+    broker.transactions.add(broker, AddPartitions { transactional_id, producer, epoch, partitions, version }).await
 }

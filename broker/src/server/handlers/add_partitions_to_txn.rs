@@ -23,7 +23,7 @@ use varve_metadata::{
 
 use super::transaction_support::{named, producer, transaction_error, versioned_error};
 use crate::{
-    coordinator::transactions::{AddPartitions, Answer, TopicPartition, TransactionError, TransactionVersion},
+    coordinator::transactions::{AddPartitions, TopicPartition, TransactionError, TransactionVersion},
     server::{
         Broker, RequestContext,
         authorizer::{Operation, Resource},
@@ -139,14 +139,7 @@ async fn add(
         // Brokers ask in the name of producers of the second generation.
         version: if version < BATCHES_SINCE { TransactionVersion::Fixed } else { TransactionVersion::Raising },
     };
-    if request.transactional_id.is_empty() {
-        return Err(TransactionError::InvalidRequest);
-    }
-    let seat = broker.transactions.seat(broker, &request.transactional_id)?;
-    match seat.ask(|shard, now, id, effects| shard.add_partitions(now, id, request, effects)).await? {
-        Answer::Added(outcome) => outcome,
-        _ => Err(TransactionError::Unexpected),
-    }
+    broker.transactions.add(broker, request).await
 }
 
 fn verify(broker: &Broker, transaction: &AddPartitionsToTxnTransaction) -> Vec<AddPartitionsToTxnTopicResult> {

@@ -1,6 +1,6 @@
 //! Batches of transactions in a Produce (KIP-98, KIP-890): who may write them, and where.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -46,7 +46,7 @@ const SEQUENCE: usize = 53;
 
 /// What the transaction's coordinator said of the partitions that a request writes to.
 #[derive(Debug, Default)]
-pub(super) struct Admissions(HashMap<TopicPartition, Verdict>, bool);
+pub(super) struct Admissions(BTreeMap<TopicPartition, Verdict>, bool);
 
 impl Admissions {
     /// What an append to the partition has to show.
@@ -149,9 +149,9 @@ pub(super) async fn admit(
     loop {
         let verdicts = broker.transactions.admit(broker, admission, candidates.clone()).await;
         let concurrent = Err(Denial::Coordinator(TransactionError::ConcurrentTransactions));
-        let is_ending = verdicts.iter().any(|(_, verdict)| *verdict == concurrent);
+        let is_ending = verdicts.values().any(|verdict| *verdict == concurrent);
         if !(is_adding && is_ending && Instant::now() < deadline) {
-            return Ok(Admissions(verdicts.into_iter().collect(), is_adding));
+            return Ok(Admissions(verdicts, is_adding));
         }
         // Cheaper than to have the client send its records again.
         tokio::time::sleep(settings.add_retry_pause).await;

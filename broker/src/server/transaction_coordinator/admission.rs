@@ -1,14 +1,17 @@
 //! May these partitions be written to in this transaction (KIP-890)? Asked before the first record of a transaction reaches a
 //! partition: a record that the coordinator does not know of would open a transaction that nobody ends.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use varve_log::local::{ProducerError, TransactionBegin};
 use varve_metadata::model::{ProducerEpoch, ProducerId, Sequence, VerificationGuard};
 
 use super::TransactionCoordinator;
 use crate::{
-    coordinator::transactions::{AddPartitions, Answer, TopicPartition, TransactionError, TransactionVersion},
+    coordinator::transactions::{AddPartitions, TopicPartition, TransactionError, TransactionVersion},
     partition::{LookupError, Partition},
     server::{Broker, wall_clock},
 };
@@ -63,47 +66,44 @@ pub(crate) enum Denial {
 pub(crate) type Verdict = Result<Option<VerificationGuard>, Denial>;
 
 impl TransactionCoordinator {
-    /// Decides on each of `candidates`, in their order. Partitions in which the transaction has begun need no word of the
-    /// coordinator; the others are added to the transaction, or have to be part of it.
+    /// Decides on each of `candidates`. Partitions in which the transaction has begun need no word of the coordinator; the
+    /// others are added to the transaction, or have to be part of it.
     pub(crate) async fn admit(
         &self,
         broker: &Broker,
         admission: Admission<'_>,
         candidates: Vec<Candidate>,
-    ) -> Vec<(TopicPartition, Verdict)> {
+    ) -> BTreeMap<TopicPartition, Verdict> {
         let is_adding = admission.generation == Generation::Adding;
         if !is_adding && !self.settings.verify_partitions {
             return candidates.into_iter().map(|candidate| (candidate.at, Ok(None))).collect();
         }
-        let mut verdicts: Vec<(TopicPartition, Verdict)> = candidates
-            .into_iter()
-            .map(|Candidate { at, base_sequence }| {
-                let verdict = self.begin(&at, base_sequence, admission);
-                (at, verdict)
-            })
-            .collect();
-        let asked: BTreeSet<TopicPartition> =
-            verdicts.iter().filter(|(_, verdict)| matches!(verdict, Ok(Some(_)))).map(|(at, _)| at.clone()).collect();
+        let mut verdicts = BTreeMap::new();
+        for Candidate { at, base_sequence } in candidates {
+            let verdict = self.begin(&at, base_sequence, admission);
+            verdicts.insert(at, verdict);
+        }
+        let awaits_word = |verdict: &Verdict| matches!(verdict, Ok(Some(_)));
+        let asked = verdicts.iter().filter(|(_, verdict)| awaits_word(verdict));
+        let asked: BTreeSet<TopicPartition> = asked.map(|(at, _)| at.clone()).collect();
         if asked.is_empty() {
             return verdicts;
         }
         let answer = if is_adding {
-            self.add(broker, admission, asked).await.map(|()| Vec::new())
+            self.add_candidates(broker, admission, asked).await.map(|()| Vec::new())
         } else {
             self.verify(broker, admission, asked)
         };
-        let answer = answer.map(|each| each.into_iter().filter_map(|(at, verdict)| Some((at, verdict.err()?))));
         match answer {
-            Ok(denied) => {
-                for (at, error) in denied {
-                    let place = verdicts.iter_mut().find(|(candidate, _)| *candidate == at);
-                    if let Some((_, verdict)) = place {
+            Ok(words) => {
+                for (at, word) in words {
+                    if let (Some(verdict), Err(error)) = (verdicts.get_mut(&at), word) {
                         *verdict = Err(denial(error, admission.generation));
                     }
                 }
             }
             Err(error) => {
-                for (_, verdict) in verdicts.iter_mut().filter(|(_, verdict)| matches!(verdict, Ok(Some(_)))) {
+                for verdict in verdicts.values_mut().filter(|verdict| awaits_word(verdict)) {
                     *verdict = Err(denial(error, admission.generation));
                 }
             }
@@ -129,7 +129,7 @@ impl TransactionCoordinator {
         })
     }
 
-    async fn add(
+    async fn add_candidates(
         &self,
         broker: &Broker,
         admission: Admission<'_>,
@@ -142,11 +142,8 @@ impl TransactionCoordinator {
             partitions,
             version: TransactionVersion::Raising,
         };
-        let seat = self.coordinating_seat(broker, admission.transactional_id)?;
-        match seat.ask(|shard, now, id, effects| shard.add_partitions(now, id, request, effects)).await? {
-            Answer::Added(outcome) => outcome,
-            _ => Err(TransactionError::Unexpected),
-        }
+        self.check_is_made(broker)?;
+        self.add(broker, request).await
     }
 
     fn verify(
@@ -155,15 +152,16 @@ impl TransactionCoordinator {
         admission: Admission<'_>,
         partitions: BTreeSet<TopicPartition>,
     ) -> Result<Verified, TransactionError> {
-        let seat = self.coordinating_seat(broker, admission.transactional_id)?;
+        self.check_is_made(broker)?;
+        let seat = self.seat(broker, admission.transactional_id)?;
         let (transactional_id, producer, epoch) = (admission.transactional_id, admission.producer, admission.epoch);
         seat.read(|shard| shard.verify(transactional_id, Some(producer), Some(epoch), partitions))?
     }
 
-    /// The coordinator, which is this node; without a leader there is none.
-    fn coordinating_seat(&self, broker: &Broker, transactional_id: &str) -> Result<Arc<super::Seat>, TransactionError> {
+    /// Without its topic there is no coordinator.
+    fn check_is_made(&self, broker: &Broker) -> Result<(), TransactionError> {
         let has_topic = broker.metadata.image().topic(self.seats.terms().name).is_some();
-        if has_topic { self.seat(broker, transactional_id) } else { Err(TransactionError::CoordinatorNotAvailable) }
+        if has_topic { Ok(()) } else { Err(TransactionError::CoordinatorNotAvailable) }
     }
 }
 

@@ -24,7 +24,9 @@ use super::{
 };
 use crate::{
     config::TransactionConfig as Settings,
-    coordinator::transactions::{MarkerReport, Order, Shard, TRANSACTIONS_TOPIC, TransactionConfig, TransactionError},
+    coordinator::transactions::{
+        AddPartitions, Answer, MarkerReport, Order, Shard, TRANSACTIONS_TOPIC, TransactionConfig, TransactionError,
+    },
     partition::{Partition, Partitions},
 };
 use markers::MarkerWriter;
@@ -142,6 +144,21 @@ impl TransactionCoordinator {
     /// [`TransactionError::NotCoordinator`] if this node does not lead the id's partition.
     pub(crate) fn seat(&self, broker: &Broker, transactional_id: &str) -> Result<Arc<Seat>, TransactionError> {
         Ok(self.seats.find(&broker.metadata.image(), transactional_id)?)
+    }
+
+    /// Adds partitions to a transaction, and begins it if there is none.
+    ///
+    /// # Errors
+    /// What its coordinator says against it. An empty transactional id is nobody's.
+    pub(crate) async fn add(&self, broker: &Broker, request: AddPartitions) -> Result<(), TransactionError> {
+        if request.transactional_id.is_empty() {
+            return Err(TransactionError::InvalidRequest);
+        }
+        let seat = self.seat(broker, &request.transactional_id)?;
+        match seat.ask(|shard, now, id, effects| shard.add_partitions(now, id, request, effects)).await? {
+            Answer::Added(outcome) => outcome,
+            _ => Err(TransactionError::Unexpected),
+        }
     }
 
     /// Every seat of this node; those that were not asked for yet start to load.
