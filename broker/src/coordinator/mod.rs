@@ -35,6 +35,7 @@ mod retention;
 mod shard;
 mod subscription;
 mod timers;
+mod tombstones;
 mod transactional;
 pub mod transactions;
 

@@ -13,10 +13,8 @@ use super::{
     records::{CoordinatorRecord, OffsetKey},
     shard::{Completion, Step},
     timers::{TimerAction, TimerKey},
+    tombstones,
 };
-
-/// Tombstones per append: a group with very many offsets must not need a batch larger than the topic takes.
-const TOMBSTONES_PER_APPEND: usize = 1000;
 
 impl Shard {
     /// Deletes a group that has no members, with its offsets (KIP-229). Answered with [`Answer::DeleteGroup`].
@@ -81,13 +79,16 @@ impl Shard {
         let next = step.now.elapsed + self.config.offsets_retention_check_interval;
         self.timers.set(TimerKey::Expiry, next, TimerAction::Cleanup);
         for Expired { group, offsets, is_all } in self.find_expired(step.now.wall) {
-            if is_all && offsets.len() < TOMBSTONES_PER_APPEND {
-                tracing::info!(group, offsets = offsets.len(), "removing an expired group");
+            let count = offsets.len();
+            let batches = batches_of(offsets);
+            // A group that is too large for one batch ends at the next look, when its offsets are gone.
+            if is_all && batches.len() <= 1 {
+                tracing::info!(group, offsets = count, "removing an expired group");
                 let mut records = Vec::new();
                 self.bury(&group, &mut records);
                 self.append(records, Completion::ExpireGroup(group), step);
             } else {
-                self.append_tombstones(offsets, step);
+                self.append_tombstones(batches, step);
             }
         }
     }
@@ -197,15 +198,19 @@ impl Shard {
         }
         keys.sort();
         keys.dedup();
-        self.append_tombstones(keys, &mut step);
+        self.append_tombstones(batches_of(keys), &mut step);
     }
 
-    fn append_tombstones(&mut self, keys: Vec<OffsetKey>, step: &mut Step<'_>) {
-        for chunk in keys.chunks(TOMBSTONES_PER_APPEND) {
-            let records = chunk.iter().map(|key| CoordinatorRecord::Offset(key.clone(), None)).collect();
+    fn append_tombstones(&mut self, batches: Vec<Vec<OffsetKey>>, step: &mut Step<'_>) {
+        for batch in batches {
+            let records = batch.into_iter().map(|key| CoordinatorRecord::Offset(key, None)).collect();
             self.append(records, Completion::Nothing, step);
         }
     }
+}
+
+fn batches_of(keys: Vec<OffsetKey>) -> Vec<Vec<OffsetKey>> {
+    tombstones::batches(keys, |key| key.group.len() + key.topic.len())
 }
 
 /// What has expired of one group.

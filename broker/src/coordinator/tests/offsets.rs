@@ -135,6 +135,29 @@ fn offsets_of_an_empty_group_expire_when_it_has_been_empty_for_long() {
 }
 
 #[test]
+fn offsets_with_very_long_names_expire_in_batches_that_the_log_takes() {
+    let mut groups = Harness::with(GroupConfig { offsets_retention: SECOND * 300, ..GroupConfig::default() });
+    let group = "g".repeat(30_000);
+    for topic in 0..50 {
+        groups.commit(simple_commit(&group, &format!("topic-{topic}"), 1));
+    }
+    groups.holds_appends = true;
+    groups.pass(SECOND * 700);
+    assert!(groups.held.len() > 1);
+    for (_, batch) in &groups.held {
+        let Batch::Records(records) = batch else { panic!("only plain records are written") };
+        let bytes: usize = records.iter().map(|record| record.encode().unwrap().key.len()).sum();
+        assert!(bytes < 1_000_000, "{bytes}");
+    }
+    while !groups.held.is_empty() {
+        groups.release_one(None);
+    }
+    groups.holds_appends = false;
+    groups.pass(SECOND * 700);
+    assert_eq!(groups.state(&group), None);
+}
+
+#[test]
 fn an_offset_that_expired_stays_while_a_newer_one_is_on_its_way() {
     let config = GroupConfig { offsets_retention: SECOND * 300, ..GroupConfig::default() };
     let mut groups = Harness::with(config);

@@ -6,9 +6,7 @@ use super::{
     shard::{Completion, Due, Parked, Shard, Step},
     transaction::Transaction,
 };
-
-/// Tombstones per append: very many expired ids must not need a batch larger than the topic takes.
-const TOMBSTONES_PER_APPEND: usize = 1000;
+use crate::coordinator::tombstones;
 
 impl Shard {
     /// Aborts every transaction that takes longer than its producer allowed, and waits for the next look.
@@ -26,7 +24,6 @@ impl Shard {
         let still = self.transactions.get(transactional_id).is_some_and(|transaction| is_overdue(transaction, step));
         if still {
             tracing::info!(transactional_id, "aborting a transaction that took too long");
-            self.stats.overdue += 1;
             self.fence(transactional_id, None, || Parked::Overdue(transactional_id.to_owned()), step);
         }
     }
@@ -44,18 +41,18 @@ impl Shard {
         };
         let unused = self.transactions.iter().filter(|(_, transaction)| is_unused(transaction));
         let unused: Vec<String> = unused.map(|(transactional_id, _)| transactional_id.clone()).collect();
-        for ids in unused.chunks(TOMBSTONES_PER_APPEND) {
+        for ids in tombstones::batches(unused, String::len) {
             let tombstone = |transactional_id: &String| TransactionRecord {
                 transactional_id: transactional_id.clone(),
                 metadata: None,
             };
-            for transactional_id in ids {
+            for transactional_id in &ids {
                 if let Some(transaction) = self.transactions.get_mut(transactional_id) {
                     transaction.pending = Some(transaction.forget());
                 }
             }
-            let then = Completion::Forget { transactional_ids: ids.to_vec() };
-            self.append(ids.iter().map(tombstone).collect(), then, step);
+            let records = ids.iter().map(tombstone).collect();
+            self.append(records, Completion::Forget { transactional_ids: ids }, step);
         }
     }
 

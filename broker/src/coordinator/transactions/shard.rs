@@ -236,10 +236,13 @@ impl Shard {
                 if outcome.is_ok() {
                     self.write_markers(&transactional_id, step);
                 }
-                if let Some(request) = request {
-                    // Its own turn comes when the transaction of the one before has ended.
-                    let error = outcome.err().unwrap_or(TransactionError::ConcurrentTransactions);
-                    step.answer(request, Answer::Producer(Err(error)));
+                match request {
+                    Some(request) => {
+                        // Its own turn comes when the transaction of the one before has ended.
+                        let error = outcome.err().unwrap_or(TransactionError::ConcurrentTransactions);
+                        step.answer(request, Answer::Producer(Err(error)));
+                    }
+                    None => self.stats.overdue += u64::from(outcome.is_ok()),
                 }
             }
             Completion::Complete { transactional_id } => self.completion_appended(&transactional_id, result, step),

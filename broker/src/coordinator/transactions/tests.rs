@@ -1,7 +1,7 @@
 //! One rule each, with its numbers.
 
 use super::{TransactionVersion::*, testing::*, transaction::EXHAUSTED_EPOCH, *};
-use crate::coordinator::AppendFailure;
+use crate::coordinator::{AppendFailure, Batch, LogRecord};
 
 #[test]
 fn every_producer_that_introduces_itself_gets_a_higher_epoch() {
@@ -381,4 +381,38 @@ fn transactions_are_listed_by_state_producer_and_age() {
     // One that has not begun is as old as time.
     let longer_than = Some(SECOND);
     assert_eq!(list(TransactionFilter { longer_than, ..TransactionFilter::default() }), ["a", "c"]);
+}
+
+#[test]
+fn a_transaction_that_waits_for_a_producer_id_to_be_aborted_is_overdue_once() {
+    let mut transactions = Harness::new();
+    transactions.producer("a");
+    transactions.set_epoch("a", EXHAUSTED_EPOCH);
+    transactions.begin("a", identity(1001, EXHAUSTED_EPOCH.0), Fixed);
+    transactions.waits_for_producer_id = true;
+    transactions.pass(SECOND * 100);
+    assert_eq!((transactions.state("a"), transactions.shard.stats().overdue), (Some(TransactionState::Ongoing), 0));
+    let fetched = transactions.fresh_producer();
+    transactions.step(|shard, now, effects| shard.producer_id_fetched(now, Some(fetched), effects));
+    assert_eq!(transactions.state("a"), Some(TransactionState::CompleteAbort));
+    assert_eq!(transactions.shard.stats().overdue, 1);
+}
+
+#[test]
+fn very_long_transactional_ids_are_forgotten_in_batches_that_the_log_takes() {
+    let mut transactions = Harness::new();
+    for number in 0..50 {
+        transactions.producer(&format!("{number}-{}", "x".repeat(30_000)));
+    }
+    transactions.holds_appends = true;
+    transactions.pass(SECOND * 24 * 3600 * 8);
+    for (_, batch) in &transactions.held {
+        let Batch::Records(records) = batch else { panic!("only plain records are written") };
+        let bytes: usize = records.iter().map(|record| record.encode().unwrap().key.len()).sum();
+        assert!(bytes < 1_000_000, "{bytes}");
+    }
+    while !transactions.held.is_empty() {
+        transactions.release_one(None);
+    }
+    assert_eq!(transactions.shard.stats().transactional_ids, 0);
 }
