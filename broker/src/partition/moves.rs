@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use varve_log::local::{FutureLog, LogDir, RelocateError};
 use varve_metadata::model::{LogEndOffset, PartitionId};
 
-use super::{LogDirHealth, Partition, Partitions, storage::wall_clock};
+use super::{LogDirHealth, Partition, Partitions, removal::delete_closed, storage::wall_clock};
 
 /// With so little left to copy, writers are made to wait for it.
 const LITTLE_BYTES: u64 = 1 << 20;
@@ -72,6 +72,10 @@ impl Move {
     fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Release);
     }
+
+    fn goes_on(&self, partition: &Partition) -> bool {
+        !self.is_cancelled.load(Ordering::Acquire) && !partition.is_retired()
+    }
 }
 
 /// All of them.
@@ -105,7 +109,7 @@ impl Moves {
         self.moves.lock().iter().map(|(id, moving)| (*id, Arc::clone(moving))).collect()
     }
 
-    fn turns(&self) -> Arc<Semaphore> {
+    pub(super) fn turns(&self) -> Arc<Semaphore> {
         Arc::clone(self.turns.get_or_init(|| Arc::new(Semaphore::new(AT_A_TIME))))
     }
 
@@ -186,6 +190,11 @@ async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc
 
 /// Blocks on the disks until the log is moved; returns how large it is.
 fn move_now(partition: &Arc<Partition>, moving: &Move, rate: &AtomicU64) -> Result<u64, RelocateError> {
+    // It may have waited for long. Whoever deletes a topic waits for the move that is at it: before the end of this one no
+    // other topic has the name.
+    if !moving.goes_on(partition) {
+        return Err(RelocateError::Ended);
+    }
     let source = partition.log_dir();
     let (topic, index) = (partition.topic(), partition.id().index);
     let gone = || RelocateError::Storage(io::Error::other("a log directory failed"));
@@ -208,9 +217,7 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, rate: &AtomicU64) -> Resu
             if let Err(error) = to.set_cleaned_below(topic, index, cleaned) {
                 warn!(%topic, partition = %index, %error, "the cleaner's checkpoint could not be written");
             }
-            if let Err(error) = from.delete_log(topic, index).and_then(std::fs::remove_dir_all) {
-                warn!(%topic, partition = %index, %error, "what a log left behind stays until a restart");
-            }
+            delete_closed(&source, topic, partition.id().topic, &[index]);
         }
         // The copy counts.
         Err(RelocateError::Lost(_)) => {}
@@ -241,7 +248,7 @@ fn copy_and_swap(
             let due = Duration::from_secs_f64(copied as f64 / rate as f64);
             thread::sleep(due.saturating_sub(begun.elapsed()).min(Duration::from_secs(1)));
         }
-        !moving.is_cancelled.load(Ordering::Acquire) && !partition.is_retired()
+        moving.goes_on(partition)
     };
     for _ in 0..ROUNDS {
         let copied = partition.log().copy_to(&mut future, &pace)?;
