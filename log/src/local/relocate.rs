@@ -117,11 +117,12 @@ impl FutureLog {
     fn copy_batches(&mut self, part: &Part, file: &File, pace: Pace<'_>) -> Result<u64, RelocateError> {
         let base = part.files.base();
         let copied = self.segments.entry(base).or_default();
+        let path = SegmentFiles::new(Arc::clone(&self.dir), base).path(LOG);
+        // Also where there is nothing to copy: an empty segment has its file, too.
+        let target = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         if copied.bytes >= part.bytes {
             return Ok(0);
         }
-        let path = SegmentFiles::new(Arc::clone(&self.dir), base).path(LOG);
-        let target = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         let mut buffer = vec![0; STEP_BYTES.min((part.bytes - copied.bytes) as usize)];
         let begun = copied.bytes;
         while copied.bytes < part.bytes {

@@ -141,6 +141,21 @@ fn log_start_producers_and_epochs_move_along() {
 }
 
 #[test]
+fn a_log_moves_though_a_segment_of_it_is_empty() {
+    for (before, after) in [(0, 0), (3, 0), (3, 2)] {
+        let house = House::new();
+        let [a, b] = house.dirs();
+        let log = house.open(&a);
+        append(&log, 0..before);
+        log.roll().unwrap();
+        house.relocate(&log, &b);
+        append(&log, before..before + after);
+        assert!(log.dir().starts_with(&house.paths[1]));
+        assert_eq!(all(&log), expected(0..before + after));
+    }
+}
+
+#[test]
 fn a_move_that_fails_leaves_the_log_where_it_was_and_in_use() {
     let house = House::new();
     let [a, b] = house.dirs();
