@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
+    time::UNIX_EPOCH,
 };
 
 use varve_metadata::model::{BrokerId, PartitionIndex, TopicId, TopicName};
@@ -153,6 +154,25 @@ fn a_log_moves_though_a_segment_of_it_is_empty() {
         assert!(log.dir().starts_with(&house.paths[1]));
         assert_eq!(all(&log), expected(0..before + after));
     }
+}
+
+#[test]
+fn snapshots_that_are_there_are_not_copied_again_while_appends_wait() {
+    let house = House::new();
+    let [a, b] = house.dirs();
+    let log = house.open(&a);
+    append(&log, 0..3);
+    log.roll().unwrap();
+    append(&log, 3..5);
+    log.roll().unwrap();
+    let mut future = house.future(&b);
+    log.copy_to(&mut future, &|_| true).unwrap();
+    let copied = future.dir().join(format!("{:020}.snapshot", 3));
+    fs::File::options().write(true).open(copied).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    log.relocate(future, ms(NOW), |copy, start, end| b.promote(copy, &house.topic, INDEX, (start.0, end))).unwrap();
+    let snapshot = |number: u64| fs::metadata(log.dir().join(format!("{number:020}.snapshot"))).unwrap();
+    assert_eq!(snapshot(3).modified().unwrap(), UNIX_EPOCH);
+    assert!(snapshot(5).len() > 0, "the one of the end, which is taken last");
 }
 
 #[test]
