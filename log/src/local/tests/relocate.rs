@@ -214,4 +214,10 @@ fn where_a_log_went_is_written_down_until_it_is_taken_back() {
     assert_eq!(a.partitions().unwrap()[0].moved_to.as_deref(), Some(b.directory_id()));
     a.mark_moved(&house.topic, INDEX, None).unwrap();
     assert_eq!(moved_to(), None);
+    // A kill in the middle must not leave one that names nobody: whoever has the old file open sees all of the old text.
+    a.mark_moved(&house.topic, INDEX, Some(&b)).unwrap();
+    let before = fs::File::open(a.partition_path(&house.topic, INDEX).join("moved-to")).unwrap();
+    a.mark_moved(&house.topic, INDEX, Some(&a)).unwrap();
+    assert_eq!(io::read_to_string(before).unwrap().trim(), b.directory_id());
+    assert_eq!(moved_to().as_deref(), Some(a.directory_id()));
 }
