@@ -176,6 +176,25 @@ fn snapshots_that_are_there_are_not_copied_again_while_appends_wait() {
 }
 
 #[test]
+fn aborted_transactions_that_were_looked_for_in_the_middle_of_a_move_are_looked_for_again() {
+    let house = House::new();
+    let [a, b] = house.dirs();
+    let log = house.open(&a);
+    transactions::write_transactions(&log);
+    let mut looks = 0;
+    let found = log.of_one_state(|log| {
+        looks += 1;
+        if looks > 1 {
+            return log.aborted(at(0), log.end().0);
+        }
+        house.relocate(log, &b);
+        // As if the index had gone from the old place since the look at what there is.
+        Ok(Vec::new())
+    });
+    assert_eq!((found.unwrap().len(), looks), (1, 2));
+}
+
+#[test]
 fn a_move_that_fails_leaves_the_log_where_it_was_and_in_use() {
     let house = House::new();
     let [a, b] = house.dirs();

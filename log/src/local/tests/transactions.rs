@@ -23,7 +23,7 @@ const COMMIT: ControlRecord = ControlRecord::Commit { coordinator_epoch: 0 };
 const ABORT: ControlRecord = ControlRecord::Abort { coordinator_epoch: 0 };
 
 /// Producer 1 aborts offsets 0 and 3, producer 2 commits 1 and 4, producer 3 leaves 6 open.
-fn write_transactions(log: &LocalLog) {
+pub(super) fn write_transactions(log: &LocalLog) {
     log.append(&transactional(1, 0, "a"), client()).unwrap();
     log.append(&transactional(2, 0, "b"), client()).unwrap();
     log.append(&batch(&["c"]), client()).unwrap();
