@@ -150,7 +150,7 @@ impl<L: CompactedLogs> LogCleaner<L> {
         taken.retain(|id| open.contains(id));
         seen.retain(|id, _| open.contains(id));
         let mut dirtiest: Option<(f64, CompactedLog, CleanRequest)> = None;
-        for log in logs.into_iter().filter(|log| !log.partition.log_dir().is_failed()) {
+        for log in logs.into_iter().filter(|log| can_be_cleaned(&log.partition)) {
             let (partition, request) = (&log.partition, self.request(&log));
             let (active, ..) = partition.log().active();
             let there = partition.log().local_start()..=partition.log().end().0;
@@ -268,6 +268,11 @@ impl<L: CompactedLogs> LogCleaner<L> {
             }
         });
     }
+}
+
+/// Whether its files can be exchanged now: not in a directory that failed, and not on the way to another one.
+fn can_be_cleaned(partition: &Partition) -> bool {
+    !partition.log_dir().is_failed() && !partition.log().is_cleaning_paused()
 }
 
 /// Whether the log's segments go to its archive, if it has one. Internal topics do not say so themselves.

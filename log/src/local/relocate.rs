@@ -175,6 +175,11 @@ impl LocalLog {
         drop(self.cleaning.lock());
     }
 
+    /// Whether no round of compaction begins for now.
+    pub fn is_cleaning_paused(&self) -> bool {
+        self.cleaning_paused.load(Ordering::Acquire)
+    }
+
     /// Compaction may go on.
     pub fn resume_cleaning(&self) {
         self.cleaning_paused.store(false, Ordering::Release);
