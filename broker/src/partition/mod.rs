@@ -26,6 +26,7 @@ mod remote;
 mod removal;
 mod storage;
 mod table;
+mod throttle;
 mod upkeep;
 mod waiters;
 

@@ -25,12 +25,14 @@ use tracing::{error, info, warn};
 use varve_log::local::{FutureLog, LogDir, RelocateError};
 use varve_metadata::model::{LogEndOffset, PartitionId};
 
-use super::{LogDirHealth, Partition, Partitions, removal::delete_closed, storage::wall_clock};
+use super::{LogDirHealth, Partition, Partitions, removal::delete_closed, storage::wall_clock, throttle::Throttle};
 
 /// With so little left to copy, writers are made to wait for it.
 const LITTLE_BYTES: u64 = 1 << 20;
 /// After so many rounds writers wait for whatever is left: they write faster than the disk copies.
 const ROUNDS: usize = 50;
+/// Longest sleep of a throttled move before it looks whether it is to end.
+const NAP: Duration = Duration::from_millis(100);
 /// Logs that move at the same time, unless `num.replica.alter.log.dirs.threads` says otherwise.
 const AT_A_TIME: usize = 4;
 
@@ -84,12 +86,14 @@ pub struct Moves {
     moves: Mutex<HashMap<PartitionId, Arc<Move>>>,
     /// Bytes per second, all moves together; 0: as fast as the disks are.
     rate: AtomicU64,
+    throttle: Mutex<Throttle>,
     turns: OnceLock<Arc<Semaphore>>,
 }
 
 impl Default for Moves {
     fn default() -> Moves {
-        Moves { moves: Mutex::default(), rate: AtomicU64::new(0), turns: OnceLock::new() }
+        let throttle = Mutex::new(Throttle::new(Instant::now()));
+        Moves { moves: Mutex::default(), rate: AtomicU64::new(0), throttle, turns: OnceLock::new() }
     }
 }
 
@@ -111,6 +115,19 @@ impl Moves {
 
     pub(super) fn turns(&self) -> Arc<Semaphore> {
         Arc::clone(self.turns.get_or_init(|| Arc::new(Semaphore::new(AT_A_TIME))))
+    }
+
+    /// Waits until the rate allows for `bytes` that were copied, or `goes_on` says no.
+    fn pay(&self, bytes: u64, goes_on: impl Fn() -> bool) {
+        let rate = || self.rate.load(Ordering::Relaxed);
+        let due = self.throttle.lock().note(bytes, rate(), Instant::now());
+        while goes_on() {
+            let wait = self.throttle.lock().wait(due, rate(), Instant::now());
+            if wait.is_zero() {
+                return;
+            }
+            thread::sleep(wait.min(NAP));
+        }
     }
 
     fn ended(&self, id: PartitionId, ended: &Arc<Move>) {
@@ -171,7 +188,7 @@ async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc
     let outcome = spawn_blocking(move || {
         // One that was cancelled for this one may still be at it.
         let _alone = of.moving().lock();
-        move_now(&of, &this, &all.moves().rate)
+        move_now(&of, &this, all.moves())
     })
     .await;
     partitions.moves().ended(partition.id(), &moving);
@@ -189,7 +206,7 @@ async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc
 }
 
 /// Blocks on the disks until the log is moved; returns how large it is.
-fn move_now(partition: &Arc<Partition>, moving: &Move, rate: &AtomicU64) -> Result<u64, RelocateError> {
+fn move_now(partition: &Arc<Partition>, moving: &Move, moves: &Moves) -> Result<u64, RelocateError> {
     // It may have waited for long. Whoever deletes a topic waits for the move that is at it: before the end of this one no
     // other topic has the name.
     if !moving.goes_on(partition) {
@@ -209,7 +226,7 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, rate: &AtomicU64) -> Resu
     partition.log().pause_cleaning();
     let outcome = FutureLog::create(&copy, partition.id().topic)
         .map_err(RelocateError::from)
-        .and_then(|future| copy_and_swap(partition, moving, (from, to), future, rate));
+        .and_then(|future| copy_and_swap(partition, moving, (from, to), future, moves));
     partition.log().resume_cleaning();
     match &outcome {
         Ok(_) => {
@@ -237,18 +254,15 @@ fn copy_and_swap(
     moving: &Move,
     (from, to): (&LogDir, &LogDir),
     mut future: FutureLog,
-    rate: &AtomicU64,
+    moves: &Moves,
 ) -> Result<u64, RelocateError> {
     let (topic, index) = (partition.topic(), partition.id().index);
-    let begun = Instant::now();
+    let goes_on = || moving.goes_on(partition);
     let pace = |bytes: u64| {
-        let copied = moving.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if let rate @ 1.. = rate.load(Ordering::Relaxed) {
-            // The disk belongs to clients first; a step is a MiB, so this is short.
-            let due = Duration::from_secs_f64(copied as f64 / rate as f64);
-            thread::sleep(due.saturating_sub(begun.elapsed()).min(Duration::from_secs(1)));
-        }
-        moving.goes_on(partition)
+        moving.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // The disk belongs to clients first.
+        moves.pay(bytes, goes_on);
+        goes_on()
     };
     for _ in 0..ROUNDS {
         let copied = partition.log().copy_to(&mut future, &pace)?;
@@ -258,7 +272,7 @@ fn copy_and_swap(
             break;
         }
     }
-    if !pace(0) {
+    if !goes_on() {
         return Err(RelocateError::Ended);
     }
     partition.log().relocate(future, wall_clock(), |copy, log_start, end| {
