@@ -88,12 +88,20 @@ pub struct Moves {
     rate: AtomicU64,
     throttle: Mutex<Throttle>,
     turns: OnceLock<Arc<Semaphore>>,
+    /// The node stops: what is not moved yet is not.
+    are_stopped: AtomicBool,
 }
 
 impl Default for Moves {
     fn default() -> Moves {
         let throttle = Mutex::new(Throttle::new(Instant::now()));
-        Moves { moves: Mutex::default(), rate: AtomicU64::new(0), throttle, turns: OnceLock::new() }
+        Moves {
+            moves: Mutex::default(),
+            rate: AtomicU64::new(0),
+            throttle,
+            turns: OnceLock::new(),
+            are_stopped: AtomicBool::new(false),
+        }
     }
 }
 
@@ -128,6 +136,10 @@ impl Moves {
             }
             thread::sleep(wait.min(NAP));
         }
+    }
+
+    fn are_stopped(&self) -> bool {
+        self.are_stopped.load(Ordering::Acquire)
     }
 
     fn ended(&self, id: PartitionId, ended: &Arc<Move>) {
@@ -179,6 +191,13 @@ impl Partitions {
         tokio::spawn(run(Arc::clone(self), Arc::clone(partition), moving));
         Ok(())
     }
+
+    /// No log changes its place any more, and when this returns none is about to. Copies that are not complete stay where they
+    /// are: the next start begins their moves anew. Blocks until the steps that are under way are on disk.
+    pub(super) fn stop_moves(&self) {
+        self.moves().are_stopped.store(true, Ordering::Release);
+        self.all().iter().for_each(|partition| drop(partition.moving().lock()));
+    }
 }
 
 async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc<Move>) {
@@ -195,7 +214,7 @@ async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc
     let (topic, index, to) = (partition.topic(), partition.id().index, moving.to.path.display());
     match outcome {
         Ok(Ok(bytes)) => info!(%topic, partition = %index, %to, bytes, "log moved"),
-        Ok(Err(RelocateError::Ended)) => info!(%topic, partition = %index, %to, "log not moved: cancelled"),
+        Ok(Err(RelocateError::Ended)) => info!(%topic, partition = %index, %to, "log not moved: ended early"),
         Ok(Err(error @ RelocateError::Lost(_))) => {
             error!(%topic, partition = %index, %to, %error, "a log that was moved is offline until a restart");
             moving.to.fail(&error);
@@ -238,6 +257,8 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, moves: &Moves) -> Result<
         }
         // The copy counts.
         Err(RelocateError::Lost(_)) => {}
+        // The next start sees by it that the log is to move.
+        Err(_) if moves.are_stopped() && moving.goes_on(partition) => {}
         Err(_) => {
             if let Err(error) = std::fs::remove_dir_all(&copy)
                 && error.kind() != io::ErrorKind::NotFound
@@ -257,7 +278,7 @@ fn copy_and_swap(
     moves: &Moves,
 ) -> Result<u64, RelocateError> {
     let (topic, index) = (partition.topic(), partition.id().index);
-    let goes_on = || moving.goes_on(partition);
+    let goes_on = || moving.goes_on(partition) && !moves.are_stopped();
     let pace = |bytes: u64| {
         moving.bytes.fetch_add(bytes, Ordering::Relaxed);
         // The disk belongs to clients first.

@@ -202,8 +202,9 @@ impl Storage {
     }
 
     /// Closes every log and marks the directories as cleanly shut down. Blocks on the disk. Nothing may be appended any
-    /// more.
+    /// more. Logs that are on their way to another directory stay where they are.
     pub fn close(&self) {
+        self.partitions.stop_moves();
         for (dir, partitions) in self.partitions_by_dir() {
             let Some(files) = dir.files() else { continue };
             let clean = close_logs(&partitions, self.settings.recovery_threads);

@@ -140,3 +140,20 @@ async fn nothing_of_a_move_is_left_once_its_topic_is_deleted() {
     node.create("t", 1).await;
     assert_eq!(node.append("t", 0).unwrap(), offset(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_a_move_and_the_next_start_takes_it_up_again() {
+    let node = Node::new().await;
+    node.create("t", 1).await;
+    node.append("t", 0).unwrap();
+    let (its, other) = node.place_of("t");
+    drop(move_slowly(&node, other).await);
+    node.storage.close();
+    assert_eq!(node.place_of("t").0, its);
+    assert!(matches!(found_in(&node, other).as_slice(), [copy] if copy.ends_with("-future")));
+    moved(&node).await;
+    assert_eq!(node.place_of("t").0, its, "and it stays there");
+    let node = node.restart(|_| ()).await;
+    moved(&node).await;
+    assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (other, offset(1)));
+}
