@@ -8,6 +8,7 @@ import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
+import java.util.function.Predicate;
 import java.util.stream.Collectors;
 
 import org.apache.kafka.clients.admin.*;
@@ -266,15 +267,19 @@ public final class AdminTour {
         say("alterClientQuotas unknown", () -> quota(entity, "nonsense", 1.0));
         say("alterClientQuotas ip", () ->
             quota(new ClientQuotaEntity(Map.of("ip", "10.0.0.1")), "connection_creation_rate", 5.0));
+        reach("producer_byte_rate", () -> admin.describeClientQuotas(filter).entities().get());
         say("describeClientQuotas", () -> admin.describeClientQuotas(filter).entities().get());
+        reach("10.0.0.1", () -> admin.describeClientQuotas(ClientQuotaFilter.all()).entities().get());
         say("describeClientQuotas all", () -> admin.describeClientQuotas(ClientQuotaFilter.all()).entities().get());
         say("alterClientQuotas removed", () -> quota(entity, "producer_byte_rate", null));
+        lose("producer_byte_rate", () -> admin.describeClientQuotas(filter).entities().get());
         say("describeClientQuotas removed", () -> admin.describeClientQuotas(filter).entities().get());
         say("alterUserScramCredentials", () -> admin.alterUserScramCredentials(List.of(new UserScramCredentialUpsertion("ann",
             new ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096), "secret"))).all().get());
         say("alterUserScramCredentials too few", () -> admin.alterUserScramCredentials(List.of(
             new UserScramCredentialUpsertion("ann", new ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 10), "secret")))
             .all().get());
+        reach("ann", () -> admin.describeUserScramCredentials().all().get());
         say("describeUserScramCredentials", () -> admin.describeUserScramCredentials().all().get());
         say("describeUserScramCredentials unknown", () ->
             admin.describeUserScramCredentials(List.of("nobody")).description("nobody").get());
@@ -362,7 +367,16 @@ public final class AdminTour {
 
     /** Asks until the answer has a text in it, but not for long. */
     private static void reach(String text, Callable<Object> ask) throws Exception {
-        for (int times = 0; times < 1000 && !show(ask.call()).contains(text); times++) {
+        until(answer -> answer.contains(text), ask);
+    }
+
+    /** Asks until a text is gone from the answer, but not for long. */
+    private static void lose(String text, Callable<Object> ask) throws Exception {
+        until(answer -> !answer.contains(text), ask);
+    }
+
+    private static void until(Predicate<String> isThere, Callable<Object> ask) throws Exception {
+        for (int times = 0; times < 1000 && !isThere.test(show(ask.call())); times++) {
             Thread.onSpinWait();
         }
     }
