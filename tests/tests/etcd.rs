@@ -254,15 +254,19 @@ async fn any_one_member_of_etcd_may_go() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut etcd = Etcd::start(folder.path()).unwrap();
+fn require_users(etcd: &Etcd) {
     for command in
         [["user", "add", "root:secret"].as_slice(), &["user", "grant-role", "root", "root"], &["auth", "enable"]]
     {
         etcd.ctl(command).unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut etcd = Etcd::start(folder.path()).unwrap();
+    require_users(&etcd);
     let nobody = EtcdStore::connect(&options(etcd.address(), "/varve")).await;
     assert!(matches!(nobody, Err(ConnectError::Store(StoreError::Unavailable(_)))));
     let given = |password: &str| {
@@ -281,6 +285,32 @@ async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
         timeout(PATIENCE, written).await.unwrap();
         timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signed_tokens_that_are_older_than_a_change_of_users_are_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = key();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (public, private) = (file("public.pem", pair.public_key_pem()), file("private.pem", pair.serialize_pem()));
+    let tokens = format!("--auth-token=jwt,pub-key={public},priv-key={private},sign-method=ES256");
+    let etcd = Etcd::start_with(folder.path(), &[&tokens]).unwrap();
+    require_users(&etcd);
+    let credentials = EtcdCredentials { user: "root".into(), password: "secret".into() };
+    let options = EtcdOptions { credentials: Some(credentials), ..options(etcd.address(), "/varve") };
+    let store = EtcdStore::connect(&options).await.unwrap();
+    store.transact(put("a", 1)).await.unwrap();
+    etcd.ctl(&["--user=root:secret", "user", "add", "ann:secret"]).unwrap();
+
+    store.transact(put("a", 2)).await.unwrap();
+    etcd.ctl(&["--user=root:secret", "user", "add", "bob:secret"]).unwrap();
+    let mut watch = store.watch("", store.range("").await.unwrap().revision);
+    let third = store.transact(put("a", 3)).await.unwrap();
+    assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().revision, third);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,7 +117,7 @@ impl Rpc {
             };
             match status.code() {
                 // A token that etcd does not know any more, or one that none has asked for yet.
-                Code::Unauthenticated if self.credentials.is_some() && !renewed => {
+                _ if is_stale_token(&status) && self.credentials.is_some() && !renewed => {
                     renewed = true;
                     self.token.store(None);
                 }
@@ -168,7 +168,7 @@ impl Rpc {
         let opened = timeout(self.timeout, self.stream(used, path, asks)).await;
         let opened = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("etcd did not answer in time")));
         opened.inspect_err(|status| {
-            if status.code() == Code::Unauthenticated {
+            if is_stale_token(status) {
                 self.token.store(None);
             } else {
                 self.turn_from(used);
@@ -281,6 +281,12 @@ fn never_sent(status: &Status) -> bool {
         source = error.source();
     }
     false
+}
+
+/// Whether etcd does not know the token of a call: it ended, or, where tokens are signed, users have changed since (that
+/// one it says with a code of its own).
+fn is_stale_token(status: &Status) -> bool {
+    status.code() == Code::Unauthenticated || status.message().contains("revision of auth store is old")
 }
 
 /// Codes by which etcd says that it did nothing. `ResourceExhausted`: no space, or too many requests.
