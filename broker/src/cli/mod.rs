@@ -4,6 +4,7 @@ mod config;
 mod content;
 mod dump;
 mod out;
+mod progress;
 mod restore;
 #[cfg(test)]
 mod subcommands_test;

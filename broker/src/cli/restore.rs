@@ -9,8 +9,8 @@ use bytes::Bytes;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
-use varve_metadata::model::PartitionId;
-use varve_metadata::snapshot::{Archived, ClusterSnapshot, Fate, Revived, revive};
+use varve_metadata::model::{PartitionId, TopicName, TopicNameError};
+use varve_metadata::snapshot::{Archived, ClusterSnapshot, Fate, Revived, Terms, revive};
 use varve_metadata::store::{MetadataStore, Transaction};
 use varve_tiering::layout::Version;
 use varve_tiering::tier::cluster::read_cluster;
@@ -20,8 +20,11 @@ use varve_tiering::tier::snapshots::Snapshots;
 use super::ConfigurationArgs;
 use super::content::open_bucket;
 use super::out::Out;
+use super::progress::{self, progress_bar};
 use crate::config::{BrokerConfig, MetadataUrl};
+use crate::coordinator::{OFFSETS_TOPIC, transactions::TRANSACTIONS_TOPIC};
 use crate::node::open_store;
+use crate::server::own_topic;
 
 /// Arguments of `varve restore`.
 #[derive(Debug, Args)]
@@ -68,8 +71,9 @@ pub(super) async fn answer(arguments: RestoreArgs, configuration: &Configuration
     }
     let archived = archived(&ManifestStore::new(bucket)).await?;
     let only = matches!(config.metadata, MetadataUrl::Embedded(_)).then_some(config.node);
-    let revived = revive(&snapshot, &archived, only)
-        .map_err(|(key, error)| anyhow::Error::new(error).context(format!("the state's key {key} cannot be read")))?;
+    let own = [OFFSETS_TOPIC, TRANSACTIONS_TOPIC].map(|name| Ok((TopicName::parse(name)?, own_topic(&config, name))));
+    let own = own.into_iter().collect::<Result<_, TopicNameError>>()?;
+    let revived = revive(&snapshot, &archived, &Terms { only, own })?;
     if !arguments.dry_run {
         write(&config, &revived.entries).await?;
     }
@@ -106,7 +110,11 @@ async fn archived(manifests: &ManifestStore) -> anyhow::Result<BTreeMap<Partitio
         };
         anyhow::Ok((id, archived))
     };
-    stream::iter(partitions).map(read).buffer_unordered(MANIFESTS_AT_ONCE).try_collect().await
+    let bar = progress_bar(partitions.len() as u64, progress::MANIFESTS);
+    let read = stream::iter(partitions).map(read).buffer_unordered(MANIFESTS_AT_ONCE);
+    let archived = read.inspect_ok(|_| bar.inc(1)).try_collect().await;
+    bar.finish_and_clear();
+    archived
 }
 
 /// Fills the empty store; `cluster` last, so that what was cut short is begun anew.
@@ -144,8 +152,9 @@ fn tell(snapshot: &ClusterSnapshot, version: Version, revived: &Revived, out: &m
         let fate = match fate {
             Fate::Kept => "restored",
             Fate::Found => "restored with default settings: only the archive knew of it",
-            Fate::Dropped => "left out: it was deleted after the snapshot",
-            Fate::NameTaken => "left out: another topic has its name; its records stay in the object store",
+            Fate::Dropped => {
+                "left out: it was deleted after the snapshot, or a younger topic has its name; its objects go after the grace period"
+            }
         };
         out.line(1, &[("topic", json!(name.as_str())), ("id", json!(id.to_string())), ("outcome", json!(fate))])?;
     }

@@ -1,15 +1,13 @@
 //! `varve tier`: what the archive holds, and whether it is whole. Read from the bucket alone: no node needs to run.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Subcommand;
 use futures::{StreamExt, TryStreamExt, stream};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use varve_metadata::model::{Offset, PartitionId};
 use varve_table::{FooterError, TableFooter};
@@ -24,6 +22,7 @@ use super::ConfigurationArgs;
 use super::content::open_bucket;
 use super::dump::objects::{manifest_fields, object_fields};
 use super::out::{Out, is_closed_pipe};
+use super::progress::{self, progress_bar};
 
 /// Subcommands of `varve tier`.
 #[derive(Debug, Subcommand)]
@@ -154,7 +153,7 @@ pub(super) async fn verify<W: std::io::Write>(
         }
     }
     let (objects, bytes) = (work.len(), work.iter().map(|(_, object)| object.bytes).sum::<u64>());
-    let bar = progress_bar(bytes);
+    let bar = progress_bar(bytes, progress::BYTES);
     let check = |(manifest, object): (_, RemoteObject)| {
         let bar = bar.clone();
         async move { (manifest, check(store.bucket(), manifest, &object, &bar).await, object) }
@@ -297,18 +296,4 @@ fn check_footer(partition: PartitionId, object: &RemoteObject, tail: Bytes) -> R
             Ok(_) => Ok(()),
         },
     }
-}
-
-/// A bar on standard error, if someone is there to see it.
-fn progress_bar(bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::new(bytes);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let template = "{bar:40} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

@@ -10,6 +10,7 @@ use varve_metadata::{
     controller::{CreateTopicError, NewTopic, Placement},
     image::is_internal,
     model::TopicName,
+    snapshot::OwnTopic,
 };
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
     },
 };
 
-use crate::coordinator::transactions::TRANSACTIONS_TOPIC;
+use crate::{config::BrokerConfig, coordinator::transactions::TRANSACTIONS_TOPIC};
 
 /// How long a request waits for a topic that it makes (Kafka's `request.timeout.ms`).
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,31 +68,45 @@ fn new_topic(broker: &Broker, name: &TopicName) -> NewTopic {
 
 /// A topic of the cluster's own. Its replicas are as many as asked for, or as many as there are brokers.
 fn internal_topic(broker: &Broker, name: &TopicName) -> NewTopic {
-    let (groups, transactions) = (&broker.config.groups, &broker.config.transactions);
+    let transactions = &broker.config.transactions;
     let is_transactions = name.as_str() == TRANSACTIONS_TOPIC;
-    let (partitions, wanted, segment_bytes) = if is_transactions {
-        (transactions.log_partitions, transactions.log_replication_factor, transactions.log_segment_bytes)
-    } else {
-        (groups.offsets_partitions, groups.offsets_replication_factor, groups.offsets_segment_bytes)
+    let wanted = match is_transactions {
+        true => transactions.log_replication_factor,
+        false => broker.config.groups.offsets_replication_factor,
     };
+    let OwnTopic { partitions, overrides } = own_topic(&broker.config, name.as_str());
     let alive = broker.metadata.image().brokers().values().filter(|broker| !broker.fenced).count();
     let wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
     let replication_factor = wanted.min(u16::try_from(alive).unwrap_or(u16::MAX)).max(1);
-    let mut overrides: BTreeMap<String, Option<String>> = [
+    let mut overrides: BTreeMap<String, Option<String>> =
+        overrides.into_iter().map(|(name, value)| (name, Some(value))).collect();
+    if is_transactions {
+        // More than there are would keep every transaction waiting.
+        let min_in_sync = transactions.log_min_in_sync.min(u32::from(replication_factor));
+        overrides.insert("min.insync.replicas".to_owned(), Some(min_in_sync.to_string()));
+    }
+    let placement = Placement::Spread { partitions: Some(partitions), replication_factor: Some(replication_factor) };
+    NewTopic { name: name.to_string(), placement: Ok(placement), overrides }
+}
+
+/// What a topic of the cluster's own is made with, whatever brokers there are.
+pub(crate) fn own_topic(config: &BrokerConfig, name: &str) -> OwnTopic {
+    let is_transactions = name == TRANSACTIONS_TOPIC;
+    let (partitions, segment_bytes) = match is_transactions {
+        true => (config.transactions.log_partitions, config.transactions.log_segment_bytes),
+        false => (config.groups.offsets_partitions, config.groups.offsets_segment_bytes),
+    };
+    let mut overrides: BTreeMap<String, String> = [
         ("cleanup.policy", "compact".to_owned()),
         // Batches of a coordinator are kept as it made them.
         ("compression.type", if is_transactions { "uncompressed" } else { "producer" }.to_owned()),
         ("segment.bytes", segment_bytes.to_string()),
         ("remote.storage.enable", "false".to_owned()),
     ]
-    .map(|(name, value)| (name.to_owned(), Some(value)))
+    .map(|(name, value)| (name.to_owned(), value))
     .into();
     if is_transactions {
-        // More than there are would keep every transaction waiting.
-        let min_in_sync = transactions.log_min_in_sync.min(u32::from(replication_factor));
-        overrides.insert("min.insync.replicas".to_owned(), Some(min_in_sync.to_string()));
-        overrides.insert("unclean.leader.election.enable".to_owned(), Some("false".to_owned()));
+        overrides.insert("unclean.leader.election.enable".to_owned(), "false".to_owned());
     }
-    let placement = Placement::Spread { partitions: Some(partitions), replication_factor: Some(replication_factor) };
-    NewTopic { name: name.to_string(), placement: Ok(placement), overrides }
+    OwnTopic { partitions, overrides }
 }

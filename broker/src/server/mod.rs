@@ -67,6 +67,7 @@ mod transport;
 mod welcome;
 
 pub use authentication::{make_first_users, sweep_tokens};
+pub(crate) use auto_create::own_topic;
 pub use broker::Broker;
 pub use group_coordinator::GroupCoordinator;
 pub use listener::{Limits, ListenerName, Server};

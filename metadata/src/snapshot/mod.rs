@@ -13,7 +13,7 @@ mod revive;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use revive::{Archived, Fate, Revived, revive};
+pub use revive::{Archived, Fate, OwnTopic, ReviveError, Revived, Terms, revive};
 
 use crate::{
     image::record::{self, ClusterRecord, Key},

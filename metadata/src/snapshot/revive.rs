@@ -37,12 +37,54 @@ pub struct Archived {
 pub enum Fate {
     /// As the snapshot has it.
     Kept,
-    /// Made after the snapshot: only its archive knew of it. Its settings are the defaults.
+    /// Made after the snapshot: only its archive knew of it. Its settings are the defaults, or what the cluster makes its own
+    /// topics with.
     Found,
-    /// Deleted after the snapshot.
+    /// Deleted after the snapshot: its archive says so, or a younger topic has its name.
     Dropped,
-    /// Only its archive knew of it, and another topic has its name.
-    NameTaken,
+}
+
+/// What a new cluster makes one of its own topics with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnTopic {
+    /// How many partitions: what they coordinate is spread over so many.
+    pub partitions: u32,
+    /// Its settings.
+    pub overrides: BTreeMap<String, String>,
+}
+
+/// How to go on.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// All partitions are on this broker. Otherwise each stays on the brokers that it had, led by the first of them, all of
+    /// them in sync: none has records that the archive does not have.
+    pub only: Option<BrokerId>,
+    /// The cluster's own topics, should only the archive know of them.
+    pub own: BTreeMap<TopicName, OwnTopic>,
+}
+
+/// Why there is nothing to go on with.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviveError {
+    /// A later version of Varve wrote that key, or nobody did.
+    #[error("the state's key {key} cannot be read")]
+    Record {
+        /// The key.
+        key: String,
+        /// Why.
+        #[source]
+        source: RecordError,
+    },
+    /// Two topics that the snapshot does not know have one name, and nobody can tell which of them is alive.
+    #[error("{name} was made more than once after the snapshot ({one} and {other}): take a younger snapshot")]
+    Ambiguous {
+        /// Their name.
+        name: TopicName,
+        /// One of them.
+        one: TopicId,
+        /// Another.
+        other: TopicId,
+    },
 }
 
 /// The keys of the new store, and what to tell about them.
@@ -56,34 +98,38 @@ pub struct Revived {
     pub partitions: usize,
 }
 
-/// The state to go on with. `archived`: every partition that has a manifest. With `only` all partitions are on that broker;
-/// otherwise each stays on the brokers that it had, led by the first of them, all of them in sync: none has records that
-/// the archive does not have.
+/// The state to go on with. `archived`: every partition that has a manifest.
 ///
 /// # Errors
-/// [`RecordError`] with the key, for what a later version of Varve wrote or nobody did.
+/// [`ReviveError`].
 pub fn revive(
     snapshot: &ClusterSnapshot,
     archived: &BTreeMap<PartitionId, Archived>,
-    only: Option<BrokerId>,
-) -> Result<Revived, (String, RecordError)> {
-    let known = Known::read(snapshot)?;
+    terms: &Terms,
+) -> Result<Revived, ReviveError> {
+    let known = Known::read(snapshot).map_err(|(key, source)| ReviveError::Record { key, source })?;
     let mut topics = BTreeMap::new();
-    let (gone, found) = compare(&known, archived);
-    for (id, record) in &known.topics {
-        let fate = if gone.contains(id) { Fate::Dropped } else { Fate::Kept };
-        topics.insert((record.name.clone(), *id), fate);
-    }
-    let mut taken: BTreeSet<&TopicName> =
-        known.topics.iter().filter(|(id, _)| !gone.contains(*id)).map(|(_, record)| &record.name).collect();
-    let mut revived: BTreeMap<TopicId, TopicRecord> =
-        known.topics.iter().filter(|(id, _)| !gone.contains(*id)).map(|(id, record)| (*id, record.clone())).collect();
-    for (id, (name, partitions)) in found {
-        let is_free = taken.insert(name);
-        topics.insert((name.clone(), id), if is_free { Fate::Found } else { Fate::NameTaken });
-        if is_free {
-            revived.insert(id, TopicRecord { name: name.clone(), overrides: BTreeMap::new(), partitions });
+    let (deleted, found) = compare(&known, archived);
+    // One topic has a name at a time: who is not in the snapshot and has the name of one that is came after that one's end.
+    let mut younger: BTreeMap<&TopicName, TopicId> = BTreeMap::new();
+    for (id, (name, _)) in &found {
+        if let Some(other) = younger.insert(*name, *id) {
+            return Err(ReviveError::Ambiguous { name: (*name).clone(), one: other, other: *id });
         }
+    }
+    let mut revived: BTreeMap<TopicId, TopicRecord> = BTreeMap::new();
+    for (id, record) in &known.topics {
+        let is_gone = deleted.contains(id) || younger.contains_key(&record.name);
+        topics.insert((record.name.clone(), *id), if is_gone { Fate::Dropped } else { Fate::Kept });
+        if !is_gone {
+            revived.insert(*id, record.clone());
+        }
+    }
+    for (id, (name, partitions)) in found {
+        let OwnTopic { partitions: least, overrides } =
+            terms.own.get(name).cloned().unwrap_or(OwnTopic { partitions: 0, overrides: BTreeMap::new() });
+        topics.insert((name.clone(), id), Fate::Found);
+        revived.insert(id, TopicRecord { name: name.clone(), overrides, partitions: partitions.max(least) });
     }
     // More partitions may have been added since, and the archive has records of them.
     for (id, Archived { is_deleted, .. }) in archived {
@@ -99,7 +145,7 @@ pub fn revive(
         for index in 0..topic.partitions {
             let partition = PartitionId { topic: *id, index: PartitionIndex(index) };
             let archived = archived.get(&partition).map(|archived| archived.leader_epoch);
-            let image = led_anew(known.partitions.get(&partition), archived, only, known.a_broker);
+            let image = led_anew(known.partitions.get(&partition), archived, terms.only, known.a_broker);
             entries.push((Key::Partition(partition).text(), record::encode(PartitionRecord::of(&image))));
             partitions += 1;
         }
@@ -250,11 +296,15 @@ mod tests {
         builder
     }
 
+    fn on_one() -> Terms {
+        Terms { only: Some(BrokerId(1)), ..Terms::default() }
+    }
+
     #[test]
     fn topics_come_back_on_the_one_broker_there_is_in_an_epoch_that_nobody_had() {
         let id = TopicId::random();
         let manifests = BTreeMap::from([archived("logs", id, 1, 9, false)]);
-        let revived = revive(&snapshot(&[("logs", id, 2)]), &manifests, Some(BrokerId(1))).unwrap();
+        let revived = revive(&snapshot(&[("logs", id, 2)]), &manifests, &on_one()).unwrap();
         let builder = image(&revived);
         let topic = builder.image().topic("logs").unwrap();
         assert_eq!((topic.id, topic.overrides["retention.ms"].as_str()), (id, "-1"));
@@ -268,7 +318,7 @@ mod tests {
     #[test]
     fn a_cluster_keeps_its_replicas_all_of_them_in_sync() {
         let id = TopicId::random();
-        let revived = revive(&snapshot(&[("logs", id, 1)]), &BTreeMap::new(), None).unwrap();
+        let revived = revive(&snapshot(&[("logs", id, 1)]), &BTreeMap::new(), &Terms::default()).unwrap();
         let builder = image(&revived);
         let partition = &builder.image().topic("logs").unwrap().partitions[0];
         assert_eq!((partition.leader, partition.isr.as_slice()), (Some(BrokerId(3)), &[BrokerId(3), BrokerId(4)][..]));
@@ -276,24 +326,50 @@ mod tests {
 
     #[test]
     fn what_was_made_or_deleted_after_the_snapshot_is_told_by_the_archive() {
-        let [kept, deleted, found, late] = [0; 4].map(|_| TopicId::random());
+        let [kept, deleted, found] = [0; 3].map(|_| TopicId::random());
         let before = snapshot(&[("kept", kept, 1), ("again", deleted, 1)]);
         let manifests = BTreeMap::from([
             archived("kept", kept, 3, 0, false),
             archived("again", deleted, 0, 0, true),
             archived("again", found, 1, 0, false),
-            archived("kept", late, 0, 0, false),
         ]);
-        let revived = revive(&before, &manifests, Some(BrokerId(1))).unwrap();
+        let revived = revive(&before, &manifests, &on_one()).unwrap();
         let fate = |topic: &str, id| revived.topics[&(name(topic), id)];
-        assert_eq!(fate("kept", kept), Fate::Kept);
-        assert_eq!(fate("again", deleted), Fate::Dropped);
-        assert_eq!(fate("again", found), Fate::Found);
-        assert_eq!(fate("kept", late), Fate::NameTaken);
+        assert_eq!(
+            [fate("kept", kept), fate("again", deleted), fate("again", found)],
+            [Fate::Kept, Fate::Dropped, Fate::Found]
+        );
         let builder = image(&revived);
         assert_eq!(builder.image().topic("again").unwrap().id, found);
         assert_eq!(builder.image().topic("again").unwrap().partitions.len(), 2);
         assert_eq!(builder.image().topic("kept").unwrap().partitions.len(), 4);
         assert_eq!(revived.partitions, 6);
+    }
+
+    #[test]
+    fn of_two_topics_of_one_name_the_one_that_the_snapshot_does_not_know_is_alive() {
+        let [old, young] = [0; 2].map(|_| TopicId::random());
+        let before = snapshot(&[("logs", old, 1)]);
+        // Nobody has come to mark the archive of the one that was deleted.
+        let manifests = BTreeMap::from([archived("logs", old, 0, 3, false), archived("logs", young, 0, 0, false)]);
+        let revived = revive(&before, &manifests, &on_one()).unwrap();
+        assert_eq!(image(&revived).image().topic("logs").unwrap().id, young);
+        assert_eq!(revived.topics[&(name("logs"), old)], Fate::Dropped);
+        let third = archived("logs", TopicId::random(), 0, 0, false);
+        let manifests = manifests.into_iter().chain([third]).collect();
+        assert!(matches!(revive(&before, &manifests, &on_one()), Err(ReviveError::Ambiguous { .. })));
+    }
+
+    #[test]
+    fn a_topic_of_the_clusters_own_that_only_the_archive_knows_is_made_as_the_cluster_makes_it() {
+        let offsets = TopicId::random();
+        let overrides = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        let own = BTreeMap::from([(name("__consumer_offsets"), OwnTopic { partitions: 50, overrides })]);
+        let manifests = BTreeMap::from([archived("__consumer_offsets", offsets, 7, 0, false)]);
+        let revived = revive(&snapshot(&[]), &manifests, &Terms { own, ..on_one() }).unwrap();
+        let builder = image(&revived);
+        let topic = builder.image().topic("__consumer_offsets").unwrap();
+        assert_eq!((topic.id, topic.partitions.len()), (offsets, 50));
+        assert!(topic.config.cleanup.compact && !topic.config.cleanup.delete);
     }
 }
