@@ -1,6 +1,7 @@
 //! The archive of the partitions on this node: uploads, cold reads and rewriting, tied to their logs.
 
 mod backup;
+mod bring_back;
 mod ends;
 mod keeper;
 mod options;
@@ -8,7 +9,7 @@ mod options;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::AtomicBool},
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -22,9 +23,9 @@ use varve_compactor::{
 };
 use varve_metadata::{
     cluster::ClusterMetadata,
-    config::{FetchCompression, TopicConfig},
+    config::{CleanupPolicy, FetchCompression, TopicConfig},
     image::TopicImage,
-    model::{PartitionId, TopicName},
+    model::{PartitionId, Timestamp, TopicName},
 };
 use varve_table::Recompression;
 use varve_tiering::layout::Version;
@@ -343,7 +344,10 @@ impl Archive {
             config: Arc::new(RwLock::new(self.settings_of(topic))),
             cold: cold.clone(),
         });
-        partition.set_remote(Arc::new(cold));
+        // Who reads an internal topic reads its local log; a copy that is on its way out is nobody's.
+        if self.takes(topic) || !topic.internal {
+            partition.set_remote(Arc::new(cold));
+        }
         self.led.write().insert(partition.id(), led.clone());
         if let Some(archiver) = &self.archiver {
             archiver.add(led, remote, *self.spread.read());
@@ -362,17 +366,19 @@ impl Archive {
 
     /// What the archiver and the compactor go by. To clients an internal topic is none that is archived.
     fn settings_of(&self, topic: &TopicImage) -> Arc<TopicConfig> {
-        if !self.is_copied(topic) {
+        if !topic.internal {
             return topic.config.clone();
         }
-        let copied = TopicConfig {
-            remote_storage: true,
+        let is_copied = self.is_copied(topic);
+        Arc::new(TopicConfig {
+            remote_storage: is_copied,
             remote_copy_disable: false,
-            remote_delete_on_disable: false,
+            remote_delete_on_disable: true,
             archive_lag: self.backup_lag,
+            // Retention is the local log's, which stays whole whatever else leaves the disk; the copy follows its start.
+            cleanup: CleanupPolicy { delete: false, ..topic.config.cleanup },
             ..(*topic.config).clone()
-        };
-        Arc::new(copied)
+        })
     }
 
     /// Whether the bucket had a manifest of this partition when the node started.
@@ -401,6 +407,12 @@ async fn list(store: &ManifestStore) -> Option<Listed> {
             None
         }
     }
+}
+
+/// The wall clock, as records and snapshots carry it.
+fn wall_clock() -> Timestamp {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    Timestamp::from_wire(millis).unwrap_or_default()
 }
 
 /// An error with its causes.

@@ -1,15 +1,11 @@
 //! Copies of the cluster's state in the bucket, so that a cluster can be made from it alone.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tracing::{debug, warn};
 use varve_metadata::{
     cluster::ClusterMetadata,
-    model::Timestamp,
     snapshot::{ClusterSnapshot, ParseError, SnapshotError as StateError},
     store::StoreError,
 };
@@ -18,7 +14,7 @@ use varve_tiering::{
     tier::snapshots::{SnapshotError, Snapshots},
 };
 
-use super::told;
+use super::{told, wall_clock};
 
 /// A change waits this long for others, so that they share a copy.
 const GATHER: Duration = Duration::from_secs(2);
@@ -100,9 +96,4 @@ async fn read_newest(snapshots: &Snapshots) -> Result<Newest, BackupError> {
         Ok(Err(_)) | Err(_) => Vec::new(),
     };
     Ok(Newest { version, entries })
-}
-
-fn wall_clock() -> Timestamp {
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-    Timestamp::from_wire(millis).unwrap_or_default()
 }

@@ -4,20 +4,20 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use tokio::{task::spawn_blocking, time::timeout};
-use tracing::{error, info, warn};
-use varve_log::local::{AppendContext, AppendOrigin, LocalLog};
+use tokio::time::timeout;
+use tracing::{error, warn};
+use varve_log::local::LocalLog;
 use varve_metadata::{
     config::TopicConfig,
     image::TopicImage,
-    model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, Timestamp, TopicName},
+    model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, TopicName},
 };
 use varve_tiering::{
     manifest::Manifest,
-    tier::{archiver::LocalPartition, cold::ColdPartition, partition::RemotePartition},
+    tier::{archiver::LocalPartition, cold::ColdPartition},
 };
 
-use super::{Archive, OPENING_LIMIT, is_archived, recompression, told};
+use super::{Archive, OPENING_LIMIT, bring_back::SOMETHING, is_archived, recompression, told};
 use crate::partition::{Keeper, Partition, Unsettled};
 
 impl Keeper for Archive {
@@ -49,8 +49,12 @@ impl Keeper for Archive {
                 return Ok(());
             }
             // Most partitions of an internal topic are empty: that does not make one suspect if its files are there.
-            if (end > Offset::ZERO || topic.internal) && end >= archived {
+            let looks_whole = (end > Offset::ZERO || topic.internal) && end >= archived;
+            if looks_whole && !topic.internal {
                 self.catch_up(topic, id, log).await;
+                return Ok(());
+            }
+            if looks_whole && !self.is_longer(topic, id, log).await {
                 return Ok(());
             }
             let remote = self.remote(id, &topic.name);
@@ -78,11 +82,12 @@ impl Keeper for Archive {
     }
 
     /// A topic whose archiving was turned off may have records in the archive still: the archiver removes them, or lets them
-    /// expire, and until then they can be read.
+    /// expire, and until then they can be read. A copy of an internal topic that is not kept up any more goes: it would give
+    /// back what was deleted meanwhile.
     fn opened(&self, partition: &Arc<Partition>, topic: &TopicImage) {
-        if self.takes(topic) || (self.was_archived(partition.id()) && !topic.internal) {
+        if self.takes(topic) || self.was_archived(partition.id()) {
             self.take(partition, topic);
-        } else if let Some(unlisted) = self.unlisted.lock().as_mut().filter(|_| !topic.internal) {
+        } else if let Some(unlisted) = self.unlisted.lock().as_mut() {
             unlisted.push(partition.clone());
         }
     }
@@ -112,6 +117,22 @@ impl Keeper for Archive {
 }
 
 impl Archive {
+    /// Whether the archive holds more than the log, though nothing here says so. Where the bucket does not answer, what is on
+    /// the disk is served.
+    async fn is_longer(&self, topic: &TopicImage, id: PartitionId, log: &LocalLog) -> bool {
+        if !self.was_archived(id) || self.is_slow.load(Ordering::Relaxed) {
+            return false;
+        }
+        match timeout(OPENING_LIMIT, self.remote(id, &topic.name).loaded()).await {
+            Ok(Ok(manifest)) => manifest.deleted_at().is_none() && manifest.end() > log.end().0,
+            Ok(Err(_)) | Err(_) => {
+                self.is_slow.store(true, Ordering::Relaxed);
+                warn!(topic = %topic.name, partition = %id.index, "opened without a look at its archive, and so are those that follow");
+                false
+            }
+        }
+    }
+
     /// A local log that ends before the archive was put back to an older state, or lost its end: its next offsets would be
     /// given out twice. All it holds is in the archive. Where the bucket does not answer, what is on the disk is served.
     async fn catch_up(&self, topic: &TopicImage, id: PartitionId, log: &LocalLog) {
@@ -142,73 +163,13 @@ impl Archive {
     }
 }
 
-/// The end of an archive that may hold something, before it said so itself.
-const SOMETHING: Offset = Offset::ZERO.plus(1);
-/// Bytes of an archived log that are brought back at a time.
-const BRING_BACK_BYTES: u32 = 8 << 20;
-
-impl Archive {
-    /// Remembers where the archive of `id` ends before that matters: after a crash the log is looked at again.
-    async fn note_end(&self, id: PartitionId, end: Offset) {
-        let ends = self.ends.clone();
-        let noted = spawn_blocking(move || {
-            // What is known already says no less.
-            let known = if end == SOMETHING { end.max(ends.of(id)) } else { end };
-            ends.save([(id, known)], |_| false)
-        });
-        match noted.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(partition = %id, error = told(&error), "where an archive ends is not on the disk"),
-            Err(panic) => error!(partition = %id, %panic, "writing down where an archive ends panicked"),
-        }
-    }
-
-    /// Fills the local log of an internal topic from the archive: its coordinator reads it from the disk at each start, also
-    /// when the bucket is away.
-    async fn bring_back(
-        &self,
-        manifest: &Manifest,
-        topic: &TopicImage,
-        remote: Arc<RemotePartition>,
-        log: &LocalLog,
-    ) -> Result<(), Unsettled> {
-        let (id, LogStartOffset(start), end) = (remote.partition(), manifest.log_start(), manifest.end());
-        self.note_end(id, end).await;
-        let failed = |why: String| {
-            warn!(topic = %topic.name, partition = %id.index, why, "its log cannot be brought back yet");
-            Unsettled
-        };
-        drop(log.truncate_fully(start, start).map_err(|error| failed(told(&error)))?.purge());
-        let archived = self.reader.partition(remote);
-        let mut from = start;
-        while from < end {
-            let read = archived.read(from, end, BRING_BACK_BYTES).await.map_err(|error| failed(told(&error)))?;
-            let batches = read.pieces.concat();
-            if !batches.is_empty() {
-                let context = AppendContext {
-                    leader_epoch: manifest.leader_epoch(),
-                    now: Timestamp::default(),
-                    origin: AppendOrigin::Replication,
-                };
-                log.append(&batches, context).map_err(|error| failed(told(&error)))?;
-            }
-            if read.end <= from {
-                return Err(failed(format!("nothing could be read at offset {from}")));
-            }
-            from = read.end;
-        }
-        if log.end().0 < end {
-            // Compaction took the last records away. The next offset must lie behind them all the same, so that the local log
-            // starts there, and what lies before is read from the archive.
-            return go_on_behind(manifest, topic, id, log);
-        }
-        info!(topic = %topic.name, partition = %id.index, %end, "the local log was lost and is back from the archive");
-        Ok(())
-    }
-}
-
 /// Empties the local log, to go on where the archive ends.
-fn go_on_behind(manifest: &Manifest, topic: &TopicImage, id: PartitionId, log: &LocalLog) -> Result<(), Unsettled> {
+pub(super) fn go_on_behind(
+    manifest: &Manifest,
+    topic: &TopicImage,
+    id: PartitionId,
+    log: &LocalLog,
+) -> Result<(), Unsettled> {
     let LogEndOffset(before) = log.end();
     // The disk may know of records that were deleted before the manifest was told.
     let start = manifest.log_start().max(log.start());

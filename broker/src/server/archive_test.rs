@@ -243,7 +243,7 @@ async fn a_lost_disk_goes_on_where_the_archive_ends_and_knows_its_epochs() {
 }
 
 /// All files below `from`, as they are, below `to`.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(super) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());

@@ -38,6 +38,8 @@ pub(crate) mod live;
 mod log_levels;
 pub(crate) mod lookup;
 mod measured;
+#[cfg(test)]
+mod own_topics_test;
 mod places;
 mod producer_ids;
 #[cfg(test)]

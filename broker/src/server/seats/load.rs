@@ -1,6 +1,6 @@
 //! From the log of a partition to its machine, wherever that log lies.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use varve_log::{
@@ -21,6 +21,9 @@ use crate::{
 
 /// Most bytes that one batch may unpack to: far above what a coordinator writes, and a bound all the same.
 const UNPACKED_MAX: usize = 64 * 1024 * 1024;
+
+/// Between two tries to read what is in the archive alone.
+const REMOTE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a partition could not be loaded. It is then not served: what it coordinates would seem to be lost.
 #[derive(Debug, thiserror::Error)]
@@ -45,18 +48,27 @@ enum LoadError {
 
 /// Loads the seat's machine and has it serve, or gives the seat up.
 pub(super) async fn load<O: Office>(seat: Arc<Seat<O>>, loads: Arc<Semaphore>, max_bytes: u32) {
-    // The semaphore is never closed.
-    let _turn = loads.acquire().await;
     let (topic, index) = (seat.partition().topic().clone(), seat.partition().id().index);
-    match read_all(&seat, max_bytes).await {
-        Ok(machine) => {
-            seat.office().loaded(index, &machine);
-            seat.serve(machine);
-        }
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(%topic, partition = %index, error, "a coordinator's state cannot be loaded");
-            seat.close();
+    while !seat.is_closed() {
+        let read = {
+            // The semaphore is never closed.
+            let _turn = loads.acquire().await;
+            read_all(&seat, max_bytes).await
+        };
+        match read {
+            Ok(machine) => {
+                seat.office().loaded(index, &machine);
+                return seat.serve(machine);
+            }
+            Err(LoadError::Remote(error @ (RemoteError::Unavailable(_) | RemoteError::Busy))) => {
+                tracing::warn!(%topic, partition = %index, %error, "a coordinator's state waits for the archive");
+                tokio::time::sleep(REMOTE_AGAIN).await;
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(%topic, partition = %index, error, "a coordinator's state cannot be loaded");
+                return seat.close();
+            }
         }
     }
 }

@@ -144,6 +144,11 @@ impl<O: Office> Seat<O> {
         *self.state.lock() = State::Gone;
     }
 
+    /// Whether it was given up, also before it served.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
     /// Asks the machine something that it answers when it can.
     ///
     /// # Errors
