@@ -41,13 +41,20 @@ enum JwksError {
     #[error(transparent)]
     File(#[from] std::io::Error),
     #[error("the provider cannot be asked: {0}")]
-    Http(#[from] reqwest::Error),
+    Http(reqwest::Error),
     #[error("the provider did not answer in time")]
     Time,
     #[error("the answer is longer than {MAX_BYTES} bytes")]
     Length,
     #[error("the answer is no set of keys: {0}")]
     Malformed(#[from] serde_json::Error),
+}
+
+impl From<reqwest::Error> for JwksError {
+    fn from(error: reqwest::Error) -> JwksError {
+        // The URL may hold a secret; it is shown without.
+        JwksError::Http(error.without_url())
+    }
 }
 
 impl Default for Jwks {
@@ -163,6 +170,15 @@ mod tests {
         let source = JwksSource { url, refresh: Duration::from_secs(60), backoff, max_backoff };
         let pauses: Vec<u128> = [1, 2, 4, 9, u32::MAX].map(|failures| source.pause_after(failures).as_millis()).into();
         assert_eq!(pauses, [100, 200, 800, 1000, 1000]);
+    }
+
+    #[tokio::test]
+    async fn a_failure_tells_nothing_of_a_secret_in_the_url() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url = Url::parse(&format!("http://user:hunter2@{nobody}/keys?token=hunter2")).unwrap();
+        let error = read(&url).await.unwrap_err();
+        assert!(matches!(error, JwksError::Http(_)), "{error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }
 
     #[tokio::test]
