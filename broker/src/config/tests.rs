@@ -197,6 +197,7 @@ fn refusals_say_why_and_what_to_do() {
         ("listener.name.plaintext.max.connections.per.ip=5", "set max.connections.per.ip for all of them"),
         ("listener.name.plaintext.max.connectons=5", "unknown setting"),
         ("config.providers.file.class=x", "no Java classes are loaded"),
+        ("delegation.token.master.key=k", "set delegation.token.secret.key"),
         ("quota.producer.default=1000", "kafka-configs.sh --entity-type clients"),
     ] {
         let errors = load(line).expect_err(line);

@@ -66,7 +66,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         .no_effect(ZOOKEEPER_GONE),
     low(unset("password.encoder.old.secret", Kind::Password, "The secret before that.")).no_effect(ZOOKEEPER_GONE),
     low(unset("delegation.token.master.key", Kind::Password, "Old name of delegation.token.secret.key."))
-        .no_effect("delegation tokens need SASL, and listeners with SASL are refused"),
+        .refused("Kafka 4 took the old name away: set delegation.token.secret.key"),
     unset("quota.producer.default", POSITIVE_LONG, "Bytes per second that a client may produce.").refused(QUOTA),
     unset("quota.consumer.default", POSITIVE_LONG, "Bytes per second that a client may consume.").refused(QUOTA),
 ];
