@@ -82,6 +82,13 @@ impl<'a> ListenerSettings<'a> {
         as_text(self.read(setting, given))
     }
 
+    /// Text given to this listener, and not to all of them.
+    pub(crate) fn own_text(&mut self, setting: &str) -> Option<String> {
+        let name = format!("{}{setting}", self.prefix);
+        let value = self.texts.get(&name)?;
+        as_text(self.read(setting, (name, Some(value))))
+    }
+
     /// Text given to one mechanism, or else to the listener or all of them.
     pub(crate) fn text_of(&mut self, mechanism: &str, setting: &str) -> Option<String> {
         let own = self.given_to(mechanism, setting);

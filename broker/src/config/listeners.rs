@@ -4,7 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use varve_metadata::config::ConfigError;
 
-use super::{listener_settings::ListenerSettings, sasl::SaslConfig, settings::Reader, tls::TlsConfig};
+use super::{
+    listener_settings::{ListenerSettings, listener_prefix},
+    sasl::SaslConfig,
+    settings::Reader,
+    tls::TlsConfig,
+};
 use crate::security::SecurityProtocol;
 
 /// One socket to listen on.
@@ -61,7 +66,7 @@ impl ListenerConfig {
         }
         check_distinct(reader, &listeners);
         set_protocols(reader, &mut listeners);
-        check_security(reader, &listeners);
+        check_security(reader, &listeners, warnings);
         let advertised = advertised(reader, &listeners, &controllers, warnings);
         let inter_broker = inter_broker(reader, &listeners);
         ListenerConfig { listeners, advertised, inter_broker }
@@ -155,7 +160,7 @@ fn set_protocols(reader: &mut Reader<'_>, listeners: &mut [Listener]) {
 }
 
 /// Whether each listener's settings say what its protocol needs. Files are opened when the node starts.
-fn check_security(reader: &mut Reader<'_>, listeners: &[Listener]) {
+fn check_security(reader: &mut Reader<'_>, listeners: &[Listener], warnings: &mut Vec<String>) {
     let texts = reader.settings().texts();
     for listener in listeners {
         let mut settings = ListenerSettings::of(&texts, &listener.name);
@@ -163,9 +168,23 @@ fn check_security(reader: &mut Reader<'_>, listeners: &[Listener]) {
             SaslConfig::read(&mut settings);
         }
         if listener.protocol.uses_tls() {
-            TlsConfig::read(&mut settings);
+            TlsConfig::read(&mut settings, listener.protocol);
         }
+        warn_of_client_auth(listener, &texts, warnings);
         settings.into_errors().into_iter().for_each(|error| reader.refuse(error));
+    }
+}
+
+/// `ssl.client.auth` for all listeners is easily taken for what it is not.
+fn warn_of_client_auth(listener: &Listener, texts: &BTreeMap<String, String>, warnings: &mut Vec<String>) {
+    const NAME: &str = "ssl.client.auth";
+    let own = format!("{}{NAME}", listener_prefix(&listener.name));
+    let general = texts.get(NAME).filter(|value| *value != "none");
+    if let Some(value) = general
+        && listener.protocol == SecurityProtocol::SaslSsl
+        && !texts.contains_key(&own)
+    {
+        warnings.push(format!("{NAME} is not for listeners that speak SASL_SSL: write {own}={value} if that is meant"));
     }
 }
 

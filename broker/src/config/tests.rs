@@ -255,6 +255,19 @@ fn a_setting_without_effect_gives_one_warning_that_says_why() {
 }
 
 #[test]
+fn certificates_of_clients_are_asked_for_on_listeners_with_sasl_only_if_these_say_so() {
+    let all = "listeners=SASL_SSL://:1\nssl.keystore.type=PEM\nssl.keystore.location=/k\nssl.client.auth=required\n\
+               sasl.enabled.mechanisms=SCRAM-SHA-256";
+    let Loaded { warnings, .. } = load(all).unwrap();
+    assert!(
+        warnings[0].ends_with("write listener.name.sasl_ssl.ssl.client.auth=required if that is meant"),
+        "{warnings:?}"
+    );
+    let own = format!("{all}\nlistener.name.sasl_ssl.ssl.client.auth=none");
+    assert_eq!(load(&own).unwrap().warnings, [""; 0]);
+}
+
+#[test]
 fn old_names_of_listeners_are_mapped_with_a_warning() {
     let Loaded { config, warnings } =
         load("port=9192\nadvertised.host.name=kafka.example\nadvertised.port=19092").unwrap();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::listener_settings::ListenerSettings;
-use crate::security::{Secret, mapping::PrincipalMapping};
+use crate::security::{Secret, SecurityProtocol, mapping::PrincipalMapping};
 
 /// TLS as a listener is told to speak it.
 #[derive(Clone, Debug)]
@@ -84,11 +84,17 @@ pub enum TrustStoreConfig {
 }
 
 impl TlsConfig {
-    /// Reads the settings of one listener; what is wrong is noted there. `None` if there is no key store to begin with.
-    pub(crate) fn read(settings: &mut ListenerSettings<'_>) -> Option<TlsConfig> {
+    /// Reads the settings of one listener, which speaks `protocol`; what is wrong is noted there. `None` if there is no key store
+    /// to begin with.
+    pub(crate) fn read(settings: &mut ListenerSettings<'_>, protocol: SecurityProtocol) -> Option<TlsConfig> {
         let key_store = key_store(settings);
         let trust_store = trust_store(settings);
-        let client_auth = match settings.text("ssl.client.auth").as_deref() {
+        // As in Kafka: what is said of all listeners is not meant for those on which SASL tells who somebody is.
+        let client_auth = match protocol.uses_sasl() {
+            true => settings.own_text("ssl.client.auth"),
+            false => settings.text("ssl.client.auth"),
+        };
+        let client_auth = match client_auth.as_deref() {
             Some("required") => ClientAuth::Required,
             Some("requested") => ClientAuth::Requested,
             _ => ClientAuth::None,

@@ -52,7 +52,7 @@ impl ListenerSecurity {
         texts: &BTreeMap<String, String>,
     ) -> Result<Arc<ListenerSecurity>, SecurityError> {
         let tls = match protocol.uses_tls() {
-            true => tls_config(name, texts)?.map(TlsEndpoint::load).transpose()?,
+            true => tls_config(name, protocol, texts)?.map(TlsEndpoint::load).transpose()?,
             false => None,
         };
         let sasl = match protocol.uses_sasl() {
@@ -76,7 +76,7 @@ impl ListenerSecurity {
         let own = || new.iter().filter(|name| name.starts_with(&prefix)).filter_map(|name| listener_setting(name));
         if let Some(tls) = &self.tls
             && own().any(|setting| setting.name.starts_with("ssl."))
-            && let Some(config) = tls_config(name, texts)?
+            && let Some(config) = tls_config(name, self.protocol, texts)?
         {
             tls.check(config)?;
         }
@@ -90,7 +90,7 @@ impl ListenerSecurity {
     /// SASL, nor the other way round.
     pub(super) fn follow(&self, name: &str, texts: &BTreeMap<String, String>) -> Vec<SecurityError> {
         let tls = || match &self.tls {
-            Some(tls) => tls_config(name, texts)?.map_or(Ok(()), |config| Ok(tls.reload(config)?)),
+            Some(tls) => tls_config(name, self.protocol, texts)?.map_or(Ok(()), |config| Ok(tls.reload(config)?)),
             None => Ok(()),
         };
         let sasl = || {
@@ -104,9 +104,13 @@ impl ListenerSecurity {
 }
 
 /// TLS as the settings have it.
-fn tls_config(name: &str, texts: &BTreeMap<String, String>) -> Result<Option<TlsConfig>, ConfigErrors> {
+fn tls_config(
+    name: &str,
+    protocol: SecurityProtocol,
+    texts: &BTreeMap<String, String>,
+) -> Result<Option<TlsConfig>, ConfigErrors> {
     let mut settings = ListenerSettings::of(texts, name);
-    let tls = TlsConfig::read(&mut settings);
+    let tls = TlsConfig::read(&mut settings, protocol);
     let errors = settings.into_errors();
     if errors.is_empty() { Ok(tls) } else { Err(ConfigErrors(errors)) }
 }

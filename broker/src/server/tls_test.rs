@@ -67,17 +67,18 @@ async fn bytes_of_the_other_kind_close_the_connection_and_harm_nobody() {
     client.ask(0, &ApiVersionsRequest::default()).await;
 }
 
-/// Whom a listener with these settings takes `client` for.
+/// Whom a listener with these settings takes `client` for, before SASL if that is spoken.
 async fn welcomed(
+    protocol: SecurityProtocol,
     settings: &[String],
     authority: &Authority,
     client: Option<&Identity>,
 ) -> Result<Principal, Unwelcome> {
     let texts = settings.iter().filter_map(|text| text.split_once('=')).map(|(a, b)| (a.into(), b.into())).collect();
-    let security = ListenerSecurity::open("SSL", SecurityProtocol::Ssl, &texts).unwrap();
+    let security = ListenerSecurity::open(protocol.name(), protocol, &texts).unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let entrance = Entrance { name: ListenerName("SSL".into()), security };
+    let entrance = Entrance { name: ListenerName(protocol.name().into()), security };
     let server = async { welcome::welcome(&entrance, socket.accept().await.unwrap().0).await };
     let (welcomed, _client) = tokio::join!(server, connect(address, authority, client, &TLS13));
     welcomed.map(|(_, principal)| principal)
@@ -103,10 +104,29 @@ async fn a_client_is_known_by_its_certificate() {
         (vec!["ssl.client.auth=required", "ssl.principal.mapping.rules=RULE:x/y/"], Some(&alice), Err("no rule")),
     ] {
         let settings = settings(folder.path(), &authority, &more);
-        match (welcomed(&settings, &authority, client).await, expected) {
+        match (welcomed(SecurityProtocol::Ssl, &settings, &authority, client).await, expected) {
             (Ok(principal), Ok(name)) => assert_eq!(principal, Principal::user(name), "{more:?}"),
             (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{more:?}: {error}"),
             (found, expected) => panic!("{more:?}: {found:?}, not {expected:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_sasl_a_certificate_is_asked_for_by_the_listeners_own_setting_alone_and_names_nobody() {
+    let (authority, folder) = (Authority::new("ca"), tempfile::tempdir().unwrap());
+    let alice = authority.issue(&[(DnType::CommonName, "alice")], &[]);
+    let (mechanism, own) = ("sasl.enabled.mechanisms=SCRAM-SHA-256", "listener.name.sasl_ssl.ssl.client.auth=required");
+    for (more, client, let_in) in [
+        (vec!["ssl.client.auth=required"], None, true),
+        (vec![own], None, false),
+        (vec![own, "ssl.principal.mapping.rules=RULE:x/y/"], Some(&alice), true),
+    ] {
+        let more: Vec<&str> = more.into_iter().chain([mechanism]).collect();
+        let settings = settings(folder.path(), &authority, &more);
+        match welcomed(SecurityProtocol::SaslSsl, &settings, &authority, client).await {
+            Ok(principal) => assert!(let_in && principal == Principal::anonymous(), "{more:?}: {principal:?}"),
+            Err(error) => assert!(!let_in, "{more:?}: {error}"),
         }
     }
 }

@@ -33,8 +33,9 @@ pub(super) async fn welcome(entrance: &Entrance, stream: TcpStream) -> Result<(T
     let stream = handshake.await.map_err(|_| Unwelcome::HandshakeTime)?.map_err(Unwelcome::Handshake)?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let principal = match certificate {
-        Some(certificate) => user_of(tls, certificate)?,
-        None => Principal::anonymous(),
+        Some(certificate) if entrance.security.sasl.is_none() => user_of(tls, certificate)?,
+        // With SASL after it, a certificate opens the door and names nobody.
+        Some(_) | None => Principal::anonymous(),
     };
     Ok((Transport::Tls(Box::new(stream)), principal))
 }

@@ -67,7 +67,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "ssl.client.auth",
         Kind::Enum(&["required", "requested", "none"]),
         "none",
-        "Whether clients must show a certificate. It is that of a user (ssl.principal.mapping.rules).",
+        "Whether clients must show a certificate. It is that of a user (ssl.principal.mapping.rules). On listeners that speak \
+         SASL_SSL only listener.name.<listener>.ssl.client.auth counts, and the user is that of SASL.",
     ),
     tls_unset(
         "ssl.keystore.location",
