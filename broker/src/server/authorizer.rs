@@ -19,7 +19,11 @@
 
 mod audit;
 #[cfg(test)]
+mod group_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod token_tests;
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -21,9 +21,9 @@ use varve_metadata::model::{
 use super::*;
 use crate::server::{Limits, ListenerName, testing::TestNode};
 
-const STANDARD: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+pub(super) const STANDARD: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
 
-fn rule(principal: &str, resource: Resource<'_>, operation: Operation, permission: Permission) -> Acl {
+pub(super) fn rule(principal: &str, resource: Resource<'_>, operation: Operation, permission: Permission) -> Acl {
     let pattern = ResourcePattern {
         resource_type: resource.resource_type(),
         pattern_type: PatternType::Literal,
@@ -32,11 +32,11 @@ fn rule(principal: &str, resource: Resource<'_>, operation: Operation, permissio
     Acl { pattern, principal: principal.into(), host: "*".into(), operation, permission }
 }
 
-async fn allow(node: &TestNode, principal: &str, resource: Resource<'_>, operation: Operation) {
+pub(super) async fn allow(node: &TestNode, principal: &str, resource: Resource<'_>, operation: Operation) {
     node.broker.metadata.create_acls(&[rule(principal, resource, operation, Permission::Allow)]).await.unwrap();
 }
 
-fn context(principal: &str) -> RequestContext {
+pub(super) fn context(principal: &str) -> RequestContext {
     RequestContext {
         api: ApiKey::Metadata,
         api_version: 0,
