@@ -7,7 +7,7 @@ use varve_metadata::config::Codec;
 use varve_metadata::model::{LeaderEpoch, Offset, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName};
 use varve_table::{EncodeOptions, TableMeta};
 use varve_tiering::layout::{self, Version};
-use varve_tiering::manifest::{Manifest, ObjectId, ObjectKind, RemoteObject};
+use varve_tiering::manifest::{Limits, Manifest, ObjectId, ObjectKind, RemoteObject};
 use varve_tiering::raw::{
     Attachments, RawBuilder,
     shared::{SharedPart, encode_directory},
@@ -228,6 +228,27 @@ async fn a_changed_byte_a_missing_object_and_a_cut_one_are_found() {
     std::fs::remove_file(&raw).unwrap();
     std::fs::remove_file(archive.path_of(ObjectKind::Parquet)).unwrap();
     assert_eq!(archive.verified().await, (vec!["the object is missing".into(); 2], false));
+}
+
+#[tokio::test]
+async fn a_leaf_is_an_orphan_if_no_manifest_names_it() {
+    let archive = Archive::new().await;
+    let bucket = archive.store.bucket().clone();
+    // The older of the two objects goes into a leaf, which the manifest names.
+    let paged = ManifestStore::with_limits(bucket.clone(), Limits { inline: 1, keep: 1, leaf: 5 });
+    let next = archive.manifest.claimed_by(LeaderEpoch(2)).unwrap();
+    let next = paged.publish(archive.manifest.version(), next, ObjectId::random().0).await.unwrap();
+    let partition = next.partition();
+    let orphans = async || {
+        let mut out = Out::to(Vec::new(), true);
+        tier::verify(&archive.store, None, &mut out).await.unwrap();
+        let printed = String::from_utf8(out.finish().unwrap()).unwrap();
+        serde_json::from_str::<serde_json::Value>(printed.lines().last().unwrap()).unwrap()["orphans"].clone()
+    };
+    assert_eq!((next.leaves().count(), orphans().await), (1, 0.into()));
+    let leaf = bucket.get(&layout::leaf(partition, next.leaves().next().unwrap().id), 1 << 20).await.unwrap();
+    bucket.create(&layout::leaf(partition, ObjectId::random().0), leaf).await.unwrap();
+    assert_eq!(orphans().await, 1);
 }
 
 #[tokio::test]

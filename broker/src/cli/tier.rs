@@ -11,8 +11,8 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use varve_metadata::model::{Offset, PartitionId};
 use varve_table::{FooterError, TableFooter};
-use varve_tiering::layout::Key;
-use varve_tiering::manifest::{Manifest, ObjectKind, RemoteObject, RemovedEntry};
+use varve_tiering::layout::{self, Key, LEAVES, RAW, TABLES};
+use varve_tiering::manifest::{LeafRef, Manifest, ObjectKind, RemoteObject, RemovedEntry};
 use varve_tiering::raw::{FOOTER_BYTES, RawFooter};
 use varve_tiering::tier::bucket::{Bucket, BucketError};
 use varve_tiering::tier::manifests::{ManifestStore, StoreError};
@@ -183,21 +183,24 @@ pub(super) async fn verify<W: std::io::Write>(
     Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Objects that no manifest names, neither as its own nor as one that waits for its deletion. A crash leaves them, and the
-/// compactor's sweep takes them after the grace period; an upload under way looks the same.
+/// Objects and leaves that no manifest names, neither as its own nor as one that waits for its deletion. A crash leaves
+/// them, and the compactor's sweep takes them after the grace period; an upload under way looks the same.
 async fn orphans(store: &ManifestStore, manifests: &[Manifest]) -> anyhow::Result<usize> {
     let mut named = HashSet::new();
     for manifest in manifests {
         for object in objects_of(store, manifest).await? {
             named.insert(manifest.key_of(&object).as_str().to_owned());
         }
+        let key_of_leaf = |leaf: &LeafRef| layout::leaf(manifest.partition(), leaf.id).as_str().to_owned();
+        named.extend(manifest.leaves().map(key_of_leaf));
         for removed in manifest.removed() {
             match &removed.entry {
                 RemovedEntry::Object(object) => drop(named.insert(manifest.key_of(object).as_str().to_owned())),
                 // One that the sweep has half done is gone already, and what it listed is going.
                 RemovedEntry::Leaf(leaf) => match store.leaf(manifest.partition(), leaf).await {
-                    Ok(leaf) => {
-                        named.extend(leaf.objects().iter().map(|object| manifest.key_of(object).as_str().to_owned()));
+                    Ok(listed) => {
+                        named.insert(key_of_leaf(leaf));
+                        named.extend(listed.objects().iter().map(|object| manifest.key_of(object).as_str().to_owned()));
                     }
                     Err(StoreError::Bucket(BucketError::NotFound(_))) => {}
                     Err(error) => return Err(error.into()),
@@ -206,7 +209,7 @@ async fn orphans(store: &ManifestStore, manifests: &[Manifest]) -> anyhow::Resul
         }
     }
     let mut orphans = 0;
-    for prefix in ["raw", "tables"] {
+    for prefix in [RAW, TABLES, LEAVES] {
         let listed = store.bucket().list(prefix, None).await?;
         orphans += listed.iter().filter(|object| !named.contains(&object.key)).count();
     }
