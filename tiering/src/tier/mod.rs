@@ -10,6 +10,8 @@ pub mod bucket;
 pub mod cluster;
 pub mod cold;
 pub mod conformance;
+#[cfg(test)]
+mod crash_store;
 pub mod manifests;
 pub mod partition;
 pub mod snapshots;

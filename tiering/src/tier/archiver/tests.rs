@@ -1,5 +1,6 @@
 //! The archiver on a real local log and a bucket in memory, with a clock that the test moves.
 
+mod crash;
 mod disabled;
 mod log_start;
 mod shared;
