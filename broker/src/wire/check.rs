@@ -119,6 +119,18 @@ mod tests {
     }
 
     #[test]
+    fn the_fuzzer_begins_with_a_frame_of_every_served_request() {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/frame");
+        let seeds = std::fs::read_dir(corpus).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+        let seeds: Vec<Vec<u8>> = seeds.collect();
+        let has_seed = |key: ApiKey| {
+            seeds.iter().any(|seed| seed.starts_with(&(key as i16).to_be_bytes()) && check_frame(seed.clone().into()))
+        };
+        let missing: Vec<ApiKey> = SERVED.iter().map(|api| api.key).filter(|key| !has_seed(*key)).collect();
+        assert!(missing.is_empty(), "add to fuzz/examples/seeds/frames.rs and run it: {missing:?}");
+    }
+
+    #[test]
     fn a_frame_that_a_handler_would_see_passes_and_a_cut_one_does_not() {
         // ApiVersions 3 of client "me", software "a" "b".
         let whole = [0, 18, 0, 3, 0, 0, 0, 9, 0, 2, b'm', b'e', 0, 2, b'a', 2, b'b', 0];

@@ -3,12 +3,17 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
+        add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction},
+        alter_client_quotas_request::{EntityData, EntryData, OpData},
+        alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
+        alter_user_scram_credentials_request::ScramCredentialUpsertion,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         join_group_request::JoinGroupRequestProtocol,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
+        write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
         *,
     },
     protocol::{Encodable, StrBytes},
@@ -63,8 +68,34 @@ pub(crate) fn frames() -> Seeds {
         OffsetDelete OffsetDeleteRequest 0,
         DescribeCluster DescribeClusterRequest 2,
         DescribeTopicPartitions DescribeTopicPartitionsRequest 0,
+        SaslHandshake SaslHandshakeRequest 1,
+        SaslAuthenticate SaslAuthenticateRequest 2,
+        AddOffsetsToTxn AddOffsetsToTxnRequest 4,
+        EndTxn EndTxnRequest 5,
+        TxnOffsetCommit TxnOffsetCommitRequest 5,
+        AlterReplicaLogDirs AlterReplicaLogDirsRequest 2,
+        CreateDelegationToken CreateDelegationTokenRequest 3,
+        RenewDelegationToken RenewDelegationTokenRequest 2,
+        ExpireDelegationToken ExpireDelegationTokenRequest 2,
+        DescribeDelegationToken DescribeDelegationTokenRequest 3,
+        ElectLeaders ElectLeadersRequest 2,
+        ListPartitionReassignments ListPartitionReassignmentsRequest 0,
+        DescribeClientQuotas DescribeClientQuotasRequest 1,
+        DescribeQuorum DescribeQuorumRequest 2,
+        UpdateFeatures UpdateFeaturesRequest 2,
+        DescribeUserScramCredentials DescribeUserScramCredentialsRequest 0,
+        UnregisterBroker UnregisterBrokerRequest 0,
+        DescribeProducers DescribeProducersRequest 0,
+        DescribeTransactions DescribeTransactionsRequest 0,
+        ListTransactions ListTransactionsRequest 2,
+        ConsumerGroupHeartbeat ConsumerGroupHeartbeatRequest 1,
+        ConsumerGroupDescribe ConsumerGroupDescribeRequest 1,
+        GetTelemetrySubscriptions GetTelemetrySubscriptionsRequest 0,
+        PushTelemetry PushTelemetryRequest 0,
+        ListConfigResources ListConfigResourcesRequest 1,
     };
     seeds.extend(filled());
+    seeds.extend(filled_of_coordinators_and_controllers());
     seeds
 }
 
@@ -106,5 +137,43 @@ fn filled() -> Seeds {
         ("Metadata-12".into(), frame(ApiKey::Metadata, 12, &metadata)),
         ("CreateTopics-7".into(), frame(ApiKey::CreateTopics, 7, &create)),
         ("JoinGroup-9".into(), frame(ApiKey::JoinGroup, 9, &join)),
+    ]
+}
+
+fn filled_of_coordinators_and_controllers() -> Seeds {
+    let topic = || TopicName(text("web.clicks"));
+    let added = AddPartitionsToTxnTopic::default().with_name(topic()).with_partitions(vec![0, 3]);
+    let transaction = AddPartitionsToTxnTransaction::default()
+        .with_transactional_id(TransactionalId(text("t")))
+        .with_producer_id(ProducerId(9))
+        .with_topics(vec![added]);
+    let add = AddPartitionsToTxnRequest::default().with_transactions(vec![transaction]);
+
+    let marked = WritableTxnMarkerTopic::default().with_name(topic()).with_partition_indexes(vec![1]);
+    let marker = WritableTxnMarker::default().with_producer_id(ProducerId(9)).with_topics(vec![marked]);
+    let mark = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
+
+    let entity = EntityData::default().with_entity_type(text("user")).with_entity_name(Some(text("ann")));
+    let operation = OpData::default().with_key(text("producer_byte_rate")).with_value(1e6);
+    let entry = EntryData::default().with_entity(vec![entity]).with_ops(vec![operation]);
+    let quotas = AlterClientQuotasRequest::default().with_entries(vec![entry]);
+
+    let partition = ReassignablePartition::default().with_replicas(Some(vec![BrokerId(1)]));
+    let moved = ReassignableTopic::default().with_name(topic()).with_partitions(vec![partition]);
+    let reassign = AlterPartitionReassignmentsRequest::default().with_topics(vec![moved]);
+
+    let credential = ScramCredentialUpsertion::default()
+        .with_name(text("ann"))
+        .with_mechanism(1)
+        .with_iterations(4096)
+        .with_salt(Bytes::from_static(b"salt"))
+        .with_salted_password(Bytes::from_static(&[7; 32]));
+    let scram = AlterUserScramCredentialsRequest::default().with_upsertions(vec![credential]);
+    vec![
+        ("AddPartitionsToTxn".into(), frame(ApiKey::AddPartitionsToTxn, 5, &add)),
+        ("WriteTxnMarkers".into(), frame(ApiKey::WriteTxnMarkers, 1, &mark)),
+        ("AlterClientQuotas".into(), frame(ApiKey::AlterClientQuotas, 1, &quotas)),
+        ("AlterPartitionReassignments".into(), frame(ApiKey::AlterPartitionReassignments, 1, &reassign)),
+        ("AlterUserScramCredentials".into(), frame(ApiKey::AlterUserScramCredentials, 0, &scram)),
     ]
 }
