@@ -30,6 +30,9 @@ const ROOF: &[&str] = &["varve-tests", "varve-bench", "varve-fuzz", "varve-xtask
 /// Rooms that decide and do no IO, and the words that must not appear in them outside tests.
 const PURE_ROOMS: &[(&str, &[&str])] = &[
     ("metadata/src/model", &["std::fs", "tokio", "async fn", "SystemTime::now", "Instant::now", "redb"]),
+    ("metadata/src/config", &["std::fs", "tokio", "async fn", "SystemTime::now", "Instant::now", "redb"]),
+    ("metadata/src/image", &["std::fs", "tokio", "async fn", "SystemTime::now", "Instant::now", "redb"]),
+    ("metadata/src/snapshot", &["std::fs", "tokio", "async fn", "SystemTime::now", "Instant::now", "redb"]),
     ("metadata/src/controller", &["std::fs", "tokio", "async fn", "SystemTime::now", "Instant::now", "redb"]),
     ("log/src/format", &["std::fs", "tokio", "async fn", "SystemTime::now", "Instant::now"]),
     ("log/src/local", &["tokio", "async fn"]),
@@ -37,6 +40,8 @@ const PURE_ROOMS: &[(&str, &[&str])] = &[
     ("table/src", &["std::fs", "tokio", "async fn", "object_store", "SystemTime::now", "Instant::now"]),
     ("tiering/src/layout", &["std::fs", "tokio", "async fn", "object_store", "SystemTime::now", "Instant::now"]),
     ("tiering/src/manifest", &["std::fs", "tokio", "async fn", "object_store", "SystemTime::now", "Instant::now"]),
+    ("tiering/src/raw", &["std::fs", "tokio", "async fn", "object_store", "SystemTime::now", "Instant::now"]),
+    ("tiering/src/plan", &["std::fs", "tokio", "async fn", "object_store", "SystemTime::now", "Instant::now"]),
     ("compactor/src/plan", &["std::fs", "tokio", "async fn", "object_store", "SystemTime::now", "Instant::now"]),
     ("broker/src/coordinator", &["std::fs", "tokio", "async fn", "crate::server", "SystemTime::now", "Instant::now"]),
     ("broker/src/wire", &["std::fs", "tokio::net", "crate::server", "crate::partition", "SystemTime::now"]),
