@@ -187,3 +187,47 @@ fn client(options: &BucketOptions, allow_http: bool) -> ClientOptions {
         .with_connect_timeout(options.attempt_timeout)
         .with_timeout_disabled()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const OPENING: &str = "VARVE_TEST_OPENING";
+
+    /// Opens `url` in a process of its own that has these variables and no others of a cloud; what became of it.
+    fn opened(url: &str, variables: &[(&str, &str)]) -> String {
+        let test =
+            "tier::bucket::open::tests::buckets_of_google_and_azure_open_with_the_credentials_of_the_environment";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", test, "--nocapture"]).env_clear().env(OPENING, url).envs(variables.iter().copied());
+        let output = child.output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+        printed.lines().find_map(|line| line.split_once("outcome: ")).unwrap().1.to_owned()
+    }
+
+    /// Nothing is asked of the store, so this says no more than that the URL and the variables are understood.
+    #[test]
+    fn buckets_of_google_and_azure_open_with_the_credentials_of_the_environment() {
+        if let Ok(url) = std::env::var(OPENING) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let opened = runtime.block_on(Bucket::open(&url, BucketOptions::default(), BucketMetrics::new()));
+            return match opened {
+                Ok(_) => println!("outcome: opened"),
+                Err(error) => println!("outcome: {error}"),
+            };
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let credentials = folder.path().join("credentials.json");
+        let user = r#"{"type":"authorized_user","client_id":"a","client_secret":"b","refresh_token":"c"}"#;
+        std::fs::write(&credentials, user).unwrap();
+        let google = [("GOOGLE_APPLICATION_CREDENTIALS", credentials.to_str().unwrap())];
+        assert_eq!(opened("gs://bucket/a/prefix", &google), "opened");
+        let azure = [("AZURE_STORAGE_ACCOUNT_NAME", "account"), ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")];
+        assert_eq!(opened("az://container/a/prefix", &azure), "opened");
+        assert_eq!(opened("az://container/a/prefix", &[]), "the object store's configuration is refused");
+        assert!(opened("gs://", &google).contains("it names no bucket"));
+    }
+}
