@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::tools;
+use crate::{node::eventually, tools};
 
 /// Partition and offset.
 pub type Place = (i64, i64);
@@ -83,12 +83,14 @@ impl Member {
         Ok(())
     }
 
-    /// Waits until it ends by itself; whether with success.
+    /// Waits until it fails by itself; what it printed.
     ///
     /// # Errors
-    /// It cannot be waited for.
-    pub fn ended_well(&mut self) -> Result<bool> {
-        Ok(self.process.wait()?.success())
+    /// It goes on, or ends well.
+    pub fn failure(&mut self) -> Result<String> {
+        let status = eventually("a member fails", || Ok(self.process.try_wait()?))?;
+        ensure!(!status.success(), "{} ended well", self.output.display());
+        Ok(fs::read_to_string(self.output.with_extension("log"))?)
     }
 
     /// Ends it without a word to its group.
