@@ -1,10 +1,12 @@
 //! From sources to the typed tree, with everything that is wrong reported at once.
 
+mod coordinators;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use varve_metadata::config::{Codec, ConfigError, ConfigErrors, TopicDefaults, Treatment};
+use varve_metadata::config::{ConfigError, ConfigErrors, TopicDefaults, Treatment};
 use varve_metadata::model::{BrokerId, Principal};
 
 use super::broker::*;
@@ -16,10 +18,7 @@ use super::object_store::ObjectStoreConfig;
 use super::properties::parse_properties;
 use super::sasl::DelegationTokenConfig;
 use super::settings::{Origin, Reader, Settings};
-use crate::{
-    coordinator::{MigrationPolicy, assignor::Assignor},
-    quota::Window,
-};
+use crate::quota::Window;
 
 /// Where a configuration comes from; later fields win over earlier ones, name by name.
 #[derive(Clone, Debug, Default)]
@@ -197,13 +196,13 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
             delete_enabled: reader.flag("delete.topic.enable"),
         },
         topic_defaults,
-        groups: groups(reader),
+        groups: coordinators::groups(reader),
         quotas: quotas(reader),
         move_threads: move_threads(reader),
         move_bytes_per_second: reader.limit("replica.alter.log.dirs.io.max.bytes.per.second"),
         telemetry_max_bytes: reader.count("telemetry.max.bytes"),
         producer_expiry: reader.millis("producer.id.expiration.ms"),
-        transactions: transactions(reader),
+        transactions: coordinators::transactions(reader),
         producer_expiry_interval: reader.millis("producer.id.expiration.check.interval.ms"),
         archive: archive(reader),
         cache: cache(reader, &data_dir, object_store.is_local()),
@@ -402,47 +401,6 @@ fn cleaner(reader: &mut Reader<'_>) -> CleanerConfig {
     }
 }
 
-fn groups(reader: &mut Reader<'_>) -> GroupConfig {
-    let min_session_timeout = reader.millis("group.min.session.timeout.ms");
-    let max_session_timeout = reader.millis("group.max.session.timeout.ms");
-    if min_session_timeout > max_session_timeout {
-        reader.invalid("group.min.session.timeout.ms", "no more than group.max.session.timeout.ms");
-    }
-    let codec = u8::try_from(reader.int("offsets.topic.compression.codec")).ok().and_then(Codec::from_wire);
-    GroupConfig {
-        initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
-        min_session_timeout,
-        max_session_timeout,
-        max_size: reader.count("group.max.size"),
-        offsets_partitions: reader.count("offsets.topic.num.partitions"),
-        offsets_replication_factor: reader.count("offsets.topic.replication.factor"),
-        offsets_segment_bytes: reader.count("offsets.topic.segment.bytes"),
-        offsets_codec: codec.unwrap_or_default(),
-        offsets_retention: Duration::from_secs(60 * reader.size("offsets.retention.minutes")),
-        offsets_retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
-        offset_metadata_max_bytes: reader.count("offset.metadata.max.bytes"),
-        offsets_load_bytes: reader.count("offsets.load.buffer.size"),
-        consumer: consumer_groups(reader),
-    }
-}
-
-fn transactions(reader: &mut Reader<'_>) -> TransactionConfig {
-    TransactionConfig {
-        id_expiration: reader.millis("transactional.id.expiration.ms"),
-        max_timeout: reader.millis("transaction.max.timeout.ms"),
-        verify_partitions: reader.flag("transaction.partition.verification.enable"),
-        abort_interval: reader.millis("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
-        expiration_interval: reader.millis("transaction.remove.expired.transaction.cleanup.interval.ms"),
-        log_partitions: reader.count("transaction.state.log.num.partitions"),
-        log_replication_factor: reader.count("transaction.state.log.replication.factor"),
-        log_min_in_sync: reader.count("transaction.state.log.min.isr"),
-        log_segment_bytes: reader.count("transaction.state.log.segment.bytes"),
-        log_load_bytes: reader.count("transaction.state.log.load.buffer.size"),
-        add_retry_pause: reader.millis("add.partitions.to.txn.retry.backoff.ms"),
-        add_retry_max: reader.millis("add.partitions.to.txn.retry.backoff.max.ms"),
-    }
-}
-
 /// As many as there are directories, unless somebody says otherwise.
 fn move_threads(reader: &mut Reader<'_>) -> usize {
     let threads =
@@ -460,57 +418,6 @@ fn quotas(reader: &mut Reader<'_>) -> QuotaConfig {
         mutation_window: window("controller.quota.window.num", "controller.quota.window.size.seconds"),
         max_connection_rate: reader.limit("max.connection.creation.rate"),
     }
-}
-
-fn consumer_groups(reader: &mut Reader<'_>) -> ConsumerGroupConfig {
-    let protocols = reader.list("group.coordinator.rebalance.protocols");
-    if !protocols.iter().any(|protocol| protocol == "classic") {
-        reader.invalid("group.coordinator.rebalance.protocols", "a list with classic in it");
-    }
-    let assignors: Vec<Assignor> =
-        reader.list("group.consumer.assignors").iter().filter_map(|name| Assignor::from_name(name)).collect();
-    if assignors.is_empty() {
-        reader.invalid("group.consumer.assignors", "a list that is not empty");
-    }
-    let policy = reader.text("group.consumer.migration.policy").unwrap_or_default();
-    let migration = match policy.to_ascii_lowercase().as_str() {
-        "bidirectional" => MigrationPolicy::Bidirectional,
-        "upgrade" => MigrationPolicy::Upgrade,
-        "downgrade" => MigrationPolicy::Downgrade,
-        "disabled" => MigrationPolicy::Disabled,
-        _ => {
-            reader.invalid("group.consumer.migration.policy", "one of bidirectional, upgrade, downgrade, disabled");
-            MigrationPolicy::Disabled
-        }
-    };
-    let session_timeout = group_time(reader, "group.consumer.", "session.timeout.ms");
-    let heartbeat_interval = group_time(reader, "group.consumer.", "heartbeat.interval.ms");
-    if heartbeat_interval.usual >= session_timeout.usual {
-        reader.invalid("group.consumer.heartbeat.interval.ms", "less than group.consumer.session.timeout.ms");
-    }
-    ConsumerGroupConfig {
-        enabled: protocols.iter().any(|protocol| protocol == "consumer"),
-        max_size: reader.count("group.consumer.max.size"),
-        assignors,
-        migration,
-        session_timeout,
-        heartbeat_interval,
-        assignment_interval: group_time(reader, "group.consumer.", "assignment.interval.ms"),
-        regex_refresh_interval: reader.millis("group.consumer.regex.refresh.interval.ms"),
-    }
-}
-
-/// `<prefix><name>` between `<prefix>min.<name>` and `<prefix>max.<name>`.
-fn group_time(reader: &mut Reader<'_>, prefix: &str, name: &str) -> GroupTime {
-    let [usual, min, max] = ["", "min.", "max."].map(|which| format!("{prefix}{which}{name}"));
-    let time = GroupTime { usual: reader.millis(&usual), min: reader.millis(&min), max: reader.millis(&max) };
-    if time.max < time.min {
-        reader.invalid(&max, format!("no less than {min}"));
-    }
-    if time.usual < time.min || time.usual > time.max {
-        reader.invalid(&usual, format!("between {min} and {max}"));
-    }
-    time
 }
 
 fn archive(reader: &mut Reader<'_>) -> ArchiveConfig {

@@ -7,6 +7,7 @@ mod administration;
 mod answers;
 mod broker;
 mod clients;
+mod coordinated;
 mod documented;
 mod libraries;
 mod matrix;

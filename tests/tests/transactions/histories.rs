@@ -1,17 +1,12 @@
-//! Transactions, exactly once: each client library by itself, histories with `kill -9` in between, and readers of committed
-//! records in every tier.
-//!
-//! A history is made by producers of both generations of the protocol, each with a transactional id of its own. Every
-//! transaction appends its number to some partitions and commits it as a group's offset. Held to: what was committed is
-//! there, whole, once and in order, wherever it lies by now; what was aborted is nowhere; what nobody heard the end of is
-//! whole or nowhere; the group's offset is that of the last committed transaction; and no reader ever saw anything else.
-//! `VARVE_TXN_ROUNDS` and `VARVE_TXN_SEED` change the loop.
+//! Histories are made by producers of both generations of the protocol, each with a transactional id of its own, while the
+//! node is killed. Every transaction appends its number to some partitions and commits it as a group's offset. Held to: what
+//! was committed is there, whole, once and in order, wherever it lies by now; what was aborted is nowhere; what nobody heard
+//! the end of is whole or nowhere; the group's offset is that of the last committed transaction; and no reader ever saw
+//! anything else. `VARVE_TXN_ROUNDS` and `VARVE_TXN_SEED` change the loop.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    path::Path,
-    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -23,78 +18,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
     client::Client,
-    node::{Node, eventually, stable_address, varve},
-    tools,
+    node::{Node, eventually, stable_address},
     transactions::{CommittedReader, Producer, Refused, Seen, batch},
 };
-
-fn suite(library: &str) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let settings = [
-        "group.initial.rebalance.delay.ms=0",
-        "transaction.state.log.num.partitions=3",
-        "offsets.topic.num.partitions=3",
-    ];
-    let node = Node::start(folder.path(), &settings)?;
-    let address = node.address.to_string();
-    let mut command = match library {
-        "java" => tools::program("java-Transactions")?,
-        "franz-go" | "sarama" => tools::program("go-client")?,
-        "node" => {
-            let mut command = Command::new("node");
-            command.arg(tools::checkout().join("tests/clients/node/transactions.js"));
-            command
-        }
-        library => {
-            let mut command = tools::python("tests/clients/python/transactions.py")?;
-            command.arg(library);
-            command
-        }
-    };
-    match library {
-        "franz-go" => command.args(["transactions", "--bootstrap", &address, "--topic", library]),
-        "sarama" => command.args(["sarama-transactions", "--bootstrap", &address, "--topic", library]),
-        _ => command.args([&address, library]),
-    };
-    tools::output_of(&mut command)?;
-    ensure!(!node.printed().contains("ERROR"), "the node saw nothing wrong:\n{}", node.printed());
-    node.stop()
-}
-
-#[test]
-fn java_is_exactly_once() -> Result<()> {
-    suite("java")
-}
-
-#[test]
-fn librdkafka_is_exactly_once() -> Result<()> {
-    suite("librdkafka")
-}
-
-#[test]
-fn franz_go_is_exactly_once() -> Result<()> {
-    suite("franz-go")
-}
-
-#[test]
-fn sarama_is_exactly_once() -> Result<()> {
-    suite("sarama")
-}
-
-#[test]
-fn kafka_python_is_exactly_once() -> Result<()> {
-    suite("kafka-python")
-}
-
-#[test]
-fn aiokafka_is_exactly_once() -> Result<()> {
-    suite("aiokafka")
-}
-
-#[test]
-fn kafkajs_is_exactly_once() -> Result<()> {
-    suite("node")
-}
 
 const PARTITIONS: i32 = 3;
 const PRODUCERS: usize = 4;
@@ -476,74 +402,4 @@ fn histories_are_whole_whatever_is_killed() -> Result<()> {
     check_history(&history, &read_all(address)?)?;
     check_offsets(address, &history)?;
     node.stop()
-}
-
-/// One producer after the other writes `rounds` transactions to `logs`, every third aborted; the values committed.
-fn write_transactions(address: SocketAddr, rounds: i64) -> Result<Vec<String>> {
-    let mut client = Client::connect(address)?;
-    let mut producer = client.init_producer("writer", 60_000)?;
-    let mut committed = Vec::new();
-    for round in 0..rounds {
-        let values: Vec<String> = (0..3).map(|record| format!("{round}-{record} {}", "y".repeat(300))).collect();
-        for (sequence, value) in (0..).zip(&values) {
-            client.produce_in_transaction("logs", 0, 12, "writer", batch(producer, sequence, None, value)?)?;
-        }
-        let commit = round % 3 != 1;
-        producer = client.end_transaction("writer", producer, commit)?;
-        if commit {
-            committed.extend(values);
-        }
-    }
-    Ok(committed)
-}
-
-fn committed_values(address: SocketAddr) -> Result<Vec<String>> {
-    let mut client = Client::connect(address)?;
-    let end = client.list_offset("logs", 0, -1)?;
-    let mut reader = CommittedReader::start(&mut client, "logs", 0)?;
-    Ok(reader.read_to(&mut client, end)?.into_iter().map(|seen| seen.value).collect())
-}
-
-fn objects(folder: &Path) -> Result<String> {
-    tools::output_of(varve()?.current_dir(folder).args(["tier", "describe", "logs", "--json"]))
-}
-
-#[test]
-fn readers_of_committed_records_see_the_same_in_every_tier() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let settings = [
-        "log.retention.check.interval.ms=100",
-        "remote.log.manager.task.interval.ms=100",
-        "varve.compactor.interval.ms=100",
-        "log.segment.delete.delay.ms=0",
-        "transaction.state.log.num.partitions=1",
-        "offsets.topic.num.partitions=1",
-    ];
-    for format in ["raw", "parquet"] {
-        let place = folder.path().join(format);
-        std::fs::create_dir_all(&place)?;
-        let node = Node::start(&place, &settings)?;
-        let configs = [
-            ("internal.segment.bytes", "10000"),
-            ("retention.ms", "-1"),
-            ("local.retention.ms", "1"),
-            ("varve.archive.format", format),
-            ("varve.archive.lag.ms", "500"),
-        ];
-        Client::connect(node.address)?.create_topic("logs", 1, &configs)?;
-        let expected = write_transactions(node.address, 30)?;
-        ensure!(committed_values(node.address)? == expected, "{format}: while some of it is hot");
-        let mut client = Client::connect(node.address)?;
-        let end = client.list_offset("logs", 0, -1)?;
-        eventually(&format!("{format}: nothing is hot"), || {
-            Ok((client.list_offset("logs", 0, -4)? == end && client.list_offset("logs", 0, -5)? + 1 == end)
-                .then_some(()))
-        })?;
-        if format == "parquet" {
-            eventually("Parquet alone is left", || Ok(objects(&place)?.contains("\"raw_objects\":0").then_some(())))?;
-        }
-        ensure!(committed_values(node.address)? == expected, "{format}: from the archive alone");
-        node.stop()?;
-    }
-    Ok(())
 }

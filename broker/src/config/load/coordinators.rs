@@ -1,0 +1,105 @@
+//! The settings of groups and transactions.
+
+use std::time::Duration;
+
+use varve_metadata::config::Codec;
+
+use crate::{
+    config::{
+        broker::{ConsumerGroupConfig, GroupConfig, GroupTime, TransactionConfig},
+        settings::Reader,
+    },
+    coordinator::{MigrationPolicy, assignor::Assignor},
+};
+
+pub(super) fn groups(reader: &mut Reader<'_>) -> GroupConfig {
+    let min_session_timeout = reader.millis("group.min.session.timeout.ms");
+    let max_session_timeout = reader.millis("group.max.session.timeout.ms");
+    if min_session_timeout > max_session_timeout {
+        reader.invalid("group.min.session.timeout.ms", "no more than group.max.session.timeout.ms");
+    }
+    let codec = u8::try_from(reader.int("offsets.topic.compression.codec")).ok().and_then(Codec::from_wire);
+    GroupConfig {
+        initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
+        min_session_timeout,
+        max_session_timeout,
+        max_size: reader.count("group.max.size"),
+        offsets_partitions: reader.count("offsets.topic.num.partitions"),
+        offsets_replication_factor: reader.count("offsets.topic.replication.factor"),
+        offsets_segment_bytes: reader.count("offsets.topic.segment.bytes"),
+        offsets_codec: codec.unwrap_or_default(),
+        offsets_retention: Duration::from_secs(60 * reader.size("offsets.retention.minutes")),
+        offsets_retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
+        offset_metadata_max_bytes: reader.count("offset.metadata.max.bytes"),
+        offsets_load_bytes: reader.count("offsets.load.buffer.size"),
+        consumer: consumer_groups(reader),
+    }
+}
+
+pub(super) fn transactions(reader: &mut Reader<'_>) -> TransactionConfig {
+    TransactionConfig {
+        id_expiration: reader.millis("transactional.id.expiration.ms"),
+        max_timeout: reader.millis("transaction.max.timeout.ms"),
+        verify_partitions: reader.flag("transaction.partition.verification.enable"),
+        abort_interval: reader.millis("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+        expiration_interval: reader.millis("transaction.remove.expired.transaction.cleanup.interval.ms"),
+        log_partitions: reader.count("transaction.state.log.num.partitions"),
+        log_replication_factor: reader.count("transaction.state.log.replication.factor"),
+        log_min_in_sync: reader.count("transaction.state.log.min.isr"),
+        log_segment_bytes: reader.count("transaction.state.log.segment.bytes"),
+        log_load_bytes: reader.count("transaction.state.log.load.buffer.size"),
+        add_retry_pause: reader.millis("add.partitions.to.txn.retry.backoff.ms"),
+        add_retry_max: reader.millis("add.partitions.to.txn.retry.backoff.max.ms"),
+    }
+}
+
+fn consumer_groups(reader: &mut Reader<'_>) -> ConsumerGroupConfig {
+    let protocols = reader.list("group.coordinator.rebalance.protocols");
+    if !protocols.iter().any(|protocol| protocol == "classic") {
+        reader.invalid("group.coordinator.rebalance.protocols", "a list with classic in it");
+    }
+    let assignors: Vec<Assignor> =
+        reader.list("group.consumer.assignors").iter().filter_map(|name| Assignor::from_name(name)).collect();
+    if assignors.is_empty() {
+        reader.invalid("group.consumer.assignors", "a list that is not empty");
+    }
+    let policy = reader.text("group.consumer.migration.policy").unwrap_or_default();
+    let migration = match policy.to_ascii_lowercase().as_str() {
+        "bidirectional" => MigrationPolicy::Bidirectional,
+        "upgrade" => MigrationPolicy::Upgrade,
+        "downgrade" => MigrationPolicy::Downgrade,
+        "disabled" => MigrationPolicy::Disabled,
+        _ => {
+            reader.invalid("group.consumer.migration.policy", "one of bidirectional, upgrade, downgrade, disabled");
+            MigrationPolicy::Disabled
+        }
+    };
+    let session_timeout = group_time(reader, "group.consumer.", "session.timeout.ms");
+    let heartbeat_interval = group_time(reader, "group.consumer.", "heartbeat.interval.ms");
+    if heartbeat_interval.usual >= session_timeout.usual {
+        reader.invalid("group.consumer.heartbeat.interval.ms", "less than group.consumer.session.timeout.ms");
+    }
+    ConsumerGroupConfig {
+        enabled: protocols.iter().any(|protocol| protocol == "consumer"),
+        max_size: reader.count("group.consumer.max.size"),
+        assignors,
+        migration,
+        session_timeout,
+        heartbeat_interval,
+        assignment_interval: group_time(reader, "group.consumer.", "assignment.interval.ms"),
+        regex_refresh_interval: reader.millis("group.consumer.regex.refresh.interval.ms"),
+    }
+}
+
+/// `<prefix><name>` between `<prefix>min.<name>` and `<prefix>max.<name>`.
+fn group_time(reader: &mut Reader<'_>, prefix: &str, name: &str) -> GroupTime {
+    let [usual, min, max] = ["", "min.", "max."].map(|which| format!("{prefix}{which}{name}"));
+    let time = GroupTime { usual: reader.millis(&usual), min: reader.millis(&min), max: reader.millis(&max) };
+    if time.max < time.min {
+        reader.invalid(&max, format!("no less than {min}"));
+    }
+    if time.usual < time.min || time.usual > time.max {
+        reader.invalid(&usual, format!("between {min} and {max}"));
+    }
+    time
+}
