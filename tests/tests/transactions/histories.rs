@@ -16,8 +16,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use kafka_protocol::error::ResponseError;
 use varve_tests::{
-    client::Client,
+    client::{Client, Refusal},
     node::{Node, eventually, stable_address},
     transactions::{CommittedReader, Producer, Refused, Seen, batch},
 };
@@ -206,14 +207,24 @@ fn watch(address: SocketAddr, topic: &str, partition: i32, stop: &AtomicBool) ->
                 all.extend(some);
             }
         };
-        // A fetch that a crash cut short may have been read half: begin anew.
         match read() {
             Ok(some) => seen.extend(some),
-            Err(_) => (reader, seen) = (None, seen),
+            // What a crash cut short may have been read half: begin anew.
+            Err(error) if is_of_a_crash(&error) => reader = None,
+            Err(error) => return Err(error.context(format!("a reader of {topic}-{partition}"))),
         }
         thread::park_timeout(Duration::from_millis(20));
     }
     Ok(seen)
+}
+
+/// Whether it is what a reader meets while its node is killed and started again.
+fn is_of_a_crash(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>().map(|refused| refused.0);
+    let refused = refused.or_else(|| Refusal::of(error).map(Refusal::name));
+    let is_starting =
+        matches!(refused, Some(ResponseError::NotLeaderOrFollower | ResponseError::UnknownTopicOrPartition));
+    is_starting || error.downcast_ref::<std::io::Error>().is_some()
 }
 
 fn checked_value(seen: &Seen) -> String {
@@ -389,6 +400,7 @@ fn histories_are_whole_whatever_is_killed() -> Result<()> {
     ensure!(committed > 10 * rounds as usize, "{committed} of {} transactions committed", history.len());
     for (partition, watched) in (0..).zip(watched) {
         let seen = watched.join().expect("a reader does not panic")?;
+        ensure!(!seen.is_empty(), "a reader of kept-{partition} was given nothing");
         let there: BTreeMap<i64, String> =
             found[&("kept", partition)].iter().map(|one| (one.offset, checked_value(one))).collect();
         for one in &seen {
