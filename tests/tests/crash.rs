@@ -22,6 +22,7 @@ use varve_tests::{
     client::{Client, FetchSpec},
     node::{Node, eventually, varve},
     tools,
+    workload::Random,
 };
 
 const EAGER: [&str; 7] = [
@@ -58,16 +59,6 @@ const TOPICS: [(&str, &[(&str, &str)]); 3] = [
         ],
     ),
 ];
-
-/// Numbers from a seed (the multiplier and increment of Knuth's MMIX).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % limit
-    }
-}
 
 fn setting(name: &str, default: u64) -> Result<u64> {
     std::env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))

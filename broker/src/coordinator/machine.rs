@@ -105,6 +105,18 @@ pub enum Effect<R, A, O = Infallible> {
 /// The effects of a machine, in the order in which they are to be performed.
 pub type Effects<M> = Vec<Effect<<M as Machine>::Record, <M as Machine>::Answer, <M as Machine>::Order>>;
 
+/// One step of a machine: when it happens, and what comes of it.
+pub(super) struct Step<'a, M: Machine> {
+    pub(super) now: Now,
+    pub(super) effects: &'a mut Effects<M>,
+}
+
+impl<M: Machine> Step<'_, M> {
+    pub(super) fn answer(&mut self, request: RequestId, answer: M::Answer) {
+        self.effects.push(Effect::Answer { request, answer });
+    }
+}
+
 /// One step of a replay, in the order of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry<R> {

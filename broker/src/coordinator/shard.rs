@@ -17,6 +17,7 @@ use super::{
     consumer::{ConsumerGroup, Outcome, RegexJob},
     group::{Group, Member},
     locks::{Locks, Need, Task},
+    machine,
     open_commits::{OpenCommits, Settled},
     rebalance::refused_join,
     records::{ConsumerRecord, CoordinatorRecord, OffsetKey},
@@ -90,17 +91,8 @@ pub(super) struct StaticRejoin {
     pub(super) supports_skip_assignment: bool,
 }
 
-/// One step of the machine: when it happens, and what comes of it.
-pub(super) struct Step<'a> {
-    pub(super) now: Now,
-    pub(super) effects: &'a mut Vec<Effect>,
-}
-
-impl Step<'_> {
-    pub(super) fn answer(&mut self, request: RequestId, answer: Answer) {
-        self.effects.push(Effect::Answer { request, answer });
-    }
-}
+/// One step of a shard.
+pub(super) type Step<'a> = machine::Step<'a, Shard>;
 
 /// Numbers for the metrics of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

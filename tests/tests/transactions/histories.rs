@@ -21,6 +21,7 @@ use varve_tests::{
     client::{Client, Refusal},
     node::{Node, eventually, stable_address},
     transactions::{CommittedReader, Producer, Refused, Seen, batch},
+    workload::Random,
 };
 
 const PARTITIONS: i32 = 3;
@@ -56,16 +57,6 @@ const GROUP: &str = "readers";
 fn settings(round: u64) -> Vec<&'static str> {
     let flush = (round % 2 == 1).then_some("log.flush.interval.messages=1");
     EAGER.into_iter().chain(flush).collect()
-}
-
-/// Numbers from a seed (the multiplier and increment of Knuth's MMIX).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % limit
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

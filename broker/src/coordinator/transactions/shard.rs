@@ -15,7 +15,9 @@ use super::{
     records::TransactionRecord,
     transaction::{Transaction, Transition},
 };
-use crate::coordinator::{AppendFailure, AppendId, Batch, Effects, Entry, Machine, Now, RequestId, codec::RecordError};
+use crate::coordinator::{
+    AppendFailure, AppendId, Batch, Effects, Entry, Machine, Now, RequestId, codec::RecordError, machine,
+};
 
 /// The coordinator of the transactional ids that live in one partition. Its life is that of every [`Machine`].
 #[derive(Debug)]
@@ -78,17 +80,8 @@ pub(super) enum Due {
     Retry(String),
 }
 
-/// One step of the machine: when it happens, and what comes of it.
-pub(super) struct Step<'a> {
-    pub(super) now: Now,
-    pub(super) effects: &'a mut Vec<Effect>,
-}
-
-impl Step<'_> {
-    pub(super) fn answer(&mut self, request: RequestId, answer: Answer) {
-        self.effects.push(Effect::Answer { request, answer });
-    }
-}
+/// One step of a shard.
+pub(super) type Step<'a> = machine::Step<'a, Shard>;
 
 /// Numbers for the metrics of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,31 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{TransactionVersion::*, testing::*, *};
-use crate::coordinator::{AppendFailure, EndOfTransaction, RequestId};
+use crate::coordinator::{AppendFailure, EndOfTransaction, RequestId, simulation::Random};
 
 const PARTITIONS: u32 = 3;
 const IDS: usize = 3;
-
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, odds: u64) -> bool {
-        self.below(odds) == 0
-    }
-}
 
 /// A value, and the transaction that it belongs to: unique over the run.
 type Value = u64;
