@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::Url;
 
+use crate::security::chain;
+
 /// A provider that takes longer is asked again later.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The most that is read of an answer, in bytes: keys of a provider are some kilobytes.
@@ -40,13 +42,13 @@ pub struct JwksSource {
 enum JwksError {
     #[error(transparent)]
     File(#[from] std::io::Error),
-    #[error("the provider cannot be asked: {0}")]
-    Http(reqwest::Error),
+    #[error("the provider cannot be asked")]
+    Http(#[source] reqwest::Error),
     #[error("the provider did not answer in time")]
     Time,
     #[error("the answer is longer than {MAX_BYTES} bytes")]
     Length,
-    #[error("the answer is no set of keys: {0}")]
+    #[error("the answer is no set of keys")]
     Malformed(#[from] serde_json::Error),
 }
 
@@ -104,6 +106,7 @@ impl Jwks {
                     source.refresh
                 }
                 Err(error) => {
+                    let error = chain(&error);
                     warn!(url = %shown(&source.url), %error, "keys of the identity provider cannot be read");
                     failures = failures.saturating_add(1);
                     source.pause_after(failures)
@@ -178,7 +181,8 @@ mod tests {
         let url = Url::parse(&format!("http://user:hunter2@{nobody}/keys?token=hunter2")).unwrap();
         let error = read(&url).await.unwrap_err();
         assert!(matches!(error, JwksError::Http(_)), "{error}");
-        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        assert!(!format!("{} {error:?}", chain(&error)).contains("hunter2"), "{error:?}");
+        assert!(chain(&error).contains("refused"), "and why it failed: {}", chain(&error));
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! Real clients at protected listeners: every library by every way in that it knows, whoever is not let in, users and tokens
 //! by Kafka's tools, and no secret anywhere that it could be read.
 
+mod provider;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 use varve_tests::{
     certificates::{Authority, Identity},
     client::Client,
-    node::{Node, eventually},
+    node::{Node, eventually, varve},
     tools,
 };
 
@@ -34,6 +36,12 @@ struct Secured {
 
 impl Secured {
     fn start() -> Result<Secured> {
+        Secured::start_with_keys(|folder, _, _| Ok(format!("file://{}", folder.join("keys.json").display())))
+    }
+
+    /// With the keys of tokens at an URL of `keys`, which is given the folder that `keys.json` is in, the broker's identity and
+    /// the command that will start the node.
+    fn start_with_keys(keys: impl FnOnce(&Path, &Identity, &mut Command) -> Result<String>) -> Result<Secured> {
         let folder = tempfile::tempdir()?;
         let at = |name: &str| folder.path().join(name).display().to_string();
         let authority = Authority::new(folder.path(), "ca")?;
@@ -48,6 +56,8 @@ impl Secured {
             folder.path().join("keys.json"),
             json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "x": x, "y": y}]}).to_string(),
         )?;
+        let mut command = varve()?;
+        let keys = keys(folder.path(), &broker, &mut command)?;
         let settings = [
             "listeners=PLAINTEXT://127.0.0.1:0,SSL://127.0.0.1:0,SASL_PLAINTEXT://127.0.0.1:0,SASL_SSL://127.0.0.1:0"
                 .to_owned(),
@@ -63,13 +73,13 @@ impl Secured {
                 PASSWORDS[1]
             ),
             format!("delegation.token.secret.key={}", PASSWORDS[2]),
-            format!("sasl.oauthbearer.jwks.endpoint.url=file://{}", at("keys.json")),
+            format!("sasl.oauthbearer.jwks.endpoint.url={keys}"),
             "sasl.oauthbearer.expected.audience=kafka".to_owned(),
             "connection.failed.authentication.delay.ms=1".to_owned(),
             "group.initial.rebalance.delay.ms=0".to_owned(),
         ];
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        let node = Node::start(folder.path(), &settings)?;
+        let node = Node::launch(folder.path(), command, &settings)?;
         Client::connect(node.address)?.create_topic("logs", 1, &[])?;
         Ok(Secured { node, authority, alice, expired, stranger, tokens, folder })
     }
