@@ -1,6 +1,7 @@
 //! Real clients at protected listeners: every library by every way in that it knows, whoever is not let in, users and tokens
 //! by Kafka's tools, and no secret anywhere that it could be read.
 
+mod page;
 mod provider;
 
 use std::{
