@@ -37,7 +37,7 @@ public final class Suite {
         String compacted = arguments[1] + "-compacted";
         String gone = arguments[1] + "-gone";
         String made = arguments[1] + "-made";
-        try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
+        try (Admin admin = Admin.create(Access.with(Map.of("bootstrap.servers", bootstrap)))) {
             topics(admin, main, gone);
             admin.createTopics(List.of(topic(compacted, 1, Map.of("cleanup.policy", "compact")))).all().get();
         }
@@ -116,8 +116,8 @@ public final class Suite {
     private static String produce(
             String topic, List<ProducerRecord<byte[], byte[]>> batch, String codec, String acks, boolean idempotent)
             throws Exception {
-        Map<String, Object> config = Map.of("bootstrap.servers", bootstrap, "compression.type", codec, "acks", acks,
-            "enable.idempotence", idempotent, "max.request.size", 10_000_000);
+        Map<String, Object> config = Access.with(Map.of("bootstrap.servers", bootstrap, "compression.type", codec,
+            "acks", acks, "enable.idempotence", idempotent, "max.request.size", 10_000_000));
         try (var producer = new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer())) {
             List<Future<?>> answers = new ArrayList<>();
             for (var record : batch) {
@@ -152,8 +152,8 @@ public final class Suite {
     }
 
     private static KafkaConsumer<byte[], byte[]> consumer() {
-        return new KafkaConsumer<>(Map.of("bootstrap.servers", bootstrap, "allow.auto.create.topics", false),
-            new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        Map<String, Object> config = Access.with(Map.of("bootstrap.servers", bootstrap, "allow.auto.create.topics", false));
+        return new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
 
     private static NewTopic topic(String name, int partitions, Map<String, String> configs) {

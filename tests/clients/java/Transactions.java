@@ -31,7 +31,7 @@ public final class Transactions {
         String main = prefix + "-txn";
         String input = prefix + "-txn-in";
         String output = prefix + "-txn-out";
-        try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
+        try (Admin admin = Admin.create(Access.with(Map.of("bootstrap.servers", bootstrap)))) {
             List<NewTopic> topics = new ArrayList<>();
             for (String name : List.of(main, input, output)) {
                 topics.add(new NewTopic(name, PARTITIONS, (short) 1));
@@ -163,7 +163,7 @@ public final class Transactions {
     }
 
     private static KafkaProducer<byte[], byte[]> producer(String id) {
-        Map<String, Object> settings = new HashMap<>(Map.of("bootstrap.servers", bootstrap, "linger.ms", "1"));
+        Map<String, Object> settings = Access.with(Map.of("bootstrap.servers", bootstrap, "linger.ms", "1"));
         if (id != null) {
             settings.put("transactional.id", id);
         }
@@ -171,7 +171,7 @@ public final class Transactions {
     }
 
     private static KafkaConsumer<byte[], byte[]> consumer(String isolation, String group) {
-        Map<String, Object> settings = new HashMap<>(Map.of(
+        Map<String, Object> settings = Access.with(Map.of(
             "bootstrap.servers", bootstrap, "isolation.level", isolation, "enable.auto.commit", "false",
             "auto.offset.reset", "earliest", "max.poll.records", "7"));
         if (group != null) {

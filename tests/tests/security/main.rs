@@ -3,6 +3,7 @@
 
 mod page;
 mod provider;
+mod suites;
 
 use std::{
     fs,
