@@ -1,4 +1,5 @@
-//! Many connections to one node: ten thousand that say nothing, a thousand that all ask, and what they weigh.
+//! Many connections to one node: ten thousand that say nothing, a thousand that all ask, hundreds that ask and read nothing, and
+//! what they weigh.
 
 use std::{
     fs,
@@ -8,7 +9,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use varve_tests::node::{Node, eventually};
+use kafka_protocol::{
+    messages::{
+        FetchRequest, TopicName,
+        fetch_request::{FetchPartition, FetchTopic},
+    },
+    protocol::StrBytes,
+};
+use varve_log::format::{BatchBuilder, RecordContent};
+use varve_metadata::model::Offset;
+use varve_tests::{
+    client::{Client, FetchSpec, produce_frame},
+    differential::frame,
+    node::{Node, eventually},
+};
 
 const IDLE: usize = 10_000;
 const BUSY: usize = 1_000;
@@ -80,6 +94,97 @@ fn ten_thousand_idle_connections_weigh_little_and_a_thousand_busy_ones_are_answe
         answer(&mut stream)?;
     }
     drop((first, busy));
+    node.stop()
+}
+
+/// Readers that read nothing, and writers that stop in the middle, each as many.
+const SLOW: usize = 128;
+/// What the former ask for at once, and more than what sockets hold.
+const ASKED_BYTES: i32 = 16 << 20;
+/// Of a batch.
+const BATCH_BYTES: usize = 900_000;
+/// What all of them may weigh in the node together: what the writers sent, and some buffers for each.
+const SLOW_KILOBYTES: usize = SLOW * (BATCH_BYTES + (64 << 10)) / 1024;
+
+fn batch() -> Result<bytes::Bytes> {
+    let value = vec![b'x'; BATCH_BYTES];
+    let mut batch = BatchBuilder::new(Offset::ZERO);
+    batch.push(RecordContent { timestamp: None, key: None, value: Some(&value), headers: &[] });
+    Ok(batch.build()?.into())
+}
+
+fn fetch_of_everything() -> Result<Vec<u8>> {
+    let partition = FetchPartition::default()
+        .with_current_leader_epoch(-1)
+        .with_last_fetched_epoch(-1)
+        .with_log_start_offset(-1)
+        .with_partition_max_bytes(ASKED_BYTES);
+    let topic = TopicName(StrBytes::from_static_str("logs"));
+    let topic = FetchTopic::default().with_topic(topic).with_partitions(vec![partition]);
+    let request = FetchRequest::default()
+        .with_replica_id((-1).into())
+        .with_max_bytes(ASKED_BYTES)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic]);
+    frame(12, &request)
+}
+
+#[test]
+fn readers_that_read_nothing_and_writers_that_stop_halfway_cost_only_themselves() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &[])?;
+    let mut client = Client::connect(node.address)?;
+    client.create_topic("logs", 1, &[])?;
+    let batch = batch()?;
+    for _ in 0..ASKED_BYTES as usize / BATCH_BYTES {
+        client.produce("logs", 0, batch.clone())?;
+    }
+    let before = resident(&node)?;
+
+    let fetch = fetch_of_everything()?;
+    let ask = || -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(node.address)?;
+        stream.write_all(&fetch)?;
+        Ok(stream)
+    };
+    let readers: Vec<TcpStream> = (0..SLOW).map(|_| ask()).collect::<Result<_>>()?;
+    let produce = produce_frame("logs", &[(0, batch.clone())])?;
+    let stop_halfway = || -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(node.address)?;
+        stream.write_all(&produce[..produce.len() / 2])?;
+        Ok(stream)
+    };
+    let writers: Vec<TcpStream> = (0..SLOW).map(|_| stop_halfway()).collect::<Result<_>>()?;
+    let count = |name: &str| -> Result<usize> {
+        let metrics = node.http_get("/metrics")?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no {name} in\n{metrics}"))?.parse()?)
+    };
+    eventually("all of them are in the node", || {
+        let answered = count("varve_request_seconds_count{api=\"Fetch\"}")?;
+        Ok((answered == SLOW && count("varve_request_memory_bytes")? >= SLOW * BATCH_BYTES).then_some(()))
+    })?;
+
+    // Long before the writers are given up.
+    client.wait_at_most(Duration::from_secs(10))?;
+    let end = client.produce("logs", 0, batch.clone())?;
+    let last = FetchSpec { topic: "logs", partition: 0, max_bytes: 2 << 20, max_wait_ms: 0 };
+    ensure!(client.fetch(&last, end)?.len() >= BATCH_BYTES, "others read and write");
+    let mut newcomer = Client::connect(node.address)?;
+    newcomer.wait_at_most(Duration::from_secs(10))?;
+    ensure!(newcomer.fetch(&last, end)?.len() >= BATCH_BYTES, "and so do those who come later");
+    let grown = resident(&node)?.saturating_sub(before);
+    ensure!(grown < SLOW_KILOBYTES, "{SLOW} slow readers and {SLOW} writers weigh {grown} kB");
+
+    // Some of the readers only took their time.
+    for mut reader in readers.into_iter().step_by(16) {
+        reader.set_read_timeout(Some(Duration::from_secs(60)))?;
+        ensure!(
+            answer(&mut reader)?.len() > ASKED_BYTES as usize - 2 * BATCH_BYTES,
+            "an answer comes whole, however late"
+        );
+    }
+    drop(writers);
     node.stop()
 }
 
