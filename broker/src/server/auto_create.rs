@@ -14,7 +14,7 @@ use varve_metadata::{
 };
 
 use super::{
-    Broker,
+    Broker, RequestContext,
     handlers::{
         admin_errors::{create_topic_error, metadata_error, until_visible},
         create_topics::creation_defaults,
@@ -27,11 +27,15 @@ use crate::{config::BrokerConfig, coordinator::transactions::TRANSACTIONS_TOPIC}
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes every topic of `names` that does not exist, and returns once this node serves them. A topic that cannot be made is
-/// logged: whoever asked finds that it is not there.
-pub(crate) async fn create_missing(broker: &Broker, names: Vec<TopicName>) {
+/// logged: whoever asked finds that it is not there. What is made because a client named it counts against `client`'s quota
+/// on changes (KIP-599); what a coordinator needs is nobody's.
+pub(crate) async fn create_missing(broker: &Broker, names: Vec<TopicName>, client: Option<&RequestContext>) {
     let image = broker.metadata.image();
-    let missing: Vec<NewTopic> =
+    let mut missing: Vec<NewTopic> =
         names.iter().filter(|name| image.topic(name.as_str()).is_none()).map(|name| new_topic(broker, name)).collect();
+    if let Some(client) = client {
+        missing.retain(|topic| may_make(broker, client, topic));
+    }
     if missing.is_empty() {
         return;
     }
@@ -56,6 +60,22 @@ pub(crate) async fn create_missing(broker: &Broker, names: Vec<TopicName>) {
             warn!(?code, message, "topics cannot be created on first use");
         }
     }
+}
+
+fn may_make(broker: &Broker, client: &RequestContext, topic: &NewTopic) -> bool {
+    let partitions = match &topic.placement {
+        Ok(Placement::Spread { partitions: Some(partitions), .. }) => *partitions,
+        _ => broker.config.topics.partitions,
+    };
+    let outcome = broker.quotas.note_mutation(client, partitions as usize, true);
+    if let Err(wait) = outcome {
+        info!(
+            topic = topic.name,
+            ?wait,
+            "topic not created on first use: its client's controller_mutation_rate is used up"
+        );
+    }
+    outcome.is_ok()
 }
 
 fn new_topic(broker: &Broker, name: &TopicName) -> NewTopic {

@@ -4,11 +4,12 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         AlterClientQuotasRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteTopicsRequest, DescribeClientQuotasRequest, FetchResponse,
+        DeleteTopicsRequest, DescribeClientQuotasRequest, FetchResponse, MetadataRequest,
         alter_client_quotas_request::{EntityData, EntryData, OpData},
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::CreatableTopic,
         describe_client_quotas_request::ComponentData,
+        metadata_request::MetadataRequestTopic,
     },
     protocol::StrBytes,
 };
@@ -144,6 +145,13 @@ async fn partitions_are_made_and_deleted_no_faster_than_the_quota_allows() {
     assert_eq!(node.connect().await.ask(3, &grow).await.results[0].error_code, exceeded);
     let delete = DeleteTopicsRequest::default().with_topic_names(vec![text("first").into()]).with_timeout_ms(5000);
     assert_eq!(node.connect().await.ask(5, &delete).await.responses[0].error_code, exceeded);
+    // Nor are topics made because they are asked for.
+    let named = MetadataRequestTopic::default().with_name(Some(text("fourth").into()));
+    let metadata = MetadataRequest::default().with_topics(Some(vec![named])).with_allow_auto_topic_creation(true);
+    assert_eq!(node.connect().await.ask(9, &metadata).await.topics[0].error_code, 3);
+    assert_eq!(set(&mut admin, ANY_CLIENT, "controller_mutation_rate", None).await, 0);
+    assert_eq!(node.connect().await.ask(9, &metadata).await.topics[0].error_code, 0);
+    assert_eq!(set(&mut admin, ANY_CLIENT, "controller_mutation_rate", Some(0.001)).await, 0);
     // Clients of earlier versions are slowed down, not refused.
     let response = node.connect().await.ask(5, &make("third", 1)).await;
     assert_eq!(response.topics[0].error_code, 0);

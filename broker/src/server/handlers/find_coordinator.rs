@@ -107,7 +107,7 @@ async fn coordinator(
     if broker.metadata.image().topic(topic).is_none()
         && let Ok(name) = TopicName::parse(topic)
     {
-        create_missing(broker, vec![name]).await;
+        create_missing(broker, vec![name], None).await;
     }
     let image = broker.metadata.image();
     let index = match topic {

@@ -57,7 +57,7 @@ pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: M
                 Wanted::Name(name) if image.topic(name).is_none() => TopicName::parse(name).ok(),
                 Wanted::Name(_) | Wanted::Id(_) | Wanted::Denied { .. } | Wanted::DeniedId(_) => None,
             });
-            auto_create::create_missing(broker, missing.collect()).await;
+            auto_create::create_missing(broker, missing.collect(), Some(context)).await;
         }
     }
     answer(&broker.metadata.image(), context, &access, &request, &asked)
