@@ -5,7 +5,10 @@
 use std::{
     net::SocketAddr,
     process::Command,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -33,7 +36,7 @@ use varve_tiering::{
         archiver::{Archiver, ArchiverMetrics, ArchiverOptions, LocalPartition},
         bucket::{Bucket, BucketError, BucketMetrics, BucketOptions, S3Options},
         conformance,
-        manifests::ManifestStore,
+        manifests::{ManifestStore, StoreError},
         partition::RemotePartition,
     },
 };
@@ -159,6 +162,26 @@ fn a_publication_whose_answer_was_lost_counts_once() {
 }
 
 #[test]
+fn a_listing_of_all_manifests_that_breaks_off_is_begun_again() {
+    on_s3("a_listing_of_all_manifests_that_breaks_off_is_begun_again", async |address| {
+        let calm = bucket_at(address, "all").await;
+        for _ in 0..2 {
+            handle(&calm).update(|manifest| manifest.with(LeaderEpoch(0), object(manifest.end()))).await.unwrap();
+        }
+        for fault in [Fault::Refuse(503), Fault::CutBefore, Fault::DoneButCut] {
+            let broken = AtomicU32::new(0);
+            let decide = move |_: &varve_tests::fault_proxy::Request| {
+                if broken.fetch_add(1, Ordering::SeqCst) < 3 { fault } else { Fault::None }
+            };
+            let proxy = FaultProxy::start(address, decide).unwrap();
+            let store = ManifestStore::new(bucket_at(proxy.address(), "all").await);
+            assert_eq!(store.all_versions().await.unwrap().len(), 2, "{fault:?}");
+            assert_eq!(proxy.faults(), 3);
+        }
+    });
+}
+
+#[test]
 fn writers_that_race_in_bad_weather_lose_no_update() {
     on_s3("writers_that_race_in_bad_weather_lose_no_update", async |address| {
         let proxy = FaultProxy::start(address, weather(11, 5, ANY_FAULT)).unwrap();
@@ -222,6 +245,8 @@ fn a_bucket_that_does_not_answer_is_given_up_in_time() {
         assert!(matches!(read, Err(BucketError::Unavailable { .. })), "{read:?}");
         let written = bucket.create(&layout::cluster(), Bytes::from_static(b"x")).await;
         assert!(matches!(written, Err(BucketError::Unknown { .. })), "{written:?}");
+        let listed = ManifestStore::new(bucket.clone()).all_versions().await;
+        assert!(matches!(listed, Err(StoreError::Bucket(BucketError::Unavailable { .. }))), "{listed:?}");
         assert!(started.elapsed() < Duration::from_secs(20));
         assert_eq!(bucket.metrics().requests("get", "error"), 2);
     });

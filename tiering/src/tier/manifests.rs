@@ -6,13 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use parking_lot::Mutex;
 use uuid::Uuid;
 use varve_metadata::model::{PartitionId, Timestamp};
 
 use super::{
-    bucket::{Bucket, BucketError},
+    bucket::{Bucket, BucketError, Listed},
     wall_clock,
 };
 use crate::{
@@ -141,13 +140,13 @@ impl ManifestStore {
     /// # Errors
     /// [`StoreError::Bucket`].
     pub async fn all_versions(&self) -> Result<BTreeMap<PartitionId, Vec<(Version, Timestamp)>>, StoreError> {
-        let mut found: BTreeMap<PartitionId, Vec<(Version, Timestamp)>> = BTreeMap::new();
-        let mut listing = self.bucket.list_stream(layout::MANIFESTS);
-        while let Some(listed) = listing.try_next().await.map_err(StoreError::Bucket)? {
+        type Found = BTreeMap<PartitionId, Vec<(Version, Timestamp)>>;
+        let add = |found: &mut Found, listed: Listed| {
             if let Some(Named::Manifest(partition, version)) = layout::parse(&listed.key) {
                 found.entry(partition).or_default().push((version, listed.modified));
             }
-        }
+        };
+        let mut found = self.bucket.fold(layout::MANIFESTS, add).await.map_err(StoreError::Bucket)?;
         found.values_mut().for_each(|versions| versions.sort_unstable());
         Ok(found)
     }

@@ -268,15 +268,48 @@ impl Bucket {
         self.repeat(Operation::List, 0, attempt).await.map_err(|failure| failure.at(prefix))
     }
 
-    /// Everything below `prefix`, in no particular order, page by page. A failure ends it: begin again.
+    /// Everything below `prefix`, in no particular order, page by page, each within the time of one attempt. A failure ends
+    /// it: begin again.
     pub fn list_stream(&self, prefix: &str) -> BoxStream<'static, Result<Listed, BucketError>> {
         let (metrics, at, started) = (self.0.metrics.clone(), prefix.to_owned(), Instant::now());
-        self.listing(prefix, None)
+        let limit = self.0.options.attempt_timeout;
+        let next = move |mut listing: BoxStream<'static, object_store::Result<Listed>>| async move {
+            match tokio::time::timeout(limit, listing.try_next()).await {
+                Ok(listed) => Ok(listed?.map(|listed| (listed, listing))),
+                Err(elapsed) => Err(object_store::Error::Generic { store: "timeout", source: Box::new(elapsed) }),
+            }
+        };
+        futures::stream::try_unfold(self.listing(prefix, None), next)
             .map_err(move |error| {
                 metrics.attempt(Operation::List, "error", started.elapsed());
                 Failure::from(error).at(&at)
             })
             .boxed()
+    }
+
+    /// Everything below `prefix`, in no particular order, each given to `add`: for what is too much to be kept. A listing
+    /// that breaks off is begun again, from the beginning and from nothing.
+    ///
+    /// # Errors
+    /// As [`Bucket::list`].
+    pub async fn fold<T: Default>(&self, prefix: &str, add: impl Fn(&mut T, Listed)) -> Result<T, BucketError> {
+        let once = || async {
+            let mut found = T::default();
+            let mut listing = self.list_stream(prefix);
+            while let Some(listed) = listing.try_next().await? {
+                add(&mut found, listed);
+            }
+            Ok(found)
+        };
+        let mut pause = self.0.options.first_pause;
+        for nth in 1.. {
+            match once().await {
+                Err(BucketError::Unavailable { .. }) if nth < self.0.options.attempts => {}
+                outcome => return outcome,
+            }
+            self.pause(&mut pause).await;
+        }
+        unreachable!("the loop ends with the last attempt")
     }
 
     fn listing(&self, prefix: &str, after: Option<&Key>) -> BoxStream<'static, object_store::Result<Listed>> {
