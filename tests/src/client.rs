@@ -15,17 +15,22 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::{
+    error::ResponseError,
     messages::{
-        ApiKey, ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, FetchRequest,
-        FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
-        ProduceRequest, ProduceResponse, RequestHeader, TopicName,
+        ApiKey, ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+        DeleteTopicsRequest, FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse,
+        ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, ProduceRequest, ProduceResponse, RequestHeader,
+        TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
+        delete_topics_request::DeleteTopicState,
         fetch_request::{FetchPartition, FetchTopic},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        metadata_request::MetadataRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::{Decodable, Encodable, Request, StrBytes},
 };
+use uuid::Uuid;
 use varve_log::format::HEADER_BYTES;
 use varve_metadata::model::{ProducerEpoch, ProducerId};
 
@@ -101,6 +106,34 @@ impl Client {
             Refusal::check("CreateTopics", topic.error_code, topic.error_message)?;
         }
         Ok(())
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// The connection breaks (it may be gone), or the broker's error code and message.
+    pub fn delete_topic(&mut self, name: &str) -> Result<()> {
+        let topic = DeleteTopicState::default().with_name(Some(TopicName(text(name))));
+        let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        for topic in self.ask(6, &request)?.responses {
+            Refusal::check("DeleteTopics", topic.error_code, topic.error_message)?;
+        }
+        Ok(())
+    }
+
+    /// The id of a topic, which no other topic of that name ever had; `None` if there is none.
+    ///
+    /// # Errors
+    /// The broker's error code.
+    pub fn topic_id(&mut self, name: &str) -> Result<Option<Uuid>> {
+        let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
+        let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
+        let topic = self.ask(12, &request)?.topics.into_iter().next().context("one topic")?;
+        if ResponseError::try_from_code(topic.error_code) == Some(ResponseError::UnknownTopicOrPartition) {
+            return Ok(None);
+        }
+        Refusal::check("Metadata", topic.error_code, None)?;
+        Ok(Some(topic.topic_id))
     }
 
     /// The offset for a ListOffsets timestamp (-1 latest, -2 earliest, -4 earliest local, -5 latest tiered).

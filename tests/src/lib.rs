@@ -1,6 +1,7 @@
 //! What black-box tests and benchmarks share: starting the binary and Apache Kafka, a small wire client, the comparison of
 //! both brokers' answers, real log lines, outside tools, an S3 server, and a proxy that fails.
 
+pub mod asked;
 pub mod certificates;
 pub mod client;
 pub mod cutter;

@@ -1,9 +1,10 @@
 //! Every disk is lost, and the bucket is enough: topics with their ids and settings, committed offsets, every archived record.
 
-use std::{fs, io::Write, path::Path, process::Command};
+use std::{fs, io::Write, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
+    asked::Asked,
     client::Client,
     node::{Node, eventually, varve},
     tools,
@@ -24,12 +25,6 @@ fn kafka(tool: &str, node: &Node, arguments: &[&str]) -> Result<String> {
     let mut command = tools::program(tool)?;
     command.args(["--bootstrap-server", &node.address.to_string()]).args(arguments);
     tools::output_of(&mut command)
-}
-
-/// The lines that `varve ARGUMENTS --json` prints.
-fn asked(folder: &Path, arguments: &[&str]) -> Result<Vec<serde_json::Value>> {
-    let printed = tools::output_of(varve()?.current_dir(folder).args(arguments).arg("--json"))?;
-    printed.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
 }
 
 fn topic_id(described: &str) -> Result<String> {
@@ -77,7 +72,7 @@ fn a_cluster_comes_back_from_the_bucket_alone() -> Result<()> {
         ["--alter", "--entity-type", "topics", "--entity-name", "logs", "--add-config", "segment.bytes=7654321"];
     kafka("kafka-configs.sh", &node, &alter)?;
     eventually("the newest copy knows them", || {
-        let told = asked(folder.path(), &["restore", "--dry-run"])?;
+        let told = Asked::of(folder.path()).ask(&["restore", "--dry-run"])?;
         let has_late = told.iter().any(|line| line["topic"] == "late" && line["outcome"] == "restored");
         let newest = format!("meta/{:020}.jsonl.zst", told[0]["snapshot"].as_u64().unwrap_or(0));
         let compressed = fs::read(data.join("archive").join(newest))?;
@@ -89,7 +84,7 @@ fn a_cluster_comes_back_from_the_bucket_alone() -> Result<()> {
     fs::rename(data.join("archive"), folder.path().join("bucket"))?;
     fs::remove_dir_all(&data)?;
     let bucket = format!("varve.object.store.url=file://{}", folder.path().join("bucket").display());
-    let told = asked(folder.path(), &["restore", "--override", &bucket])?;
+    let told = Asked::of(folder.path()).with_settings(&[&bucket]).ask(&["restore"])?;
     ensure!(told.iter().filter(|line| line["outcome"] == "restored").count() == 3, "{told:?}");
     let again = varve()?.current_dir(folder.path()).args(["restore", "--override", &bucket]).output()?;
     ensure!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("in use"), "{again:?}");
