@@ -198,11 +198,19 @@ impl Drop for Node {
     }
 }
 
-/// The address in the line `listening protocol=<protocol> address=<address>` that a node logs for each socket.
+/// The address in the line `listening protocol=<protocol> address=<address>` that a node logs for each socket, as text or as
+/// JSON.
 fn announced(printed: &str, protocol: &str) -> Option<SocketAddr> {
-    let wanted = format!("protocol={protocol}");
-    let line = printed.lines().find(|line| line.contains("listening") && line.contains(&wanted))?;
-    line.split_whitespace().find_map(|word| word.strip_prefix("address="))?.parse().ok()
+    let field = |line: &str, name: &str| match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(line) => line["fields"][name].as_str().map(str::to_owned),
+        Err(_) => {
+            let mut words = line.split_whitespace();
+            words.find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+        }
+    };
+    let mut lines = printed.lines().filter(|line| line.contains("listening"));
+    let line = lines.find(|line| field(line, "protocol").as_deref() == Some(protocol))?;
+    field(line, "address")?.parse().ok()
 }
 
 /// Waits until `condition` gives a value, looking again and again.

@@ -45,6 +45,14 @@ fn readmes_five_minutes_work_as_they_stand() -> Result<()> {
         let script = format!("set -eu\nunset ${{!VARVE_*}}\n{environment}{block}");
         tools::output_of(Command::new("bash").arg("-c").arg(script).current_dir(folder.path()))
     };
+    // What a node that was started by hand says to do next.
+    let printed = node.printed();
+    let greeting = printed.lines().find(|line| line.contains("varve is ready")).context("a greeting")?.to_owned();
+    fs::write(folder.path().join("FILE"), "a line\nanother\n")?;
+    let next: Vec<&str> = greeting.split("kcat ").skip(1).filter_map(|rest| rest.split([',', ';']).next()).collect();
+    ensure!(next.len() == 2 && greeting.contains("README.md"), "{greeting}");
+    let said = next.iter().map(|arguments| shell(&format!("kcat {arguments}"))).collect::<Result<Vec<_>>>()?;
+    ensure!(said == ["", "a line\nanother\n"], "{greeting}: {said:?}");
     for block in five_minutes {
         if block.contains("tier describe") {
             eventually("all lines are Parquet", || {

@@ -1,8 +1,12 @@
-//! What whoever watches a node sees: health, readiness, metrics.
+//! What whoever watches a node sees: health, readiness, metrics, its log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use varve_metadata::config::Codec;
 use varve_tests::{
     client::{Client, FetchSpec},
@@ -114,5 +118,27 @@ fn histograms_add_up(families: &BTreeMap<&str, &str>, samples: &[Sample<'_>]) ->
             );
         }
     }
+    Ok(())
+}
+
+#[test]
+fn every_line_of_the_log_is_json_if_that_was_asked_for() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    // A setting without effect, for a warning.
+    let node = Node::start(folder.path(), &["varve.log.format=json", "num.network.threads=3"])?;
+    Client::connect(node.address)?.create_topic("orders", 1, &[])?;
+    node.stop()?;
+    let text = fs::read_to_string(folder.path().join("varve.log"))?;
+    let lines = text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned()));
+    let lines: Vec<Value> = lines.collect::<Result<_>>()?;
+    for line in &lines {
+        ensure!(line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+        ensure!(line["target"].is_string() && line["fields"]["message"].is_string(), "{line}");
+    }
+    let has = |level: &str, words: &str| {
+        let said = |line: &Value| line["fields"]["message"].as_str().is_some_and(|message| message.contains(words));
+        lines.iter().any(|line| line["level"] == level && said(line))
+    };
+    ensure!(has("WARN", "num.network.threads") && has("INFO", "varve is ready"), "{text}");
     Ok(())
 }
