@@ -328,10 +328,10 @@ fn everything_in(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
 #[test]
 fn keystores_of_keytool_are_read_and_old_ones_refused_with_the_way_out() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let keystore = |kind: &str| -> Result<PathBuf> {
-        let path = folder.path().join(kind);
+    let keystore = |kind: &str, algorithm: &str| -> Result<PathBuf> {
+        let path = folder.path().join(format!("{kind}-{algorithm}"));
         let mut command = Command::new("keytool");
-        command.args(["-genkeypair", "-alias", "broker", "-keyalg", "RSA", "-dname", "CN=localhost"]);
+        command.args(["-genkeypair", "-alias", "broker", "-keyalg", algorithm, "-dname", "CN=localhost"]);
         command.args(["-ext", "SAN=dns:localhost,ip:127.0.0.1", "-storepass", "hunter2hunter2", "-storetype", kind]);
         tools::output_of(command.args(["-keypass", "hunter2hunter2", "-keystore"]).arg(&path))?;
         Ok(path)
@@ -343,15 +343,17 @@ fn keystores_of_keytool_are_read_and_old_ones_refused_with_the_way_out() -> Resu
             "ssl.keystore.password=hunter2hunter2".to_owned(),
         ]
     };
-    let pkcs12 = settings(&keystore("PKCS12")?);
-    let node = Node::start(folder.path(), &pkcs12.each_ref().map(String::as_str))?;
-    let address = node.listener("SSL")?.to_string();
-    let shown = tools::output_of(
-        Command::new("openssl").args(["s_client", "-connect", &address]).stdin(std::process::Stdio::null()),
-    )?;
-    ensure!(shown.contains("CN=localhost") || shown.contains("CN = localhost"), "{shown}");
-    node.stop()?;
-    let jks = settings(&keystore("JKS")?);
+    for algorithm in ["RSA", "EC"] {
+        let pkcs12 = settings(&keystore("PKCS12", algorithm)?);
+        let node = Node::start(folder.path(), &pkcs12.each_ref().map(String::as_str)).context(algorithm)?;
+        let address = node.listener("SSL")?.to_string();
+        let mut client = Command::new("openssl");
+        client.args(["s_client", "-connect", &address]).stdin(std::process::Stdio::null());
+        let shown = tools::output_of(&mut client)?;
+        ensure!(shown.contains("CN=localhost") || shown.contains("CN = localhost"), "{algorithm}: {shown}");
+        node.stop()?;
+    }
+    let jks = settings(&keystore("JKS", "RSA")?);
     let refused = Node::start(folder.path(), &jks.each_ref().map(String::as_str)).err().context("JKS was read")?;
     let refused = format!("{refused:?}");
     ensure!(refused.contains("keytool -importkeystore"), "{refused}");

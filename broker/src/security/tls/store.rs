@@ -12,6 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer},
 };
 
+use super::ec;
 use crate::{
     config::{KeyStoreConfig, TrustStoreConfig},
     security::{
@@ -72,6 +73,11 @@ pub(super) struct KeyStoreContent {
 /// # Errors
 /// [`StoreError`].
 pub(super) fn open_key_store(config: &KeyStoreConfig) -> Result<KeyStoreContent, StoreError> {
+    let KeyStoreContent { key, chain } = read_key_store(config)?;
+    Ok(KeyStoreContent { key: ec::whole(key, chain.first()), chain })
+}
+
+fn read_key_store(config: &KeyStoreConfig) -> Result<KeyStoreContent, StoreError> {
     match config {
         KeyStoreConfig::PemText { key, chain, key_password } => {
             let key = private_key(key, key_password.as_ref(), "ssl.keystore.key")?;
