@@ -9,7 +9,7 @@ import (
 )
 
 func saramaConfig(codec sarama.CompressionCodec, acks sarama.RequiredAcks, idempotent bool) *sarama.Config {
-	config := sarama.NewConfig()
+	config := saramaSettings()
 	config.Version = sarama.MaxVersion
 	config.Producer.Compression = codec
 	config.Producer.RequiredAcks = acks

@@ -13,7 +13,7 @@ import (
 func saramaTransactions(bootstrap, prefix string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	client, err := sarama.NewClient([]string{bootstrap}, sarama.NewConfig())
+	client, err := sarama.NewClient([]string{bootstrap}, saramaSettings())
 	expect(err == nil, "a client", err)
 	defer client.Close()
 	admin, err := sarama.NewClusterAdminFromClient(client)
@@ -110,7 +110,7 @@ func saramaTransform(ctx context.Context, bootstrap, prefix, input, output strin
 		expected = append(expected, fmt.Sprintf("<%d>", number))
 	}
 	writer.Close()
-	config := sarama.NewConfig()
+	config := saramaSettings()
 	config.Version = sarama.MaxVersion
 	config.Consumer.IsolationLevel = sarama.ReadCommitted
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
@@ -147,7 +147,7 @@ func saramaWrite(producer sarama.SyncProducer, topic, value string) {
 
 // saramaCommitted reads that many committed records from the start, and whatever comes with them.
 func saramaCommitted(bootstrap, topic string, count int) []string {
-	config := sarama.NewConfig()
+	config := saramaSettings()
 	config.Version = sarama.MaxVersion
 	config.Consumer.IsolationLevel = sarama.ReadCommitted
 	consumer, err := sarama.NewConsumer([]string{bootstrap}, config)

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -11,17 +9,13 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/oauth"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 // What ../python/secure.py is told, too.
 type secureOptions struct {
-	Library, Bootstrap, Topic, Value, Protocol, Mechanism, User, Password, Token string
-	Ca, Certificate, Key                                                         string
-	Fails                                                                        bool
+	access
+	Library, Bootstrap, Topic, Value string
+	Fails                            bool
 }
 
 // One record to a protected listener and back. Ends with 3 where the node does not let it in.
@@ -40,24 +34,6 @@ func secure(argument string) {
 	}
 }
 
-func (options secureOptions) tls() (*tls.Config, error) {
-	pem, err := os.ReadFile(options.Ca)
-	if err != nil {
-		return nil, err
-	}
-	config := &tls.Config{RootCAs: x509.NewCertPool()}
-	config.RootCAs.AppendCertsFromPEM(pem)
-	if options.Certificate != "" {
-		pair, err := tls.LoadX509KeyPair(options.Certificate, options.Key)
-		if err != nil {
-			return nil, err
-		}
-		// Always shown, also if the broker trusts nobody who signed it.
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
-	}
-	return config, nil
-}
-
 func (options secureOptions) limit() time.Duration {
 	if options.Fails {
 		return 5 * time.Second
@@ -68,31 +44,13 @@ func (options secureOptions) limit() time.Duration {
 func secureFranz(options secureOptions) error {
 	ctx, cancel := context.WithTimeout(context.Background(), options.limit())
 	defer cancel()
-	settings := []kgo.Opt{kgo.SeedBrokers(options.Bootstrap), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
+	settings, err := options.franz()
+	if err != nil {
+		return err
+	}
+	settings = append(settings, kgo.SeedBrokers(options.Bootstrap), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
 		options.Topic: {0: kgo.NewOffset().AtStart()},
-	})}
-	if options.Ca != "" {
-		config, err := options.tls()
-		if err != nil {
-			return err
-		}
-		settings = append(settings, kgo.DialTLSConfig(config))
-	}
-	var mechanism sasl.Mechanism
-	hashed := scram.Auth{User: options.User, Pass: options.Password}
-	switch options.Mechanism {
-	case "PLAIN":
-		mechanism = plain.Auth{User: options.User, Pass: options.Password}.AsMechanism()
-	case "SCRAM-SHA-256":
-		mechanism = hashed.AsSha256Mechanism()
-	case "SCRAM-SHA-512":
-		mechanism = hashed.AsSha512Mechanism()
-	case "OAUTHBEARER":
-		mechanism = oauth.Auth{Token: options.Token}.AsMechanism()
-	}
-	if mechanism != nil {
-		settings = append(settings, kgo.SASL(mechanism))
-	}
+	}))
 	client, err := kgo.NewClient(settings...)
 	if err != nil {
 		return err
@@ -118,13 +76,6 @@ func secureFranz(options secureOptions) error {
 	}
 }
 
-type secureToken string
-
-func (token secureToken) Token() (*sarama.AccessToken, error) {
-	return &sarama.AccessToken{Token: string(token)}, nil
-}
-
-// sarama leaves SCRAM to its user.
 func secureSarama(options secureOptions) error {
 	config := sarama.NewConfig()
 	config.Producer.Return.Successes = true
@@ -132,20 +83,8 @@ func secureSarama(options secureOptions) error {
 	if options.Fails {
 		config.Metadata.Retry.Max = 0
 	}
-	if options.Ca != "" {
-		own, err := options.tls()
-		if err != nil {
-			return err
-		}
-		config.Net.TLS.Enable, config.Net.TLS.Config = true, own
-	}
-	if options.Mechanism != "" {
-		config.Net.SASL.Enable = true
-		config.Net.SASL.Mechanism = sarama.SASLMechanism(options.Mechanism)
-		config.Net.SASL.User, config.Net.SASL.Password = options.User, options.Password
-		if options.Token != "" {
-			config.Net.SASL.TokenProvider = secureToken(options.Token)
-		}
+	if err := options.sarama(config); err != nil {
+		return err
 	}
 	client, err := sarama.NewClient([]string{options.Bootstrap}, config)
 	if err != nil {

@@ -25,7 +25,7 @@ func expect(condition bool, what string, found ...any) {
 func suite(bootstrap, prefix string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
+	client, err := kgo.NewClient(franzAt(bootstrap)...)
 	expect(err == nil, "a client", err)
 	defer client.Close()
 	admin := kadm.NewClient(client)
@@ -129,8 +129,8 @@ func record(topic string, key, value []byte, at int, headers ...kgo.RecordHeader
 }
 
 func produceAll(ctx context.Context, bootstrap string, batch []*kgo.Record, options ...kgo.Opt) error {
-	options = append(options, kgo.SeedBrokers(bootstrap), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	client, err := kgo.NewClient(options...)
+	options = append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	client, err := kgo.NewClient(franzAt(bootstrap, options...)...)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func produceAll(ctx context.Context, bootstrap string, batch []*kgo.Record, opti
 
 func read(ctx context.Context, bootstrap, topic string, offset int64, count int) []*kgo.Record {
 	places := map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(offset)}}
-	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.ConsumePartitions(places))
+	client, err := kgo.NewClient(franzAt(bootstrap, kgo.ConsumePartitions(places))...)
 	expect(err == nil, "a consumer", err)
 	defer client.Close()
 	client.PauseFetchTopics(topic)

@@ -17,7 +17,7 @@ const inputRecords = 40
 func transactions(bootstrap, prefix string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
+	client, err := kgo.NewClient(franzAt(bootstrap)...)
 	expect(err == nil, "a client", err)
 	defer client.Close()
 	topic, input, output := prefix+"-txn", prefix+"-txn-in", prefix+"-txn-out"
@@ -61,7 +61,7 @@ func transactions(bootstrap, prefix string) {
 }
 
 func transform(ctx context.Context, bootstrap, prefix, input, output string) {
-	writer, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
+	writer, err := kgo.NewClient(franzAt(bootstrap)...)
 	expect(err == nil, "a writer", err)
 	var numbers, expected []string
 	for number := range inputRecords {
@@ -70,11 +70,11 @@ func transform(ctx context.Context, bootstrap, prefix, input, output string) {
 	}
 	put(ctx, writer, input, numbers...)
 	writer.Close()
-	session, err := kgo.NewGroupTransactSession(
-		kgo.SeedBrokers(bootstrap), kgo.TransactionalID(prefix+"-transform"), kgo.ConsumerGroup(prefix+"-group"),
+	session, err := kgo.NewGroupTransactSession(franzAt(
+		bootstrap, kgo.TransactionalID(prefix+"-transform"), kgo.ConsumerGroup(prefix+"-group"),
 		kgo.ConsumeTopics(input), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-	)
+	)...)
 	expect(err == nil, "a session", err)
 	defer session.Close()
 	done := 0
@@ -104,7 +104,7 @@ func transform(ctx context.Context, bootstrap, prefix, input, output string) {
 }
 
 func transactional(bootstrap, id string) *kgo.Client {
-	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.TransactionalID(id))
+	client, err := kgo.NewClient(franzAt(bootstrap, kgo.TransactionalID(id))...)
 	expect(err == nil, "a producer", err)
 	return client
 }
@@ -118,10 +118,10 @@ func put(ctx context.Context, client *kgo.Client, topic string, values ...string
 
 // committed reads that many committed records from the start, and whatever comes with them.
 func committed(ctx context.Context, bootstrap, topic string, count int) []string {
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(bootstrap), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+	client, err := kgo.NewClient(franzAt(
+		bootstrap, kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-	)
+	)...)
 	expect(err == nil, "a consumer", err)
 	defer client.Close()
 	var values []string

@@ -4,11 +4,14 @@
 const assert = require('assert');
 const path = require('path');
 
+const access = require('./access.js');
+
 const tools = process.env.VARVE_TEST_TOOLS;
 const { CompressionTypes, ConfigResourceTypes, Kafka, logLevel } = require(path.join(tools, 'node/node_modules/kafkajs'));
 
 const [bootstrap, prefix] = process.argv.slice(2);
-const kafka = new Kafka({ clientId: 'node', brokers: [bootstrap], logLevel: logLevel.NOTHING, retry: { retries: 2 } });
+const client = { clientId: 'node', brokers: [bootstrap], logLevel: logLevel.NOTHING, retry: { retries: 2 } };
+const kafka = new Kafka({ ...client, ...access.given() });
 const admin = kafka.admin();
 const base = Date.now() - 3600000;
 const limitBytes = 1048588;

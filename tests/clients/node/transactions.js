@@ -4,11 +4,13 @@
 const assert = require('assert');
 const path = require('path');
 
+const access = require('./access.js');
+
 const tools = process.env.VARVE_TEST_TOOLS;
 const { Kafka, logLevel } = require(path.join(tools, 'node/node_modules/kafkajs'));
 
 const [bootstrap, prefix] = process.argv.slice(2);
-const kafka = new Kafka({ clientId: 'node', brokers: [bootstrap], logLevel: logLevel.NOTHING });
+const kafka = new Kafka({ clientId: 'node', brokers: [bootstrap], logLevel: logLevel.NOTHING, ...access.given() });
 const admin = kafka.admin();
 const INPUT = 30;
 

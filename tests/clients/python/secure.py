@@ -8,7 +8,8 @@ import asyncio
 import json
 import logging
 import sys
-import time
+
+import access
 
 LIMIT_SECONDS = 30
 
@@ -19,20 +20,9 @@ def librdkafka(options):
     said = []
     config = {
         "bootstrap.servers": options["bootstrap"],
-        "security.protocol": options["protocol"],
         "error_cb": lambda error: said.append(str(error)),
+        **access.librdkafka(options),
     }
-    names = {
-        "ca": "ssl.ca.location",
-        "certificate": "ssl.certificate.location",
-        "key": "ssl.key.location",
-        "mechanism": "sasl.mechanism",
-        "user": "sasl.username",
-        "password": "sasl.password",
-    }
-    config.update({name: options[option] for option, name in names.items() if option in options})
-    if "token" in options:
-        config["oauth_cb"] = lambda _: (options["token"], time.time() + 600)
     producer = Producer({**config, "message.timeout.ms": 5000 if options.get("fails") else LIMIT_SECONDS * 1000})
     failed = []
     producer.produce(options["topic"], options["value"], on_delivery=lambda error, _: failed.append(error))
@@ -49,31 +39,10 @@ def librdkafka(options):
     raise TimeoutError(f"the record does not come back: {said}")
 
 
-class Token:
-    def __init__(self, options):
-        self.text = options["token"]
-
-    def token(self):
-        return self.text
-
-
 def kafka_python(options):
     from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-    from kafka.net.sasl.oauth import AbstractTokenProvider
-
-    config = {"bootstrap_servers": [options["bootstrap"]], "security_protocol": options["protocol"]}
-    names = {
-        "ca": "ssl_cafile",
-        "certificate": "ssl_certfile",
-        "key": "ssl_keyfile",
-        "mechanism": "sasl_mechanism",
-        "user": "sasl_plain_username",
-        "password": "sasl_plain_password",
-    }
-    config.update({name: options[option] for option, name in names.items() if option in options})
-    if "token" in options:
-        config["sasl_oauth_token_provider"] = type("Provider", (Token, AbstractTokenProvider), {})(options)
+    config = {"bootstrap_servers": [options["bootstrap"]], **access.kafka_python(options)}
     limit = 5 if options.get("fails") else LIMIT_SECONDS
     producer = KafkaProducer(**config, max_block_ms=limit * 1000, bootstrap_timeout_ms=limit * 1000)
     producer.send(options["topic"], options["value"].encode()).get(limit)
@@ -91,22 +60,8 @@ def kafka_python(options):
 
 async def aiokafka(options):
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-    from aiokafka.abc import AbstractTokenProvider
-    from aiokafka.helpers import create_ssl_context
 
-    class Provider(AbstractTokenProvider):
-        async def token(self):
-            return options["token"]
-
-    config = {"bootstrap_servers": options["bootstrap"], "security_protocol": options["protocol"]}
-    names = {"mechanism": "sasl_mechanism", "user": "sasl_plain_username", "password": "sasl_plain_password"}
-    config.update({name: options[option] for option, name in names.items() if option in options})
-    if "ca" in options:
-        config["ssl_context"] = create_ssl_context(
-            cafile=options["ca"], certfile=options.get("certificate"), keyfile=options.get("key")
-        )
-    if "token" in options:
-        config["sasl_oauth_token_provider"] = Provider()
+    config = {"bootstrap_servers": options["bootstrap"], **access.aiokafka(options)}
     producer = AIOKafkaProducer(**config)
     try:
         await producer.start()

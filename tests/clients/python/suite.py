@@ -6,6 +6,8 @@ Libraries: librdkafka (confluent-kafka), kafka-python, aiokafka.
 import sys
 import time
 
+import access
+
 BASE = int(time.time() * 1000) - 3_600_000
 LIMIT_BYTES = 1_048_588
 
@@ -33,8 +35,8 @@ class Librdkafka:
     def __init__(self, bootstrap):
         from confluent_kafka.admin import AdminClient
 
-        self.bootstrap = {"bootstrap.servers": bootstrap}
-        self.admin = AdminClient(self.bootstrap)
+        self.access = {"bootstrap.servers": bootstrap, **access.librdkafka(access.given())}
+        self.admin = AdminClient(self.access)
 
     @staticmethod
     def name_of(error):
@@ -79,7 +81,7 @@ class Librdkafka:
 
         config = {"compression.type": codec, "linger.ms": 5, "message.max.bytes": 10_000_000}
         config |= {"enable.idempotence": True} if acks == "idempotent" else {"acks": acks}
-        producer = Producer(self.bootstrap | config)
+        producer = Producer(self.access | config)
         errors = []
         for key, value, headers, timestamp in batch:
             producer.produce(
@@ -92,7 +94,7 @@ class Librdkafka:
     def read(self, topic, offset, count):
         from confluent_kafka import Consumer, TopicPartition
 
-        consumer = Consumer(self.bootstrap | {"group.id": "suite", "enable.auto.commit": False, "check.crcs": True})
+        consumer = Consumer(self.access | {"group.id": "suite", "enable.auto.commit": False, "check.crcs": True})
         place = TopicPartition(topic, 0, offset)
         consumer.assign([place])
         consumer.pause([place])
@@ -109,7 +111,7 @@ class Librdkafka:
     def offset_at(self, topic, timestamp):
         from confluent_kafka import Consumer, TopicPartition
 
-        consumer = Consumer(self.bootstrap | {"group.id": "suite"})
+        consumer = Consumer(self.access | {"group.id": "suite"})
         found = consumer.offsets_for_times([TopicPartition(topic, 0, timestamp)], 30)[0].offset
         consumer.close()
         return None if found < 0 else found
@@ -128,8 +130,8 @@ class KafkaPython:
     def __init__(self, bootstrap):
         from kafka import KafkaAdminClient
 
-        self.bootstrap = bootstrap
-        self.admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        self.access = {"bootstrap_servers": bootstrap, **access.kafka_python(access.given())}
+        self.admin = KafkaAdminClient(**self.access)
 
     @staticmethod
     def attempt(work):
@@ -170,7 +172,7 @@ class KafkaPython:
 
         idempotent = acks == "idempotent"
         producer = KafkaProducer(
-            bootstrap_servers=self.bootstrap, compression_type=None if codec == "none" else codec, linger_ms=5,
+            **self.access, compression_type=None if codec == "none" else codec, linger_ms=5,
             acks="all" if idempotent or acks == -1 else acks, enable_idempotence=idempotent,
             max_request_size=10_000_000,
         )
@@ -186,7 +188,7 @@ class KafkaPython:
     def read(self, topic, offset, count):
         from kafka import KafkaConsumer, TopicPartition
 
-        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False, consumer_timeout_ms=60000)
+        consumer = KafkaConsumer(**self.access, enable_auto_commit=False, consumer_timeout_ms=60000)
         place = TopicPartition(topic, 0)
         consumer.assign([place])
         consumer.seek(place, offset)
@@ -204,7 +206,7 @@ class KafkaPython:
     def offset_at(self, topic, timestamp):
         from kafka import KafkaConsumer, TopicPartition
 
-        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap)
+        consumer = KafkaConsumer(**self.access)
         place = TopicPartition(topic, 0)
         found = consumer.offsets_for_times({place: timestamp})[place]
         consumer.close()
@@ -225,7 +227,7 @@ class Aiokafka:
     def __init__(self, bootstrap):
         import asyncio
 
-        self.bootstrap = bootstrap
+        self.access = {"bootstrap_servers": bootstrap, **access.aiokafka(access.given())}
         self.loop = asyncio.new_event_loop()
 
     def run(self, work):
@@ -235,7 +237,7 @@ class Aiokafka:
         from aiokafka.admin import AIOKafkaAdminClient
 
         async def whole():
-            admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+            admin = AIOKafkaAdminClient(**self.access)
             await admin.start()
             try:
                 return await work(admin)
@@ -289,7 +291,7 @@ class Aiokafka:
         async def whole():
             idempotent = acks == "idempotent"
             producer = AIOKafkaProducer(
-                bootstrap_servers=self.bootstrap, compression_type=None if codec == "none" else codec,
+                **self.access, compression_type=None if codec == "none" else codec,
                 acks="all" if idempotent or acks == -1 else acks, enable_idempotence=idempotent,
                 max_request_size=10_000_000,
             )
@@ -310,7 +312,7 @@ class Aiokafka:
         from aiokafka import AIOKafkaConsumer, TopicPartition
 
         async def whole():
-            consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
+            consumer = AIOKafkaConsumer(**self.access, enable_auto_commit=False)
             await consumer.start()
             place = TopicPartition(topic, 0)
             consumer.assign([place])
@@ -333,7 +335,7 @@ class Aiokafka:
         from aiokafka import AIOKafkaConsumer, TopicPartition
 
         async def whole():
-            consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
+            consumer = AIOKafkaConsumer(**self.access)
             await consumer.start()
             place = TopicPartition(topic, 0)
             found = (await consumer.offsets_for_times({place: timestamp}))[place]

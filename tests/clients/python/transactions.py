@@ -7,6 +7,8 @@ import asyncio
 import sys
 import time
 
+import access
+
 INPUT = 40
 LIMIT_SECONDS = 90
 
@@ -18,7 +20,7 @@ def expect(found, expected, what):
 
 class Librdkafka:
     def __init__(self, bootstrap):
-        self.settings = {"bootstrap.servers": bootstrap}
+        self.settings = {"bootstrap.servers": bootstrap, **access.librdkafka(access.given())}
 
     def create(self, topics):
         from confluent_kafka.admin import AdminClient, NewTopic
@@ -99,19 +101,19 @@ class Librdkafka:
 
 class KafkaPython:
     def __init__(self, bootstrap):
-        self.bootstrap = bootstrap
+        self.access = {"bootstrap_servers": bootstrap, **access.kafka_python(access.given())}
 
     def create(self, topics):
         from kafka.admin import KafkaAdminClient, NewTopic
 
-        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        admin = KafkaAdminClient(**self.access)
         admin.create_topics([NewTopic(topic, 1, 1) for topic in topics])
         admin.close()
 
     def producer(self, transactional_id):
         from kafka import KafkaProducer
 
-        producer = KafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=transactional_id, linger_ms=1)
+        producer = KafkaProducer(**self.access, transactional_id=transactional_id, linger_ms=1)
         producer.init_transactions()
         return producer
 
@@ -137,7 +139,7 @@ class KafkaPython:
         from kafka import KafkaConsumer
 
         return KafkaConsumer(
-            topic, bootstrap_servers=self.bootstrap, group_id=group, isolation_level="read_committed",
+            topic, **self.access, group_id=group, isolation_level="read_committed",
             enable_auto_commit=False, auto_offset_reset="earliest", session_timeout_ms=6000, max_poll_records=7,
         )
 
@@ -179,7 +181,7 @@ class Aiokafka:
     """The same verbs, each run to its end on one loop."""
 
     def __init__(self, bootstrap):
-        self.bootstrap = bootstrap
+        self.access = {"bootstrap_servers": bootstrap, **access.aiokafka(access.given())}
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
 
@@ -190,7 +192,7 @@ class Aiokafka:
         from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
         async def work():
-            admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+            admin = AIOKafkaAdminClient(**self.access)
             await admin.start()
             await admin.create_topics([NewTopic(topic, 1, 1) for topic in topics])
             await admin.close()
@@ -201,7 +203,7 @@ class Aiokafka:
         from aiokafka import AIOKafkaProducer
 
         async def work():
-            producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=transactional_id)
+            producer = AIOKafkaProducer(**self.access, transactional_id=transactional_id)
             await producer.start()
             return producer
 
@@ -230,7 +232,7 @@ class Aiokafka:
 
         async def work():
             consumer = AIOKafkaConsumer(
-                topic, bootstrap_servers=self.bootstrap, group_id=group, isolation_level="read_committed",
+                topic, **self.access, group_id=group, isolation_level="read_committed",
                 enable_auto_commit=False, auto_offset_reset="earliest", session_timeout_ms=6000,
             )
             await consumer.start()
