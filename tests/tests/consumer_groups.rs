@@ -24,7 +24,7 @@ const QUICK: [&str; 6] = [
 ];
 const PARTITIONS: i32 = 6;
 const CONSUMER: [&str; 2] = ["--protocol", "consumer"];
-/// Libraries that speak the protocol.
+/// Libraries that speak the protocol. franz-go (`go`), which does if it is asked to, is tried where groups share and resume.
 const LIBRARIES: [&str; 2] = ["java", "librdkafka"];
 
 /// The one group of these tests.
@@ -119,7 +119,7 @@ fn share_and_resume(library: &str) -> Result<()> {
 
 #[test]
 fn members_of_the_consumer_protocol_share_resume_and_survive_crashes() -> Result<()> {
-    for library in LIBRARIES {
+    for library in LIBRARIES.into_iter().chain(["go"]) {
         share_and_resume(library).with_context(|| library.to_owned())?;
     }
     Ok(())

@@ -75,6 +75,10 @@ func main() {
 	output := flags.String("output", "", "records consumed")
 	group := flags.String("group", "", "group to join")
 	count := flags.Int("count", 0, "records to consume")
+	protocol := flags.String("protocol", "classic", "protocol of the group")
+	assignor := flags.String("assignor", "uniform", "assignor of the broker, in the consumer protocol")
+	instance := flags.String("instance", "", "static member")
+	pattern := flags.String("pattern", "", "pattern in place of the topic")
 	isolation := flags.String("isolation", "read_uncommitted", "isolation level")
 	flags.Parse(os.Args[2:])
 	switch os.Args[1] {
@@ -93,7 +97,7 @@ func main() {
 	case "suite":
 		suite(*bootstrap, *topic)
 	case "group":
-		join(*bootstrap, *topic, *group, *output)
+		join(*bootstrap, *topic, *pattern, *group, *output, membership(*protocol, *assignor, *instance))
 	default:
 		fail("unknown verb %s", os.Args[1])
 	}
@@ -217,13 +221,33 @@ func write(encoder *json.Encoder, message *kgo.Record) {
 	}
 }
 
-func join(bootstrap, topic, group, output string) {
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(bootstrap), kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group),
-		kgo.Balancers(kgo.RangeBalancer()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(500*time.Millisecond),
+// membership is how a member stands to its group. In the consumer protocol (KIP-848) a balancer names the broker's assignor.
+func membership(protocol, assignor, instance string) []kgo.Opt {
+	options := []kgo.Opt{kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(500 * time.Millisecond)}
+	if instance != "" {
+		options = append(options, kgo.InstanceID(instance))
+	}
+	if protocol != "consumer" {
+		return append(options, kgo.Balancers(kgo.RangeBalancer()))
+	}
+	balancer := kgo.StickyBalancer()
+	if assignor == "range" {
+		balancer = kgo.RangeBalancer()
+	}
+	return append(options, kgo.ServerSideBalancer(), kgo.Balancers(balancer))
+}
+
+func join(bootstrap, topic, pattern, group, output string, options []kgo.Opt) {
+	options = append(
+		options, kgo.SeedBrokers(bootstrap), kgo.ConsumerGroup(group), kgo.DisableAutoCommit(),
+		kgo.BlockRebalanceOnPoll(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 	)
+	if pattern == "" {
+		options = append(options, kgo.ConsumeTopics(topic))
+	} else {
+		options = append(options, kgo.ConsumeTopics(pattern), kgo.ConsumeRegex())
+	}
+	client, err := kgo.NewClient(options...)
 	if err != nil {
 		fail("%v", err)
 	}
