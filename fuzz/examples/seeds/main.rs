@@ -3,6 +3,7 @@
 //! `cargo run --package varve-fuzz --example seeds`
 
 mod frames;
+mod logins;
 mod stored;
 
 use std::{fs, path::Path};
@@ -18,9 +19,13 @@ fn main() {
         ("config", config()),
         ("coordinator_record", stored::coordinator_records()),
         ("frame", frames::frames()),
+        ("jaas", logins::login_configurations()),
         ("manifest", stored::manifests()),
+        ("principal_mapping", logins::mappings()),
         ("raw_object", stored::raw_objects()),
+        ("sasl", logins::messages()),
         ("segment", stored::segments()),
+        ("subject", logins::subjects()),
         ("table", stored::tables()),
         ("transaction_record", stored::transaction_records()),
     ];
