@@ -8,6 +8,7 @@ mod options;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    num::NonZeroU64,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -362,6 +363,17 @@ impl Archive {
     /// Whether the topic is internal and has a copy in the archive, which nobody reads unless the local log is lost.
     fn is_copied(&self, topic: &TopicImage) -> bool {
         topic.internal && self.backup_lag.is_some()
+    }
+
+    /// Bounds on uploads and cold reads that changed while the node runs.
+    pub(crate) fn set_limits(&self, config: &BrokerConfig) {
+        let archive = &config.archive;
+        self.reader
+            .set_limits(archive.read_concurrency as usize, archive.read_bytes_per_second.and_then(NonZeroU64::new));
+        if let Some(archiver) = &self.archiver {
+            let rate = archive.upload_bytes_per_second.and_then(NonZeroU64::new);
+            archiver.set_limits(archive.upload_concurrency as usize, rate);
+        }
     }
 
     /// What the archiver and the compactor go by. To clients an internal topic is none that is archived.

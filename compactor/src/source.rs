@@ -16,7 +16,7 @@ use varve_tiering::{
     raw::{RawError, RawMeta, TAIL_GUESS},
     tier::{
         bucket::{Bucket, BucketError},
-        upload::ByteRate,
+        pace::ByteRate,
     },
 };
 

@@ -23,8 +23,8 @@ use varve_tiering::{
     manifest::{Manifest, ManifestError, ObjectKind, RemoteObject, Writer},
     tier::{
         manifests::StoreError,
+        pace::ByteRate,
         partition::{RemotePartition, RemotePartitions, UpdateError},
-        upload::ByteRate,
     },
 };
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -100,19 +101,24 @@ impl<L: CompactedLogs> LogCleaner<L> {
         if !self.config.load().enabled {
             return;
         }
-        let work = |_| self.clone().work();
-        futures::future::join_all((0..self.config.load().threads.max(1)).map(work)).await;
-    }
-
-    async fn work(self: Arc<LogCleaner<L>>) {
-        while !self.stop.is_cancelled() {
-            if !self.clone().clean_dirtiest().await {
+        let mut rounds = FuturesUnordered::new();
+        // Rounds that find nothing to do wait a while; the others are followed by the next at once.
+        let round = |cleaner: Arc<LogCleaner<L>>| async move {
+            if !cleaner.clone().clean_dirtiest().await {
                 tokio::select! {
-                    () = self.stop.cancelled() => return,
-                    () = tokio::time::sleep(self.config.load().backoff) => {}
+                    () = cleaner.stop.cancelled() => {}
+                    () = tokio::time::sleep(cleaner.config.load().backoff) => {}
                 }
             }
+        };
+        while !self.stop.is_cancelled() {
+            // As many at a time as the settings say now.
+            while rounds.len() < self.config.load().threads.max(1) as usize {
+                rounds.push(round(self.clone()));
+            }
+            rounds.next().await;
         }
+        while rounds.next().await.is_some() {}
     }
 
     /// Runs one round over the log that needs it most. Returns whether there was one to clean.

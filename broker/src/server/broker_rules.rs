@@ -20,6 +20,10 @@ use crate::{
     telemetry::Subscription,
 };
 
+const CLEANER_THREADS: &str = "log.cleaner.threads";
+/// Settings of how many work at the same time.
+const POOLS: [&str; 3] = [CLEANER_THREADS, "remote.log.manager.copier.thread.pool.size", "remote.log.reader.threads"];
+
 /// The rules of one node.
 pub(super) struct Rules<'a> {
     pub(super) node: BrokerId,
@@ -141,6 +145,7 @@ impl Rules<'_> {
         {
             return Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; "));
         }
+        check_threads(&self.image.configs().of_broker(self.node, &self.config.settings.texts()), &all, changed)?;
         // Only of this node: what files another one has cannot be seen from here.
         if *resource == own { self.check_listeners(&all, changed) } else { Ok(()) }
     }
@@ -185,6 +190,42 @@ fn check_listener_settings(resource: &ConfigResource, changed: &[&str]) -> Resul
             "Cannot update these configs at default cluster level, per-broker configs must be set at broker level: [{}]",
             own.join(", ")
         ));
+    }
+    Ok(())
+}
+
+/// Sizes of pools may at most double or halve at a time, as in Kafka: more is a slip of the hand.
+fn check_threads(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+    changed: &[&str],
+) -> Result<(), String> {
+    const FAILED: &str = "Dynamic thread count update validation failed";
+    for &name in POOLS.iter().filter(|name| changed.contains(name)) {
+        let size = |settings: &BTreeMap<String, String>| -> Option<u64> {
+            let given = settings.get(name).map(String::as_str).or_else(|| definition(name)?.default)?;
+            given.trim().parse().ok()
+        };
+        let Some((current, new)) = size(before).zip(size(after)) else { continue };
+        let why = match name == CLEANER_THREADS {
+            true if new < 1 => "Log cleaner threads should be at least 1".to_owned(),
+            true if new < current / 2 => {
+                format!("Log cleaner threads cannot be reduced to less than half the current value {current}")
+            }
+            true if new > current * 2 => {
+                format!("Log cleaner threads cannot be increased to more than double the current value {current}")
+            }
+            false if new < current / 2 => {
+                format!("{FAILED} for {name}={new}, value should be at least half the current value {current}")
+            }
+            false if new > current * 2 => {
+                format!(
+                    "{FAILED} for {name}={new}, value should not be greater than double the current value {current}"
+                )
+            }
+            _ => continue,
+        };
+        return Err(why);
     }
     Ok(())
 }

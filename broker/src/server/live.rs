@@ -14,11 +14,12 @@ use crate::{
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
-pub(crate) const LIVE: [&str; 12] = [
+pub(crate) const LIVE: [&str; 17] = [
     "group.consumer.assignment.interval.ms",
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",
     "log.cleaner.io.max.bytes.per.second",
+    "log.cleaner.threads",
     "max.connection.creation.rate",
     "max.connections",
     "max.connections.per.ip",
@@ -26,6 +27,10 @@ pub(crate) const LIVE: [&str; 12] = [
     "producer.id.expiration.ms",
     "remote.fetch.max.wait.ms",
     "remote.list.offsets.request.timeout.ms",
+    "remote.log.manager.copier.thread.pool.size",
+    "remote.log.manager.copy.max.bytes.per.second",
+    "remote.log.manager.fetch.max.bytes.per.second",
+    "remote.log.reader.threads",
     "replica.alter.log.dirs.io.max.bytes.per.second",
 ];
 
@@ -100,12 +105,11 @@ impl Live {
         self.connections.store((!is_first).then(|| Arc::new(limits)));
         broker.partitions.moves().set_bytes_per_second(config.move_bytes_per_second);
         broker.quotas.set_max_connection_rate(config.quotas.max_connection_rate.map(|rate| rate as f64));
-        // Its threads are those of the start.
-        self.cleaner.store(Arc::new(CleanerConfig {
-            threads: self.started_with.cleaner.threads,
-            enabled: self.started_with.cleaner.enabled,
-            ..config.cleaner.clone()
-        }));
+        if let Some(archive) = &broker.archive {
+            archive.set_limits(&config);
+        }
+        let enabled = self.started_with.cleaner.enabled;
+        self.cleaner.store(Arc::new(CleanerConfig { enabled, ..config.cleaner.clone() }));
         self.config.store(Arc::new(config));
     }
 }

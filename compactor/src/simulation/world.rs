@@ -29,8 +29,8 @@ use varve_tiering::{
     tier::{
         bucket::{Bucket, BucketOptions},
         manifests::ManifestStore,
+        pace::ByteRate,
         partition::{RemotePartition, RemotePartitions},
-        upload::ByteRate,
     },
 };
 

@@ -3,7 +3,7 @@
 //! [`bucket`] is the one door to the object store; [`cluster`] says whose bucket it is, [`snapshots`]
 //! what the cluster's state was; [`manifests`] loads and publishes;
 //! [`partition`] is the handle through which everyone reads and changes one partition's manifest; [`upload`] and
-//! [`archiver`] bring sealed segments in; [`cold`] reads what lies there.
+//! [`archiver`] bring sealed segments in; [`cold`] reads what lies there; [`pace`] bounds them.
 
 pub mod archiver;
 pub mod bucket;
@@ -13,6 +13,7 @@ pub mod conformance;
 #[cfg(test)]
 mod crash_store;
 pub mod manifests;
+pub mod pace;
 pub mod partition;
 pub mod snapshots;
 pub mod upload;

@@ -1,16 +1,18 @@
 //! Sealed segments into the bucket, as raw objects.
 
-use std::{fs::File, io, num::NonZeroU64, os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use bytes::Bytes;
-use tokio::time::Instant;
 use varve_log::{
     format::{BatchError, BatchHeader, HEADER_BYTES},
     local::{AbortedTxn, SealedSegment},
 };
 use varve_metadata::model::{LeaderEpoch, Offset, PartitionId};
 
-use super::bucket::{Bucket, BucketError, ObjectWriter};
+use super::{
+    bucket::{Bucket, BucketError, ObjectWriter},
+    pace::ByteRate,
+};
 use crate::{
     layout,
     manifest::{ObjectId, ObjectKind, RemoteObject},
@@ -221,42 +223,8 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Se
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-/// A budget of bytes per second that all uploads of a process share. Unused time gives no credit beyond one second.
-#[derive(Debug)]
-pub struct ByteRate {
-    per_second: Option<NonZeroU64>,
-    /// When all that was taken so far will have been paid for.
-    paid: parking_lot::Mutex<Option<Instant>>,
-}
-
-impl ByteRate {
-    /// At most `per_second` bytes in the long run; `None`: as fast as it goes.
-    pub fn new(per_second: Option<NonZeroU64>) -> ByteRate {
-        ByteRate { per_second, paid: parking_lot::Mutex::new(None) }
-    }
-
-    /// Takes `bytes` from the budget; waits until they are paid for.
-    pub async fn take(&self, bytes: u64) {
-        let Some(per_second) = self.per_second else { return };
-        let now = Instant::now();
-        let until = {
-            let mut paid = self.paid.lock();
-            let credit = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-            let from = paid.map_or(credit, |paid| paid.max(credit));
-            let until = from + Duration::from_secs_f64(bytes as f64 / per_second.get() as f64);
-            *paid = Some(until);
-            until
-        };
-        if until > now {
-            tokio::time::sleep_until(until).await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
     use crate::{
         manifest::tests::{at, partition},
@@ -379,16 +347,5 @@ mod tests {
             let key = layout::raw(partition, at(0), LeaderEpoch(4), object.id.0);
             assert!(read_part(&bucket, &key, &object).await.1 == bytes);
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn uploads_keep_to_their_byte_rate() {
-        let rate = ByteRate::new(NonZeroU64::new(1000));
-        let start = Instant::now();
-        for _ in 0..50 {
-            rate.take(100).await;
-        }
-        let took = start.elapsed().as_secs_f64();
-        assert!((3.9..5.1).contains(&took), "5000 bytes took {took} s");
     }
 }

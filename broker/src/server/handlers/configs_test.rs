@@ -128,7 +128,20 @@ async fn a_dynamic_broker_setting_takes_effect_at_once_and_is_shown() {
 
     let cases = [
         ("1", "node.id", "2", "Cannot update these configs dynamically: [node.id]"),
-        ("1", "log.cleaner.threads", "2", "Cannot update these configs dynamically: [log.cleaner.threads]"),
+        ("1", "num.partitions", "2", "Cannot update these configs dynamically: [num.partitions]"),
+        ("1", "log.cleaner.threads", "0", "Log cleaner threads should be at least 1"),
+        (
+            "1",
+            "log.cleaner.threads",
+            "3",
+            "Log cleaner threads cannot be increased to more than double the current value 1",
+        ),
+        (
+            "1",
+            "remote.log.reader.threads",
+            "4",
+            "Dynamic thread count update validation failed for remote.log.reader.threads=4, value should be at least half the current value 10",
+        ),
         ("2", "log.retention.ms", "1", "Unexpected broker id, expected 1, but received 2"),
         ("x", "log.retention.ms", "1", "Node id must be an integer, but it is: x"),
         ("1", "log.retention.ms", "soon", "Invalid value soon for configuration log.retention.ms"),

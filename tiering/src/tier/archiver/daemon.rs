@@ -11,11 +11,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use tokio::{
-    sync::{Notify, Semaphore},
-    task::JoinHandle,
-    time::Instant,
-};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 use varve_metadata::model::{PartitionId, Timestamp};
@@ -32,8 +28,8 @@ use crate::{
     layout::Version,
     tier::{
         cluster::Claim,
+        pace::{ByteRate, Places},
         partition::{RemotePartition, UpdateError},
-        upload::ByteRate,
         wall_clock,
     },
 };
@@ -93,6 +89,8 @@ struct Shared {
     started: Instant,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     tools: Tools,
+    /// A place for each partition that is worked on at once.
+    workers: Places,
     /// What producers were told last, so that a change is logged once.
     told: Mutex<Pressure>,
 }
@@ -129,10 +127,11 @@ impl Archiver {
             started: Instant::now(),
             clock: options.clock,
             tools,
+            workers: Places::new(options.workers),
             told: Mutex::new(Pressure::Fine),
         });
         let stop = CancellationToken::new();
-        let dispatcher = tokio::spawn(Arc::clone(&shared).dispatch(options.workers.max(1), stop.clone()));
+        let dispatcher = tokio::spawn(Arc::clone(&shared).dispatch(stop.clone()));
         let meter = tokio::spawn(Arc::clone(&shared).measure(stop.clone()));
         let (metrics, stopped) = (shared.tools.metrics.clone(), stop.clone());
         let sharer = tokio::spawn(async move { pool.run(options.sharing, rate, metrics, stopped).await });
@@ -170,6 +169,12 @@ impl Archiver {
         if self.shared.care.read().contains_key(&partition) {
             self.shared.wake(partition, Duration::ZERO);
         }
+    }
+
+    /// Other bounds on the work, from now on.
+    pub fn set_limits(&self, workers: usize, upload_rate: Option<NonZeroU64>) {
+        self.shared.workers.set(workers);
+        self.shared.tools.rate.set(upload_rate);
     }
 
     /// How full the hot tier is. Producers ask it.
@@ -224,19 +229,19 @@ impl Shared {
         self.tools.metrics.partitions.set(self.care.read().len() as i64);
     }
 
-    async fn dispatch(self: Arc<Shared>, workers: usize, stop: CancellationToken) {
-        let free = Arc::new(Semaphore::new(workers));
+    async fn dispatch(self: Arc<Shared>, stop: CancellationToken) {
+        let free = self.workers.free();
         let tasks = TaskTracker::new();
         loop {
             // The work first: a place held while nothing is due is one that a look with its upload done may wait for.
             let Some(partition) = self.next(&stop).await else { break };
             let permit = tokio::select! {
                 () = stop.cancelled() => break,
-                permit = Arc::clone(&free).acquire_owned() => permit.expect("never closed"),
+                permit = Arc::clone(free).acquire_owned() => permit.expect("never closed"),
             };
             let (shared, stop) = (Arc::clone(&self), stop.clone());
             // Given back also if the work panics: one broken partition must not take the others' worker.
-            let slot = Slot::new(Arc::clone(&free), permit);
+            let slot = Slot::new(Arc::clone(free), permit);
             tasks.spawn(async move {
                 tokio::select! {
                     () = stop.cancelled() => {}

@@ -27,7 +27,8 @@ use crate::{
     manifest::RemoteObject,
     tier::{
         bucket::{Bucket, BucketError},
-        upload::{ByteRate, Part, UploadError, upload, upload_shared},
+        pace::ByteRate,
+        upload::{Part, UploadError, upload, upload_shared},
     },
 };
 

@@ -27,8 +27,9 @@ use crate::{
     tier::{
         cluster::{Claim, ClusterError},
         manifests::StoreError,
+        pace::ByteRate,
         partition::{RemotePartition, UpdateError},
-        upload::{ByteRate, Part, UploadError, upload},
+        upload::{Part, UploadError, upload},
     },
 };
 

@@ -40,8 +40,8 @@ use crate::{
     tier::{
         bucket::{Bucket, BucketMetrics, BucketOptions},
         manifests::ManifestStore,
+        pace::ByteRate,
         partition::RemotePartition,
-        upload::ByteRate,
     },
 };
 

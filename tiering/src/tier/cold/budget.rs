@@ -8,6 +8,7 @@ use std::sync::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{metrics::ColdMetrics, options::ColdOptions};
+use crate::tier::pace::Places;
 
 /// Bytes that one permit stands for.
 const PERMIT_BYTES: u64 = 64 << 10;
@@ -17,7 +18,7 @@ const PERMIT_BYTES: u64 = 64 << 10;
 pub(super) struct Budget {
     bytes: Arc<Semaphore>,
     all: u32,
-    reads: Arc<Semaphore>,
+    reads: Arc<Places>,
     decoders: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     most_waiting: usize,
@@ -57,7 +58,7 @@ impl Budget {
         Budget {
             bytes: Arc::new(Semaphore::new(all as usize)),
             all,
-            reads: Arc::new(Semaphore::new(options.in_flight_reads.max(1))),
+            reads: Arc::new(Places::new(options.in_flight_reads)),
             decoders: Arc::new(Semaphore::new(options.decoders.max(1))),
             waiting: Arc::default(),
             most_waiting: options.waiting_reads,
@@ -78,7 +79,7 @@ impl Budget {
             return Err(TooMany);
         }
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.permits(bytes)).await;
-        let read = Arc::clone(&self.reads).acquire_owned().await;
+        let read = Arc::clone(self.reads.free()).acquire_owned().await;
         drop(place);
         Ok(self.taken(bytes.expect("never closed"), read.expect("never closed")))
     }
@@ -86,8 +87,13 @@ impl Budget {
     /// The same without waiting; `None` if somebody would have to wait for it.
     pub(super) fn try_take(&self, bytes: u64) -> Option<Taken> {
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.permits(bytes)).ok()?;
-        let read = Arc::clone(&self.reads).try_acquire_owned().ok()?;
+        let read = Arc::clone(self.reads.free()).try_acquire_owned().ok()?;
         Some(self.taken(bytes, read))
+    }
+
+    /// So many reads at a time from now on.
+    pub(super) fn set_reads(&self, count: usize) {
+        self.reads.set(count);
     }
 
     /// Waits for a thread to decode on.

@@ -1,6 +1,6 @@
 //! Reads of all partitions: one cache, one budget, one fetch for all who want the same.
 
-use std::{sync::Arc, time::Instant};
+use std::{num::NonZeroU64, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     layout::Key,
     manifest::{ObjectKind, RemoteObject},
-    tier::{bucket::Bucket, partition::RemotePartition, upload::ByteRate},
+    tier::{bucket::Bucket, pace::ByteRate, partition::RemotePartition},
 };
 
 /// Bytes of an object's end that are read to open it: the footer and what lies before it, of most objects.
@@ -91,6 +91,12 @@ impl ColdReader {
     /// The archived part of one partition.
     pub fn partition(&self, remote: Arc<RemotePartition>) -> ColdPartition {
         ColdPartition::new(self.clone(), remote)
+    }
+
+    /// Other bounds on reads from the bucket, from now on.
+    pub fn set_limits(&self, in_flight_reads: usize, read_rate: Option<NonZeroU64>) {
+        self.0.budget.set_reads(in_flight_reads);
+        self.0.rate.set(read_rate);
     }
 
     /// What cold reads cost.
