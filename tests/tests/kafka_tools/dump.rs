@@ -7,12 +7,17 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use varve_log::format::{BatchBuilder, RecordContent};
+use varve_metadata::{
+    config::Codec,
+    model::{Offset, Timestamp},
+};
 use varve_tests::{
     client::Client,
-    kafka_tools::{KafkaTools, dump_log},
-    node::Node,
+    kafka_tools::{KafkaTools, dump_cleaned_log, dump_log},
+    node::{Node, eventually},
     records::{self, TestRecord, base64},
-    tools,
+    tools, transactions,
 };
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
@@ -23,11 +28,18 @@ const FIRST_TIME: i64 = 1_790_000_000_000;
 
 /// The one file with that ending in a partition's folder.
 fn file(folder: &Path, partition: &str, ending: &str) -> Result<PathBuf> {
+    let mut found = files(folder, partition, ending)?;
+    ensure!(found.len() == 1, "{partition}: {} files .{ending}", found.len());
+    found.pop().context("one file")
+}
+
+/// All files with that ending there, by their offsets.
+fn files(folder: &Path, partition: &str, ending: &str) -> Result<Vec<PathBuf>> {
     let folder = folder.join("varve-data/log").join(partition);
     let mut found = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     found.retain(|path| path.extension().is_some_and(|kind| kind == ending));
-    ensure!(found.len() == 1, "{}: {} files .{ending}", folder.display(), found.len());
-    found.pop().context("one file")
+    found.sort();
+    Ok(found)
 }
 
 fn records() -> Vec<TestRecord> {
@@ -126,5 +138,143 @@ fn kafkas_decoder_reads_what_groups_leave_in_consumer_offsets() -> Result<()> {
         ensure!(printed.contains(&key), "{key} is missing:\n{printed}");
     }
     ensure!(printed.contains(r#""subscribedTopicNames":["orders"]"#), "{printed}");
+    Ok(())
+}
+
+/// What the topic's `compression.type` says, what the producer sends, and what must lie on the disk.
+const COMPRESSION_TYPES: [(&str, Codec, &str); 7] = [
+    ("gzip", Codec::None, "gzip"),
+    ("snappy", Codec::None, "snappy"),
+    ("lz4", Codec::None, "lz4"),
+    ("zstd", Codec::None, "zstd"),
+    ("gzip", Codec::Zstd, "gzip"),
+    ("uncompressed", Codec::Zstd, "none"),
+    ("producer", Codec::Lz4, "lz4"),
+];
+
+/// A batch of `count` records, of which number `n` has key `n % keys`, value `n` and a time of its own.
+fn batch(codec: Codec, first: usize, count: usize, keys: usize) -> Result<bytes::Bytes> {
+    let mut batch = BatchBuilder::new(Offset::ZERO).compression(codec, None);
+    for number in first..first + count {
+        let (key, value) = (format!("key-{}", number % keys), format!("value {number}"));
+        let timestamp = Timestamp::from_wire(FIRST_TIME + number as i64);
+        batch.push(RecordContent { timestamp, key: Some(key.as_bytes()), value: Some(value.as_bytes()), headers: &[] });
+    }
+    Ok(batch.build()?.into())
+}
+
+/// Values of the records that a dump shows, in its order.
+fn values(printed: &str) -> Vec<&str> {
+    let records = printed.lines().filter(|line| line.starts_with("| offset: "));
+    records.filter_map(|line| Some(line.split_once(" payload: ")?.1)).collect()
+}
+
+#[test]
+fn kafka_reads_what_topics_make_of_batches_in_one_segment_and_in_several() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &["remote.log.storage.system.enable=false"])?;
+    let mut client = Client::connect(node.address)?;
+    let forever = ("retention.ms", "-1");
+    for (number, (setting, codec, _)) in COMPRESSION_TYPES.into_iter().enumerate() {
+        let topic = format!("codec-{number}");
+        client.create_topic(&topic, 1, &[("compression.type", setting), forever])?;
+        client.produce(&topic, 0, batch(codec, 0, 50, 7)?)?;
+    }
+    let stamped = ("message.timestamp.type", "LogAppendTime");
+    client.create_topic("stamped", 1, &[stamped, ("compression.type", "zstd"), forever])?;
+    let rolled = [("internal.segment.bytes", "2000"), ("index.interval.bytes", "1"), forever];
+    client.create_topic("rolled", 1, &rolled)?;
+    for number in 0..20 {
+        client.produce("stamped", 0, batch(Codec::None, 10 * number, 10, 7)?)?;
+        client.produce("rolled", 0, batch(Codec::None, 10 * number, 10, 7)?)?;
+    }
+    node.stop()?;
+
+    let logs = (0..COMPRESSION_TYPES.len()).map(|number| file(folder.path(), &format!("codec-{number}-0"), "log"));
+    let deep = ["--deep-iteration", "--print-data-log"];
+    let dumped = dump_log(&logs.collect::<Result<Vec<_>>>()?, &deep)?;
+    let wanted: Vec<String> = (0..50).map(|number| format!("value {number}")).collect();
+    for ((setting, codec, lies), printed) in COMPRESSION_TYPES.into_iter().zip(dumped) {
+        ensure!(printed.contains(&format!("compresscodec: {lies} ")), "{codec:?} for {setting}:\n{printed}");
+        ensure!(values(&printed) == wanted, "{codec:?} for {setting}:\n{printed}");
+    }
+    let printed = dump_log(&[file(folder.path(), "stamped-0", "log")?], &deep)?.concat();
+    ensure!(values(&printed).len() == 200, "{printed}");
+    let records = || printed.lines().filter(|line| line.starts_with("| offset: "));
+    ensure!(records().all(|line| line.contains(" LogAppendTime: ") && !line.contains("CreateTime")), "{printed}");
+    let rolled = files(folder.path(), "rolled-0", "log")?;
+    ensure!(rolled.len() >= 3, "{rolled:?}");
+    let printed = dump_log(&rolled, &deep)?.concat();
+    ensure!(values(&printed).into_iter().eq((0..200).map(|number| format!("value {number}"))), "{printed}");
+    for ending in ["index", "timeindex"] {
+        dump_log(&files(folder.path(), "rolled-0", ending)?, &[])?;
+    }
+    dump_log(&files(folder.path(), "stamped-0", "timeindex")?, &[])?;
+    Ok(())
+}
+
+#[test]
+fn kafka_reads_cleaned_logs_and_aborted_transactions() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let settings = [
+        "remote.log.storage.system.enable=false",
+        "log.cleaner.backoff.ms=20",
+        "log.segment.delete.delay.ms=0",
+        "transaction.state.log.num.partitions=1",
+    ];
+    let node = Node::start(folder.path(), &settings)?;
+    let mut client = Client::connect(node.address)?;
+    let compacted = [
+        ("cleanup.policy", "compact"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("internal.segment.bytes", "2000"),
+        ("index.interval.bytes", "1"),
+    ];
+    client.create_topic("compacted", 1, &compacted)?;
+    for number in 0..40 {
+        let codec = [Codec::None, Codec::Zstd][number % 2];
+        client.produce("compacted", 0, batch(codec, 10 * number, 10, 15)?)?;
+    }
+    client.create_topic("orders", 1, &[])?;
+    client.find_coordinators("desk")?;
+    let mut producer = client.init_producer("desk", 60_000)?;
+    for (number, commit) in [false, true, false].into_iter().enumerate() {
+        let value = format!("transaction {number}");
+        let batch = transactions::batch(producer, 0, None, &value)?;
+        client.produce_in_transaction("orders", 0, 12, "desk", batch)?;
+        producer = client.end_transaction("desk", producer, commit)?;
+    }
+    // The cleaner has come as far as it may: to the active segment.
+    let checkpoint = folder.path().join("varve-data/log/cleaner-offset-checkpoint");
+    eventually("the log is cleaned", || {
+        let active = files(folder.path(), "compacted-0", "log")?.pop().context("a segment")?;
+        let base = active.file_stem().and_then(|stem| stem.to_str()).context("an offset")?.parse::<u64>()?;
+        let Ok(text) = fs::read_to_string(&checkpoint) else { return Ok(None) };
+        Ok(text.lines().any(|line| line == format!("compacted 0 {base}")).then_some(()))
+    })?;
+    node.stop()?;
+
+    let deep = ["--deep-iteration", "--print-data-log"];
+    let printed = dump_cleaned_log(&files(folder.path(), "compacted-0", "log")?, &deep)?.concat();
+    let kept: Vec<usize> = values(&printed).iter().filter_map(|value| value.split(' ').nth(1)?.parse().ok()).collect();
+    ensure!(kept.len() < 200 && kept.is_sorted(), "{kept:?}");
+    ensure!((385..400).all(|last| kept.contains(&last)), "the last record of each key stays: {kept:?}");
+    for ending in ["index", "timeindex"] {
+        dump_cleaned_log(&files(folder.path(), "compacted-0", ending)?, &[])?;
+    }
+
+    let printed = dump_log(&[file(folder.path(), "orders-0", "log")?], &deep)?.concat();
+    ensure!(values(&printed) == ["transaction 0", "transaction 1", "transaction 2"], "{printed}");
+    let markers: Vec<&str> =
+        printed.lines().filter_map(|line| line.split_once("endTxnMarker: ")?.1.split(' ').next()).collect();
+    ensure!(markers == ["ABORT", "COMMIT", "ABORT"], "{markers:?}:\n{printed}");
+    let printed = dump_log(&[file(folder.path(), "orders-0", "txnindex")?], &[])?.concat();
+    for wanted in
+        ["firstOffset: 0 lastOffset: 1 lastStableOffset: 2", "firstOffset: 4 lastOffset: 5 lastStableOffset: 6"]
+    {
+        ensure!(printed.contains(wanted), "{wanted} is missing:\n{printed}");
+    }
+    let printed = dump_log(&[file(folder.path(), "__transaction_state-0", "log")?], &["--transaction-log-decoder"])?;
+    ensure!(printed.concat().contains("desk"), "{printed:?}");
     Ok(())
 }
