@@ -33,7 +33,7 @@ pub(crate) fn measure(settings: &Settings, lines: &Lines, note: &mut impl FnMut(
         return Ok(());
     }
     let quick = ["log.retention.check.interval.ms=500", "varve.compactor.interval.ms=500"];
-    let server = Server::start(settings, Kind::Varve, &quick)?;
+    let server = Server::start(settings, Kind::Varve, &quick, &[])?;
     let logs = archive(settings, &server, "bench-logs", lines, settings.archive_megabytes)?;
     note("archive, CPU-s per GB of raw log", logs.archiving.as_secs_f64() / logs.raw_gigabytes);
     note("produce zstd batches, CPU-s per GB of raw log", logs.producing.as_secs_f64() / logs.raw_gigabytes);

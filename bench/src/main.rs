@@ -1,14 +1,18 @@
 //! Apache Kafka and Varve side by side: the same work against each, alternating, and the ratios.
 //!
 //! The load comes from our own client, which sends record batches that were built beforehand and reads answers without
-//! decoding records: it must stay lighter than the brokers, because both share the machine's cores.
+//! decoding records: it must stay lighter than the brokers, because both share the machine's cores. The report has its CPU
+//! time beside theirs.
 
 mod archive;
+mod guarded;
 mod load;
 mod partitions;
+mod plot;
 mod process;
 mod report;
 mod servers;
+mod tunnel;
 mod workloads;
 
 use std::path::PathBuf;
@@ -52,7 +56,7 @@ pub(crate) struct Settings {
     /// Only this broker (`kafka` or `varve`), without the comparison (for profiling)
     #[arg(long)]
     pub(crate) broker: Option<String>,
-    /// Only the measurements whose name contains this text
+    /// Only the measurements whose name contains this text: hot, latency, rules, tls, archive, partitions
     #[arg(long)]
     pub(crate) only: Option<String>,
 }

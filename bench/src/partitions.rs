@@ -28,7 +28,7 @@ pub(crate) fn measure(settings: &Settings, note: &mut impl FnMut(&'static str, f
     if settings.only.as_ref().is_some_and(|only| !"partitions".contains(only.as_str())) {
         return Ok(());
     }
-    let server = Server::start(settings, Kind::Varve, &[])?;
+    let server = Server::start(settings, Kind::Varve, &[], &[])?;
     let mut client = Client::connect(server.address)?;
     let started = Instant::now();
     for topic in 0..TOPICS {

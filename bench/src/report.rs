@@ -1,20 +1,24 @@
-//! The table and the plot.
+//! The table, and the figures for programs.
 
 use std::{fmt::Write, fs};
 
 use anyhow::{Context, Result};
-use plotters::prelude::*;
 
-use crate::{Settings, servers::Kind, workloads::Figures};
+use crate::{
+    Settings, plot,
+    servers::{Kind, LOCAL_ONLY},
+    workloads::Figures,
+};
 
 /// Middle, smallest and largest of the rounds.
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
+#[derive(Clone, Copy)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
 }
 
-fn spread(values: &[f64]) -> Option<Spread> {
+pub(crate) fn spread(values: &[f64]) -> Option<Spread> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -33,11 +37,7 @@ pub(crate) fn write(settings: &Settings, figures: &Figures) -> Result<()> {
     println!("{table}");
     fs::write(settings.output.join("results.md"), &table)?;
     fs::write(settings.output.join("results.json"), serde_json::to_string_pretty(figures)?)?;
-    let ratios = ratios(figures);
-    if !ratios.is_empty() {
-        plot(settings, &ratios).context("drawing the plot")?;
-    }
-    Ok(())
+    plot::draw(&settings.output.join("results.svg"), figures).context("drawing the plot")
 }
 
 fn table(settings: &Settings, figures: &Figures) -> Result<String> {
@@ -50,6 +50,15 @@ fn table(settings: &Settings, figures: &Figures) -> Result<String> {
         text,
         "{} rounds, alternating. Median (least to most). The ratio is Varve's median to Kafka's: below 1 is less.\n",
         settings.runs
+    )?;
+    writeln!(
+        text,
+        "Hot figures (produce, consume, latency, resident, start) are of nodes that keep everything local, as Kafka does: \
+         Varve runs with `{LOCAL_ONLY}`. The archive and the many partitions have measurements of their own, with the \
+         archive on, which it is by default.\n\nResident under load is the largest of samples taken 20 times a second \
+         while the load ran, of the process's VmRSS; the other resident figures are one sample at that moment.\n\n\
+         The load generator's CPU is that of the one process that sends and reads. Over TLS it encrypts and decrypts \
+         too, as the brokers do.\n"
     )?;
     writeln!(text, "| measurement | Apache Kafka | Varve | ratio |\n|---|---|---|---|")?;
     for (name, by_kind) in figures {
@@ -75,35 +84,4 @@ fn ratio(by_kind: &std::collections::BTreeMap<Kind, Vec<f64>>) -> Option<f64> {
     let kafka = spread(by_kind.get(&Kind::Kafka)?)?.median;
     let varve = spread(by_kind.get(&Kind::Varve)?)?.median;
     (kafka > 0.0).then(|| varve / kafka)
-}
-
-fn ratios(figures: &Figures) -> Vec<(&'static str, f64)> {
-    figures.iter().filter_map(|(name, by_kind)| Some((*name, ratio(by_kind)?))).collect()
-}
-
-/// One bar a measurement: Varve's median as a share of Kafka's, which is the line at 1.
-fn plot(settings: &Settings, ratios: &[(&'static str, f64)]) -> Result<()> {
-    let path = settings.output.join("results.svg");
-    let area = SVGBackend::new(&path, (1000, 90 + 34 * ratios.len() as u32)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let most = ratios.iter().map(|(_, ratio)| *ratio).fold(1.2, f64::max);
-    let mut chart = ChartBuilder::on(&area)
-        .caption("Varve's median as a share of Apache Kafka's", ("sans-serif", 20))
-        .margin(12)
-        .x_label_area_size(28)
-        .y_label_area_size(300)
-        .build_cartesian_2d(0.0..most * 1.05, 0.0..ratios.len() as f64)?;
-    chart.configure_mesh().disable_y_mesh().disable_y_axis().x_desc("ratio (line: Kafka)").draw()?;
-    for (row, (name, ratio)) in ratios.iter().enumerate() {
-        let low = (ratios.len() - 1 - row) as f64;
-        let colour = RGBColor(38, 104, 171);
-        chart.draw_series([Rectangle::new([(0.0, low + 0.2), (*ratio, low + 0.8)], colour.filled())])?;
-        let (x, y) = chart.backend_coord(&(0.0, low + 0.62));
-        area.draw(&Text::new(name.to_string(), (x - 290, y - 4), ("sans-serif", 14)))?;
-        let (x, y) = chart.backend_coord(&(*ratio, low + 0.62));
-        area.draw(&Text::new(format!("{ratio:.2}"), (x + 5, y - 4), ("sans-serif", 13)))?;
-    }
-    chart.draw_series(LineSeries::new([(1.0, 0.0), (1.0, ratios.len() as f64)], BLACK.stroke_width(2)))?;
-    area.present()?;
-    Ok(())
 }

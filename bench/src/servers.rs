@@ -34,28 +34,41 @@ impl Kind {
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    pub(crate) tls: Option<SocketAddr>,
     /// From the start of the process to the first answered request.
     pub(crate) time_to_first_answer: Duration,
     folder: tempfile::TempDir,
 }
 
+/// For Varve: the archive has its own measurement, and Kafka has none. Elsewhere both keep everything local.
+pub(crate) const LOCAL_ONLY: &str = "remote.log.storage.system.enable=false";
+
 /// Longest wait for a broker to answer its first request.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 impl Server {
-    /// Starts a broker with its own defaults; `overrides` are Kafka configuration lines for Varve only.
-    pub(crate) fn start(settings: &Settings, kind: Kind, overrides: &[&str]) -> Result<Server> {
-        let folder = match &settings.scratch {
-            Some(scratch) => tempfile::tempdir_in(scratch)?,
-            None => tempfile::tempdir()?,
-        };
-        Server::start_in(settings, kind, overrides, folder)
+    /// Starts a broker with its own defaults; `overrides` are Kafka configuration lines for Varve only, `both` for either.
+    pub(crate) fn start(settings: &Settings, kind: Kind, overrides: &[&str], both: &[&str]) -> Result<Server> {
+        Server::start_in(settings, kind, overrides, both, false, Server::folder_for(settings)?)
+    }
+
+    /// The same with a listener for TLS beside the plain one.
+    pub(crate) fn start_with_tls(settings: &Settings, kind: Kind, overrides: &[&str], both: &[&str]) -> Result<Server> {
+        Server::start_in(settings, kind, overrides, both, true, Server::folder_for(settings)?)
     }
 
     /// Ends the process as an operator would, and starts it again on its data.
     pub(crate) fn restart(self, settings: &Settings, kind: Kind, overrides: &[&str]) -> Result<Server> {
         self.process.stop()?;
-        Server::start_in(settings, kind, overrides, self.folder)
+        Server::start_in(settings, kind, overrides, &[], false, self.folder)
+    }
+
+    fn folder_for(settings: &Settings) -> Result<tempfile::TempDir> {
+        Ok(match &settings.scratch {
+            Some(scratch) => tempfile::tempdir_in(scratch)?,
+            None => tempfile::tempdir()?,
+        })
     }
 
     /// Where its data is.
@@ -63,11 +76,23 @@ impl Server {
         self.folder.path()
     }
 
-    fn start_in(settings: &Settings, kind: Kind, overrides: &[&str], folder: tempfile::TempDir) -> Result<Server> {
+    fn start_in(
+        settings: &Settings,
+        kind: Kind,
+        overrides: &[&str],
+        both: &[&str],
+        with_tls: bool,
+        folder: tempfile::TempDir,
+    ) -> Result<Server> {
         let address = free_port()?;
+        let tls = with_tls.then(free_port).transpose()?;
+        let mut listeners = format!("PLAINTEXT://{address}");
+        if let Some(tls) = tls {
+            listeners += &format!(",SSL://{tls}");
+        }
         let command = match kind {
-            Kind::Varve => varve_command(settings, folder.path(), address, overrides)?,
-            Kind::Kafka => kafka_command(settings, folder.path(), address)?,
+            Kind::Varve => varve_command(settings, folder.path(), &listeners, &[overrides, both].concat())?,
+            Kind::Kafka => kafka_command(settings, folder.path(), &listeners, both)?,
         };
         let started = Instant::now();
         let process = Process::start(command, &folder.path().join("broker.out"))?;
@@ -81,7 +106,7 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        Ok(Server { process, address, time_to_first_answer, folder })
+        Ok(Server { process, address, tls, time_to_first_answer, folder })
     }
 }
 
@@ -97,10 +122,10 @@ pub(crate) fn varve(settings: &Settings) -> Result<Command> {
     Ok(Command::new(program))
 }
 
-fn varve_command(settings: &Settings, folder: &Path, address: SocketAddr, overrides: &[&str]) -> Result<Command> {
+fn varve_command(settings: &Settings, folder: &Path, listeners: &str, overrides: &[&str]) -> Result<Command> {
     let mut command = varve(settings)?;
     command.current_dir(folder);
-    let listener = format!("listeners=PLAINTEXT://{address}");
+    let listener = format!("listeners={listeners}");
     for line in [listener.as_str(), "varve.http.listener=127.0.0.1:0"].iter().chain(overrides) {
         command.args(["--override", line]);
     }
@@ -108,7 +133,7 @@ fn varve_command(settings: &Settings, folder: &Path, address: SocketAddr, overri
 }
 
 /// KRaft, broker and controller in one process, Kafka's own start script's JVM settings.
-fn kafka_command(settings: &Settings, folder: &Path, address: SocketAddr) -> Result<Command> {
+fn kafka_command(settings: &Settings, folder: &Path, listeners: &str, more: &[&str]) -> Result<Command> {
     let libs = tools(settings)?.join("kafka/libs");
     let controller = free_port()?;
     let properties = folder.join("server.properties");
@@ -116,11 +141,12 @@ fn kafka_command(settings: &Settings, folder: &Path, address: SocketAddr) -> Res
         &properties,
         format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
-             listeners=PLAINTEXT://{address},CONTROLLER://{controller}\nadvertised.listeners=PLAINTEXT://{address}\n\
+             listeners={listeners},CONTROLLER://{controller}\nadvertised.listeners={listeners}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
-             log.dirs={}\noffsets.topic.replication.factor=1\n",
-            folder.join("data").display()
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL\n\
+             log.dirs={}\noffsets.topic.replication.factor=1\n{}\n",
+            folder.join("data").display(),
+            more.join("\n")
         ),
     )?;
     let class_path = format!("{}/*", libs.display());

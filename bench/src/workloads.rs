@@ -14,21 +14,43 @@ use varve_tests::{
 };
 
 use crate::{
-    Settings, archive,
+    Settings, archive, guarded,
     load::{consume, frames, produce},
     partitions,
-    servers::{Kind, Server},
+    process::own_cpu,
+    servers::{Kind, LOCAL_ONLY, Server},
 };
 
 /// Name of a measurement (with its unit) → broker → one figure a round.
 pub(crate) type Figures = BTreeMap<&'static str, BTreeMap<Kind, Vec<f64>>>;
 
-const TOPIC: &str = "bench";
-const PARTITIONS: i32 = 8;
+pub(crate) const TOPIC: &str = "bench";
+pub(crate) const PARTITIONS: i32 = 8;
 /// Size of a batch: what a busy producer's `batch.size` of 64 KiB gives.
-const BATCH_BYTES: usize = 64 << 10;
+pub(crate) const BATCH_BYTES: usize = 64 << 10;
 /// Distinct batches sent again and again; more than the processor's caches hold.
-const DISTINCT_BYTES: usize = 64 << 20;
+pub(crate) const DISTINCT_BYTES: usize = 64 << 20;
+
+/// What the figures of one produce and consume measurement are called.
+pub(crate) struct Labels {
+    pub(crate) produce_cpu: &'static str,
+    pub(crate) produce_rate: &'static str,
+    pub(crate) produce_load: &'static str,
+    pub(crate) consume_cpu: &'static str,
+    pub(crate) consume_rate: &'static str,
+    pub(crate) consume_load: &'static str,
+    pub(crate) resident: &'static str,
+}
+
+const PLAIN: Labels = Labels {
+    produce_cpu: "produce, CPU-s per GB",
+    produce_rate: "produce, MB/s",
+    produce_load: "produce, the load generator's CPU-s per GB",
+    consume_cpu: "consume, CPU-s per GB",
+    consume_rate: "consume, MB/s",
+    consume_load: "consume, the load generator's CPU-s per GB",
+    resident: "resident under load, MB",
+};
 
 /// Runs all rounds.
 pub(crate) fn run(settings: &Settings) -> Result<Figures> {
@@ -46,6 +68,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Figures> {
                 figures.entry(name).or_default().entry(kind).or_default().push(value);
             };
             hot(settings, kind, &lines, &mut note).with_context(|| format!("hot measurements of {}", kind.name()))?;
+            guarded::rules(settings, kind, &lines, &mut note).with_context(|| format!("{} with rules", kind.name()))?;
+            guarded::tls(settings, kind, &lines, &mut note).with_context(|| format!("{} over TLS", kind.name()))?;
             if kind == Kind::Varve {
                 archive::measure(settings, &lines, &mut note).context("archive measurements")?;
                 // No ratio depends on it: once is enough.
@@ -58,7 +82,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Figures> {
     Ok(figures)
 }
 
-fn wanted(settings: &Settings, name: &str) -> bool {
+/// Whether the measurement of that name is one of those asked for.
+pub(crate) fn wanted(settings: &Settings, name: &str) -> bool {
     settings.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
 }
 
@@ -66,8 +91,7 @@ fn hot(settings: &Settings, kind: Kind, lines: &Lines, note: &mut impl FnMut(&'s
     if !wanted(settings, "hot") && !wanted(settings, "latency") {
         return Ok(());
     }
-    // The archive has its own measurement; here both keep everything local, as Kafka does.
-    let server = Server::start(settings, kind, &["remote.log.storage.system.enable=false"])?;
+    let server = Server::start(settings, kind, &[LOCAL_ONLY], &[])?;
     note("start to first answer, ms", server.time_to_first_answer.as_secs_f64() * 1e3);
     let mut admin = Client::connect(server.address)?;
     create_topic(&mut admin, TOPIC, PARTITIONS)?;
@@ -76,16 +100,8 @@ fn hot(settings: &Settings, kind: Kind, lines: &Lines, note: &mut impl FnMut(&'s
     drop(batches);
 
     if wanted(settings, "hot") {
-        // Warm: the JVM has compiled its hot paths before anything is counted.
-        let total = settings.megabytes * 1_000_000;
-        produce(Client::connect(server.address)?, &mut all_frames, total / 2, None)?;
-        let before = server.process.cpu()?;
-        let produced = produce(Client::connect(server.address)?, &mut all_frames, total, None)?;
-        let gigabytes = produced.bytes as f64 / 1e9;
-        note("produce, CPU-s per GB", (server.process.cpu()? - before).as_secs_f64() / gigabytes);
-        note("produce, MB/s", gigabytes * 1e3 / produced.elapsed.as_secs_f64());
-        note("resident under load, MB", server.process.resident_megabytes()?);
-        consume_all(&server, note)?;
+        let mut connect = || Client::connect(server.address);
+        produce_and_consume(settings, &server, &mut connect, &mut all_frames, &PLAIN, note)?;
     }
     if wanted(settings, "latency") {
         latency(settings, &server, &mut all_frames, note)?;
@@ -96,7 +112,7 @@ fn hot(settings: &Settings, kind: Kind, lines: &Lines, note: &mut impl FnMut(&'s
 }
 
 /// Creates a topic and waits for its leaders: Kafka answers before its own broker has heard of them.
-fn create_topic(admin: &mut Client, topic: &str, partitions: i32) -> Result<()> {
+pub(crate) fn create_topic(admin: &mut Client, topic: &str, partitions: i32) -> Result<()> {
     admin.create_topic(topic, partitions, &[])?;
     let asked = Instant::now();
     for partition in 0..partitions {
@@ -108,20 +124,50 @@ fn create_topic(admin: &mut Client, topic: &str, partitions: i32) -> Result<()> 
     Ok(())
 }
 
-fn consume_all(server: &Server, note: &mut impl FnMut(&'static str, f64)) -> Result<()> {
-    let mut client = Client::connect(server.address)?;
+/// Sends `frames` for the time that the settings ask for, and reads all of it back. Resident memory is the largest seen
+/// while either was under way.
+pub(crate) fn produce_and_consume(
+    settings: &Settings,
+    server: &Server,
+    connect: &mut impl FnMut() -> Result<Client>,
+    frames: &mut [Vec<u8>],
+    labels: &Labels,
+    note: &mut impl FnMut(&'static str, f64),
+) -> Result<()> {
+    // Warm: the JVM has compiled its hot paths before anything is counted.
+    let total = settings.megabytes * 1_000_000;
+    produce(connect()?, frames, total / 2, None)?;
+    let resident = server.process.watch_resident();
+    let (before, own_before) = (server.process.cpu()?, own_cpu()?);
+    let produced = produce(connect()?, frames, total, None)?;
+    let gigabytes = produced.bytes as f64 / 1e9;
+    note(labels.produce_cpu, (server.process.cpu()? - before).as_secs_f64() / gigabytes);
+    note(labels.produce_load, (own_cpu()? - own_before).as_secs_f64() / gigabytes);
+    note(labels.produce_rate, gigabytes * 1e3 / produced.elapsed.as_secs_f64());
+    consume_all(server, connect()?, labels, note)?;
+    note(labels.resident, resident.most_megabytes()?);
+    Ok(())
+}
+
+fn consume_all(
+    server: &Server,
+    mut client: Client,
+    labels: &Labels,
+    note: &mut impl FnMut(&'static str, f64),
+) -> Result<()> {
     let ends: Vec<i64> = (0..PARTITIONS).map(|index| client.list_offset(TOPIC, index, -1)).collect::<Result<_>>()?;
     // Warm, as for produce.
     consume(&mut client, TOPIC, 0, 0, ends[0])?;
-    let before = server.process.cpu()?;
+    let (before, own_before) = (server.process.cpu()?, own_cpu()?);
     let started = Instant::now();
     let mut bytes = 0;
     for (index, end) in ends.iter().enumerate() {
         bytes += consume(&mut client, TOPIC, index as i32, 0, *end)?;
     }
     let gigabytes = bytes as f64 / 1e9;
-    note("consume, CPU-s per GB", (server.process.cpu()? - before).as_secs_f64() / gigabytes);
-    note("consume, MB/s", gigabytes * 1e3 / started.elapsed().as_secs_f64());
+    note(labels.consume_rate, gigabytes * 1e3 / started.elapsed().as_secs_f64());
+    note(labels.consume_cpu, (server.process.cpu()? - before).as_secs_f64() / gigabytes);
+    note(labels.consume_load, (own_cpu()? - own_before).as_secs_f64() / gigabytes);
     Ok(())
 }
 
