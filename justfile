@@ -8,6 +8,10 @@ default:
 run *ARGS:
     cargo run --release -- {{ARGS}}
 
+# Brokers from port 9092 on, one etcd and a bucket, on loopback, until Ctrl-C
+cluster N="3":
+    cargo xtask cluster {{N}}
+
 # Everything that tests need, then every test, or those that match
 test *FILTERS:
     cargo xtask test {{FILTERS}}

@@ -25,8 +25,8 @@ use varve_compactor::{
 use varve_metadata::{
     cluster::ClusterMetadata,
     config::{CleanupPolicy, FetchCompression, TopicConfig},
-    image::TopicImage,
-    model::{PartitionId, Timestamp, TopicName},
+    image::{PartitionImage, TopicImage},
+    model::{BrokerId, PartitionId, Timestamp, TopicName},
 };
 use varve_table::Recompression;
 use varve_tiering::layout::Version;
@@ -73,6 +73,7 @@ pub enum ArchiveError {
 
 /// The archive as this node uses it.
 pub struct Archive {
+    node: BrokerId,
     remotes: Arc<RemotePartitions>,
     reader: ColdReader,
     /// Absent where the role `tiering` is not this process's.
@@ -151,6 +152,7 @@ impl Archive {
         let (led, is_slow) = (RwLock::default(), AtomicBool::new(false));
         let ends = Arc::new(ArchiveEnds::open(&config.data_dir));
         Ok(Arc::new(Archive {
+            node: config.node,
             remotes,
             reader,
             archiver,
@@ -205,7 +207,7 @@ impl Archive {
                     let snapshots = Snapshots::new(archive.remotes.store().bucket().clone());
                     tokio::select! {
                         () = ended.cancelled() => {}
-                        () = backup::back_up(snapshots, metadata) => {}
+                        () = backup::back_up(snapshots, metadata, archive.node) => {}
                     }
                 }
             });
@@ -238,7 +240,11 @@ impl Archive {
             }
         }
         let Some(archiver) = self.archiver.as_ref() else { return };
-        // Asked after the listing: a topic that is not there now and has an archive is gone.
+        // Asked after the listing: a topic that is not there then and has an archive is gone.
+        if let Err(error) = metadata.caught_up().await {
+            warn!(error = told(&error), "archives without a topic are left to the sweep");
+            return;
+        }
         let image = metadata.image();
         let unknown = newest.into_iter().filter(|(id, _)| image.topic_by_id(id.topic).is_none());
         for (id, version) in unknown {
@@ -326,7 +332,7 @@ impl Archive {
 
     fn assigned(&self) -> Vec<Assigned> {
         let led = self.led.read();
-        let assigned = led.values().map(|led| Assigned {
+        let assigned = led.values().filter(|led| led.partition.is_leader()).map(|led| Assigned {
             partition: led.partition.id(),
             topic: led.partition.topic().clone(),
             config: led.config.clone(),
@@ -391,6 +397,15 @@ impl Archive {
             cleanup: CleanupPolicy { delete: false, ..topic.config.cleanup },
             ..(*topic.config).clone()
         })
+    }
+
+    /// Whether nobody but this node can have records of the partition that were acknowledged.
+    fn is_last(&self, topic: &TopicImage, id: PartitionId) -> bool {
+        let Some((_, partition)) = topic.partition(id.index) else { return true };
+        let PartitionImage { isr, elr, last_leader, .. } = partition;
+        let is_us = |member: &BrokerId| *member == self.node;
+        let nobody = isr.is_empty() && elr.is_empty();
+        isr.iter().chain(elr).all(is_us) && (!nobody || *last_leader == Some(self.node))
     }
 
     /// Whether the bucket had a manifest of this partition when the node started.

@@ -1,5 +1,7 @@
 //! The node: everything started in order, and stopped in the opposite one.
 
+mod membership;
+
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, lookup_host};
@@ -10,7 +12,7 @@ use varve_log::local::{LogDirError, LogDirOwner};
 use varve_metadata::{
     cluster::{ClusterMetadata, MetadataError},
     image::{BrokerImage, ClusterImage, Endpoint},
-    store::{EmbeddedStore, OpenError},
+    store::{ConnectError, EmbeddedStore, MetadataStore, OpenError},
 };
 
 use crate::{
@@ -19,11 +21,15 @@ use crate::{
     http::{Health, HttpServer},
     metrics::{Metrics, register_build_info},
     partition::{
-        Keeper, NoKeeper, Partitions, Storage, StorageSettings, Upkeep, UpkeepMetrics, UpkeepSettings, flush_when_due,
+        Keeper, NoKeeper, NoPeers, Partitions, Peers, Storage, StorageSettings, Upkeep, UpkeepMetrics, UpkeepSettings,
+        flush_when_due,
     },
-    security::{ListenerSecurity, SecurityError, follow_settings},
+    replicas::Replicas,
+    security::{ListenerSecurity, SecurityError, SecurityProtocol, follow_settings},
     server::{Broker, Limits, ListenerName, LogLevels, Server, live, make_first_users, sweep_tokens},
 };
+
+use membership::{Membership, Place};
 
 /// Name of the metadata store's file in its directory.
 const METADATA_FILE: &str = "metadata.redb";
@@ -47,9 +53,30 @@ pub enum StartError {
     /// The cluster's state cannot be read or changed.
     #[error("the cluster's state cannot be read")]
     Metadata(#[from] MetadataError),
-    /// A coordination service that this version does not speak to.
-    #[error("varve.metadata.url names etcd, which this version cannot use yet: only embedded metadata is served")]
-    NoEtcd,
+    /// etcd cannot be used.
+    #[error("etcd cannot be used (varve.metadata.url)")]
+    Etcd(#[from] ConnectError),
+    /// A file that a setting names, or that the node keeps, cannot be read or written.
+    #[error("the file {file} cannot be used")]
+    File {
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Brokers cannot log in to each other, or speak TLS with each other, yet.
+    #[error(
+        "brokers of a cluster speak PLAINTEXT with each other in this version, and {listener}, which \
+         inter.broker.listener.name chooses, is {protocol}: give them a PLAINTEXT listener of their own, in a network that \
+         only they reach"
+    )]
+    BrokerListener {
+        /// Its name.
+        listener: String,
+        /// What it speaks.
+        protocol: SecurityProtocol,
+    },
     /// A log directory is somebody else's.
     #[error(transparent)]
     LogDir(#[from] LogDirError),
@@ -92,6 +119,8 @@ pub struct Node {
     server: Server,
     storage: Arc<Storage>,
     archive: Option<Arc<Archive>>,
+    /// Absent where one node agrees with itself.
+    place: Place,
     addresses: Vec<String>,
     health: Health,
     tasks: TaskTracker,
@@ -110,6 +139,13 @@ impl Node {
         let (metrics, health) = (Metrics::new(), Health::starting());
         register_build_info(metrics.registry());
         serve_http(&config, &metrics, &health, &tasks, &stop).await?;
+
+        let is_one_of_many = matches!(config.metadata, MetadataUrl::Etcd { .. });
+        let may_have_lost_records = is_one_of_many && membership::may_have_lost_records(&config);
+        if is_one_of_many {
+            membership::check_listener(&config)?;
+        }
+        let life = Uuid::new_v4();
 
         health.waiting_for("the metadata store");
         let store = open_store(&config).await?;
@@ -139,7 +175,20 @@ impl Node {
             Some(archive) => archive.clone(),
             None => Arc::new(NoKeeper),
         };
-        let storage = Storage::open(&owner, partitions, settings, keeper)?;
+        let peers: Arc<dyn Peers> = match is_one_of_many {
+            true => {
+                let (us, links) = ((config.node, life), broker.links.clone());
+                let replication = config.replication.clone();
+                let replicas = Replicas::new(us, metadata.clone(), replication, links, tasks.clone(), stop.clone());
+                tasks.spawn(replicas.clone().tick(partitions.clone()));
+                replicas
+            }
+            false => Arc::new(NoPeers),
+        };
+        let storage = Storage::open_among(peers, &owner, partitions, settings, keeper)?;
+        if is_one_of_many {
+            membership::note_life(&config)?;
+        }
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(watch_log_dirs(storage.clone(), health.clone(), stop.clone()));
@@ -165,7 +214,7 @@ impl Node {
         tasks.spawn(broker.telemetry.clone().follow(metadata.clone(), stop.clone()));
         tasks.spawn(live::follow(broker.clone(), storage.clone(), stop.clone()));
         broker.quotas.register(&metrics);
-        broker.quotas.apply(&metadata).await;
+        broker.quotas.apply(metadata.image().quotas()).await;
         tasks.spawn(broker.quotas.clone().follow(metadata.clone(), stop.clone()));
 
         broker.groups.register(&metrics);
@@ -182,7 +231,17 @@ impl Node {
         for listener in &config.listeners.listeners {
             bound.push((listener, bind(&server, listener).await?));
         }
-        metadata.register(registration(&config, &bound)).await?;
+        let registration = registration(&config, life, &bound);
+        let membership = match is_one_of_many {
+            true => {
+                health.waiting_for("a place among the brokers");
+                Some(Membership::join(metadata.clone(), &config, registration, may_have_lost_records).await?)
+            }
+            false => {
+                metadata.register(registration).await?;
+                None
+            }
+        };
         let mut addresses = Vec::new();
         for ((listener, socket), security) in bound.into_iter().zip(&security) {
             let address = socket.local_addr().map_or_else(|_| "?".into(), |address| address.to_string());
@@ -191,12 +250,21 @@ impl Node {
             info!(protocol = %"kafka", name = %listener.name, security = %listener.protocol, %address, "listening");
         }
         tasks.spawn(follow_settings(security, config.clone(), metadata.clone(), stop.clone()));
+        if let Some(membership) = &membership {
+            membership.admitted().await;
+            if let Some(interval) = config.replication.rebalance_interval {
+                tasks.spawn(membership::rebalance_every(interval, metadata.clone(), config.node, stop.clone()));
+            }
+        }
+        let place: Place = Arc::new(tokio::sync::Mutex::new(membership));
+        tasks.spawn(membership::leave_when_a_disk_fails(place.clone(), storage.clone(), stop.clone()));
         health.ready();
         Ok(Node {
             broker,
             server,
             storage,
             archive,
+            place,
             addresses,
             health,
             tasks,
@@ -214,6 +282,10 @@ impl Node {
     pub async fn stop(self) {
         info!("stopping");
         self.health.waiting_for("the stop");
+        let membership = self.place.lock().await.take();
+        if let Some(membership) = &membership {
+            membership.hand_over(self.shutdown_timeout).await;
+        }
         self.broker.shutdown.cancel();
         if tokio::time::timeout(self.shutdown_timeout, self.server.stopped()).await.is_err() {
             warn!(seconds = self.shutdown_timeout.as_secs(), "connections did not end in time");
@@ -227,8 +299,12 @@ impl Node {
             warn!(seconds = self.shutdown_timeout.as_secs(), "background work did not end in time");
         }
         let storage = self.storage;
-        if let Err(error) = tokio::task::spawn_blocking(move || storage.close()).await {
+        let closed = tokio::task::spawn_blocking(move || storage.close()).await;
+        if let Err(error) = &closed {
             warn!(%error, "logs were not closed");
+        }
+        if let Some(membership) = membership {
+            membership.leave(closed.unwrap_or(false)).await;
         }
         info!("stopped");
     }
@@ -263,14 +339,17 @@ async fn serve_http(
 }
 
 /// Opens the store that `varve.metadata.url` names.
-pub(crate) async fn open_store(config: &BrokerConfig) -> Result<Arc<EmbeddedStore>, StartError> {
-    let MetadataUrl::Embedded(dir) = &config.metadata else { return Err(StartError::NoEtcd) };
+pub(crate) async fn open_store(config: &BrokerConfig) -> Result<Arc<dyn MetadataStore>, StartError> {
+    let dir = match &config.metadata {
+        MetadataUrl::Embedded(dir) => dir,
+        MetadataUrl::Etcd { endpoints, prefix } => return membership::open_etcd(&config.etcd, endpoints, prefix).await,
+    };
     let shown = dir.display().to_string();
     std::fs::create_dir_all(dir).map_err(|source| StartError::Directory { dir: shown.clone(), source })?;
     let file = dir.join(METADATA_FILE);
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&file)).await;
     let opened = opened.expect("opening the store does not panic");
-    opened.map(Arc::new).map_err(|source| StartError::Store { dir: shown, source })
+    opened.map(|store| Arc::new(store) as _).map_err(|source| StartError::Store { dir: shown, source })
 }
 
 fn limits(config: &BrokerConfig) -> Limits {
@@ -323,14 +402,14 @@ fn protect(config: &BrokerConfig, image: &ClusterImage) -> Result<Vec<Arc<Listen
 }
 
 /// What the cluster is told of this node: each listener under the address that clients shall use.
-fn registration(config: &BrokerConfig, bound: &[(&Listener, TcpListener)]) -> BrokerImage {
+fn registration(config: &BrokerConfig, life: Uuid, bound: &[(&Listener, TcpListener)]) -> BrokerImage {
     let mut endpoints = BTreeMap::new();
     for ((listener, socket), advertised) in bound.iter().zip(&config.listeners.advertised) {
         let own = socket.local_addr().map_or(listener.port, |address| address.port());
         let host = advertised.host.clone().unwrap_or_else(host_name);
         endpoints.insert(listener.name.clone(), Endpoint { host, port: advertised.port.unwrap_or(own) });
     }
-    BrokerImage { id: config.node, incarnation: Uuid::new_v4(), endpoints, rack: config.rack.clone(), fenced: false }
+    BrokerImage { id: config.node, incarnation: life, endpoints, rack: config.rack.clone(), fenced: false }
 }
 
 fn host_name() -> String {

@@ -151,6 +151,15 @@ impl ClusterMetadata {
         self.store.range("").await
     }
 
+    /// Returns once the image shows all that was in the store when this was called, whoever wrote it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not known to.
+    pub async fn caught_up(&self) -> Result<(), StoreError> {
+        let now = self.store.range(&Key::Cluster.text()).await?.revision;
+        self.follow_to(now).await
+    }
+
     /// Wakes with every new image; images in between may be skipped.
     pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterImage>> {
         self.published.subscribe()

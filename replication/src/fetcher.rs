@@ -255,7 +255,9 @@ impl Fetcher {
                 PartitionAnswer::Failed(Fault::Tiered) => steps.push((id, Step::StartOver { is_tiered: true })),
                 // Until `follow` is called with what the image shows.
                 PartitionAnswer::Failed(Fault::Fenced) => {}
-                PartitionAnswer::Failed(Fault::NotYet | Fault::Other) => following.state = State::Paused(pause),
+                // One of the two hears of the new leader within moments.
+                PartitionAnswer::Failed(Fault::NotYet) => following.state = State::Paused(now + self.pause / 10),
+                PartitionAnswer::Failed(Fault::Other) => following.state = State::Paused(pause),
             }
         }
         steps

@@ -161,6 +161,11 @@ impl Leader {
         HighWatermark(self.high_watermark)
     }
 
+    /// Whether the high watermark has reached where this epoch began: before, earlier leaders may have told of more.
+    pub fn knows_what_is_committed(&self) -> bool {
+        self.high_watermark >= self.epoch_start
+    }
+
     /// The partition as the store last confirmed it.
     pub fn partition(&self) -> &PartitionImage {
         &self.partition
@@ -312,7 +317,8 @@ impl Leader {
     }
 
     fn is_caught_up(&self, follower: &FollowerState, around: &Surroundings<'_>) -> bool {
-        follower.end == Some(self.log_end) || around.now.saturating_sub(follower.caught_up) <= around.lag_max
+        follower.end.is_some_and(|end| end >= self.log_end)
+            || around.now.saturating_sub(follower.caught_up) <= around.lag_max
     }
 
     fn advance_high_watermark(&mut self, around: &Surroundings<'_>, effects: &mut Vec<Effect>) {

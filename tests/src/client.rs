@@ -92,13 +92,27 @@ impl Client {
     /// # Errors
     /// The broker's error code and message.
     pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        self.create_replicated(name, partitions, 1, configs)
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// The broker's error code and message.
+    pub fn create_replicated(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &[(&str, &str)],
+    ) -> Result<()> {
         let configs = configs
             .iter()
             .map(|(name, value)| CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value))));
         let topic = CreatableTopic::default()
             .with_name(TopicName(text(name)))
             .with_num_partitions(partitions)
-            .with_replication_factor(1)
+            .with_replication_factor(replicas)
             .with_configs(configs.collect());
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
         let mut answer = self.call(ApiKey::CreateTopics, 5, &request)?;

@@ -4,6 +4,7 @@
 pub mod asked;
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod cutter;
 pub mod differential;
 pub mod etcd;

@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask help` lists them; CI runs these and nothing else.
 
 mod check;
+mod cluster;
 mod documents;
 mod floors;
 mod fuzz;
@@ -30,6 +31,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filters: Vec<String>,
     },
+    /// Runs a cluster on loopback until it is interrupted: one etcd, brokers from port 9092 on, a bucket in a directory
+    Cluster {
+        /// How many brokers
+        #[arg(default_value_t = 3)]
+        brokers: u16,
+    },
     /// Formatting, floors, files that documents name, lints, documentation, licences
     Check,
     /// Fails where an import points up the house (ARCHITECTURE.md) or a pure room does IO
@@ -51,6 +58,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Tools => tools::install().map(|place| println!("{}", place.display())),
         Command::Test { filters } => test::run(&filters),
+        Command::Cluster { brokers } => cluster::run(brokers),
         Command::Check => check::run(),
         Command::Floors => floors::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

@@ -65,14 +65,29 @@ const CARGO_DENY: &str = "0.20.2";
 /// # Errors
 /// Names the step and the program that failed; nothing is skipped.
 pub(crate) fn install() -> Result<PathBuf> {
+    let place = folder()?;
+    for step in [debian, etcd, rsyslog, python, kafka, launchers, java, go, c, rust, node, deny] {
+        step(&place)?;
+    }
+    Ok(place)
+}
+
+/// Installs etcd alone, if it is missing, and returns the folder.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_etcd() -> Result<PathBuf> {
+    let place = folder()?;
+    etcd(&place)?;
+    Ok(place)
+}
+
+fn folder() -> Result<PathBuf> {
     let place = match std::env::var_os("VARVE_TEST_TOOLS") {
         Some(place) => PathBuf::from(place),
         None => cache()?.join("tools"),
     };
     fs::create_dir_all(place.join("bin"))?;
-    for step in [debian, etcd, rsyslog, python, kafka, launchers, java, go, c, rust, node, deny] {
-        step(&place)?;
-    }
     Ok(place)
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tracing::{debug, warn};
 use varve_metadata::{
     cluster::ClusterMetadata,
+    model::BrokerId,
     snapshot::{ClusterSnapshot, ParseError, SnapshotError as StateError},
     store::StoreError,
 };
@@ -41,12 +42,20 @@ struct Newest {
     entries: Vec<(String, Bytes)>,
 }
 
-/// Copies the state whenever it changed. Never returns; cancel-safe.
-pub(super) async fn back_up(snapshots: Snapshots, metadata: Arc<ClusterMetadata>) {
+/// Copies the state whenever it changed, unless another broker is the controller, which does it then. Never returns;
+/// cancel-safe.
+pub(super) async fn back_up(snapshots: Snapshots, metadata: Arc<ClusterMetadata>, node: BrokerId) {
     let mut images = metadata.subscribe();
     let mut newest = None;
     loop {
-        images.mark_unchanged();
+        let controller = images.borrow_and_update().membership().controller();
+        if controller.is_some_and(|controller| controller != node) {
+            newest = None;
+            if images.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
         match copy(&snapshots, &metadata, &mut newest).await {
             Ok(()) => {
                 if images.changed().await.is_err() {

@@ -23,7 +23,7 @@ use crate::partition::{Keeper, Partition, Unsettled};
 impl Keeper for Archive {
     fn missing<'a>(&'a self, topic: &'a TopicImage, id: PartitionId) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            if self.is_copied(topic) {
+            if self.is_copied(topic) && self.is_last(topic, id) {
                 self.note_end(id, SOMETHING).await;
             }
         })
@@ -45,7 +45,8 @@ impl Keeper for Archive {
                 true => self.is_copied(topic),
                 false => is_archived(topic) || self.was_archived(id) || archived > Offset::ZERO,
             };
-            if is_new || !may_be_archived {
+            // What other replicas have comes from them.
+            if is_new || !may_be_archived || !self.is_last(topic, id) {
                 return Ok(());
             }
             // Most partitions of an internal topic are empty: that does not make one suspect if its files are there.
@@ -111,6 +112,14 @@ impl Keeper for Archive {
         let was_led = self.led.write().remove(&id).is_some();
         if let Some(archiver) = self.archiver.as_ref().filter(|_| was_led) {
             archiver.delete(self.remotes.get(id, topic));
+        }
+        self.remotes.forget(id);
+    }
+
+    fn left(&self, id: PartitionId) {
+        self.led.write().remove(&id);
+        if let Some(archiver) = &self.archiver {
+            archiver.remove(id);
         }
         self.remotes.forget(id);
     }
@@ -199,6 +208,10 @@ pub(super) struct Led {
 impl LocalPartition for Led {
     fn log(&self) -> &LocalLog {
         self.partition.log()
+    }
+
+    fn is_led(&self) -> bool {
+        self.partition.is_leader()
     }
 
     fn leader_epoch(&self) -> LeaderEpoch {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use varve_metadata::model::{PartitionId, TopicName, TopicNameError};
 use varve_metadata::snapshot::{Archived, ClusterSnapshot, Fate, Revived, Terms, revive};
-use varve_metadata::store::{MetadataStore, Transaction};
+use varve_metadata::store::Transaction;
 use varve_tiering::layout::Version;
 use varve_tiering::tier::cluster::read_cluster;
 use varve_tiering::tier::manifests::ManifestStore;
@@ -119,7 +118,7 @@ async fn archived(manifests: &ManifestStore) -> anyhow::Result<BTreeMap<Partitio
 
 /// Fills the empty store; `cluster` last, so that what was cut short is begun anew.
 async fn write(config: &BrokerConfig, entries: &[(String, Bytes)]) -> anyhow::Result<()> {
-    let store: Arc<dyn MetadataStore> = open_store(config).await?;
+    let store = open_store(config).await?;
     let before = store.range("").await?;
     if before.entries.iter().any(|(key, _)| key == COMPLETE) {
         bail!("the metadata store is in use: restore into a new one, or start the node as it is");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use varve_metadata::config::{Codec, TopicDefaults};
 use varve_metadata::model::{BrokerId, Principal};
 
+use super::cluster::{EtcdConfig, ReplicationConfig};
 use super::first_users::FirstUser;
 use super::listeners::ListenerConfig;
 use super::object_store::ObjectStoreConfig;
@@ -31,6 +32,10 @@ pub struct BrokerConfig {
     pub data_dir: PathBuf,
     /// Where cluster state is agreed on.
     pub metadata: MetadataUrl,
+    /// How etcd is spoken to, where that is there.
+    pub etcd: EtcdConfig,
+    /// Replication between brokers.
+    pub replication: ReplicationConfig,
     /// Sockets, and what clients are told.
     pub listeners: ListenerConfig,
     /// Who stands above the rules of who may do what; `None`: access is not checked.

@@ -10,6 +10,7 @@ use varve_metadata::config::{ConfigError, ConfigErrors, TopicDefaults, Treatment
 use varve_metadata::model::{BrokerId, Principal};
 
 use super::broker::*;
+use super::cluster::{EtcdConfig, ReplicationConfig};
 use super::definitions::{broker_table, is_of_listeners, listener_setting, prefix_of};
 use super::environment;
 use super::first_users::FirstUser;
@@ -182,6 +183,8 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         rack: reader.text("broker.rack"),
         roles: roles(reader),
         metadata: metadata(reader, &data_dir),
+        etcd: EtcdConfig::read(reader),
+        replication: ReplicationConfig::read(reader),
         listeners: ListenerConfig::read(reader, warnings),
         authorizer: authorizer(reader, warnings),
         delegation_tokens: DelegationTokenConfig::read(reader),

@@ -12,6 +12,7 @@
 //! Everything that is wrong is reported at once. Kafka's `-1`s end here.
 
 mod broker;
+mod cluster;
 mod definitions;
 mod docs;
 mod environment;
@@ -32,6 +33,7 @@ pub use broker::{
     GroupConfig, GroupTime, LogConfig, LogFormat, MetadataUrl, NetworkConfig, QuotaConfig, Roles, SelfLogConfig,
     TopicCreation, TransactionConfig,
 };
+pub use cluster::{EtcdConfig, ReplicationConfig};
 pub(crate) use definitions::is_outside_kafkas_table;
 pub(crate) use definitions::listener_setting;
 pub use definitions::{Prefix, broker_table, prefixes};

@@ -375,6 +375,11 @@ const OTHER: &[(&str, &str)] = &[
     ("varve.http.listener", "127.0.0.1:9999"),
     ("varve.metadata.url", "embedded:/other"),
     ("varve.first.users", "SCRAM-SHA-256=[name=other,password=other]"),
+    // With the other half of a pair on a line of its own.
+    ("varve.metadata.etcd.certificate.file", "other\nvarve.metadata.etcd.key.file=other"),
+    ("varve.metadata.etcd.key.file", "other\nvarve.metadata.etcd.certificate.file=other"),
+    ("varve.metadata.etcd.password", "other\nvarve.metadata.etcd.user=other"),
+    ("varve.metadata.etcd.user", "other\nvarve.metadata.etcd.password=other"),
     ("varve.object.store.endpoint", "http://other:9000"),
     ("varve.object.store.url", "s3://other/archive"),
 ];

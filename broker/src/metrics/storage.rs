@@ -16,8 +16,12 @@ pub struct StorageMetrics {
     local_bytes: IntGaugeVec,
     /// Bytes of objects that manifests name.
     archive_bytes: IntGaugeVec,
-    /// Partitions that this node leads.
+    /// Partitions that this node has a replica of.
     partitions: IntGauge,
+    /// Those that it leads.
+    led: IntGauge,
+    /// Those of them that lack a replica in sync.
+    under_replicated: IntGauge,
     /// Partitions that take no writes because of their disk.
     offline_partitions: IntGauge,
 }
@@ -38,7 +42,15 @@ impl StorageMetrics {
             appended_bytes: keep(registry, IntCounterVec::new(appended, &["topic"])),
             local_bytes: gauges("varve_local_log_bytes", "Bytes of logs on the local disk"),
             archive_bytes: gauges("varve_archive_bytes", "Bytes of objects that manifests name"),
-            partitions: keep(registry, IntGauge::new("varve_partitions", "Partitions that this node leads")),
+            partitions: keep(registry, IntGauge::new("varve_partitions", "Partitions that this node has a replica of")),
+            led: keep(registry, IntGauge::new("varve_led_partitions", "Partitions that this node leads")),
+            under_replicated: keep(
+                registry,
+                IntGauge::new(
+                    "varve_under_replicated_partitions",
+                    "Partitions that this node leads and that lack a replica in sync",
+                ),
+            ),
             offline_partitions: keep(
                 registry,
                 IntGauge::new("varve_offline_partitions", "Partitions that take no writes because of their disk"),
@@ -49,8 +61,11 @@ impl StorageMetrics {
     /// Asks every partition for its sizes. A deleted topic's last numbers go.
     pub fn measure(&self, partitions: &Partitions) {
         let (mut topics, mut here, mut failed) = (BTreeMap::<String, Sizes>::new(), 0, partitions.offline() as i64);
+        let (mut led, mut lacking) = (0, 0);
         for partition in partitions.all() {
             here += 1;
+            led += i64::from(partition.is_leader());
+            lacking += i64::from(partition.in_sync().is_some_and(|(in_sync, replicas)| in_sync < replicas));
             failed += i64::from(partition.log_dir().is_failed());
             let sizes = topics.entry(partition.topic().as_str().to_owned()).or_default();
             sizes.appended += partition.appended_bytes();
@@ -58,6 +73,8 @@ impl StorageMetrics {
             sizes.archive += partition.remote().map_or(0, |remote| remote.size());
         }
         self.partitions.set(here);
+        self.led.set(led);
+        self.under_replicated.set(lacking);
         self.offline_partitions.set(failed);
         self.appended_bytes.reset();
         self.local_bytes.reset();

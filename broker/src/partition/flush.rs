@@ -1,4 +1,4 @@
-//! Forcing appended records to disk: one fsync for everybody who waits.
+//! From the log to committed: forced to disk, with one fsync for everybody who waits, and on the other replicas.
 
 use std::{
     sync::{
@@ -11,14 +11,25 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-use varve_metadata::model::{LogEndOffset, Offset};
+use varve_metadata::model::{LeaderEpoch, LogEndOffset, Offset};
 
-use super::{Partition, Partitions};
+use super::{Partition, Partitions, Waiter};
 
 /// The disk did not take what the page cache holds. Nothing is known about what reached it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("records could not be forced to disk: {0}")]
 pub struct FlushError(pub(super) String);
+
+/// Why records are not known to be committed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// They may or may not survive a loss of power.
+    #[error(transparent)]
+    Flush(#[from] FlushError),
+    /// Leadership ended first: another leader may have them or not.
+    #[error("this broker does not lead the partition any more")]
+    NotLeader,
+}
 
 /// Partitions with `flush.ms` that took records since they were last flushed: nobody looks at the others.
 #[derive(Debug, Default)]
@@ -52,24 +63,57 @@ impl FlushQueue {
 }
 
 impl Partition {
-    /// Whether an append that ended at `end` has to be followed by [`committed`](Self::committed): its records are not
-    /// visible yet, since `flush.messages` is set or was when it began.
+    /// Whether an append that ended at `end` has to be followed by [`committed_in`](Self::committed_in) before it is
+    /// acknowledged: its records are not visible yet, since `flush.messages` is set or was when it began, or since other
+    /// replicas lack them.
     pub fn must_wait(&self, end: LogEndOffset) -> bool {
         self.high_watermark().0 < end.0
     }
 
-    /// Returns once everything below `end` is committed: at once, unless `flush.messages` asks for a flush.
+    /// Returns once everything below `end` is committed, as [`committed_in`](Self::committed_in) does in the present epoch.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn committed(self: &Arc<Partition>, end: LogEndOffset) -> Result<(), CommitError> {
+        self.committed_in(self.leader_epoch(), end).await
+    }
+
+    /// Returns once everything below `end`, which was appended in `epoch`, is committed: kept here, and on every replica in
+    /// sync. Cancel-safe as [`kept`](Self::kept) is.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn committed_in(self: &Arc<Partition>, epoch: LeaderEpoch, end: LogEndOffset) -> Result<(), CommitError> {
+        self.kept(end).await?;
+        if self.must_wait(end) {
+            let waiter = Waiter::default();
+            let _watch = self.watch(&waiter);
+            // In this order: what another leader commits is not what was appended here.
+            while self.must_wait(end) && self.leads_in(epoch) {
+                waiter.woken().await;
+            }
+        }
+        if self.leads_in(epoch) { Ok(()) } else { Err(CommitError::NotLeader) }
+    }
+
+    /// Returns once everything below `end` is kept here: at once, unless `flush.messages` asks for a flush.
     ///
     /// Whoever comes while a flush runs waits for the next one, which covers all of them. Cancel-safe: the records are flushed
     /// and become visible also when nobody waits for it any more.
     ///
     /// # Errors
     /// [`FlushError`]: the records are in the log, and may or may not survive a loss of power.
-    pub async fn committed(self: &Arc<Partition>, end: LogEndOffset) -> Result<(), FlushError> {
+    pub async fn kept(self: &Arc<Partition>, end: LogEndOffset) -> Result<(), FlushError> {
         let LogEndOffset(end) = end;
-        let pending = end.since(self.log().recovery_point());
-        if self.log().config().flush_messages.is_none_or(|records| pending < records.max(1)) {
-            self.advance_high_watermark(end);
+        let Some(most) = self.log().config().flush_messages else {
+            // Set when it was appended, maybe.
+            if self.must_wait(LogEndOffset(end)) {
+                self.kept_below(&self.role().read(), end);
+            }
+            return Ok(());
+        };
+        if end.since(self.log().recovery_point()) < most.max(1) {
+            self.kept_below(&self.role().read(), end);
             return Ok(());
         }
         let partition = self.clone();
@@ -92,7 +136,11 @@ impl Partition {
         let partition = self.clone();
         let flush = tokio::task::spawn_blocking(move || {
             let LogEndOffset(upto) = partition.log().end();
-            partition.log().flush(upto).map(|()| partition.advance_high_watermark(upto))
+            partition.log().flush(upto).map(|()| {
+                // Less, if it was cut meanwhile.
+                let upto = upto.min(partition.log().recovery_point());
+                partition.kept_below(&partition.role().read(), upto);
+            })
         });
         let outcome = flush.await.map_err(|panic| FlushError(panic.to_string()))?;
         outcome.map_err(|error| {

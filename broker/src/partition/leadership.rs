@@ -1,22 +1,26 @@
-//! One partition that this broker leads.
+//! One partition of this broker, and appends to it.
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use varve_log::local::{AppendContext, AppendError, AppendOrigin, Appended, LocalLog, TransactionTerms, is_no_space};
+use varve_log::local::{
+    AppendContext, AppendError, AppendOrigin, Appended, LocalLog, LogConfig, TransactionTerms, is_no_space,
+};
 use varve_metadata::model::{
     HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, Timestamp,
     TopicName,
 };
 
-use super::{LogDirHealth, RemoteReader, Waiter, Watch, flush::FlushQueue, waiters::Waiters};
+use varve_replication::AckError;
+
+use super::{LogDirHealth, RemoteReader, Waiter, Watch, flush::FlushQueue, role::Role, waiters::Waiters};
 
 /// Why an append was refused.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,12 @@ pub enum PartitionAppendError {
     /// The log directory failed (KAFKA_STORAGE_ERROR).
     #[error("the partition's log directory is offline")]
     Offline,
+    /// Another broker leads, or this one in another epoch than the caller believes (NOT_LEADER_OR_FOLLOWER).
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    /// Too few replicas are in sync (NOT_ENOUGH_REPLICAS).
+    #[error("{} replicas are in sync, {} are required", .0.in_sync, .0.required)]
+    TooFewInSync(AckError),
     /// The log refused the batches; nothing was written.
     #[error(transparent)]
     Refused(#[from] AppendError),
@@ -40,7 +50,27 @@ pub enum StaleEpoch {
     Unknown(LeaderEpoch),
 }
 
-/// A partition's local log, this broker's leadership of it, its archive, and those who wait for it to grow.
+/// How batches are appended.
+#[derive(Clone, Copy, Debug)]
+pub struct Appending {
+    /// Where they come from.
+    pub origin: AppendOrigin,
+    /// For those that concern a transaction.
+    pub transaction: TransactionTerms,
+    /// The epoch of the leadership for which they are meant; `None`: whatever it is.
+    pub epoch: Option<LeaderEpoch>,
+    /// Refused where fewer than `min.insync.replicas` are in sync (acks=all).
+    pub for_all: bool,
+}
+
+impl Appending {
+    /// Of a coordinator that was loaded in `epoch`.
+    pub fn of_coordinator(epoch: LeaderEpoch, transaction: TransactionTerms) -> Appending {
+        Appending { origin: AppendOrigin::Coordinator, transaction, epoch: Some(epoch), for_all: true }
+    }
+}
+
+/// A partition's local log, what this broker is to it, its archive, and those who wait for it to grow.
 #[derive(Debug)]
 pub struct Partition {
     id: PartitionId,
@@ -49,11 +79,17 @@ pub struct Partition {
     log_dir: ArcSwap<LogDirHealth>,
     /// Held by who moves the log to another directory.
     moving: Mutex<()>,
+    role: RwLock<Role>,
     leader_epoch: AtomicU32,
     high_watermark: AtomicU64,
+    /// The topic's `min.insync.replicas`.
+    min_in_sync: AtomicUsize,
     appended_bytes: AtomicU64,
     remote: RwLock<Option<Arc<dyn RemoteReader>>>,
+    /// Who waits for records that are committed.
     waiters: Arc<Waiters>,
+    /// Who waits for records as such: followers.
+    growth: Arc<Waiters>,
     flush_queue: FlushQueue,
     retired: AtomicBool,
 }
@@ -68,17 +104,47 @@ impl Partition {
         leader_epoch: LeaderEpoch,
     ) -> Arc<Partition> {
         let LogEndOffset(end) = log.end();
+        Partition::in_role(Role::Alone, end, id, topic, log, log_dir, leader_epoch)
+    }
+
+    /// One of several replicas, whose `log` was just opened: what is committed beyond `high_watermark` shows when a leader is
+    /// known.
+    pub(super) fn replica(
+        id: PartitionId,
+        topic: TopicName,
+        log: LocalLog,
+        log_dir: Arc<LogDirHealth>,
+        leader_epoch: LeaderEpoch,
+        high_watermark: Offset,
+    ) -> Arc<Partition> {
+        let LogEndOffset(end) = log.end();
+        let role = Role::Follower { leader: None };
+        Partition::in_role(role, high_watermark.min(end), id, topic, log, log_dir, leader_epoch)
+    }
+
+    fn in_role(
+        role: Role,
+        high_watermark: Offset,
+        id: PartitionId,
+        topic: TopicName,
+        log: LocalLog,
+        log_dir: Arc<LogDirHealth>,
+        leader_epoch: LeaderEpoch,
+    ) -> Arc<Partition> {
         Arc::new(Partition {
             id,
             topic,
             log,
             log_dir: ArcSwap::new(log_dir),
             moving: Mutex::default(),
+            role: RwLock::new(role),
             leader_epoch: AtomicU32::new(leader_epoch.0),
-            high_watermark: AtomicU64::new(end.get()),
+            high_watermark: AtomicU64::new(high_watermark.get()),
+            min_in_sync: AtomicUsize::new(1),
             appended_bytes: AtomicU64::new(0),
             remote: RwLock::new(None),
             waiters: Arc::default(),
+            growth: Arc::default(),
             flush_queue: FlushQueue::default(),
             retired: AtomicBool::new(false),
         })
@@ -117,13 +183,26 @@ impl Partition {
         &self.flush_queue
     }
 
-    /// The epoch in which this broker leads.
+    pub(super) fn role(&self) -> &RwLock<Role> {
+        &self.role
+    }
+
+    pub(super) fn min_in_sync(&self) -> usize {
+        self.min_in_sync.load(Ordering::Relaxed)
+    }
+
+    /// The topic's `min.insync.replicas` is this from now on.
+    pub(super) fn set_min_in_sync(&self, replicas: usize) {
+        self.min_in_sync.store(replicas, Ordering::Relaxed);
+    }
+
+    /// The epoch of the newest leadership known, this broker's or another's.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         LeaderEpoch(self.leader_epoch.load(Ordering::Acquire))
     }
 
-    /// Leads in `epoch` from now on, unless it is older.
-    pub fn lead_in(&self, epoch: LeaderEpoch) {
+    /// Leadership is of `epoch` from now on, unless that is older.
+    pub(super) fn lead_in(&self, epoch: LeaderEpoch) {
         self.leader_epoch.fetch_max(epoch.0, Ordering::AcqRel);
     }
 
@@ -197,6 +276,17 @@ impl Partition {
         self.waiters.watch(waiter)
     }
 
+    /// Wakes `waiter` whenever records are appended, committed or not, until the watch is dropped.
+    pub fn watch_growth(&self, waiter: &Waiter) -> Watch {
+        self.growth.watch(waiter)
+    }
+
+    /// What this broker is to the partition has changed: everybody who waits looks again.
+    pub(super) fn wake_all(&self) {
+        self.growth.wake();
+        self.waiters.wake();
+    }
+
     #[cfg(test)]
     pub(crate) fn is_watched(&self) -> bool {
         self.waiters.is_watched()
@@ -224,35 +314,64 @@ impl Partition {
         self: &Arc<Partition>,
         batches: &[u8],
         origin: AppendOrigin,
-        terms: TransactionTerms,
+        transaction: TransactionTerms,
+        now: Timestamp,
+    ) -> Result<Appended, PartitionAppendError> {
+        self.append_as(batches, Appending { origin, transaction, epoch: None, for_all: false }, now)
+    }
+
+    /// The same, as `appending` says.
+    ///
+    /// # Errors
+    /// [`PartitionAppendError`]: nothing was written.
+    pub fn append_as(
+        self: &Arc<Partition>,
+        batches: &[u8],
+        appending: Appending,
         now: Timestamp,
     ) -> Result<Appended, PartitionAppendError> {
         if self.log_dir.load().is_failed() {
             return Err(PartitionAppendError::Offline);
         }
-        let context = AppendContext { leader_epoch: self.leader_epoch(), now, origin };
-        let appended = self.log.append_in(batches, context, terms).inspect_err(|refused| self.note_failure(refused))?;
+        // Held until the records count: nobody is deposed in the middle of it.
+        let role = self.role.read();
+        let leader_epoch = self.leader_epoch();
+        if matches!(*role, Role::Follower { .. }) || appending.epoch.is_some_and(|epoch| epoch != leader_epoch) {
+            return Err(PartitionAppendError::NotLeader);
+        }
+        if appending.for_all {
+            self.check_in_sync(&role).map_err(PartitionAppendError::TooFewInSync)?;
+        }
+        let context = AppendContext { leader_epoch, now, origin: appending.origin };
+        let appended = self.log.append_in(batches, context, appending.transaction);
+        let appended = appended.inspect_err(|refused| self.note_failure(refused))?;
+        if !appended.duplicate {
+            let config = self.note_appended(batches.len(), &appended);
+            if config.flush_messages.is_none() {
+                self.kept_below(&role, appended.end.0);
+            }
+            if config.flush_interval.is_some() {
+                self.note_unflushed();
+            }
+            self.growth.wake();
+        }
+        Ok(appended)
+    }
+
+    /// What follows every append, of whoever.
+    pub(super) fn note_appended(self: &Arc<Partition>, bytes: usize, appended: &Appended) -> Arc<LogConfig> {
         let log_dir = self.log_dir.load();
-        if log_dir.is_full() && !appended.duplicate {
+        if log_dir.is_full() {
             log_dir.note_room();
         }
         if let Some(sealed_below) = appended.sealed_below {
             self.flush_in_background(sealed_below);
         }
-        if !appended.duplicate {
-            self.appended_bytes.fetch_add(batches.len() as u64, Ordering::Relaxed);
-            let config = self.log.config();
-            if config.flush_messages.is_none() {
-                self.advance_high_watermark(appended.end.0);
-            }
-            if config.flush_interval.is_some() {
-                self.note_unflushed();
-            }
-        }
-        Ok(appended)
+        self.appended_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.log.config()
     }
 
-    fn note_failure(&self, refused: &AppendError) {
+    pub(super) fn note_failure(&self, refused: &AppendError) {
         if let AppendError::Storage { source, .. } = refused {
             self.storage_failed(source);
         }
@@ -284,5 +403,10 @@ impl Partition {
             self.log.advance_high_watermark(offset);
             self.waiters.wake();
         }
+    }
+
+    /// The log was cut and ends at `end` now.
+    pub(super) fn lower_high_watermark(&self, end: Offset) {
+        self.high_watermark.fetch_min(end.get(), Ordering::SeqCst);
     }
 }

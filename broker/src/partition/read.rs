@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use varve_log::local::{AbortedTxn, LogSlice, ReadError};
-use varve_metadata::model::{HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
+use varve_metadata::model::{
+    BrokerId, HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset,
+};
 
-use super::{Partition, RemoteReader, StaleEpoch};
+use super::{Partition, RemoteReader, Replica, StaleEpoch, role::Role};
 
 /// Which records a reader asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,18 @@ pub enum PartitionReadError {
     /// The reader's leader epoch is not ours.
     #[error(transparent)]
     Epoch(#[from] StaleEpoch),
+    /// Another broker leads.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    /// Who asks as a follower is none, as far as is known here (yet).
+    #[error("broker {0} is no replica of the partition")]
+    NotAReplica(BrokerId),
+    /// What a follower asks for is not on the local disk any more, but in the archive.
+    #[error("offset {from} is in the archive only")]
+    Tiered {
+        /// The offset asked for.
+        from: Offset,
+    },
     /// The offset lies outside of the log, or no epoch is known where the reader's should end.
     #[error("offset {from} is outside of the log")]
     OutOfRange {
@@ -115,16 +129,9 @@ impl Partition {
         }
         self.check_epoch(request.current_epoch)?;
         let out_of_range = || PartitionReadError::OutOfRange { from: request.from };
-        let LogEndOffset(end) = self.log().end();
         let bounds = self.bounds();
-        if request.from < bounds.log_start.0 || request.from > end {
-            return Err(out_of_range());
-        }
-        if let Some(epoch) = request.last_fetched_epoch {
-            let (known, known_end) = self.end_of_epoch(epoch).ok_or_else(out_of_range)?;
-            if known < epoch || known_end < request.from {
-                return Ok((bounds, PartitionRead::Diverged { epoch: known, end: known_end }));
-            }
+        if let Some(parted) = self.parted(request, bounds.log_start)? {
+            return Ok((bounds, parted));
         }
         let bound = match request.isolation {
             Isolation::Uncommitted => bounds.high_watermark.0,
@@ -140,6 +147,67 @@ impl Partition {
             Err(ReadError::OutOfRange { .. }) => Err(out_of_range()),
             Err(failed) => Err(PartitionReadError::Failed(failed)),
         }
+    }
+
+    /// Finds what a follower asks for, committed or not, and notes what it has.
+    ///
+    /// # Errors
+    /// [`PartitionReadError`].
+    pub fn read_for(
+        self: &Arc<Self>,
+        replica: Replica,
+        replica_start: Offset,
+        request: &ReadRequest,
+    ) -> Result<(ReadBounds, PartitionRead), PartitionReadError> {
+        if self.log_dir().is_failed() {
+            return Err(PartitionReadError::Offline);
+        }
+        let role = self.role().read();
+        if matches!(*role, Role::Follower { .. }) {
+            return Err(PartitionReadError::NotLeader);
+        }
+        self.check_epoch(request.current_epoch)?;
+        if !self.is_followed_by(&role, replica.id) {
+            // Who names no epoch may be behind in everything, as in Kafka.
+            return Err(match request.current_epoch {
+                Some(_) => PartitionReadError::NotAReplica(replica.id),
+                None => PartitionReadError::NotLeader,
+            });
+        }
+        if let Some(parted) = self.parted(request, self.log_start())? {
+            return Ok((self.bounds(), parted));
+        }
+        if request.from < self.log().local_start() {
+            return Err(PartitionReadError::Tiered { from: request.from });
+        }
+        // It has what lies before, in our version. What is committed by that is in the answer.
+        self.note_fetch(&role, replica, request.from, replica_start);
+        let (bounds, LogEndOffset(end)) = (self.bounds(), self.log().end());
+        match self.read_local(request, end) {
+            Ok(read) => Ok((bounds, read)),
+            Err(ReadError::OutOfRange { .. }) => Err(PartitionReadError::Tiered { from: request.from }),
+            Err(failed) => Err(PartitionReadError::Failed(failed)),
+        }
+    }
+
+    /// Where the reader's log parted from ours, if it says what it has and did.
+    fn parted(
+        &self,
+        request: &ReadRequest,
+        log_start: LogStartOffset,
+    ) -> Result<Option<PartitionRead>, PartitionReadError> {
+        let out_of_range = || PartitionReadError::OutOfRange { from: request.from };
+        if request.from < log_start.0 {
+            return Err(out_of_range());
+        }
+        if let Some(epoch) = request.last_fetched_epoch {
+            let (known, end) = self.end_of_epoch(epoch).ok_or_else(out_of_range)?;
+            if known < epoch || end < request.from {
+                return Ok(Some(PartitionRead::Diverged { epoch: known, end }));
+            }
+        }
+        let LogEndOffset(end) = self.log().end();
+        if request.from > end { Err(out_of_range()) } else { Ok(None) }
     }
 
     fn read_local(&self, request: &ReadRequest, bound: Offset) -> Result<PartitionRead, ReadError> {

@@ -20,15 +20,16 @@ use varve_log::local::{Checkpointed, LocalLog, LogConfig, LogDir, LogDirError, L
 use varve_metadata::{
     cluster::ClusterMetadata,
     config::TopicConfig,
-    image::{ClusterImage, TopicChange, TopicImage},
+    image::{ClusterImage, PartitionImage, TopicChange, TopicImage},
     model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicName},
 };
 
 use super::{
-    CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, Partition, Partitions, UpkeepMetrics,
+    CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, NoPeers, Partition, Partitions, Peers, UpkeepMetrics,
     moves::finish_moves,
     placement::{place, set_strays_aside},
     removal::{delete_closed, delete_log},
+    role::Duty,
 };
 use crate::config::CleanerConfig;
 
@@ -79,6 +80,8 @@ pub trait Keeper: Send + Sync {
     fn altered(&self, partition: &Arc<Partition>, topic: &TopicImage);
     /// The topic was deleted, and this partition with it.
     fn deleted(&self, id: PartitionId, topic: &TopicName);
+    /// This broker has no replica of the partition any more.
+    fn left(&self, id: PartitionId);
 }
 
 /// For a node without an archive.
@@ -101,6 +104,7 @@ impl Keeper for NoKeeper {
     fn opened(&self, _: &Arc<Partition>, _: &TopicImage) {}
     fn altered(&self, _: &Arc<Partition>, _: &TopicImage) {}
     fn deleted(&self, _: PartitionId, _: &TopicName) {}
+    fn left(&self, _: PartitionId) {}
 }
 
 /// The log directories, and the partitions in them.
@@ -110,6 +114,7 @@ pub struct Storage {
     dirs: Vec<Arc<LogDirHealth>>,
     settings: StorageSettings,
     keeper: Arc<dyn Keeper>,
+    peers: Arc<dyn Peers>,
     shown: Mutex<Option<Arc<ClusterImage>>>,
     /// Partitions that a full disk kept from opening, and whether they never had a log.
     waiting: parking_lot::Mutex<Vec<(PartitionId, bool)>>,
@@ -131,6 +136,20 @@ impl Storage {
     /// [`LogDirError::Locked`] and [`LogDirError::Foreign`]: the directory is somebody else's. [`LogDirError::Storage`]: not
     /// one of them can be used, so that there is nothing to serve.
     pub fn open(
+        owner: &LogDirOwner,
+        partitions: Arc<Partitions>,
+        settings: StorageSettings,
+        keeper: Arc<dyn Keeper>,
+    ) -> Result<Arc<Storage>, LogDirError> {
+        Storage::open_among(Arc::new(NoPeers), owner, partitions, settings, keeper)
+    }
+
+    /// The same for a broker among others.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_among(
+        peers: Arc<dyn Peers>,
         owner: &LogDirOwner,
         partitions: Arc<Partitions>,
         settings: StorageSettings,
@@ -161,6 +180,7 @@ impl Storage {
             dirs,
             settings,
             keeper,
+            peers,
             shown: Mutex::new(None),
             waiting: Default::default(),
             unsettled: parking_lot::Mutex::default(),
@@ -172,6 +192,13 @@ impl Storage {
     pub async fn failed(&self) {
         for dir in &self.dirs {
             dir.failed().await;
+        }
+    }
+
+    /// Returns once the first log directory failed. Cancel-safe.
+    pub async fn first_failed(&self) {
+        if !self.dirs.is_empty() {
+            futures::future::select_all(self.dirs.iter().map(|dir| Box::pin(dir.failed()))).await;
         }
     }
 
@@ -202,18 +229,24 @@ impl Storage {
     }
 
     /// Closes every log and marks the directories as cleanly shut down. Blocks on the disk. Nothing may be appended any
-    /// more. Logs that are on their way to another directory stay where they are.
-    pub fn close(&self) {
-        self.partitions.stop_moves();
+    /// more. Returns whether all of them are.
+    pub fn close(&self) -> bool {
+        let mut is_whole = true;
         for (dir, partitions) in self.partitions_by_dir() {
-            let Some(files) = dir.files() else { continue };
+            let Some(files) = dir.files() else {
+                is_whole = false;
+                continue;
+            };
             let clean = close_logs(&partitions, self.settings.recovery_threads);
             let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
             let marked = if clean { files.mark_clean(&logs) } else { files.checkpoint(&logs) };
             if let Err(error) = marked {
                 warn!(dir = %dir.path.display(), %error, "the directory is not marked as cleanly shut down");
+                is_whole = false;
             }
+            is_whole &= clean;
         }
+        is_whole
     }
 
     /// Compacts the logs that need it, until `stop` is cancelled.
@@ -257,13 +290,14 @@ impl Storage {
             let topic = shown.as_ref().and_then(|image| image.topic_by_id(id.topic)).cloned();
             // Meanwhile its topic may have been deleted, or altered, which tries as well.
             if let Some(topic) = topic.filter(|_| self.partitions.get(id).is_err()) {
-                self.open_partition(topic, id.index, is_new).await;
+                let may_lead = shown.as_ref().is_some_and(|image| self.peers.may_lead(image));
+                self.open_partition(topic, id.index, is_new, may_lead).await;
             }
         }
     }
 
     /// Makes the table show `image`, and says so to those who wait in [`Partitions::caught_up`].
-    pub async fn apply(&self, image: &Arc<ClusterImage>) {
+    pub async fn apply(self: &Arc<Self>, image: &Arc<ClusterImage>) {
         let mut shown = self.shown.lock().await;
         let is_start = shown.is_none();
         if is_start {
@@ -279,7 +313,9 @@ impl Storage {
                 self.delete(topic).await;
             }
         }
+        let may_lead = self.peers.may_lead(image);
         let mut to_open = Vec::new();
+        let mut to_show = Vec::new();
         for change in changes {
             match change {
                 TopicChange::Deleted(_) => {}
@@ -287,17 +323,21 @@ impl Storage {
                     to_open.extend(self.ours(&topic).map(|index| (topic.clone(), index, !is_start)));
                 }
                 TopicChange::Altered { before, now: topic } => {
+                    self.leave(&before, &topic).await;
                     self.alter(&topic);
+                    to_show.push(topic.clone());
                     let missing = self
                         .ours(&topic)
                         .filter(|&index| self.partitions.get(PartitionId { topic: topic.id, index }).is_err());
-                    // One that was shown before and is not open may have a log that cannot be reached.
-                    let is_new = |index| before.partition(index).is_none();
+                    // One that was here before and is not open may have a log that cannot be reached.
+                    let was_here = |before: &PartitionImage| before.replicas.contains(&self.node);
+                    let is_new = |index| !before.partition(index).is_some_and(|(_, before)| was_here(before));
                     to_open.extend(missing.map(|index| (topic.clone(), index, is_new(index))));
                 }
             }
         }
-        let open = |(topic, index, is_new)| self.open_partition(topic, index, is_new);
+        self.show_all(to_show, may_lead).await;
+        let open = |(topic, index, is_new)| self.open_partition(topic, index, is_new, may_lead);
         stream::iter(to_open).for_each_concurrent(self.parallel(), open).await;
         self.partitions.shows(image.revision());
         *shown = Some(image.clone());
@@ -344,7 +384,8 @@ impl Storage {
             // A change of its topic may have opened it meanwhile.
             let closed = waiting.into_iter().filter(|id| self.partitions.get(*id).is_err());
             let topic = |id: PartitionId| Some((image.topic_by_id(id.topic)?.clone(), id.index));
-            let open = |(topic, index)| self.open_partition(topic, index, false);
+            let may_lead = self.peers.may_lead(image);
+            let open = |(topic, index)| self.open_partition(topic, index, false, may_lead);
             stream::iter(closed.filter_map(topic)).for_each_concurrent(self.parallel(), open).await;
         }
     }
@@ -384,14 +425,68 @@ impl Storage {
             let Ok(partition) = self.partitions.get(PartitionId { topic: topic.id, index }) else { continue };
             partition.log().update_config(config.clone());
             partition.note_unflushed();
-            if let Some((_, image)) = topic.partition(index) {
-                partition.lead_in(image.leader_epoch);
-            }
+            partition.set_min_in_sync(topic.config.min_insync_replicas as usize);
             self.keeper.altered(&partition, topic);
         }
     }
 
-    async fn open_partition(&self, topic: Arc<TopicImage>, index: PartitionIndex, is_new: bool) {
+    /// Leads and follows as these topics say. Blocks other images until it is done: a new leadership is on the disk before
+    /// anybody is served in it.
+    async fn show_all(self: &Arc<Self>, topics: Vec<Arc<TopicImage>>, may_lead: bool) {
+        if topics.is_empty() {
+            return;
+        }
+        let storage = self.clone();
+        let shown = spawn_blocking(move || {
+            for topic in topics {
+                for index in storage.ours(&topic) {
+                    let Ok(partition) = storage.partitions.get(PartitionId { topic: topic.id, index }) else {
+                        continue;
+                    };
+                    storage.show(&partition, &topic, may_lead);
+                }
+            }
+        });
+        if let Err(panic) = shown.await {
+            error!(%panic, "taking over leaderships panicked");
+        }
+    }
+
+    fn show(&self, partition: &Arc<Partition>, topic: &TopicImage, may_lead: bool) {
+        let before = (partition.is_leader(), partition.leader_epoch());
+        self.take_up(partition, topic, may_lead);
+        if before != (partition.is_leader(), partition.leader_epoch()) {
+            self.keeper.altered(partition, topic);
+        }
+    }
+
+    fn take_up(&self, partition: &Arc<Partition>, topic: &TopicImage, may_lead: bool) {
+        let Some((id, image)) = topic.partition(partition.id().index) else { return };
+        match partition.show(image, self.node, may_lead, &self.peers) {
+            Duty::Follow { leader, epoch } => self.peers.follow(partition, leader, epoch),
+            Duty::None => self.peers.forget(id),
+        }
+    }
+
+    /// Lets go of partitions of which this broker has no replica any more, and deletes their logs.
+    async fn leave(&self, before: &TopicImage, now: &TopicImage) {
+        let still: HashSet<PartitionIndex> = self.ours(now).collect();
+        let gone: Vec<PartitionIndex> = self.ours(before).filter(|index| !still.contains(index)).collect();
+        for index in gone {
+            let id = PartitionId { topic: now.id, index };
+            let Some(partition) = self.partitions.take(id) else { continue };
+            self.peers.forget(id);
+            self.keeper.left(id);
+            let name = now.name.clone();
+            let removed = spawn_blocking(move || delete_log(&partition));
+            match removed.await {
+                Ok(()) => info!(topic = %name, partition = %index, "moved to other brokers: the log here is deleted"),
+                Err(panic) => error!(topic = %name, partition = %index, %panic, "deleting a log panicked"),
+            }
+        }
+    }
+
+    async fn open_partition(&self, topic: Arc<TopicImage>, index: PartitionIndex, is_new: bool, may_lead: bool) {
         let id = PartitionId { topic: topic.id, index };
         let Some((_, image)) = topic.partition(index) else { return };
         let dir = match place(&self.dirs, &topic.name, id, is_new) {
@@ -429,7 +524,12 @@ impl Storage {
             self.unsettled.lock().insert(id);
             return self.partitions.insert_offline(id, &topic.name, topic.internal);
         }
-        let partition = Partition::new(id, topic.name.clone(), log, dir.clone(), image.leader_epoch);
+        let committed = dir.files().and_then(|files| files.high_watermark(&topic.name, index));
+        let committed = if is_alone(image) { log.end().0 } else { committed.unwrap_or_default() };
+        let name = topic.name.clone();
+        let partition = Partition::replica(id, name, log, dir.clone(), image.leader_epoch, committed);
+        partition.set_min_in_sync(topic.config.min_insync_replicas as usize);
+        self.take_up(&partition, &topic, may_lead);
         self.keeper.opened(&partition, &topic);
         self.partitions.insert(partition, topic.internal);
     }
@@ -449,7 +549,10 @@ impl Storage {
         let count = removed.len();
         let open: HashSet<PartitionIndex> = removed.iter().map(|partition| partition.id().index).collect();
         let closed: Vec<PartitionIndex> = self.ours(topic).filter(|index| !open.contains(index)).collect();
-        removed.iter().for_each(|partition| self.keeper.deleted(partition.id(), &topic.name));
+        for partition in &removed {
+            self.peers.forget(partition.id());
+            self.keeper.deleted(partition.id(), &topic.name);
+        }
         let (dirs, name, id) = (self.dirs.clone(), topic.name.clone(), topic.id);
         let gone = spawn_blocking(move || {
             removed.iter().for_each(|partition| delete_log(partition));
@@ -521,6 +624,11 @@ fn close_logs(partitions: &[Arc<Partition>], threads: u32) -> bool {
         let shares: Vec<_> = partitions.chunks(share).map(|logs| scope.spawn(move || close_all(logs))).collect();
         shares.into_iter().map(|share| share.join().unwrap_or(false)).fold(true, |all, closed| all & closed)
     })
+}
+
+/// What is in the only log is committed.
+fn is_alone(partition: &PartitionImage) -> bool {
+    partition.replicas.len() <= 1
 }
 
 pub(super) fn wall_clock() -> Timestamp {

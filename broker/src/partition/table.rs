@@ -37,6 +37,9 @@ pub enum LookupError {
     /// No topic of that name or id.
     #[error("no such topic")]
     UnknownTopic,
+    /// Another broker leads the partition.
+    #[error("another broker leads the partition")]
+    NotLeader,
     /// The partition's log directory failed when it was to be opened (KAFKA_STORAGE_ERROR).
     #[error("the partition's log directory is offline")]
     Offline,
@@ -124,6 +127,29 @@ impl Partitions {
     /// [`LookupError`].
     pub fn find(&self, topic: &str, index: PartitionIndex) -> Result<Arc<Partition>, LookupError> {
         self.topic_named(topic)?.partition(index)
+    }
+
+    /// The partition of that topic name and number, if it is led here.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub fn led(&self, topic: &str, index: PartitionIndex) -> Result<Arc<Partition>, LookupError> {
+        let partition = self.find(topic, index)?;
+        if partition.is_leader() { Ok(partition) } else { Err(LookupError::NotLeader) }
+    }
+
+    /// Takes one partition out of the table.
+    pub(super) fn take(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        let topic = self.topic(id.topic).ok()?;
+        let mut partitions = topic.partitions.write();
+        let place = partitions.get_mut(id.index.0 as usize)?;
+        match std::mem::replace(place, Place::Nothing) {
+            Place::Open(partition) => {
+                partition.retire();
+                Some(partition)
+            }
+            Place::Nothing | Place::Offline => None,
+        }
     }
 
     /// Waits until the table shows the cluster as it was at `revision` or later: partitions of a topic that was created

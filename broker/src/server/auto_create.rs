@@ -21,7 +21,10 @@ use super::{
     },
 };
 
-use crate::{config::BrokerConfig, coordinator::transactions::TRANSACTIONS_TOPIC};
+use crate::{
+    config::{BrokerConfig, MetadataUrl},
+    coordinator::transactions::TRANSACTIONS_TOPIC,
+};
 
 /// How long a request waits for a topic that it makes (Kafka's `request.timeout.ms`).
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -86,7 +89,8 @@ fn new_topic(broker: &Broker, name: &TopicName) -> NewTopic {
     NewTopic { name: name.to_string(), placement, overrides: BTreeMap::new() }
 }
 
-/// A topic of the cluster's own. Its replicas are as many as asked for, or as many as there are brokers.
+/// A topic of the cluster's own. A node that agrees with itself has one replica of it, whatever is asked for; among others it
+/// has as many as asked for, and is not made before there are as many brokers, as in Kafka: nobody would give it more later.
 fn internal_topic(broker: &Broker, name: &TopicName) -> NewTopic {
     let transactions = &broker.config.transactions;
     let is_transactions = name.as_str() == TRANSACTIONS_TOPIC;
@@ -95,9 +99,10 @@ fn internal_topic(broker: &Broker, name: &TopicName) -> NewTopic {
         false => broker.config.groups.offsets_replication_factor,
     };
     let OwnTopic { partitions, overrides } = own_topic(&broker.config, name.as_str());
-    let alive = broker.metadata.image().brokers().values().filter(|broker| !broker.fenced).count();
-    let wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
-    let replication_factor = wanted.min(u16::try_from(alive).unwrap_or(u16::MAX)).max(1);
+    let replication_factor = match broker.config.metadata {
+        MetadataUrl::Embedded(_) => 1,
+        MetadataUrl::Etcd { .. } => u16::try_from(wanted).unwrap_or(u16::MAX).max(1),
+    };
     let mut overrides: BTreeMap<String, Option<String>> =
         overrides.into_iter().map(|(name, value)| (name, Some(value))).collect();
     if is_transactions {

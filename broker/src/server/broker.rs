@@ -10,7 +10,13 @@ use super::{
     fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds,
     transaction_coordinator::Surroundings,
 };
-use crate::{archive::Archive, config::BrokerConfig, partition::Partitions, security::ListenerSecurity};
+use crate::{
+    archive::Archive,
+    config::BrokerConfig,
+    links::{LinkOptions, Links},
+    partition::Partitions,
+    security::ListenerSecurity,
+};
 
 /// The node: everything that a request may touch.
 pub struct Broker {
@@ -39,6 +45,8 @@ pub struct Broker {
     /// Levels of the node's own log.
     pub log_levels: LogLevels,
     pub(crate) producer_ids: Arc<ProducerIds>,
+    /// Connections to other brokers.
+    pub(crate) links: Arc<Links>,
     /// Cancelled when the node stops; long polls end then.
     pub shutdown: CancellationToken,
     /// Most bytes of one fetch response (`fetch.max.bytes`).
@@ -58,8 +66,16 @@ impl Broker {
     ) -> Broker {
         let groups = GroupCoordinator::new(config.groups.clone(), config.node, metadata.clone(), partitions.clone());
         let producer_ids = Arc::new(ProducerIds::default());
+        let options = LinkOptions {
+            listener: config.listeners.listeners[config.listeners.inter_broker].name.clone(),
+            node: config.node,
+            setup_limit: config.replication.setup_limit,
+            answer_limit: config.replication.answer_limit,
+        };
+        let links = Arc::new(Links::new(metadata.clone(), options));
         let around = Surroundings {
             node: config.node,
+            links: links.clone(),
             partitions: partitions.clone(),
             metadata: metadata.clone(),
             producer_ids: producer_ids.clone(),
@@ -78,6 +94,7 @@ impl Broker {
             live: Live::new(Arc::clone(&config)),
             log_levels,
             producer_ids,
+            links,
             shutdown: CancellationToken::new(),
             fetch_max_bytes: config.network.fetch_max_bytes,
             fetch_sessions: FetchSessions::new(config.network.fetch_sessions as usize),

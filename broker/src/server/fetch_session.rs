@@ -32,6 +32,8 @@ pub(crate) struct Wanted {
     pub(crate) max_bytes: i32,
     pub(crate) current_epoch: i32,
     pub(crate) last_fetched_epoch: i32,
+    /// Where a follower's log starts.
+    pub(crate) log_start: i64,
 }
 
 /// One consumer's partitions, in the order in which they get their turn.
@@ -300,7 +302,7 @@ mod tests {
         PartitionKey { topic: TopicKey::Named("t".into()), index }
     }
     fn named(indexes: &[i32]) -> Named {
-        let wanted = Wanted { offset: 0, max_bytes: 1000, current_epoch: -1, last_fetched_epoch: -1 };
+        let wanted = Wanted { offset: 0, max_bytes: 1000, current_epoch: -1, last_fetched_epoch: -1, log_start: -1 };
         indexes.iter().map(|&index| (key(index), wanted)).collect()
     }
     fn answers(indexes: &[i32], high_watermark: i64) -> Vec<(PartitionKey, PartitionAnswer)> {

@@ -67,16 +67,17 @@ impl FoundTopic<'_> {
         }
     }
 
-    /// The partition of that number.
+    /// The partition of that number, which is led here.
     ///
     /// # Errors
     /// UNKNOWN_TOPIC_ID or UNKNOWN_TOPIC_OR_PARTITION if it does not exist, KAFKA_STORAGE_ERROR if its directory
-    /// failed, NOT_LEADER_OR_FOLLOWER if it is not here (yet).
+    /// failed, NOT_LEADER_OR_FOLLOWER if it is not led here (yet).
     pub(crate) fn partition(&self, index: i32) -> Result<Arc<Partition>, ResponseError> {
         let wanted = PartitionIndex::from_wire(index);
         if let (Some(local), Some(wanted)) = (&self.local, wanted) {
             match local.partition(wanted) {
-                Ok(partition) => return Ok(partition),
+                Ok(partition) if partition.is_leader() => return Ok(partition),
+                Ok(_) | Err(LookupError::NotLeader) => return Err(ResponseError::NotLeaderOrFollower),
                 Err(LookupError::Offline) => return Err(ResponseError::KafkaStorageError),
                 Err(LookupError::UnknownTopic | LookupError::UnknownPartition) => {}
             }

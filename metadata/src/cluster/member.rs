@@ -85,7 +85,7 @@ impl Member {
     }
 
     /// Hands leadership over and leaves every ISR, while this broker still serves; returns how many partitions it leads
-    /// none the less when `limit` has passed, because nobody else can. To be followed by [`leave`](Self::leave).
+    /// none the less, because nobody else can, or because `limit` has passed. To be followed by [`leave`](Self::leave).
     ///
     /// # Errors
     /// [`MetadataError::Store`]: others do not know that it is about to stop.
@@ -96,7 +96,7 @@ impl Member {
         transact_settled(self.metadata.store.as_ref(), leaving, deadline).await?;
         let mut images = self.metadata.subscribe();
         let has_handed_over =
-            images.wait_for(|image| image.membership().leaving(id).is_some() && led_by(image, id) == 0);
+            images.wait_for(|image| image.membership().leaving(id).is_some() && !can_hand_over(image, id));
         // Either way the newest image tells what is left.
         let _ = timeout_at(deadline, has_handed_over).await;
         Ok(led_by(&self.metadata.image(), id))
@@ -110,6 +110,13 @@ impl Member {
             tracing::warn!(%error, "the lease was not given back, it ends by itself");
         }
     }
+}
+
+/// Whether it leads a partition that another broker could lead.
+fn can_hand_over(image: &ClusterImage, id: BrokerId) -> bool {
+    let partitions = image.topics().values().flat_map(|topic| &topic.partitions);
+    let mut led = partitions.filter(|partition| partition.leader == Some(id));
+    led.any(|partition| partition.isr.iter().any(|member| *member != id && image.in_service(*member).is_some()))
 }
 
 fn led_by(image: &ClusterImage, id: BrokerId) -> usize {

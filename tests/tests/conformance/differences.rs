@@ -86,12 +86,6 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[],
     },
     Meant {
-        place: "Fetch by a replica id",
-        varve: "NOT_LEADER_OR_FOLLOWER with the leader's address",
-        why: "There are no followers yet.",
-        signs: &[("fetch-replica", ".node_endpoints")],
-    },
-    Meant {
         place: "DescribeConfigs, IncrementalAlterConfigs of share and streams groups",
         varve: "INVALID_REQUEST with a message",
         why: "They configure protocols that are not served.",

@@ -73,7 +73,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "5000",
         "The longest that a commit waits for its replicas, in milliseconds.",
     ))
-    .no_effect("a commit waits for the local log alone, as partitions have one replica"),
+    .no_effect("a commit waits for the replicas in sync as long as its client does"),
     high(def(
         "offsets.load.buffer.size",
         POSITIVE_INT,

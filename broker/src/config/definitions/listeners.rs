@@ -86,16 +86,15 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     )),
     def(
         "socket.connection.setup.timeout.ms",
-        ANY_LONG,
+        POSITIVE_LONG,
         "10000",
-        "First wait for a connection to another broker, in milliseconds.",
-    )
-    .no_effect("this node opens no connections to other brokers"),
+        "The longest wait for a connection to another broker, in milliseconds.",
+    ),
     def(
         "socket.connection.setup.timeout.max.ms",
         ANY_LONG,
         "30000",
         "Longest wait for a connection to another broker, in milliseconds.",
     )
-    .no_effect("this node opens no connections to other brokers"),
+    .no_effect("each wait is as long as socket.connection.setup.timeout.ms says"),
 ];

@@ -5,17 +5,37 @@ use super::*;
 const NO_QUORUM: &str =
     "there is no KRaft quorum: cluster state is agreed on in the store that varve.metadata.url names";
 const NO_LOG: &str = "there is no metadata log: cluster state lies in the store that varve.metadata.url names";
-const NO_LEASE: &str =
-    "one node needs no heartbeats to a controller: cluster state lies in the store that varve.metadata.url names";
+const NO_LEASE: &str = "brokers keep a lease in the store that varve.metadata.url names, which they renew three times in \
+     broker.session.timeout.ms";
 
 pub(super) const DEFINITIONS: &[ConfigDef] = &[
     high(unset(
         "varve.metadata.url",
         Kind::Text,
         "Where cluster state is agreed on: embedded:directory for one node, or etcd://host:port,host:port/prefix for a \
-         cluster (known, but not served by this version). If unset, embedded in the directory metadata in \
+         cluster. If unset, embedded in the directory metadata in \
          varve.data.dir.",
     )),
+    unset(
+        "varve.metadata.etcd.user",
+        Kind::Text,
+        "User of etcd, where its authentication is enabled; varve.metadata.etcd.password is its password.",
+    ),
+    unset("varve.metadata.etcd.password", Kind::Password, "Password of varve.metadata.etcd.user."),
+    def("varve.metadata.etcd.tls", Kind::Bool, "false", "Speak TLS with etcd."),
+    unset(
+        "varve.metadata.etcd.ca.file",
+        Kind::Text,
+        "PEM file of who signed etcd's certificates. If unset, whom the operating system trusts.",
+    ),
+    unset("varve.metadata.etcd.certificate.file", Kind::Text, "PEM file of this broker's own certificate for etcd."),
+    unset("varve.metadata.etcd.key.file", Kind::Text, "PEM file of the key of varve.metadata.etcd.certificate.file."),
+    def(
+        "varve.metadata.etcd.request.timeout.ms",
+        POSITIVE_INT,
+        "5000",
+        "How long one request to etcd may take, in milliseconds.",
+    ),
     high(def(
         "controller.listener.names",
         ANY_LIST,
@@ -106,11 +126,10 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     .no_effect(NO_LEASE),
     def(
         "broker.session.timeout.ms",
-        ANY_INT,
+        Kind::Int { min: 2000, max: i32::MAX },
         "9000",
-        "A broker without heartbeats for this long is taken for dead, in milliseconds.",
-    )
-    .no_effect(NO_LEASE),
+        "A broker that gives etcd no sign of life for this long is taken for dead, in milliseconds. One node alone needs none.",
+    ),
     def(
         "initial.broker.registration.timeout.ms",
         ANY_INT,

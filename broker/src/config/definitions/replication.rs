@@ -2,62 +2,59 @@
 
 use super::*;
 
-const ONE_NODE: &str = "partitions are not replicated between nodes yet: each has one replica";
+const LEADERS_ONLY: &str = "consumers read from leaders in this version";
+const AT_ONCE: &str = "a partition without a leader is looked at whenever something changes";
+const BY_THE_SYSTEM: &str = "the operating system chooses it";
+const CHECKPOINTS: &str = "they are written with the recovery points: log.flush.offset.checkpoint.interval.ms";
+const ALWAYS: &str = "a follower always begins where its leader's local log does";
 const NO_THROTTLE: &str = "replication is not throttled: a new replica copies only the local tail of the log";
 
 pub(super) const DEFINITIONS: &[ConfigDef] = &[
     high(def(
         "replica.lag.time.max.ms",
-        ANY_LONG,
+        POSITIVE_LONG,
         "30000",
         "A follower that is behind for longer than this leaves the in-sync replicas, in milliseconds.",
-    ))
-    .no_effect(ONE_NODE),
+    )),
     high(def(
         "replica.high.watermark.checkpoint.interval.ms",
         ANY_LONG,
         "5000",
         "How often high watermarks are written to disk, in milliseconds.",
     ))
-    .no_effect(ONE_NODE),
+    .no_effect(CHECKPOINTS),
     high(def(
         "replica.fetch.wait.max.ms",
-        ANY_INT,
+        NATURAL_INT,
         "500",
         "The longest that a follower's fetch waits, in milliseconds.",
-    ))
-    .no_effect(ONE_NODE),
-    high(def("replica.fetch.min.bytes", ANY_INT, "1", "Bytes that a follower's fetch waits for.")).no_effect(ONE_NODE),
-    def("replica.fetch.max.bytes", NATURAL_INT, "1048576", "Bytes per partition that a follower fetches at once.")
-        .no_effect(ONE_NODE),
+    )),
+    high(def("replica.fetch.min.bytes", NATURAL_INT, "1", "Bytes that a follower's fetch waits for.")),
+    def("replica.fetch.max.bytes", NATURAL_INT, "1048576", "Bytes per partition that a follower fetches at once."),
     def(
         "replica.fetch.response.max.bytes",
         NATURAL_INT,
         "10485760",
         "Bytes that a follower fetches at once, over all partitions.",
-    )
-    .no_effect(ONE_NODE),
-    def("replica.fetch.backoff.ms", NATURAL_INT, "1000", "Pause of a follower after a failed fetch, in milliseconds.")
-        .no_effect(ONE_NODE),
+    ),
+    def("replica.fetch.backoff.ms", NATURAL_INT, "1000", "Pause of a follower after a failed fetch, in milliseconds."),
     high(def(
         "replica.socket.timeout.ms",
-        ANY_INT,
+        POSITIVE_INT,
         "30000",
         "How long a follower waits for its leader, in milliseconds.",
-    ))
-    .no_effect(ONE_NODE),
+    )),
     high(def(
         "replica.socket.receive.buffer.bytes",
         ANY_INT,
         "65536",
         "Receive buffer of a follower's connection, in bytes.",
     ))
-    .no_effect(ONE_NODE),
+    .no_effect(BY_THE_SYSTEM),
     high(
         def("num.replica.fetchers", POSITIVE_INT, "1", "Connections with which a follower fetches from one leader.")
             .dynamic(),
-    )
-    .no_effect(ONE_NODE),
+    ),
     unset(
         "replica.selector.class",
         Kind::Enum(&[
@@ -66,7 +63,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         ]),
         "How a consumer's replica is chosen: the one in its rack, or the leader.",
     )
-    .no_effect(ONE_NODE),
+    .no_effect(LEADERS_ONLY),
     def(
         "follower.fetch.last.tiered.offset.enable",
         Kind::Bool,
@@ -74,30 +71,28 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "Let an empty follower begin where the archive ends.",
     )
     .dynamic()
-    .no_effect(ONE_NODE),
+    .no_effect(ALWAYS),
     high(def(
         "auto.leader.rebalance.enable",
         Kind::Bool,
         "true",
         "Give leadership back to preferred replicas by itself.",
-    ))
-    .no_effect(ONE_NODE),
+    )),
     high(def(
         "leader.imbalance.check.interval.seconds",
         POSITIVE_LONG,
         "300",
         "How often leadership is compared with the preferred one, in seconds.",
-    ))
-    .no_effect(ONE_NODE),
+    )),
     low(def(
         "unclean.leader.election.interval.ms",
         POSITIVE_LONG,
         "300000",
         "How often partitions without a leader are looked at, in milliseconds.",
     ))
-    .no_effect(ONE_NODE)
+    .no_effect(AT_ONCE)
     .internal(),
-    def("controlled.shutdown.enable", Kind::Bool, "true", "Hand leadership over before stopping.").no_effect(ONE_NODE),
+    def("controlled.shutdown.enable", Kind::Bool, "true", "Hand leadership over before stopping."),
     low(def(
         "leader.replication.throttled.rate",
         NATURAL_LONG,

@@ -26,7 +26,7 @@ use varve_metadata::{image::ClusterImage, model::Principal};
 use super::{Found, Session};
 use crate::{
     security::sasl::{Authenticated, Challenge, Mechanism, MechanismServer, Rejection, SaslState, Surroundings},
-    server::{handlers::api_versions, telemetry::Peer},
+    server::handlers::api_versions,
     wire::frame::{self, Header},
 };
 
@@ -86,7 +86,7 @@ impl Exchange {
         Exchange { state: State::Handshake, before }
     }
 
-    /// Takes the next frame of `client`, without its length.
+    /// Takes the client's next frame, without its length.
     ///
     /// # Errors
     /// [`Refusal`]: the client is not let in, or does what it may not.
@@ -95,15 +95,13 @@ impl Exchange {
         mut frame: Bytes,
         sasl: &SaslState,
         around: &Surroundings<'_>,
-        (image, client): (&ClusterImage, &Peer),
+        image: &ClusterImage,
     ) -> Result<Turn, Refusal> {
         match &mut self.state {
             State::Start | State::Handshake => {
                 let header = frame::parse_header(&mut frame).map_err(|error| Refusal::silent(error.to_string()))?;
                 match header.api.key {
-                    ApiKey::ApiVersions if matches!(self.state, State::Start) => {
-                        self.versions(&header, frame, image, client)
-                    }
+                    ApiKey::ApiVersions if matches!(self.state, State::Start) => self.versions(&header, frame, image),
                     ApiKey::SaslHandshake => self.handshake(&header, frame, sasl),
                     other => Err(Refusal::silent(format!("{other:?} came before the client was known"))),
                 }
@@ -157,13 +155,12 @@ impl Exchange {
         }
     }
 
-    fn versions(&mut self, header: &Header, body: Bytes, image: &ClusterImage, client: &Peer) -> Result<Turn, Refusal> {
+    fn versions(&mut self, header: &Header, body: Bytes, image: &ClusterImage) -> Result<Turn, Refusal> {
         if !header.api.serves(header.version) {
             let reply = encode(header, 0, &api_versions::refusal(ResponseError::UnsupportedVersion))?;
             return Ok(Turn { reply: Some(reply), found: None });
         }
         let request: ApiVersionsRequest = decode(header, body)?;
-        api_versions::note_software(client, header.version, &request);
         let response = api_versions::answer(image, header.version, &request);
         if response.error_code == 0 {
             self.state = State::Handshake;

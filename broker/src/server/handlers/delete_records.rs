@@ -101,9 +101,11 @@ fn delete(broker: &Broker, topic: &TopicImage, index: i32, offset: i64) -> Delet
         return Err(ResponseError::InvalidTopicException);
     }
     // The table of partitions follows the image; what is in the one will soon be in the other.
-    let partition = broker.partitions.find(topic.name.as_str(), index).map_err(|missing| match missing {
+    let partition = broker.partitions.led(topic.name.as_str(), index).map_err(|missing| match missing {
         LookupError::Offline => ResponseError::KafkaStorageError,
-        LookupError::UnknownTopic | LookupError::UnknownPartition => ResponseError::NotLeaderOrFollower,
+        LookupError::UnknownTopic | LookupError::UnknownPartition | LookupError::NotLeader => {
+            ResponseError::NotLeaderOrFollower
+        }
     })?;
     if !topic.config.cleanup.delete {
         return Err(ResponseError::PolicyViolation);

@@ -14,10 +14,12 @@ use kafka_protocol::{
 };
 use tokio::time::timeout_at;
 use uuid::Uuid;
+use varve_metadata::model::BrokerId;
+use varve_replication::Incarnation;
 
 use super::fetch_read::{FetchLimits, Fetched, Round};
 use crate::{
-    partition::{Isolation, Partition, Waiter, Watch},
+    partition::{Isolation, Partition, Replica, Waiter, Watch},
     server::{
         Broker, RequestContext,
         authorizer::{Access, Operation, Resource},
@@ -50,6 +52,7 @@ pub(in crate::server) struct Found {
     turn: Turn,
     uses_topic_ids: bool,
     wanted: Named,
+    is_replica: bool,
     answers: Vec<(PartitionKey, PartitionAnswer)>,
     leaders: Vec<NodeEndpoint>,
 }
@@ -61,15 +64,19 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
         return Prepared::Refused(refused(request, uses_topic_ids));
     }
     let deadline = context.received + Duration::from_millis(request.max_wait_ms.max(0) as u64);
-    // More than its quota's whole window could never be sent to this client.
-    let most = broker.fetch_max_bytes.min(broker.quotas.fetch_limit(context));
+    let replica = replica(&request);
+    // More than its quota's whole window could never be sent to this client. Followers have none.
+    let most = match replica {
+        Some(_) => u32::MAX,
+        None => broker.fetch_max_bytes.min(broker.quotas.fetch_limit(context)),
+    };
     let max_bytes = (request.max_bytes.max(0) as u32).min(most);
     let limits = FetchLimits {
         min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
         max_bytes,
         is_negative: request.max_bytes < 0,
         isolation: if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted },
-        is_replica: replica_id(&request) >= 0,
+        replica,
         deadline,
         remote_deadline: deadline.max(context.received + broker.live.config().archive.fetch_max_wait),
     };
@@ -89,10 +96,14 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
         .map(|((key, _), fetched)| {
             let mut answer = fetched.answer(key.index);
             adapt(broker, context, key, &mut answer, &mut leaders);
+            if replica.is_some() {
+                // Brokers know where brokers are.
+                leaders.clear();
+            }
             (key.clone(), answer)
         })
         .collect();
-    Prepared::Found(Found { turn, uses_topic_ids, wanted, answers, leaders })
+    Prepared::Found(Found { turn, uses_topic_ids, wanted, is_replica: replica.is_some(), answers, leaders })
 }
 
 /// The answer, or, to a client that is above its quotas, an empty one and how long to wait: what was found stays here, the
@@ -102,15 +113,18 @@ pub(in crate::server) fn finish(
     context: &RequestContext,
     (prepared, spent): (Prepared, Duration),
 ) -> FetchAnswer {
-    let by_time = broker.quotas.note_time(context, spent);
+    let is_replica = matches!(&prepared, Prepared::Found(found) if found.is_replica);
+    let by_time = if is_replica { Duration::ZERO } else { broker.quotas.note_time(context, spent) };
     let found = match prepared {
         Prepared::Refused(answer) => return FetchAnswer { throttle: by_time, ..answer },
         Prepared::Found(found) => found,
     };
-    let Found { turn, uses_topic_ids, wanted, mut answers, leaders } = found;
+    let Found { turn, uses_topic_ids, wanted, is_replica, mut answers, leaders } = found;
     let bytes =
         RESPONSE_BYTES + answers.iter().map(|(_, answer)| PARTITION_BYTES + answer.records.len()).sum::<usize>();
-    let throttle = broker.quotas.note_fetched(context, bytes).max(by_time);
+    // What brokers need of each other is no client's.
+    let by_bytes = if is_replica { Duration::ZERO } else { broker.quotas.note_fetched(context, bytes) };
+    let throttle = by_bytes.max(by_time);
     let ended = if throttle.is_zero() {
         broker.fetch_sessions.end(turn, uses_topic_ids, &wanted, &mut answers, Instant::now())
     } else {
@@ -134,9 +148,11 @@ fn refused(request: FetchRequest, uses_topic_ids: bool) -> FetchAnswer {
     FetchAnswer { error, topics: by_topic(answers.collect()), ..FetchAnswer::default() }
 }
 
-fn replica_id(request: &FetchRequest) -> i32 {
-    // Version 15 moved it into a tagged field.
-    request.replica_id.0.max(request.replica_state.replica_id.0)
+/// The follower that asks. Version 15 moved its number into a tagged field, with its life (KIP-903).
+fn replica(request: &FetchRequest) -> Option<Replica> {
+    let id = BrokerId::from_wire(request.replica_id.0.max(request.replica_state.replica_id.0))?;
+    let incarnation = u64::try_from(request.replica_state.replica_epoch).ok().map(Incarnation);
+    Some(Replica { id, incarnation })
 }
 
 /// The partitions that the request names, and those it takes out of its session. Names are copied: the request's frame
@@ -154,6 +170,7 @@ fn names(request: FetchRequest, uses_topic_ids: bool) -> (Named, Vec<PartitionKe
                 max_bytes: partition.partition_max_bytes,
                 current_epoch: partition.current_leader_epoch,
                 last_fetched_epoch: partition.last_fetched_epoch,
+                log_start: partition.log_start_offset,
             };
             (PartitionKey { topic: key.clone(), index: partition.partition }, wanted)
         }));
@@ -202,7 +219,7 @@ impl TopicKey {
 
 /// Reads until there are enough bytes, something cannot wait, or time is up.
 async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &FetchLimits) -> Vec<Fetched> {
-    let partitions = find_all(broker, access, limits.is_replica, wanted);
+    let partitions = find_all(broker, access, limits.replica.is_some(), wanted);
     let round = Round { wanted, partitions: &partitions, limits };
     let first = round.read();
     if first.is_enough(limits) || limits.deadline <= Instant::now() && first.remote == 0 {
@@ -213,7 +230,11 @@ async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &
     }
     // Nothing may fall between a look at a partition and the wait for it: watch first, then look.
     let waiter = Waiter::default();
-    let watches: Vec<Watch> = partitions.iter().flatten().map(|partition| partition.watch(&waiter)).collect();
+    let watch = |partition: &Arc<Partition>| match limits.replica {
+        Some(_) => partition.watch_growth(&waiter),
+        None => partition.watch(&waiter),
+    };
+    let watches: Vec<Watch> = partitions.iter().flatten().map(watch).collect();
     let fetched = loop {
         let appended = total_appended(&partitions);
         let is_hidden = partitions.iter().flatten().any(|partition| partition.has_hidden());
@@ -230,7 +251,7 @@ async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &
                 waiter.woken().await;
                 // Records that wait for their flush are counted already. A reader of committed records may gain much by a
                 // marker of a few bytes. In both cases the count tells nothing: it looks.
-                let must_look = is_hidden || limits.isolation == Isolation::Committed;
+                let must_look = is_hidden || limits.isolation == Isolation::Committed || limits.replica.is_some();
                 if must_look || total_appended(&partitions).wrapping_sub(appended) >= missing {
                     return;
                 }

@@ -12,7 +12,7 @@ use varve_metadata::model::{LeaderEpoch, Offset};
 use crate::{
     partition::{
         Isolation, Partition, PartitionRead, PartitionReadError, ReadBounds, ReadRequest, RemoteError, RemoteReader,
-        StaleEpoch,
+        Replica, StaleEpoch,
     },
     server::fetch_session::{Named, Wanted},
     wire::fetch_response::{PartitionAnswer, Records},
@@ -26,8 +26,8 @@ pub(super) struct FetchLimits {
     /// The request's own limit is negative, which Kafka tells the first partition that it reads.
     pub(super) is_negative: bool,
     pub(super) isolation: Isolation,
-    /// The asker calls itself a follower; this broker has none.
-    pub(super) is_replica: bool,
+    /// Who asks, if it is a follower.
+    pub(super) replica: Option<Replica>,
     pub(super) deadline: Instant,
     /// Until when the archive may take, `remote.fetch.max.wait.ms` at least.
     pub(super) remote_deadline: Instant,
@@ -91,11 +91,13 @@ impl Round<'_> {
             let max_bytes = (wanted.max_bytes.max(0) as u32).min(budget);
             let fetched = match partition {
                 Err(error) => Fetched::Failed(*error),
-                Ok(_) if self.limits.is_replica => Fetched::Failed(ResponseError::NotLeaderOrFollower),
                 Ok(_) if wanted.max_bytes < 0 || std::mem::take(&mut is_negative) => {
                     Fetched::Failed(ResponseError::UnknownServerError)
                 }
-                Ok(partition) => read_one(partition, wanted, max_bytes, at_least_one, self.limits.isolation),
+                Ok(partition) => {
+                    let reader = Reader { isolation: self.limits.isolation, replica: self.limits.replica };
+                    read_one(partition, wanted, max_bytes, at_least_one, reader)
+                }
             };
             let taken = match &fetched {
                 Fetched::Local { records, .. } => {
@@ -120,13 +122,22 @@ impl Round<'_> {
     }
 }
 
+/// Who reads what.
+#[derive(Clone, Copy)]
+struct Reader {
+    isolation: Isolation,
+    /// A follower reads all that there is.
+    replica: Option<Replica>,
+}
+
 fn read_one(
-    partition: &Partition,
+    partition: &Arc<Partition>,
     wanted: &Wanted,
     max_bytes: u32,
     at_least_one: bool,
-    isolation: Isolation,
+    reader: Reader,
 ) -> Fetched {
+    let isolation = reader.isolation;
     let Some(from) = Offset::from_wire(wanted.offset) else { return Fetched::Failed(ResponseError::OffsetOutOfRange) };
     let request = ReadRequest {
         from,
@@ -136,7 +147,14 @@ fn read_one(
         max_bytes,
         at_least_one,
     };
-    match partition.read(&request) {
+    let read = match reader.replica {
+        Some(replica) => {
+            let start = Offset::from_wire(wanted.log_start).unwrap_or_default();
+            partition.read_for(replica, start, &request)
+        }
+        None => partition.read(&request),
+    };
+    match read {
         Ok((bounds, PartitionRead::Local { slice, aborted })) => {
             let records = if slice.len == 0 { Records::None } else { Records::Local(slice) };
             Fetched::Local { bounds, records, aborted: told(isolation, aborted) }
@@ -166,6 +184,10 @@ fn error_code(partition: &Partition, error: &PartitionReadError) -> ResponseErro
         PartitionReadError::Offline => ResponseError::KafkaStorageError,
         PartitionReadError::Epoch(StaleEpoch::Fenced(_)) => ResponseError::FencedLeaderEpoch,
         PartitionReadError::Epoch(StaleEpoch::Unknown(_)) => ResponseError::UnknownLeaderEpoch,
+        PartitionReadError::NotLeader => ResponseError::NotLeaderOrFollower,
+        // Which of the two has heard of less is not known here: the follower asks again.
+        PartitionReadError::NotAReplica(_) => ResponseError::UnknownLeaderEpoch,
+        PartitionReadError::Tiered { .. } => ResponseError::OffsetMovedToTieredStorage,
         PartitionReadError::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
         PartitionReadError::Failed(ReadError::OutOfRange { .. }) => ResponseError::OffsetOutOfRange,
         PartitionReadError::Failed(ReadError::Corrupt(reason)) => {
@@ -187,7 +209,7 @@ fn error_code(partition: &Partition, error: &PartitionReadError) -> ResponseErro
 impl RemoteRead {
     /// Asks the archive, until the deadline. The read itself goes on after it, so that the next fetch finds the records
     /// in the cache: slow is late, never lost work.
-    pub(super) async fn finish(self, partition: &Partition, limits: &FetchLimits) -> Fetched {
+    pub(super) async fn finish(self, partition: &Arc<Partition>, limits: &FetchLimits) -> Fetched {
         let RemoteRead { bounds, reader, from, bound, max_bytes } = self;
         let read = tokio::spawn(reader.read(from, bound, max_bytes)).map(|joined| match joined {
             Ok(read) => read,
@@ -222,14 +244,15 @@ impl RemoteRead {
 }
 
 /// Compaction may leave nothing between the offset asked for and the local log: the reader goes on there.
-fn read_behind_gap(partition: &Partition, bounds: ReadBounds, max_bytes: u32, isolation: Isolation) -> Fetched {
+fn read_behind_gap(partition: &Arc<Partition>, bounds: ReadBounds, max_bytes: u32, isolation: Isolation) -> Fetched {
     let wanted = Wanted {
         offset: partition.log().local_start().to_wire(),
         max_bytes: max_bytes as i32,
         current_epoch: -1,
         last_fetched_epoch: -1,
+        log_start: -1,
     };
-    match read_one(partition, &wanted, max_bytes, true, isolation) {
+    match read_one(partition, &wanted, max_bytes, true, Reader { isolation, replica: None }) {
         // The archive moved on meanwhile: next time.
         Fetched::Remote(_) => nothing(bounds, isolation),
         read => read,

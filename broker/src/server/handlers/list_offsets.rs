@@ -29,6 +29,8 @@ use crate::{
 };
 
 const CONSUMER: i32 = -1;
+/// First version whose clients know OFFSET_NOT_AVAILABLE.
+const NOT_AVAILABLE_SINCE: i16 = 5;
 
 pub(crate) async fn handle(
     broker: &Broker,
@@ -148,6 +150,14 @@ async fn find(
         StaleEpoch::Fenced(_) => ResponseError::FencedLeaderEpoch,
         StaleEpoch::Unknown(_) => ResponseError::UnknownLeaderEpoch,
     })?;
+    // Nobody is told less than an earlier leader has told (KIP-207).
+    let asks_for_end = !matches!(question, OffsetQuestion::Earliest | OffsetQuestion::EarliestLocal);
+    if asker.is_client && asks_for_end && !partition.knows_what_is_committed() {
+        return Err(match asker.version {
+            NOT_AVAILABLE_SINCE.. => ResponseError::OffsetNotAvailable,
+            _ => ResponseError::LeaderNotAvailable,
+        });
+    }
     let answer = partition.find_offset(question, readable_end(&partition, asker, isolation));
     let answer = timeout(asker.limit, answer).await.map_err(|_| ResponseError::RequestTimedOut)?;
     answer.map_err(|error| {

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 use uuid::Uuid;
 use varve_log::local::{AppendOrigin, Appended, TransactionTerms};
-use varve_metadata::model::{LogEndOffset, LogStartOffset, Timestamp};
+use varve_metadata::model::{LeaderEpoch, LogEndOffset, LogStartOffset, Timestamp};
 use varve_tiering::tier::archiver::Pressure;
 
 use super::{
@@ -31,7 +31,7 @@ use super::{
     produce_transactions::{self, Admissions},
 };
 use crate::{
-    partition::{FlushError, Partition},
+    partition::{Appending, CommitError, Partition},
     server::{
         Broker, RequestContext,
         authorizer::{Access, Operation},
@@ -60,6 +60,8 @@ pub(in crate::server) enum Produced {
     Close,
 }
 
+/// Every replica in sync has the records before the answer.
+const ALL: i16 = -1;
 /// Client id of Kafka's own tools, which may write internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
 /// First version that names topics by id (KIP-516).
@@ -102,7 +104,7 @@ async fn append_all(
         response.responses.push(answer);
     }
     if !pending.is_empty() {
-        let limit = (terms.acks == -1).then(|| Duration::from_millis(request.timeout_ms.max(0) as u64));
+        let limit = (terms.acks == ALL).then(|| Duration::from_millis(request.timeout_ms.max(0) as u64));
         settle(pending, limit, &mut response).await;
     }
     let is_failed = |answer: &PartitionProduceResponse| answer.error_code != 0;
@@ -186,9 +188,10 @@ struct Terms {
     is_full: bool,
 }
 
-/// Records that are in the log and not committed yet.
+/// Records that are in the log and not committed yet, or not kept.
 struct Waiting {
     partition: Arc<Partition>,
+    epoch: LeaderEpoch,
     end: LogEndOffset,
 }
 
@@ -263,11 +266,15 @@ fn append_partition(
     let records: Bytes = data.records.unwrap_or_default();
     let batch = check_one_batch(&records, terms.version)?;
     let guard = admissions.guard(partition.topic().as_str(), data.index)?;
-    let appended = partition
-        .append_in(batch, AppendOrigin::Client, TransactionTerms { guard, raises_epoch: false }, terms.now)
-        .map_err(|error| Refusal::of_append(&error, &partition))?;
-    let must_wait = partition.must_wait(appended.end);
-    Ok((appended, must_wait.then(|| Waiting { partition, end: appended.end })))
+    let (epoch, for_all) = (partition.leader_epoch(), terms.acks == ALL);
+    let transaction = TransactionTerms { guard, raises_epoch: false };
+    let appending = Appending { origin: AppendOrigin::Client, transaction, epoch: Some(epoch), for_all };
+    let appended =
+        partition.append_as(batch, appending, terms.now).map_err(|error| Refusal::of_append(&error, &partition))?;
+    // Who does not wait for the other replicas waits for our disk, where the topic asks for that.
+    let is_told_late = for_all || partition.log().config().flush_messages.is_some();
+    let must_wait = is_told_late && partition.must_wait(appended.end);
+    Ok((appended, must_wait.then(|| Waiting { partition, epoch, end: appended.end })))
 }
 
 fn refuse(answer: PartitionProduceResponse, refusal: Refusal) -> PartitionProduceResponse {
@@ -283,11 +290,11 @@ fn refuse(answer: PartitionProduceResponse, refusal: Refusal) -> PartitionProduc
         .with_error_message(refusal.message.map(StrBytes::from_string))
 }
 
-/// Waits until everything is committed, all partitions side by side, and turns what is not into its error.
+/// Waits until everything is committed, or at least kept if there is no `limit`, all partitions side by side, and turns what is
+/// not into its error.
 async fn settle(pending: Vec<Pending>, limit: Option<Duration>, response: &mut ProduceResponse) {
-    let waits = pending.into_iter().map(|Pending { place, waiting }| async move {
-        (place, within(limit, waiting.partition.committed(waiting.end)).await)
-    });
+    let waits =
+        pending.into_iter().map(|Pending { place, waiting }| async move { (place, waiting.settled(limit).await) });
     for ((topic, partition), outcome) in future::join_all(waits).await {
         if let Err(error) = outcome {
             let answer = &mut response.responses[topic].partition_responses[partition];
@@ -298,15 +305,19 @@ async fn settle(pending: Vec<Pending>, limit: Option<Duration>, response: &mut P
     }
 }
 
-async fn within(
-    limit: Option<Duration>,
-    committed: impl Future<Output = Result<(), FlushError>>,
-) -> Result<(), ResponseError> {
-    let outcome = match limit {
-        Some(limit) => timeout(limit, committed).await.map_err(|_| ResponseError::RequestTimedOut)?,
-        None => committed.await,
-    };
-    outcome.map_err(|_| ResponseError::KafkaStorageError)
+impl Waiting {
+    async fn settled(self, limit: Option<Duration>) -> Result<(), ResponseError> {
+        let Waiting { partition, epoch, end } = self;
+        let Some(limit) = limit else {
+            return partition.kept(end).await.map_err(|_| ResponseError::KafkaStorageError);
+        };
+        let committed = timeout(limit, partition.committed_in(epoch, end)).await;
+        committed.map_err(|_| ResponseError::RequestTimedOut)?.map_err(|error| match error {
+            CommitError::Flush(_) => ResponseError::KafkaStorageError,
+            CommitError::NotLeader => ResponseError::NotLeaderOrFollower,
+        })?;
+        partition.check_committed().map_err(|_| ResponseError::NotEnoughReplicasAfterAppend)
+    }
 }
 
 /// Tells the client who leads the partitions that are not led here (KIP-951).

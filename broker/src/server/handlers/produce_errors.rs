@@ -96,6 +96,8 @@ impl Refusal {
         let told = |error: ResponseError| Refusal { log_start: Some(log_start), ..Refusal::from(error) };
         let refused = match error {
             PartitionAppendError::Offline => return plain(ResponseError::KafkaStorageError),
+            PartitionAppendError::NotLeader => return plain(ResponseError::NotLeaderOrFollower),
+            PartitionAppendError::TooFewInSync(_) => return plain(ResponseError::NotEnoughReplicas),
             PartitionAppendError::Refused(refused) => refused,
         };
         match refused {

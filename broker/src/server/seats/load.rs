@@ -11,12 +11,12 @@ use varve_log::{
     },
     local::LogSlice,
 };
-use varve_metadata::model::{HighWatermark, LogStartOffset, Offset};
+use varve_metadata::model::{LogEndOffset, LogStartOffset, Offset};
 
 use super::{Office, Seat};
 use crate::{
     coordinator::{Entry, LogRecord, Machine, codec::RecordError},
-    partition::{Isolation, PartitionRead, PartitionReadError, ReadRequest, RemoteError},
+    partition::{CommitError, Isolation, PartitionRead, PartitionReadError, ReadRequest, RemoteError},
 };
 
 /// Most bytes that one batch may unpack to: far above what a coordinator writes, and a bound all the same.
@@ -48,12 +48,19 @@ enum LoadError {
 
 /// Loads the seat's machine and has it serve, or gives the seat up.
 pub(super) async fn load<O: Office>(seat: Arc<Seat<O>>, loads: Arc<Semaphore>, max_bytes: u32) {
+    // Earlier leaders may have committed all that is here, and answered for it: it counts once the followers have it.
+    let end = seat.partition().log().end();
+    match seat.partition().committed_in(seat.epoch(), end).await {
+        Ok(()) => {}
+        // Whoever leads now loads it; a disk that failed was told.
+        Err(CommitError::NotLeader | CommitError::Flush(_)) => return seat.close(),
+    }
     let (topic, index) = (seat.partition().topic().clone(), seat.partition().id().index);
     while !seat.is_closed() {
         let read = {
             // The semaphore is never closed.
             let _turn = loads.acquire().await;
-            read_all(&seat, max_bytes).await
+            read_all(&seat, end, max_bytes).await
         };
         match read {
             Ok(machine) => {
@@ -73,11 +80,14 @@ pub(super) async fn load<O: Office>(seat: Arc<Seat<O>>, loads: Arc<Semaphore>, m
     }
 }
 
-async fn read_all<O: Office>(seat: &Seat<O>, max_bytes: u32) -> Result<O::Machine, LoadError> {
+async fn read_all<O: Office>(
+    seat: &Seat<O>,
+    LogEndOffset(bound): LogEndOffset,
+    max_bytes: u32,
+) -> Result<O::Machine, LoadError> {
     let partition = seat.partition();
     let mut replay = Replay { seat, machine: seat.office().machine(partition) };
     let LogStartOffset(mut from) = partition.log_start();
-    let HighWatermark(bound) = partition.high_watermark();
     while from < bound {
         let request = ReadRequest {
             from,

@@ -125,14 +125,15 @@ impl<O: Office> Seats<O> {
     /// # Errors
     /// [`SeatError::NotHere`] if this node does not lead it.
     pub(crate) fn at(&self, index: PartitionIndex) -> Result<Arc<Seat<O>>, SeatError> {
-        let partition = self.partitions.find(self.terms.name, index).map_err(|_| SeatError::NotHere)?;
+        let partition = self.partitions.led(self.terms.name, index).map_err(|_| SeatError::NotHere)?;
         self.take(partition).ok_or(SeatError::NotHere)
     }
 
     /// Every seat of this node; those that were not asked for yet start to load.
     pub(crate) fn all(&self) -> Vec<Arc<Seat<O>>> {
         let Ok(topic) = self.partitions.topic_named(self.terms.name) else { return Vec::new() };
-        topic.partitions().into_iter().filter_map(|partition| self.take(partition)).collect()
+        let led = topic.partitions().into_iter().filter(|partition| partition.is_leader());
+        led.filter_map(|partition| self.take(partition)).collect()
     }
 
     /// Reads from every machine that serves.
@@ -143,16 +144,24 @@ impl<O: Office> Seats<O> {
 
     fn take(&self, partition: Arc<Partition>) -> Option<Arc<Seat<O>>> {
         let id = partition.id();
-        if let Some(seat) = self.seats.read().as_ref()?.get(&id) {
+        if let Some(seat) = self.seats.read().as_ref()?.get(&id)
+            && seat.epoch() == partition.leader_epoch()
+        {
             return Some(seat.clone());
         }
         let mut seats = self.seats.write();
-        let new = || {
-            let seat = Seat::new(partition, self.office.clone(), self.terms.codec, self.started);
-            tokio::spawn(load::load(seat.clone(), self.loads.clone(), self.terms.load_bytes));
-            seat
-        };
-        Some(seats.as_mut()?.entry(id).or_insert_with(new).clone())
+        let seats = seats.as_mut()?;
+        if let Some(seat) = seats.get(&id) {
+            if seat.epoch() == partition.leader_epoch() {
+                return Some(seat.clone());
+            }
+            // Of an earlier leadership: another one coordinated meanwhile.
+            seat.close();
+        }
+        let seat = Seat::new(partition, self.office.clone(), self.terms.codec, self.started);
+        tokio::spawn(load::load(seat.clone(), self.loads.clone(), self.terms.load_bytes));
+        seats.insert(id, seat.clone());
+        Some(seat)
     }
 
     /// Follows the cluster until `stop`: takes a seat wherever this node comes to lead, gives up those that are gone, tells
@@ -178,7 +187,7 @@ impl<O: Office> Seats<O> {
         self.partitions.caught_up(image.revision()).await;
         if let Some(seats) = self.seats.write().as_mut() {
             seats.retain(|id, seat| {
-                let is_ours = self.partitions.get(*id).is_ok();
+                let is_ours = self.partitions.get(*id).is_ok() && seat.stands();
                 if !is_ours {
                     seat.close();
                 }

@@ -11,11 +11,11 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use varve_log::{
     format::{BatchBuilder, ControlRecord, RecordContent},
-    local::{AppendError, AppendOrigin, Appended, ProducerError, TransactionTerms},
+    local::{AppendError, Appended, ProducerError, TransactionTerms},
 };
 use varve_metadata::{
     config::Codec,
-    model::{LogEndOffset, Offset, PartitionIndex, Timestamp},
+    model::{LeaderEpoch, LogEndOffset, Offset, PartitionIndex, Timestamp},
 };
 
 use super::Office;
@@ -23,7 +23,7 @@ use crate::{
     coordinator::{
         AppendFailure, AppendId, Batch, Effects, EndOfTransaction, LogRecord, Machine, Now, RequestId, machine::Effect,
     },
-    partition::{Partition, PartitionAppendError},
+    partition::{Appending, Partition, PartitionAppendError},
     server::wall_clock,
 };
 
@@ -44,6 +44,8 @@ pub(crate) enum SeatError {
 /// One partition of an internal topic that this node leads, and the machine whose state it holds.
 pub(crate) struct Seat<O: Office + ?Sized> {
     partition: Arc<Partition>,
+    /// The leadership for which it was loaded.
+    epoch: LeaderEpoch,
     office: Arc<O>,
     codec: Codec,
     started: Instant,
@@ -91,6 +93,7 @@ impl<O: Office> Seat<O> {
         started: Instant,
     ) -> Arc<Seat<O>> {
         Arc::new(Seat {
+            epoch: partition.leader_epoch(),
             partition,
             office,
             codec,
@@ -103,6 +106,16 @@ impl<O: Office> Seat<O> {
 
     pub(in crate::server) fn partition(&self) -> &Arc<Partition> {
         &self.partition
+    }
+
+    /// The epoch of the leadership for which it was taken: in no other does it append or answer anything.
+    pub(super) fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// Whether this node still leads as it did when the seat was taken.
+    pub(super) fn stands(&self) -> bool {
+        self.partition.leads_in(self.epoch)
     }
 
     fn index(&self) -> PartitionIndex {
@@ -247,7 +260,7 @@ impl<O: Office> Seat<O> {
     fn append(&self, batch: &Batch<Record<O>>) -> Result<Written, AppendFailure> {
         let now = wall_clock();
         let (bytes, terms) = self.encode(batch, now).ok_or(AppendFailure::Refused)?;
-        match self.partition.append_in(&bytes, AppendOrigin::Coordinator, terms, now) {
+        match self.partition.append_as(&bytes, Appending::of_coordinator(self.epoch, terms), now) {
             Ok(appended) => Ok(appended.into()),
             Err(error) => {
                 let failure = append_failure(&error);
@@ -288,9 +301,9 @@ impl<O: Office> Seat<O> {
             };
             let Some((id, written)) = written else { return };
             let outcome = match written {
-                Ok(Written { base, end }) => self.partition.committed(end).await.map(|()| base).map_err(|error| {
+                Ok(Written { base, end }) => self.partition.committed_in(self.epoch, end).await.map(|()| base).map_err(|error| {
                     let (topic, partition) = (self.partition.topic(), self.index());
-                    tracing::error!(%topic, %partition, %error, "coordinator records could not be flushed");
+                    tracing::error!(%topic, %partition, %error, "coordinator records are not known to be committed");
                     AppendFailure::NotLeader
                 }),
                 Err(failure) => Err(failure),
@@ -368,7 +381,8 @@ pub(crate) fn marker_bytes(end: &EndOfTransaction, now: Timestamp) -> Vec<u8> {
 
 pub(crate) fn append_failure(error: &PartitionAppendError) -> AppendFailure {
     match error {
-        PartitionAppendError::Offline => AppendFailure::NotLeader,
+        PartitionAppendError::Offline | PartitionAppendError::NotLeader => AppendFailure::NotLeader,
+        PartitionAppendError::TooFewInSync(_) => AppendFailure::Unavailable,
         PartitionAppendError::Refused(refused) => match refused {
             // Space may come back.
             AppendError::Storage { no_space: true, .. } => AppendFailure::Unavailable,

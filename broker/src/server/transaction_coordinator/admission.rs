@@ -7,9 +7,9 @@ use std::{
 };
 
 use varve_log::local::{ProducerError, TransactionBegin};
-use varve_metadata::model::{ProducerEpoch, ProducerId, Sequence, VerificationGuard};
+use varve_metadata::model::{BrokerId, ProducerEpoch, ProducerId, Sequence, VerificationGuard};
 
-use super::TransactionCoordinator;
+use super::{TransactionCoordinator, remote::ask_coordinator};
 use crate::{
     coordinator::transactions::{AddPartitions, TopicPartition, TransactionError, TransactionVersion},
     partition::{LookupError, Partition},
@@ -45,7 +45,7 @@ pub(crate) struct Admission<'a> {
 }
 
 /// What the coordinator says of each partition.
-type Verified = Vec<(TopicPartition, Result<(), TransactionError>)>;
+pub(super) type Verified = Vec<(TopicPartition, Result<(), TransactionError>)>;
 
 /// Why a partition may not be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,9 +90,9 @@ impl TransactionCoordinator {
             return verdicts;
         }
         let answer = if is_adding {
-            self.add_candidates(broker, admission, asked).await.map(|()| Vec::new())
+            self.add_candidates(broker, admission, asked).await
         } else {
-            self.verify(broker, admission, asked)
+            self.verify(broker, admission, asked).await
         };
         match answer {
             Ok(words) => {
@@ -112,8 +112,8 @@ impl TransactionCoordinator {
     }
 
     fn begin(&self, at: &TopicPartition, base_sequence: Option<Sequence>, admission: Admission<'_>) -> Verdict {
-        let partition: Arc<Partition> = self.partitions.find(&at.topic, at.partition).map_err(|error| match error {
-            LookupError::UnknownTopic | LookupError::UnknownPartition => Denial::NotHere,
+        let partition: Arc<Partition> = self.partitions.led(&at.topic, at.partition).map_err(|error| match error {
+            LookupError::UnknownTopic | LookupError::UnknownPartition | LookupError::NotLeader => Denial::NotHere,
             LookupError::Offline => Denial::Offline,
         })?;
         let begin = TransactionBegin {
@@ -134,7 +134,10 @@ impl TransactionCoordinator {
         broker: &Broker,
         admission: Admission<'_>,
         partitions: BTreeSet<TopicPartition>,
-    ) -> Result<(), TransactionError> {
+    ) -> Result<Verified, TransactionError> {
+        if self.coordinating_seat(broker, admission.transactional_id)?.is_none() {
+            return self.ask_elsewhere(broker, admission, partitions, false).await;
+        }
         let request = AddPartitions {
             transactional_id: admission.transactional_id.to_owned(),
             producer: Some(admission.producer),
@@ -142,26 +145,51 @@ impl TransactionCoordinator {
             partitions,
             version: TransactionVersion::Raising,
         };
-        self.check_is_made(broker)?;
-        self.add(broker, request).await
+        self.add(broker, request).await.map(|()| Vec::new())
     }
 
-    fn verify(
+    async fn verify(
         &self,
         broker: &Broker,
         admission: Admission<'_>,
         partitions: BTreeSet<TopicPartition>,
     ) -> Result<Verified, TransactionError> {
-        self.check_is_made(broker)?;
-        let seat = self.seat(broker, admission.transactional_id)?;
+        let Some(seat) = self.coordinating_seat(broker, admission.transactional_id)? else {
+            return self.ask_elsewhere(broker, admission, partitions, true).await;
+        };
         let (transactional_id, producer, epoch) = (admission.transactional_id, admission.producer, admission.epoch);
         seat.read(|shard| shard.verify(transactional_id, Some(producer), Some(epoch), partitions))?
     }
 
-    /// Without its topic there is no coordinator.
-    fn check_is_made(&self, broker: &Broker) -> Result<(), TransactionError> {
-        let has_topic = broker.metadata.image().topic(self.seats.terms().name).is_some();
-        if has_topic { Ok(()) } else { Err(TransactionError::CoordinatorNotAvailable) }
+    /// The coordinator, if it is this node; without a leader there is none.
+    fn coordinating_seat(
+        &self,
+        broker: &Broker,
+        transactional_id: &str,
+    ) -> Result<Option<Arc<super::Seat>>, TransactionError> {
+        match self.coordinator(broker, transactional_id) {
+            None => Err(TransactionError::CoordinatorNotAvailable),
+            Some(leader) if leader == self.node => self.seat(broker, transactional_id).map(Some),
+            Some(_) => Ok(None),
+        }
+    }
+
+    fn coordinator(&self, broker: &Broker, transactional_id: &str) -> Option<BrokerId> {
+        let image = broker.metadata.image();
+        let topic = image.topic(self.seats.terms().name)?;
+        topic.partition(self.partition_of(&image, transactional_id))?.1.leader
+    }
+
+    async fn ask_elsewhere(
+        &self,
+        broker: &Broker,
+        admission: Admission<'_>,
+        partitions: BTreeSet<TopicPartition>,
+        verify_only: bool,
+    ) -> Result<Verified, TransactionError> {
+        let coordinator = self.coordinator(broker, admission.transactional_id);
+        let coordinator = coordinator.ok_or(TransactionError::CoordinatorNotAvailable)?;
+        ask_coordinator(&self.links, coordinator, admission, &partitions, verify_only).await
     }
 }
 

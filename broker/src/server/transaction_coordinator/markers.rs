@@ -1,17 +1,22 @@
 //! Markers on their way into partitions, wherever those are led.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::future;
-use varve_log::local::{AppendOrigin, TransactionTerms};
+use varve_log::local::TransactionTerms;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
+use super::remote::write_markers;
 use crate::{
     coordinator::{
         Answer, AppendFailure, EndOfTransaction, GroupError, OFFSETS_TOPIC,
         transactions::{MarkerOutcome, Markers, TopicPartition},
     },
-    partition::{LookupError, Partitions},
+    links::Links,
+    partition::{Appending, CommitError, LookupError, Partitions},
     server::{
         GroupCoordinator,
         seats::{append_failure, marker_bytes},
@@ -45,6 +50,7 @@ pub(crate) enum MarkerError {
 /// Writes markers.
 pub(crate) struct MarkerWriter {
     pub(super) node: BrokerId,
+    pub(super) links: Arc<Links>,
     pub(super) partitions: Arc<Partitions>,
     pub(super) metadata: Arc<ClusterMetadata>,
     pub(super) groups: Arc<GroupCoordinator>,
@@ -53,16 +59,36 @@ pub(crate) struct MarkerWriter {
 impl MarkerWriter {
     /// Has the markers written by the leaders of their partitions, all side by side.
     pub(super) async fn write_all(&self, markers: &Markers) -> Vec<(TopicPartition, MarkerOutcome)> {
-        let writes = markers.partitions.iter().map(|at| async move {
-            let outcome = match self.leader(at) {
-                Leader::Gone => MarkerOutcome::Written,
-                Leader::Here => outcome(self.write(at, &markers.end).await),
-                // There is no way to reach it (yet).
-                Leader::Elsewhere => MarkerOutcome::Unavailable,
-            };
-            (at.clone(), outcome)
+        let mut outcomes = Vec::with_capacity(markers.partitions.len());
+        let (mut here, mut elsewhere) = (Vec::new(), BTreeMap::<BrokerId, BTreeSet<TopicPartition>>::new());
+        for at in &markers.partitions {
+            match self.leader(at) {
+                Leader::Gone => outcomes.push((at.clone(), MarkerOutcome::Written)),
+                Leader::Nobody => outcomes.push((at.clone(), MarkerOutcome::Unavailable)),
+                Leader::Here => here.push(at),
+                Leader::Elsewhere(leader) => drop(elsewhere.entry(leader).or_default().insert(at.clone())),
+            }
+        }
+        let here = here.into_iter().map(|at| async move { (at.clone(), outcome(self.write(at, &markers.end).await)) });
+        let asked = elsewhere.into_iter().map(|(leader, partitions)| self.ask(leader, &markers.end, partitions));
+        let (here, elsewhere) = future::join(future::join_all(here), future::join_all(asked)).await;
+        outcomes.extend(here);
+        outcomes.extend(elsewhere.into_iter().flatten());
+        outcomes
+    }
+
+    async fn ask(
+        &self,
+        leader: BrokerId,
+        end: &EndOfTransaction,
+        partitions: BTreeSet<TopicPartition>,
+    ) -> Vec<(TopicPartition, MarkerOutcome)> {
+        let written = write_markers(&self.links, leader, end, &partitions).await.unwrap_or_else(|error| {
+            tracing::warn!(%leader, %error, "markers cannot be written by another broker yet");
+            BTreeMap::new()
         });
-        future::join_all(writes).await
+        let outcome = |at: &TopicPartition| written.get(at).copied().unwrap_or(MarkerOutcome::Unavailable);
+        partitions.iter().map(|at| (at.clone(), outcome(at))).collect()
     }
 
     fn leader(&self, at: &TopicPartition) -> Leader {
@@ -72,7 +98,7 @@ impl MarkerWriter {
             // The topic was deleted, and its records with it.
             None => Leader::Gone,
             Some((_, partition)) if partition.leader == Some(self.node) => Leader::Here,
-            Some(_) => Leader::Elsewhere,
+            Some((_, partition)) => partition.leader.map_or(Leader::Nobody, Leader::Elsewhere),
         }
     }
 
@@ -81,7 +107,8 @@ impl MarkerWriter {
     /// # Errors
     /// [`MarkerError`]: it may be written again.
     pub(crate) async fn write(&self, at: &TopicPartition, end: &EndOfTransaction) -> Result<(), MarkerError> {
-        let partition = self.partitions.find(&at.topic, at.partition).map_err(|error| match error {
+        let partition = self.partitions.led(&at.topic, at.partition).map_err(|error| match error {
+            LookupError::NotLeader => MarkerError::NotLeader,
             LookupError::UnknownTopic | LookupError::UnknownPartition | LookupError::Offline => {
                 MarkerError::UnknownPartition
             }
@@ -91,10 +118,14 @@ impl MarkerWriter {
         }
         let now = wall_clock();
         let terms = TransactionTerms { guard: None, raises_epoch: end.raises_epoch };
+        let epoch = partition.leader_epoch();
         let appended = partition
-            .append_in(&marker_bytes(end, now), AppendOrigin::Coordinator, terms, now)
+            .append_as(&marker_bytes(end, now), Appending::of_coordinator(epoch, terms), now)
             .map_err(|error| marker_error(append_failure(&error)))?;
-        partition.committed(appended.end).await.map_err(|_| MarkerError::Storage)
+        partition.committed_in(epoch, appended.end).await.map_err(|error| match error {
+            CommitError::NotLeader => MarkerError::NotLeader,
+            CommitError::Flush(_) => MarkerError::Storage,
+        })
     }
 
     /// Offsets committed in the transaction become visible, or are forgotten, with the marker.
@@ -119,7 +150,8 @@ impl std::fmt::Debug for MarkerWriter {
 enum Leader {
     Gone,
     Here,
-    Elsewhere,
+    Elsewhere(BrokerId),
+    Nobody,
 }
 
 fn outcome(written: Result<(), MarkerError>) -> MarkerOutcome {
@@ -135,7 +167,8 @@ fn outcome(written: Result<(), MarkerError>) -> MarkerOutcome {
 
 fn marker_error(failure: AppendFailure) -> MarkerError {
     match failure {
-        AppendFailure::Unavailable | AppendFailure::NotLeader => MarkerError::Storage,
+        AppendFailure::Unavailable => MarkerError::Storage,
+        AppendFailure::NotLeader => MarkerError::NotLeader,
         AppendFailure::ProducerFenced => MarkerError::ProducerFenced,
         AppendFailure::CoordinatorFenced => MarkerError::CoordinatorFenced,
         AppendFailure::NoTransaction | AppendFailure::Refused => MarkerError::Refused,

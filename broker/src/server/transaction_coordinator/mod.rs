@@ -4,6 +4,7 @@
 mod admission;
 mod markers;
 mod metrics;
+mod remote;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::{
     coordinator::transactions::{
         AddPartitions, Answer, MarkerReport, Order, Shard, TRANSACTIONS_TOPIC, TransactionConfig, TransactionError,
     },
+    links::Links,
     partition::{Partition, Partitions},
 };
 use markers::MarkerWriter;
@@ -37,10 +39,12 @@ pub(crate) type Seat = seats::Seat<TransactionOffice>;
 /// The transactions that this node coordinates.
 #[derive(Debug)]
 pub struct TransactionCoordinator {
+    node: BrokerId,
     pub(crate) settings: Settings,
     seats: Arc<Seats<TransactionOffice>>,
     partitions: Arc<Partitions>,
     markers: Arc<MarkerWriter>,
+    links: Arc<Links>,
 }
 
 /// What makes a coordinator of transactions of a seat.
@@ -54,6 +58,7 @@ pub(crate) struct TransactionOffice {
 /// What the coordinator works with.
 pub(crate) struct Surroundings {
     pub(crate) node: BrokerId,
+    pub(crate) links: Arc<Links>,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) metadata: Arc<ClusterMetadata>,
     pub(crate) producer_ids: Arc<ProducerIds>,
@@ -124,13 +129,19 @@ impl TransactionCoordinator {
             codec: Codec::None,
             load_bytes: settings.log_load_bytes,
         };
-        let Surroundings { node, partitions, metadata, producer_ids, groups } = around;
-        let markers =
-            Arc::new(MarkerWriter { node, partitions: partitions.clone(), metadata: metadata.clone(), groups });
+        let Surroundings { node, links, partitions, metadata, producer_ids, groups } = around;
+        let markers = MarkerWriter {
+            node,
+            links: links.clone(),
+            partitions: partitions.clone(),
+            metadata: metadata.clone(),
+            groups,
+        };
+        let markers = Arc::new(markers);
         let office =
             Arc::new(TransactionOffice { rules: Arc::new(rules), producer_ids, metadata, markers: markers.clone() });
         let seats = Arc::new(Seats::new(terms, office, partitions.clone()));
-        Arc::new(TransactionCoordinator { settings, seats, partitions, markers })
+        Arc::new(TransactionCoordinator { node, settings, seats, partitions, markers, links })
     }
 
     /// The partition of `__transaction_state` that holds the transactional id: of the topic as it is, or as it will be made.

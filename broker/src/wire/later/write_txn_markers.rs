@@ -1,6 +1,6 @@
 //! WriteTxnMarkers 2: version 1 and, for each marker, the generation of its transaction (KIP-1228).
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         WriteTxnMarkersRequest, WriteTxnMarkersResponse,
@@ -11,7 +11,7 @@ use kafka_protocol::{
 
 use super::{
     Malformed,
-    compact::{get_count, skip_tags},
+    compact::{get_count, put_count, put_no_tags, skip_tags},
 };
 
 /// The newest version that `kafka-protocol` knows.
@@ -55,6 +55,20 @@ pub(crate) fn encode(out: &mut BytesMut, version: i16, response: &WriteTxnMarker
     response.encode(out, version.min(KNOWN))
 }
 
+/// Version 2 of a request with one marker.
+pub(crate) fn encode_request(out: &mut BytesMut, marker: &WritableTxnMarker, version: i8) -> anyhow::Result<()> {
+    put_count(out, 1);
+    let mut known = BytesMut::new();
+    marker.encode(&mut known, KNOWN)?;
+    // In front of its tagged fields, which are none.
+    known.truncate(known.len() - 1);
+    out.extend_from_slice(&known);
+    out.put_i8(version);
+    put_no_tags(out);
+    put_no_tags(out);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use kafka_protocol::protocol::StrBytes;
@@ -80,6 +94,9 @@ mod tests {
         // In front of the marker's tagged fields and the request's, which are none: a zero each.
         bytes.insert(bytes.len() - 2, 2);
         assert_eq!(WRITE_TXN_MARKERS.check(2, &bytes), Ok(0));
+        let mut written = BytesMut::new();
+        encode_request(&mut written, &marker, 2).unwrap();
+        assert_eq!(written, bytes);
         assert_eq!(decode(2, bytes.into()).unwrap(), Request { markers: vec![(marker, 2)] });
     }
 }

@@ -42,6 +42,10 @@ const UNDECIDED: Duration = Duration::from_secs(2);
 pub trait LocalPartition: Send + Sync + 'static {
     /// The local log.
     fn log(&self) -> &LocalLog;
+    /// Whether this broker leads it: only then it writes to the archive.
+    fn is_led(&self) -> bool {
+        true
+    }
     /// The epoch in which this broker leads it.
     fn leader_epoch(&self) -> LeaderEpoch;
     /// Below it all records are committed and their transactions decided.
@@ -170,7 +174,21 @@ impl Tended {
             return Err(TendError::Deleted);
         }
         let epoch = self.local.leader_epoch();
+        let is_led = self.local.is_led();
+        let manifest = if self.is_news_due(&manifest, epoch, is_led) {
+            self.remote.refresh().await.map_err(UpdateError::Store)?
+        } else {
+            manifest
+        };
         let mut look = Look { tended: self, tools, slot, now, config, policy, epoch, manifest };
+        if !is_led {
+            let LogStartOffset(start) = look.manifest.log_start();
+            if start <= self.local.log().end().0 {
+                look.advance_local_start(start)?;
+            }
+            look.delete_locally().await?;
+            return Ok(look.again(None));
+        }
         let LogEndOffset(end) = self.local.log().end();
         if look.manifest.end() > end {
             return Err(TendError::LocalLogLost { archived: look.manifest.end(), end });
@@ -183,6 +201,15 @@ impl Tended {
         look.retain().await?;
         look.delete_locally().await?;
         Ok(look.again(soon))
+    }
+
+    /// Whether another broker may have written to the archive since: before our leadership, or now, where we follow and have
+    /// something sealed that may be there by now.
+    fn is_news_due(&self, manifest: &Manifest, epoch: LeaderEpoch, is_led: bool) -> bool {
+        match is_led {
+            true => manifest.version() != Version::NONE && manifest.leader_epoch() < epoch,
+            false => self.local.log().active().0 > manifest.end(),
+        }
     }
 
     /// Deletes files whose time has come (`file.delete.delay.ms`).

@@ -1,0 +1,195 @@
+//! Being one of several brokers: etcd, a place among the others for one life of this process, and leaving it in order.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+use varve_metadata::{
+    cluster::{ClusterMetadata, Joining, Member, MetadataError},
+    image::BrokerImage,
+    model::BrokerId,
+    store::{EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, MetadataStore},
+};
+
+use super::StartError;
+use crate::{
+    config::{BrokerConfig, EtcdConfig},
+    partition::Storage,
+    security::SecurityProtocol,
+};
+
+/// What the last life of this node left in its data directory.
+const LAST_LIFE: &str = "last-life";
+/// It closed its logs: all that they held is on disk.
+const CLOSED: &str = "closed";
+/// Changes with every start of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Connects to etcd.
+pub(super) async fn open_etcd(
+    config: &EtcdConfig,
+    endpoints: &[String],
+    prefix: &str,
+) -> Result<Arc<dyn MetadataStore>, StartError> {
+    let read =
+        |path: &PathBuf| fs::read(path).map_err(|source| StartError::File { file: path.display().to_string(), source });
+    let tls = match config.tls {
+        true => Some(EtcdTls {
+            ca: config.ca.as_ref().map(read).transpose()?,
+            identity: match &config.identity {
+                Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+                None => None,
+            },
+        }),
+        false => None,
+    };
+    let credentials = config.credentials.clone().map(|(user, password)| EtcdCredentials { user, password });
+    let options = EtcdOptions {
+        endpoints: endpoints.to_vec(),
+        prefix: prefix.to_owned(),
+        tls,
+        credentials,
+        request_timeout: config.request_timeout,
+    };
+    Ok(Arc::new(EtcdStore::connect(&options).await?))
+}
+
+/// Refuses what brokers cannot do with each other yet.
+pub(super) fn check_listener(config: &BrokerConfig) -> Result<(), StartError> {
+    let listener = &config.listeners.listeners[config.listeners.inter_broker];
+    match listener.protocol {
+        SecurityProtocol::Plaintext => Ok(()),
+        _ => Err(StartError::BrokerListener { listener: listener.name.clone(), protocol: listener.protocol }),
+    }
+}
+
+/// Whether records that this node had may be gone: a machine went down without forcing them to disk, or a directory is new.
+/// Looked at before any directory is opened.
+pub(super) fn may_have_lost_records(config: &BrokerConfig) -> bool {
+    let is_known = |dir: &PathBuf| dir.join("meta.properties").is_file();
+    let last = fs::read_to_string(config.data_dir.join(LAST_LIFE)).unwrap_or_default();
+    let is_whole = last.trim() == CLOSED || boot_id().is_some_and(|boot| last.trim() == boot);
+    !is_whole || !config.logs.dirs.iter().all(is_known)
+}
+
+fn boot_id() -> Option<String> {
+    Some(fs::read_to_string(BOOT_ID).ok()?.trim().to_owned())
+}
+
+/// From now on a restart of the machine may lose records.
+pub(super) fn note_life(config: &BrokerConfig) -> Result<(), StartError> {
+    let text = boot_id().unwrap_or_else(|| "unknown".to_owned());
+    let path = config.data_dir.join(LAST_LIFE);
+    write(&path, &text).map_err(|source| StartError::File { file: path.display().to_string(), source })
+}
+
+/// On the disk before this returns: it must not say of a later life what was true of this one.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(path, format!("{text}\n"))?;
+    fs::File::open(path)?.sync_all()
+}
+
+/// This life among the other brokers.
+pub(super) struct Membership {
+    member: Member,
+    id: BrokerId,
+    life: Uuid,
+    hands_over: bool,
+    data_dir: PathBuf,
+}
+
+impl std::fmt::Debug for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Membership").field("id", &self.id).field("life", &self.life).finish_non_exhaustive()
+    }
+}
+
+impl Membership {
+    /// Registers. Leads nothing before [`admitted`](Self::admitted) returns.
+    pub(super) async fn join(
+        metadata: Arc<ClusterMetadata>,
+        config: &BrokerConfig,
+        broker: BrokerImage,
+        may_have_lost_records: bool,
+    ) -> Result<Membership, MetadataError> {
+        let (id, life) = (broker.id, broker.incarnation);
+        let joining = Joining { broker, lease: config.replication.session, may_have_lost_records };
+        let member = Member::join(metadata, joining).await?;
+        let (hands_over, data_dir) = (config.replication.hands_over, config.data_dir.clone());
+        Ok(Membership { member, id, life, hands_over, data_dir })
+    }
+
+    pub(super) async fn admitted(&self) {
+        self.member.admitted(self.id, self.life).await;
+    }
+
+    /// Hands over what this node leads, while it still serves.
+    pub(super) async fn hand_over(&self, limit: Duration) {
+        if !self.hands_over {
+            return;
+        }
+        match self.member.drain(self.id, self.life, limit).await {
+            Ok(0) => info!("others have taken over what was led here"),
+            Ok(left) => warn!(
+                partitions = left,
+                "nobody else can lead some partitions: they are offline until this node is back"
+            ),
+            Err(error) => warn!(%error, "leadership is not handed over"),
+        }
+    }
+
+    /// The logs are closed: gives the lease back.
+    pub(super) async fn leave(self, is_closed: bool) {
+        if is_closed && let Err(error) = write(&self.data_dir.join(LAST_LIFE), CLOSED) {
+            warn!(%error, "a restart of this machine will look as if records may be lost");
+        }
+        self.member.leave().await;
+    }
+}
+
+/// The place of this node among others, until somebody gives it up.
+pub(super) type Place = Arc<tokio::sync::Mutex<Option<Membership>>>;
+
+/// Has others take over as soon as a log directory fails: what this node leads there nobody else would lead.
+pub(super) async fn leave_when_a_disk_fails(place: Place, storage: Arc<Storage>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = storage.first_failed() => {}
+    }
+    if let Some(membership) = place.lock().await.take() {
+        error!("a log directory failed: this node leaves the others until it is started again");
+        membership.leave(false).await;
+    }
+}
+
+/// Gives leadership back to preferred replicas now and then, while this node is the controller.
+pub(super) async fn rebalance_every(
+    interval: Duration,
+    metadata: Arc<ClusterMetadata>,
+    node: BrokerId,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        if metadata.image().membership().controller() != Some(node) {
+            continue;
+        }
+        match metadata.prefer_leaders().await {
+            Ok(true) => info!("preferred replicas lead again"),
+            Ok(false) => {}
+            Err(error) => warn!(%error, "leadership is not given back to preferred replicas"),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Two brokers' replicas of one partition, and a clock that the test moves.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use varve_log::{
+    format::{BatchBuilder, RecordContent},
+    local::{AppendOrigin, LogConfig, LogDir, LogDirOwner, TransactionTerms},
+};
+use varve_metadata::{
+    image::ClusterImage,
+    model::{LogStartOffset, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName},
+};
+use varve_replication::Proposal;
+
+use super::*;
+use crate::partition::{
+    Appending, CommitError, FollowError, Isolation, LogDirHealth, PartitionAppendError, PartitionRead,
+    PartitionReadError, ReadRequest,
+};
+
+const ONE: BrokerId = BrokerId(1);
+const TWO: BrokerId = BrokerId(2);
+
+#[derive(Default)]
+struct Others {
+    proposals: Mutex<Vec<Proposal>>,
+    now: Mutex<Duration>,
+}
+
+impl Peers for Others {
+    fn now(&self) -> Duration {
+        *self.now.lock()
+    }
+    fn active(&self, broker: BrokerId) -> Option<Incarnation> {
+        Some(Incarnation(u64::from(broker.0)))
+    }
+    fn lag_max(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+    fn may_lead(&self, _: &ClusterImage) -> bool {
+        true
+    }
+    fn propose(&self, _: &Arc<Partition>, proposal: Proposal) {
+        self.proposals.lock().push(proposal);
+    }
+    fn follow(&self, _: &Arc<Partition>, _: BrokerId, _: LeaderEpoch) {}
+    fn forget(&self, _: PartitionId) {}
+}
+
+/// One replica.
+struct Replicated {
+    partition: Arc<Partition>,
+    node: BrokerId,
+    others: Arc<Others>,
+    _dir: tempfile::TempDir,
+}
+
+fn image(leader: BrokerId, epoch: u32) -> PartitionImage {
+    let replicas = vec![ONE, TWO];
+    let (isr, leader_epoch) = (replicas.clone(), LeaderEpoch(epoch));
+    PartitionImage { replicas, isr, leader: Some(leader), leader_epoch, partition_epoch: epoch, ..Default::default() }
+}
+
+fn at(offset: u64) -> Offset {
+    Offset::new(offset).unwrap()
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_wire(1_700_000_000_000).unwrap()
+}
+
+fn records(values: &[&str]) -> Vec<u8> {
+    let mut batch = BatchBuilder::new(Offset::ZERO);
+    for value in values {
+        batch.push(RecordContent { timestamp: Some(now()), key: None, value: Some(value.as_bytes()), headers: &[] });
+    }
+    batch.build().unwrap()
+}
+
+impl Replicated {
+    fn on(node: BrokerId) -> Replicated {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = LogDirOwner { cluster_id: "c".to_owned(), node };
+        let files = LogDir::open(dir.path(), &owner).unwrap();
+        let (topic, id) = (TopicName::parse("t").unwrap(), TopicId::random());
+        let index = PartitionIndex(0);
+        let (log, _) = files.open_log(&topic, id, index, Arc::new(LogConfig::default()), now()).unwrap();
+        let dir_health = LogDirHealth::opened(files, 1);
+        let id = PartitionId { topic: id, index };
+        let partition = Partition::replica(id, topic, log, dir_health, LeaderEpoch(0), Offset::ZERO);
+        partition.set_min_in_sync(2);
+        Replicated { partition, node, others: Arc::default(), _dir: dir }
+    }
+
+    fn shown(&self, image: &PartitionImage) -> Duty {
+        let peers: Arc<dyn Peers> = self.others.clone();
+        self.partition.show(image, self.node, true, &peers)
+    }
+
+    fn append(&self, values: &[&str]) -> Result<LogEndOffset, PartitionAppendError> {
+        let transaction = TransactionTerms::default();
+        let appending = Appending { origin: AppendOrigin::Client, transaction, epoch: None, for_all: true };
+        Ok(self.partition.append_as(&records(values), appending, now())?.end)
+    }
+
+    /// One fetch of `follower`, and what it does with the answer.
+    fn fetched_by(&self, follower: &Replicated) -> Result<(), PartitionReadError> {
+        let (epoch, position) = (follower.partition.leader_epoch(), follower.partition.position());
+        let request = ReadRequest {
+            from: position.position.from,
+            current_epoch: Some(epoch),
+            last_fetched_epoch: position.position.last_epoch,
+            isolation: Isolation::Uncommitted,
+            max_bytes: 1 << 20,
+            at_least_one: true,
+        };
+        let replica = Replica { id: follower.node, incarnation: Some(Incarnation(u64::from(follower.node.0))) };
+        let (bounds, read) = self.partition.read_for(replica, position.log_start.0, &request)?;
+        match read {
+            PartitionRead::Local { slice, .. } => {
+                let bytes = if slice.len == 0 { Vec::new() } else { slice.read().unwrap() };
+                follower.partition.replicate(epoch, &bytes, bounds.high_watermark, bounds.log_start).unwrap();
+            }
+            PartitionRead::Diverged { epoch: known, end } => follower.partition.cut(epoch, known, end).unwrap(),
+            PartitionRead::Remote { .. } => panic!("a follower is never sent to the archive"),
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> Offset {
+        self.partition.log().end().0
+    }
+
+    fn committed(&self) -> Offset {
+        self.partition.high_watermark().0
+    }
+}
+
+/// The first leads, the second follows.
+fn pair() -> (Replicated, Replicated) {
+    let (leader, follower) = (Replicated::on(ONE), Replicated::on(TWO));
+    assert_eq!(leader.shown(&image(ONE, 1)), Duty::None);
+    assert_eq!(follower.shown(&image(ONE, 1)), Duty::Follow { leader: ONE, epoch: LeaderEpoch(1) });
+    (leader, follower)
+}
+
+#[test]
+fn records_are_committed_once_the_follower_asks_for_what_comes_behind_them() {
+    let (leader, follower) = pair();
+    let end = leader.append(&["a", "b"]).unwrap();
+    let mut committed = Box::pin(leader.partition.committed(end));
+    assert!(committed.as_mut().now_or_never().is_none());
+    leader.fetched_by(&follower).unwrap();
+    assert!(committed.as_mut().now_or_never().is_none(), "it may lose what it was sent");
+    leader.fetched_by(&follower).unwrap();
+    assert!(matches!(committed.now_or_never(), Some(Ok(()))));
+    assert_eq!((leader.committed(), follower.end(), follower.committed()), (at(2), at(2), at(2)));
+}
+
+#[test]
+fn a_deposed_leader_writes_nothing_more_and_acknowledges_nothing() {
+    let (leader, _follower) = pair();
+    let end = leader.append(&["a"]).unwrap();
+    let mut committed = Box::pin(leader.partition.committed_in(LeaderEpoch(1), end));
+    assert!(committed.as_mut().now_or_never().is_none());
+    assert_eq!(leader.shown(&image(TWO, 2)), Duty::Follow { leader: TWO, epoch: LeaderEpoch(2) });
+    assert!(matches!(committed.now_or_never(), Some(Err(CommitError::NotLeader))));
+    assert!(matches!(leader.append(&["b"]), Err(PartitionAppendError::NotLeader)));
+    // An image that comes late takes nothing back.
+    assert_eq!(leader.shown(&image(ONE, 1)), Duty::Follow { leader: TWO, epoch: LeaderEpoch(2) });
+    assert!(!leader.partition.is_leader());
+}
+
+#[test]
+fn a_coordinator_of_an_earlier_leadership_appends_nothing_in_a_later_one() {
+    let (leader, _follower) = pair();
+    leader.shown(&image(TWO, 2));
+    leader.shown(&image(ONE, 3));
+    let late = Appending::of_coordinator(LeaderEpoch(1), TransactionTerms::default());
+    let refused = leader.partition.append_as(&records(&["late"]), late, now());
+    assert!(matches!(refused, Err(PartitionAppendError::NotLeader)));
+}
+
+#[test]
+fn a_follower_cuts_what_its_leader_does_not_have() {
+    let (old, new) = pair();
+    old.append(&["a"]).unwrap();
+    old.fetched_by(&new).unwrap();
+    old.append(&["only", "here"]).unwrap();
+    old.shown(&image(TWO, 2));
+    new.shown(&image(TWO, 2));
+    new.append(&["b"]).unwrap();
+    assert_eq!(old.end(), at(3));
+    // It learns where the logs parted, and goes on from there.
+    new.fetched_by(&old).unwrap();
+    assert_eq!(old.end(), at(1));
+    new.fetched_by(&old).unwrap();
+    new.fetched_by(&old).unwrap();
+    assert_eq!((old.end(), old.committed(), new.committed()), (at(2), at(2), at(2)));
+}
+
+#[test]
+fn with_too_few_in_sync_nothing_is_taken_that_all_shall_have() {
+    let (leader, _follower) = pair();
+    let alone = PartitionImage { isr: vec![ONE], partition_epoch: 2, ..image(ONE, 1) };
+    leader.shown(&alone);
+    assert!(matches!(leader.append(&["a"]), Err(PartitionAppendError::TooFewInSync(_))));
+    assert_eq!(leader.end(), Offset::ZERO);
+}
+
+#[test]
+fn a_follower_that_lags_is_proposed_to_leave_and_counts_until_the_store_has_taken_it() {
+    let (leader, follower) = pair();
+    leader.partition.set_min_in_sync(1);
+    leader.append(&["a"]).unwrap();
+    *leader.others.now.lock() = Duration::from_secs(60);
+    leader.partition.tick();
+    let proposal = leader.others.proposals.lock().pop().unwrap();
+    assert_eq!((proposal.next.isr.as_slice(), leader.committed()), ([ONE].as_slice(), Offset::ZERO));
+    leader.partition.answered(LeaderEpoch(1), Outcome::Taken, None);
+    assert_eq!(leader.committed(), at(1));
+    // It is back: caught up, it is to join again.
+    leader.fetched_by(&follower).unwrap();
+    leader.fetched_by(&follower).unwrap();
+    assert_eq!(leader.others.proposals.lock().pop().unwrap().joins, Some((TWO, Incarnation(2))));
+}
+
+#[test]
+fn what_a_follower_is_told_in_another_epoch_changes_nothing() {
+    let (_leader, follower) = pair();
+    let none = (HighWatermark(Offset::ZERO), LogStartOffset(Offset::ZERO));
+    let late = follower.partition.replicate(LeaderEpoch(0), &records(&["late"]), none.0, none.1);
+    assert!(matches!(late, Err(FollowError::Stale)));
+    assert_eq!(follower.end(), Offset::ZERO);
+}
+
+#[test]
+fn nobody_but_a_replica_fetches_as_one() {
+    let (leader, _follower) = pair();
+    let stranger = Replicated::on(BrokerId(9));
+    stranger.shown(&PartitionImage { replicas: vec![ONE, BrokerId(9)], ..image(ONE, 1) });
+    assert!(matches!(leader.fetched_by(&stranger), Err(PartitionReadError::NotAReplica(BrokerId(9)))));
+}

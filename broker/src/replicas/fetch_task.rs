@@ -1,0 +1,230 @@
+//! One connection to one leader, over which partitions are fetched.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        ListOffsetsRequest, TopicName,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    },
+    protocol::StrBytes,
+};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, task::spawn_blocking, time::sleep_until};
+use tracing::{debug, info, warn};
+use varve_metadata::model::{BrokerId, LeaderEpoch, LogStartOffset, Offset, PartitionId};
+use varve_replication::fetcher::{Ask, Fetcher, Step, Wanted};
+
+use super::{Replicas, incarnation_of, wire};
+use crate::{
+    links::{Link, LinkError},
+    partition::{FollowError, Partition, Peers},
+};
+
+/// The version of ListOffsets that knows where the local part begins.
+const LIST_VERSION: i16 = 9;
+const EARLIEST: i64 = -2;
+const EARLIEST_LOCAL: i64 = -4;
+
+/// The partitions that one connection is for.
+pub(super) struct FetchTask {
+    leader: BrokerId,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    fetcher: Fetcher,
+    /// Each with the epoch in which it is followed.
+    partitions: HashMap<PartitionId, (Arc<Partition>, LeaderEpoch)>,
+}
+
+/// Why a fetch came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the leader answers with error {0}")]
+    Refused(i16),
+}
+
+impl FetchTask {
+    pub(super) fn new(leader: BrokerId, backoff: Duration) -> FetchTask {
+        let state = State { fetcher: Fetcher::new(backoff), partitions: HashMap::new() };
+        FetchTask { leader, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    pub(super) fn follow(&self, partition: &Arc<Partition>, epoch: LeaderEpoch) {
+        let at = partition.position();
+        let mut state = self.state.lock();
+        state.partitions.insert(partition.id(), (partition.clone(), epoch));
+        state.fetcher.follow(partition.id(), Wanted { epoch, position: at.position, log_start: at.log_start });
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn forget(&self, id: PartitionId) {
+        let mut state = self.state.lock();
+        state.partitions.remove(&id);
+        state.fetcher.forget(id);
+    }
+
+    /// Fetches until the node stops.
+    pub(super) async fn run(self: Arc<FetchTask>, replicas: Arc<Replicas>) {
+        let stop = replicas.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.fetch_on(&replicas) => {}
+        }
+    }
+
+    async fn fetch_on(&self, replicas: &Replicas) {
+        let mut link: Option<Link> = None;
+        let mut is_reached = true;
+        loop {
+            let (ask, wakes) = {
+                let mut state = self.state.lock();
+                (state.fetcher.next_ask(replicas.now()), state.fetcher.wakes())
+            };
+            let Some(ask) = ask else {
+                if self.state.lock().fetcher.is_idle() {
+                    link = None;
+                }
+                let due = async {
+                    match wakes {
+                        Some(at) => sleep_until((replicas.started + at).into()).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = due => {}
+                    () = self.changed.notified() => {}
+                }
+                continue;
+            };
+            match self.exchange(replicas, &mut link, &ask).await {
+                Ok(()) => {
+                    if !std::mem::replace(&mut is_reached, true) {
+                        info!(leader = %self.leader, "the leader answers again");
+                    }
+                }
+                Err(error) => {
+                    let is_of_session = matches!(error, FetchError::Refused(code) if wire::is_of_session(code));
+                    if !is_of_session {
+                        link = None;
+                        // Once for each time that it is gone.
+                        if std::mem::replace(&mut is_reached, false) {
+                            let error = &error as &dyn std::error::Error;
+                            warn!(leader = %self.leader, error, "nothing can be fetched, trying again");
+                        }
+                    }
+                    self.state.lock().fetcher.broken(replicas.now(), !is_of_session);
+                }
+            }
+        }
+    }
+
+    async fn exchange(&self, replicas: &Replicas, link: &mut Option<Link>, ask: &Ask) -> Result<(), FetchError> {
+        let link = match link {
+            Some(link) => link,
+            None => link.insert(replicas.links.connect(self.leader).await?),
+        };
+        let us = (replicas.node, incarnation_of(replicas.life));
+        let response = link.ask(wire::VERSION, &wire::request(ask, us, &replicas.config)).await?;
+        if response.error_code != 0 {
+            return Err(FetchError::Refused(response.error_code));
+        }
+        let session = response.session_id;
+        let steps = self.state.lock().fetcher.take(session, wire::answers(response), replicas.now());
+        for (id, step) in steps {
+            let Some((partition, epoch)) = self.state.lock().partitions.get(&id).cloned() else { continue };
+            let done = self.take_step(link, &partition, epoch, step).await;
+            let at = partition.position();
+            let mut state = self.state.lock();
+            match done {
+                Ok(()) => state.fetcher.moved(id, at.position, at.log_start),
+                // Whoever changed that says what is to be fetched next.
+                Err(StepError::Follow(FollowError::Stale)) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(topic = %partition.topic(), partition = %id.index, leader = %self.leader, error, "the leader's answer is not taken over, trying again");
+                    state.fetcher.hold_back(id, replicas.now());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_step(
+        &self,
+        link: &mut Link,
+        partition: &Arc<Partition>,
+        epoch: LeaderEpoch,
+        step: Step<Bytes>,
+    ) -> Result<(), StepError> {
+        match step {
+            Step::Append { records, high_watermark, log_start } => {
+                // As a produce does, on this thread, unless it waits for the disk.
+                if partition.log().config().flush_messages.is_none() {
+                    return Ok(partition.replicate(epoch, &records, high_watermark, log_start)?);
+                }
+                let partition = partition.clone();
+                blocking(move || partition.replicate(epoch, &records, high_watermark, log_start)).await
+            }
+            Step::Truncate { epoch: known, end } => {
+                let partition = partition.clone();
+                blocking(move || partition.cut(epoch, known, end)).await
+            }
+            Step::StartOver { is_tiered } => {
+                debug!(topic = %partition.topic(), partition = %partition.id().index, is_tiered, "the leader does not have what comes next here");
+                let local_start = ask_offset(link, partition, epoch, EARLIEST_LOCAL).await?;
+                let log_start = ask_offset(link, partition, epoch, EARLIEST).await?;
+                let partition = partition.clone();
+                blocking(move || partition.start_over(epoch, local_start, LogStartOffset(log_start))).await
+            }
+        }
+    }
+}
+
+/// Why a step was not done.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the leader says with error {0} where it begins")]
+    Refused(i16),
+    #[error("it panicked")]
+    Panicked,
+}
+
+async fn blocking(work: impl FnOnce() -> Result<(), FollowError> + Send + 'static) -> Result<(), StepError> {
+    Ok(spawn_blocking(work).await.map_err(|_| StepError::Panicked)??)
+}
+
+/// Where the leader's log begins.
+async fn ask_offset(
+    link: &mut Link,
+    partition: &Partition,
+    epoch: LeaderEpoch,
+    which: i64,
+) -> Result<Offset, StepError> {
+    let asked = ListOffsetsPartition::default()
+        .with_partition_index(partition.id().index.to_wire())
+        .with_current_leader_epoch(epoch.to_wire())
+        .with_timestamp(which);
+    let topic = ListOffsetsTopic::default()
+        .with_name(TopicName(StrBytes::from_string(partition.topic().to_string())))
+        .with_partitions(vec![asked]);
+    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+    let response = link.ask(LIST_VERSION, &request).await?;
+    let found = response.topics.first().and_then(|topic| topic.partitions.first());
+    let found = found.ok_or_else(|| LinkError::Malformed("it names no partition".to_owned()))?;
+    if found.error_code != 0 {
+        return Err(StepError::Refused(found.error_code));
+    }
+    let nowhere = || StepError::Link(LinkError::Malformed("it names no offset".to_owned()));
+    Offset::from_wire(found.offset).ok_or_else(nowhere)
+}

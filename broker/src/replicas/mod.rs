@@ -1,0 +1,213 @@
+//! Replication between brokers: what this node follows is fetched from its leaders, and what it leads has its ISR kept.
+//!
+//! ```text
+//!  image ─► Storage ─ follow, forget ─► Replicas ─► one fetch task for each leader and number ─► Partition::replicate
+//!                                          │                                │
+//!  Partition ─ propose ────────────────────┴─► etcd, compare-and-set        └─ Fetch over a link, with a session (KIP-227)
+//! ```
+//! The rules are `varve_replication`'s; here are clocks, tasks and sockets.
+
+mod fetch_task;
+mod wire;
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+use uuid::Uuid;
+use varve_metadata::{
+    cluster::{ClusterMetadata, IsrProposal, ProposalOutcome},
+    image::ClusterImage,
+    model::{BrokerId, LeaderEpoch, PartitionId},
+};
+use varve_replication::{Incarnation, Outcome, Proposal};
+
+use crate::{
+    config::ReplicationConfig,
+    links::Links,
+    partition::{Partition, Partitions, Peers},
+};
+use fetch_task::FetchTask;
+
+/// Proposals that are put to the store at the same time.
+const PROPOSALS: usize = 32;
+/// How often leaders look whether a follower lags, at least.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A broker's life as fetches name it (KIP-903): a number that fits where Kafka has its broker epoch.
+pub(crate) fn incarnation_of(life: Uuid) -> Incarnation {
+    Incarnation((life.as_u128() as u64) >> 1)
+}
+
+/// What this node replicates.
+pub(crate) struct Replicas {
+    node: BrokerId,
+    /// This life of it.
+    life: Uuid,
+    metadata: Arc<ClusterMetadata>,
+    config: ReplicationConfig,
+    links: Arc<Links>,
+    started: Instant,
+    followed: Mutex<Followed>,
+    turns: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    this: Weak<Replicas>,
+}
+
+/// Which task fetches what.
+#[derive(Default)]
+struct Followed {
+    tasks: HashMap<Lane, Arc<FetchTask>>,
+    places: HashMap<PartitionId, (Lane, LeaderEpoch)>,
+}
+
+/// A leader, and the number of one of the connections to it (`num.replica.fetchers`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Lane {
+    leader: BrokerId,
+    number: u64,
+}
+
+impl std::fmt::Debug for Replicas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replicas").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl Replicas {
+    /// For the broker `node` in its `life`. Tasks end when `stop` is cancelled.
+    pub(crate) fn new(
+        (node, life): (BrokerId, Uuid),
+        metadata: Arc<ClusterMetadata>,
+        config: ReplicationConfig,
+        links: Arc<Links>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Replicas> {
+        let (started, turns) = (Instant::now(), Arc::new(Semaphore::new(PROPOSALS)));
+        Arc::new_cyclic(|this| Replicas {
+            node,
+            life,
+            metadata,
+            config,
+            links,
+            started,
+            followed: Mutex::default(),
+            turns,
+            tasks,
+            stop,
+            this: this.clone(),
+        })
+    }
+
+    /// Lets leaders look at their followers until the node stops.
+    pub(crate) async fn tick(self: Arc<Replicas>, partitions: Arc<Partitions>) {
+        let every = (self.config.lag_max / 2).min(TICK).max(Duration::from_millis(10));
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(every) => {}
+            }
+            partitions.all().iter().for_each(|partition| partition.tick());
+        }
+    }
+
+    fn lane(&self, leader: BrokerId, id: PartitionId) -> Lane {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        Lane { leader, number: hasher.finish() % u64::from(self.config.fetchers.max(1)) }
+    }
+
+    async fn put_forward(&self, partition: &Arc<Partition>, proposal: Proposal) {
+        let epoch = proposal.next.leader_epoch;
+        let image = self.metadata.image();
+        let life = |(broker, incarnation)| {
+            let life = image.brokers().get(&broker).map(|broker| broker.incarnation);
+            life.filter(|life| incarnation_of(*life) == incarnation).map(|life| (broker, life))
+        };
+        let joins = match proposal.joins.map(life) {
+            // Who caught up has ended since.
+            Some(None) => return partition.answered(epoch, Outcome::Refused, None),
+            Some(found) => found,
+            None => None,
+        };
+        let asked = IsrProposal { partition: partition.id(), base: proposal.base, next: proposal.next, joins };
+        let outcome = self.metadata.propose_isr(&asked).await;
+        match outcome {
+            ProposalOutcome::Taken => partition.answered(epoch, Outcome::Taken, None),
+            ProposalOutcome::Refused => partition.answered(epoch, Outcome::Refused, None),
+            ProposalOutcome::Overtaken(now) => partition.answered(epoch, Outcome::Overtaken, now.as_deref()),
+            ProposalOutcome::Unknown => {
+                warn!(topic = %partition.topic(), partition = %partition.id().index, "it is not known whether an ISR was taken: asking again");
+                partition.answered(epoch, Outcome::Unknown, None);
+            }
+        }
+    }
+}
+
+impl Peers for Replicas {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn active(&self, broker: BrokerId) -> Option<Incarnation> {
+        self.metadata.image().in_service(broker).map(incarnation_of)
+    }
+
+    fn lag_max(&self) -> Duration {
+        self.config.lag_max
+    }
+
+    fn may_lead(&self, image: &ClusterImage) -> bool {
+        image.brokers().get(&self.node).is_some_and(|us| us.incarnation == self.life && !us.fenced)
+    }
+
+    fn propose(&self, partition: &Arc<Partition>, proposal: Proposal) {
+        let Some(this) = self.this.upgrade() else { return };
+        let partition = partition.clone();
+        self.tasks.spawn(async move {
+            // Never closed.
+            let _turn = this.turns.acquire().await;
+            this.put_forward(&partition, proposal).await;
+        });
+    }
+
+    fn follow(&self, partition: &Arc<Partition>, leader: BrokerId, epoch: LeaderEpoch) {
+        let Some(this) = self.this.upgrade() else { return };
+        let (id, lane) = (partition.id(), self.lane(leader, partition.id()));
+        let mut followed = self.followed.lock();
+        let Followed { tasks, places } = &mut *followed;
+        match places.insert(id, (lane, epoch)) {
+            Some(known) if known == (lane, epoch) => return,
+            Some((before, _)) if before != lane => {
+                if let Some(task) = tasks.get(&before) {
+                    task.forget(id);
+                }
+            }
+            Some(_) | None => {}
+        }
+        let task = tasks.entry(lane).or_insert_with(|| {
+            let task = Arc::new(FetchTask::new(leader, self.config.fetch_backoff));
+            self.tasks.spawn(task.clone().run(this));
+            task
+        });
+        task.follow(partition, epoch);
+    }
+
+    fn forget(&self, id: PartitionId) {
+        let mut followed = self.followed.lock();
+        if let Some((lane, _)) = followed.places.remove(&id)
+            && let Some(task) = followed.tasks.get(&lane)
+        {
+            task.forget(id);
+        }
+    }
+}

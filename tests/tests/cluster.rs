@@ -1,0 +1,301 @@
+//! Three brokers, one etcd, one bucket: what is acknowledged by all survives the end of any one of them, and clients go on.
+//!
+//! `VARVE_CLUSTER_ROUNDS` and `VARVE_CLUSTER_SEED` change the loop of kills.
+
+use std::{
+    sync::mpsc::{self, Receiver},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use kafka_protocol::{messages::FindCoordinatorRequest, protocol::StrBytes};
+use varve_tests::{
+    client::Client,
+    cluster::Cluster,
+    history::{Event, History, Place, Recorder, check},
+    node::eventually,
+    tools,
+    transactions::{CommittedReader, batch},
+    workload::{Member, Random, Routes, Stop, Writer, read_all},
+};
+
+const BROKERS: usize = 3;
+/// The shortest time after which etcd takes a silent broker for dead; internal topics on all brokers.
+const SETTINGS: [&str; 12] = [
+    "broker.session.timeout.ms=2000",
+    "replica.lag.time.max.ms=3000",
+    "offsets.topic.replication.factor=3",
+    "transaction.state.log.replication.factor=3",
+    "transaction.state.log.min.isr=2",
+    "offsets.topic.num.partitions=3",
+    "group.initial.rebalance.delay.ms=0",
+    "group.min.session.timeout.ms=1000",
+    "varve.archive.lag.ms=200",
+    "remote.log.manager.task.interval.ms=500",
+    "varve.compactor.interval.ms=200",
+    "log.segment.delete.delay.ms=0",
+];
+const TOPIC: &str = "ledger";
+const PARTITIONS: i32 = 3;
+const WRITERS: u32 = 3;
+const GROUPS: [&str; 2] = ["audit", "balance"];
+const MEMBERS: usize = 2;
+/// Small segments, so that they roll, move to the archive and leave the local disk.
+const CONFIGS: [(&str, &str); 4] = [
+    ("min.insync.replicas", "2"),
+    ("internal.segment.bytes", "20000"),
+    ("local.retention.bytes", "40000"),
+    ("retention.ms", "-1"),
+];
+
+fn setting(name: &str, default: u64) -> Result<u64> {
+    std::env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))
+}
+
+fn places() -> Vec<Place> {
+    (0..PARTITIONS).map(|partition| Place { topic: TOPIC.to_owned(), partition }).collect()
+}
+
+/// What happens to the brokers while clients work. Ends early when a client has found a fault.
+type Trouble<'a> = dyn Fn(&mut Cluster, &mut Random, &Receiver<()>) -> Result<()> + 'a;
+
+/// Writers and groups at work during `trouble`; then everything is read, and judged.
+fn judged(seed: u64, trouble: &Trouble<'_>) -> Result<()> {
+    let mut random = Random(seed);
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), BROKERS, &SETTINGS)?;
+    Client::connect(cluster.addresses()[0])?.create_replicated(TOPIC, PARTITIONS, BROKERS as i16, &CONFIGS)?;
+    let (routes, recorder) = (cluster.routes(), Recorder::default());
+    let (writing, reading) = (Stop::default(), Stop::default());
+    let (fault, faults) = mpsc::channel::<()>();
+    std::thread::scope(|scope| -> Result<()> {
+        let mut clients = Vec::new();
+        // A client that ends with an error tells the others' end.
+        let mut spawn = |client: Box<dyn FnOnce() -> Result<()> + Send>| {
+            let fault = fault.clone();
+            clients.push(scope.spawn(move || {
+                let result = client();
+                if result.is_err() {
+                    let _ = fault.send(());
+                }
+                result
+            }));
+        };
+        for id in 0..WRITERS {
+            let (routes, recorder) = (routes.clone(), recorder.clone());
+            let writer = Writer { id, places: places(), routes, recorder, stop: writing.clone() };
+            let seed = random.below(u64::MAX);
+            spawn(Box::new(move || writer.run(seed)));
+        }
+        for group in GROUPS.iter().flat_map(|group| [*group; MEMBERS]) {
+            let (group, topic) = (group.to_owned(), TOPIC.to_owned());
+            let (routes, recorder) = (routes.clone(), recorder.clone());
+            let member = Member { group, topic, partitions: PARTITIONS, routes, recorder, stop: reading.clone() };
+            let seed = random.below(u64::MAX);
+            spawn(Box::new(move || member.run(seed)));
+        }
+        let readers = clients.split_off(WRITERS as usize);
+        let troubled = trouble(&mut cluster, &mut random, &faults);
+        writing.now();
+        let mut ended: Vec<Result<()>> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
+        let caught_up = troubled.and_then(|()| await_groups(&routes, &faults));
+        reading.now();
+        ended.extend(readers.into_iter().map(|client| client.join().expect("no panic")));
+        // A client's fault comes of a broker's end, or the other way round: both are told.
+        match (ended.into_iter().collect::<Result<()>>(), caught_up) {
+            (Ok(()), caught_up) => caught_up,
+            (Err(fault), Ok(())) => Err(fault),
+            (Err(fault), Err(after)) => Err(fault.context(format!("{after:#}"))),
+        }
+    })
+    .with_context(|| format!("VARVE_CLUSTER_SEED={seed}"))?;
+    cluster.await_isr(TOPIC, BROKERS)?;
+    let log = places().into_iter().map(|place| read_all(&routes, &place).map(|contents| (place, contents)));
+    let history = History { events: recorder.events(), log: log.collect::<Result<_>>()? };
+    let records: usize = history.log.values().map(|contents| contents.records.len()).sum();
+    println!("{records} records, {} events, seed {seed}", history.events.len());
+    let faults = check(&history);
+    ensure!(faults.is_empty(), "seed {seed}: {} faults, the first {:#?}", faults.len(), &faults[..faults.len().min(5)]);
+    ensure!(
+        records > 0 && history.events.iter().any(|event| matches!(event, Event::Commit { .. })),
+        "something happened"
+    );
+    Ok(())
+}
+
+/// Waits until each group has committed the end of each partition.
+fn await_groups(routes: &Routes, faults: &Receiver<()>) -> Result<()> {
+    for (group, place) in GROUPS.iter().flat_map(|group| places().into_iter().map(move |place| (group, place))) {
+        let end = eventually("the end is told", || {
+            let end =
+                routes.to_leader(&place).and_then(|mut leader| leader.list_offset(&place.topic, place.partition, -1));
+            Ok(end.ok())
+        })?;
+        eventually(&format!("{group} has read {place} up to {end}"), || {
+            ensure!(faults.try_recv().is_err(), "a client has found a fault");
+            let committed = routes
+                .to_coordinator(group)
+                .and_then(|mut coordinator| coordinator.committed(group, &place.topic, place.partition));
+            Ok(committed.is_ok_and(|committed| committed.unwrap_or(0) >= end).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn no_history_of_writers_and_groups_breaks_a_promise_when_brokers_are_killed() -> Result<()> {
+    let rounds = setting("VARVE_CLUSTER_ROUNDS", 4)?;
+    judged(setting("VARVE_CLUSTER_SEED", 1)?, &|cluster, random, faults| {
+        for round in 0..rounds {
+            if faults.recv_timeout(Duration::from_millis(500 + random.below(2_000))).is_ok() {
+                break;
+            }
+            // The leader of a partition as a rule, which is the worst.
+            let partitions = cluster.describe(TOPIC)?;
+            let at = partitions[random.below(partitions.len() as u64) as usize].leader;
+            let at = at.unwrap_or(random.below(BROKERS as u64) as usize);
+            let killed = Instant::now();
+            cluster.kill(at);
+            eventually("other brokers lead", || {
+                let partitions = cluster.describe(TOPIC).unwrap_or_default();
+                let is_led = !partitions.is_empty()
+                    && partitions.iter().all(|one| one.leader.is_some_and(|leader| leader != at));
+                Ok(is_led.then_some(()))
+            })?;
+            println!("round {round}: broker {at} killed, others lead after {:?}", killed.elapsed());
+            cluster.start_all(&[at]).with_context(|| format!("round {round} of {rounds}"))?;
+            cluster.await_isr(TOPIC, BROKERS)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_rolling_restart_moves_leadership_first_and_no_client_is_left_without_one() -> Result<()> {
+    judged(setting("VARVE_CLUSTER_SEED", 2)?, &|cluster, _, faults| {
+        for at in 0..BROKERS {
+            if faults.recv_timeout(Duration::from_millis(1_000)).is_ok() {
+                break;
+            }
+            cluster.stop(at).with_context(|| format!("broker {at} stops"))?;
+            // It said good-bye: others lead already, and nobody waits for a lease to end.
+            let partitions = cluster.describe(TOPIC)?;
+            ensure!(partitions.iter().all(|one| one.leader.is_some_and(|leader| leader != at)), "{partitions:?}");
+            cluster.start_all(&[at])?;
+            cluster.await_isr(TOPIC, BROKERS)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn clients_go_on_while_etcd_is_away_and_brokers_need_no_restart_when_it_is_back() -> Result<()> {
+    judged(setting("VARVE_CLUSTER_SEED", 3)?, &|cluster, _, faults| {
+        let routes = cluster.routes();
+        let ends = || -> Result<Vec<i64>> {
+            let end = |place: Place| routes.to_leader(&place)?.list_offset(&place.topic, place.partition, -1);
+            places().into_iter().map(end).collect()
+        };
+        // Producer ids, and the topic of groups, come from etcd.
+        eventually("everybody is at work", || {
+            let is_made = cluster.describe("__consumer_offsets").is_ok();
+            Ok((is_made && ends()?.iter().all(|end| *end > 0)).then_some(()))
+        })?;
+        cluster.await_isr(TOPIC, BROKERS)?;
+        cluster.etcd.kill();
+        // Longer than leases last: nobody is there to end them.
+        let _ = faults.recv_timeout(Duration::from_millis(2_500));
+        let before = ends()?;
+        eventually("records are committed without etcd", || {
+            let now = ends()?;
+            Ok(now.iter().zip(&before).all(|(now, before)| now > before).then_some(()))
+        })?;
+        cluster.etcd.restart()?;
+        cluster.await_isr(TOPIC, BROKERS)?;
+        // Changes are taken again.
+        let mut client = Client::connect(cluster.addresses()[0])?;
+        eventually("a topic is made", || Ok(client.create_replicated("later", 1, BROKERS as i16, &[]).ok()))?;
+        cluster.await_isr("later", BROKERS)
+    })
+}
+
+/// Tries again until it works: what is asked is done by nobody before.
+fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut last = None;
+    let found = eventually(what, || {
+        let outcome = attempt();
+        last = outcome.as_ref().err().map(|error| format!("{error:#}"));
+        Ok(outcome.ok())
+    });
+    found.with_context(|| format!("at last: {last:?}"))
+}
+
+/// The leader of each partition writes, another broker coordinates and is killed before the end: whoever takes over carries the
+/// decision to the leaders, and readers of committed records see all of the transaction, once.
+#[test]
+fn a_transaction_is_committed_whole_by_the_coordinator_that_takes_over() -> Result<()> {
+    const ID: &str = "mover";
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), BROKERS, &SETTINGS)?;
+    Client::connect(cluster.addresses()[0])?.create_replicated(TOPIC, PARTITIONS, BROKERS as i16, &CONFIGS)?;
+    let routes = cluster.routes();
+    let coordinator = |cluster: &Cluster| -> Result<usize> {
+        let asked = FindCoordinatorRequest::default().with_key_type(1).with_key(StrBytes::from_static_str(ID));
+        let found = cluster.routes().to_any()?.ask(3, &asked)?;
+        ensure!(found.error_code == 0, "FindCoordinator says {}", found.error_code);
+        Ok(usize::try_from(found.node_id.0)?)
+    };
+    let asked = |cluster: &Cluster| -> Result<Client> {
+        let client = Client::connect(cluster.addresses()[coordinator(cluster)?])?;
+        client.wait_at_most(Duration::from_secs(10))?;
+        Ok(client)
+    };
+    let mut producer = until("a producer", || asked(&cluster)?.init_producer(ID, 60_000))?;
+    let rounds = 3;
+    for round in 0..rounds {
+        for (place, index) in places().iter().zip(0..) {
+            let value = format!("{round}/{index}");
+            let batch = batch(producer, 0, None, &value)?;
+            until("a record is taken", || {
+                routes.to_leader(place)?.produce_in_transaction(TOPIC, place.partition, 12, ID, batch.clone())
+            })?;
+        }
+        let at = coordinator(&cluster)?;
+        let killed = Instant::now();
+        cluster.kill(at);
+        let commit = round != 1;
+        producer = until("another coordinator ends it", || {
+            let now = coordinator(&cluster)?;
+            ensure!(now != at, "it was killed");
+            asked(&cluster)?.end_transaction(ID, producer, commit)
+        })?;
+        println!("round {round}: coordinator {at} killed, the transaction ended after {:?}", killed.elapsed());
+        cluster.start_all(&[at])?;
+        cluster.await_isr(TOPIC, BROKERS)?;
+        cluster.await_isr("__transaction_state", BROKERS)?;
+    }
+    for (place, index) in places().iter().zip(0..) {
+        let expected: Vec<String> = [0, 2].iter().map(|round| format!("{round}/{index}")).collect();
+        // Markers are on their way when the producer is answered.
+        until("what was committed is seen", || {
+            let mut leader = routes.to_leader(place)?;
+            let end = leader.list_offset(TOPIC, place.partition, -1)?;
+            let mut reader = CommittedReader::start(&mut leader, TOPIC, place.partition)?;
+            let seen: Vec<String> = reader.read_to(&mut leader, end)?.into_iter().map(|seen| seen.value).collect();
+            ensure!(seen == expected, "{place}: {seen:?}, not {expected:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn javas_transactions_span_brokers() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(folder.path(), BROKERS, &SETTINGS)?;
+    let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
+    let mut command = tools::program("java-Transactions")?;
+    command.args([&addresses.join(","), "java"]);
+    tools::output_of(&mut command)?;
+    Ok(())
+}
