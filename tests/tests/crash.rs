@@ -2,10 +2,13 @@
 //! and what a crash leaves behind in the bucket is swept.
 //!
 //! Settings are so eager that every round appends, rolls, uploads, publishes, turns into Parquet, merges, compacts,
-//! expires and deletes; the moment of the kill is random. `VARVE_CRASH_ROUNDS` and `VARVE_CRASH_SEED` change the loop.
+//! expires and deletes, and in some a topic is deleted and made anew; the moment of the kill is random. That all of this
+//! did happen is read from the bucket and the disk at the end. `VARVE_CRASH_ROUNDS` and `VARVE_CRASH_SEED` change the loop.
 
 use std::{
     collections::BTreeMap,
+    fs,
+    net::SocketAddr,
     path::Path,
     sync::mpsc,
     time::{Duration, Instant},
@@ -13,15 +16,17 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use serde_json::Value;
+use uuid::Uuid;
 use varve_log::format::{BatchBuilder, RecordBatchView, RecordContent, records};
 use varve_metadata::{
     config::Codec,
     model::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp},
 };
 use varve_tests::{
-    client::{Client, FetchSpec},
-    node::{Node, eventually, varve},
-    tools,
+    asked::Asked,
+    client::{Client, FetchSpec, Refusal},
+    node::{Node, eventually},
     workload::Random,
 };
 
@@ -36,9 +41,19 @@ const EAGER: [&str; 7] = [
     "log.segment.delete.delay.ms=0",
 ];
 
-/// Topic, its settings, and whether old records may be gone.
-const TOPICS: [(&str, &[(&str, &str)]); 3] = [
-    ("kept", &[("internal.segment.bytes", "20000"), ("local.retention.bytes", "30000"), ("retention.ms", "-1")]),
+const KEPT: &[(&str, &str)] =
+    &[("internal.segment.bytes", "20000"), ("local.retention.bytes", "30000"), ("retention.ms", "-1")];
+
+/// The topic that is deleted and made anew, its settings as [`KEPT`], and how often.
+const REMADE: &str = "remade";
+const ROUNDS_OF_A_TOPIC: u64 = 10;
+/// From this many rounds on everything has happened between the kills that is to happen.
+const ENOUGH_ROUNDS: u64 = 100;
+
+/// Topic and its settings.
+const TOPICS: [(&str, &[(&str, &str)]); 4] = [
+    ("kept", KEPT),
+    (REMADE, KEPT),
     (
         "expiring",
         &[
@@ -72,13 +87,16 @@ struct Writer {
     acknowledged: u64,
     /// Offsets of the first record of each acknowledged batch.
     offsets: BTreeMap<u64, i64>,
+    /// Of the topic that all of this is about, and how many of that name there were before.
+    id: Option<Uuid>,
+    deleted: usize,
 }
 
 const BATCH_RECORDS: u64 = 20;
 
 impl Writer {
     /// Sends batches until the connection breaks.
-    fn run_until_killed(&mut self, address: std::net::SocketAddr) -> Result<()> {
+    fn run_until_killed(&mut self, address: SocketAddr) -> Result<()> {
         let Ok(mut client) = Client::connect(address) else { return Ok(()) };
         loop {
             let batch = self.next_batch()?;
@@ -92,6 +110,35 @@ impl Writer {
                 Err(_) => return Ok(()),
             }
         }
+    }
+
+    /// Deletes the topic, makes it anew and sends batches, until the connection breaks.
+    fn remake_until_killed(&mut self, address: SocketAddr) -> Result<()> {
+        let remade = Client::connect(address).and_then(|mut client| {
+            client.delete_topic(self.topic)?;
+            self.settle(&mut client)
+        });
+        match remade {
+            Ok(()) => self.run_until_killed(address),
+            Err(error) if Refusal::of(&error).is_some() => Err(error),
+            // What came of it is seen after the next start.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Sees which topic of that name there is, and makes one if there is none.
+    fn settle(&mut self, client: &mut Client) -> Result<()> {
+        let mut found = client.topic_id(self.topic)?;
+        if found.is_none() {
+            client.create_topic(self.topic, 1, KEPT)?;
+            found = client.topic_id(self.topic)?;
+        }
+        if self.id != found {
+            // Nothing is written before the id is known, so the new topic is empty.
+            (self.acknowledged, self.offsets) = (0, BTreeMap::new());
+            (self.id, self.deleted) = (found, self.deleted + 1);
+        }
+        Ok(())
     }
 
     fn next_batch(&self) -> Result<Bytes> {
@@ -166,7 +213,7 @@ fn check(client: &mut Client, writer: &Writer) -> Result<()> {
     let in_order = numbers.windows(2).all(|pair| pair[0] < pair[1]);
     ensure!(in_order, "{topic}: records out of order");
     match topic {
-        "kept" => ensure!(numbers.len() as u64 == ends_at, "{topic}: {} of {ends_at} records", numbers.len()),
+        "kept" | REMADE => ensure!(numbers.len() as u64 == ends_at, "{topic}: {} of {ends_at} records", numbers.len()),
         "expiring" => ensure!(
             numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]),
             "{topic}: a hole between the first and the last record"
@@ -192,15 +239,20 @@ fn kill_minus_nine_at_any_moment_loses_and_duplicates_nothing_acknowledged() -> 
     for (topic, configs) in TOPICS {
         client.create_topic(topic, 1, configs)?;
         let identity = client.init_producer_id()?;
-        writers.push(Writer { topic, identity, acknowledged: 0, offsets: BTreeMap::new() });
+        let id = client.topic_id(topic)?;
+        writers.push(Writer { topic, identity, acknowledged: 0, offsets: BTreeMap::new(), id, deleted: 0 });
     }
     node.kill();
     for round in 0..rounds {
         let told = || format!("round {round} of {rounds}, VARVE_CRASH_SEED={seed}");
         let node = Node::start(folder.path(), &EAGER).with_context(told)?;
         let address = node.address;
+        let remakes = round % ROUNDS_OF_A_TOPIC == ROUNDS_OF_A_TOPIC / 2;
+        let mut client = Client::connect(address)?;
+        for writer in writers.iter_mut().filter(|writer| writer.topic == REMADE) {
+            writer.settle(&mut client).with_context(told)?;
+        }
         if round % 20 == 19 {
-            let mut client = Client::connect(address)?;
             for writer in &writers {
                 check(&mut client, writer).with_context(told)?;
             }
@@ -213,7 +265,10 @@ fn kill_minus_nine_at_any_moment_loses_and_duplicates_nothing_acknowledged() -> 
                 .map(|writer| {
                     let ended = ended.clone();
                     scope.spawn(move || {
-                        let result = writer.run_until_killed(address);
+                        let result = match remakes && writer.topic == REMADE {
+                            true => writer.remake_until_killed(address),
+                            false => writer.run_until_killed(address),
+                        };
                         drop(ended);
                         result
                     })
@@ -230,23 +285,73 @@ fn kill_minus_nine_at_any_moment_loses_and_duplicates_nothing_acknowledged() -> 
         })
         .with_context(told)?;
     }
+    if rounds >= ENOUGH_ROUNDS {
+        everything_happened(folder.path(), &writers)?;
+    }
     let node = Node::start(folder.path(), &EAGER)?;
     let mut client = Client::connect(node.address)?;
-    for writer in &writers {
+    for writer in &mut writers {
+        if writer.topic == REMADE {
+            writer.settle(&mut client)?;
+        }
         println!("{}: {} records acknowledged over {rounds} kills", writer.topic, writer.acknowledged);
         check(&mut client, writer)?;
     }
-    no_orphan_stays(folder.path())?;
+    nothing_superfluous_stays(folder.path())?;
     node.stop()
 }
 
-/// Every object in the bucket is named by a manifest once the grace period is over.
-fn no_orphan_stays(folder: &Path) -> Result<()> {
-    eventually("crashes' orphans are swept", || {
-        let mut verify = varve()?;
-        let printed = tools::output_of(verify.current_dir(folder).args(["tier", "verify", "--json"]))?;
-        let last = printed.lines().last().context("a report")?;
-        let report: serde_json::Value = serde_json::from_str(last)?;
-        Ok((report["orphans"] == 0).then_some(()))
+/// What the manifests of a topic say, one for each partition that it has, or had under another id.
+fn described(folder: &Path, topic: &str) -> Result<Vec<Value>> {
+    Asked::of(folder).ask(&["tier", "describe", topic])
+}
+
+/// Between the kills, and not only after the last one, everything was done that a crash can cut short.
+fn everything_happened(folder: &Path, writers: &[Writer]) -> Result<()> {
+    let number =
+        |manifest: &Value, field: &str| manifest[field].as_u64().with_context(|| format!("{field}: {manifest}"));
+    for writer in writers {
+        let topic = writer.topic;
+        let manifests = described(folder, topic)?;
+        let told = || format!("{topic}: {manifests:?}");
+        let live = manifests.iter().find(|manifest| manifest["deleted_at"].is_null()).with_context(told)?;
+        // The newest topic of that name may be too young.
+        ensure!(topic == REMADE || number(live, "parquet_objects")? > 0, "no Parquet: {}", told());
+        // A compacted log stays whole on the local disk.
+        let may_leave = topic == "kept" || topic == "expiring";
+        ensure!(!may_leave || local_start(folder, topic)? > 0, "all is on the local disk: {}", told());
+        match topic {
+            "expiring" => ensure!(number(live, "log_start")? > 0, "nothing expired: {}", told()),
+            "compacted" => ensure!(number(live, "clean_until")? > 0, "nothing was compacted by key: {}", told()),
+            REMADE => {
+                ensure!(writer.deleted > 0, "the topic was never made anew");
+                ensure!(manifests.len() > 1, "no archive was deleted: {}", told());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where the first segment begins that is on the local disk.
+fn local_start(folder: &Path, topic: &str) -> Result<u64> {
+    let mut start = u64::MAX;
+    for entry in fs::read_dir(folder.join(format!("varve-data/log/{topic}-0")))? {
+        let name = entry?.file_name();
+        if let Some(base) = name.to_str().and_then(|name| name.strip_suffix(".log")) {
+            start = start.min(base.parse()?);
+        }
+    }
+    ensure!(start < u64::MAX, "{topic} has no segment");
+    Ok(start)
+}
+
+/// Once the grace period is over, every object in the bucket is named by a manifest, and those of deleted topics name none.
+fn nothing_superfluous_stays(folder: &Path) -> Result<()> {
+    eventually("what crashes and deleted topics left is swept", || {
+        let report = Asked::of(folder).ask(&["tier", "verify"])?.pop().context("a report")?;
+        let deleted = described(folder, REMADE)?.into_iter().filter(|manifest| !manifest["deleted_at"].is_null());
+        let emptied = deleted.into_iter().all(|gone| gone["objects"] == 0 && gone["awaiting_deletion"] == 0);
+        Ok((emptied && report["orphans"] == 0).then_some(()))
     })
 }
