@@ -20,12 +20,13 @@ use varve_tests::differential::Pair;
 
 use super::{
     request::{text, topic, versions},
-    topics::{make, new},
+    topics::{catch_up, make, new},
 };
 
 pub(crate) fn script(pair: &mut Pair) -> Result<()> {
     make(pair, new("moves", 2, 1))?;
     alter_quotas(pair)?;
+    catch_up(pair, "quotas-altered")?;
     describe_quotas(pair)?;
     reassignments(pair)?;
     elections(pair)?;

@@ -13,7 +13,7 @@ use varve_tests::differential::Pair;
 
 use super::{
     request::{text, versions},
-    topics::{make, new},
+    topics::{catch_up, make, new},
 };
 
 const TOPIC: i8 = 2;
@@ -173,6 +173,7 @@ fn incremental(pair: &mut Pair) -> Result<()> {
     })?;
     let keys =
         ["retention.ms", "segment.ms", "cleanup.policy", "segment.bytes", "preallocate", "min.cleanable.dirty.ratio"];
+    catch_up(pair, "settings-changed")?;
     pair.ask("describe-configs-changed", &[4], |_, _| ask(TOPIC, "settings", Some(&keys)).with_include_synonyms(true))?;
     Ok(())
 }
@@ -208,6 +209,7 @@ fn alter(pair: &mut Pair) -> Result<()> {
     }
     pair.ask("alter-configs-none", &versions(0, 2), |_, _| AlterConfigsRequest::default())?;
     let keys = ["retention.ms", "segment.ms", "cleanup.policy"];
+    catch_up(pair, "settings-altered")?;
     pair.ask("describe-configs-altered", &[4], |_, _| ask(TOPIC, "settings", Some(&keys)))?;
     Ok(())
 }

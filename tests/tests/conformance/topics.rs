@@ -64,6 +64,12 @@ pub(crate) fn make(pair: &mut Pair, wanted: CreatableTopic) -> Result<()> {
     Ok(())
 }
 
+/// Waits until both brokers have all that was changed so far: Kafka's trails its controller, which answers, but has what is
+/// older than a topic once it has the topic.
+pub(crate) fn catch_up(pair: &mut Pair, name: &str) -> Result<()> {
+    make(pair, new(name, 1, 1))
+}
+
 fn create(pair: &mut Pair) -> Result<()> {
     let long = "n".repeat(250);
     let invalid: Vec<CreatableTopic> = vec![
