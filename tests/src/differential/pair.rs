@@ -217,7 +217,9 @@ impl Side {
                 "<id>".into()
             }
             "producer_id" if number.is_some_and(|id| id >= 0) => "<producer>".into(),
-            "transaction_start_time_ms" | "last_timestamp" if number.is_some_and(|time| time > 1_000_000) => {
+            "transaction_start_time_ms" | "last_timestamp" | "last_fetch_timestamp" | "last_caught_up_timestamp"
+                if number.is_some_and(|time| time > 1_000_000) =>
+            {
                 "<now>".into()
             }
             "log_append_time_ms" if number.is_some_and(|time| time > 1_000_000) => "<now>".into(),
