@@ -214,7 +214,7 @@ impl Node {
         tasks.spawn(broker.telemetry.clone().follow(metadata.clone(), stop.clone()));
         tasks.spawn(live::follow(broker.clone(), storage.clone(), stop.clone()));
         broker.quotas.register(&metrics);
-        broker.quotas.apply(metadata.image().quotas()).await;
+        broker.quotas.apply(&metadata).await;
         tasks.spawn(broker.quotas.clone().follow(metadata.clone(), stop.clone()));
 
         broker.groups.register(&metrics);

@@ -29,6 +29,7 @@ mod removal;
 mod role;
 mod storage;
 mod table;
+mod throttle;
 mod upkeep;
 mod waiters;
 

@@ -25,12 +25,14 @@ use tracing::{error, info, warn};
 use varve_log::local::{FutureLog, LogDir, RelocateError};
 use varve_metadata::model::{LogEndOffset, PartitionId};
 
-use super::{LogDirHealth, Partition, Partitions, storage::wall_clock};
+use super::{LogDirHealth, Partition, Partitions, removal::delete_closed, storage::wall_clock, throttle::Throttle};
 
 /// With so little left to copy, writers are made to wait for it.
 const LITTLE_BYTES: u64 = 1 << 20;
 /// After so many rounds writers wait for whatever is left: they write faster than the disk copies.
 const ROUNDS: usize = 50;
+/// Longest sleep of a throttled move before it looks whether it is to end.
+const NAP: Duration = Duration::from_millis(100);
 /// Logs that move at the same time, unless `num.replica.alter.log.dirs.threads` says otherwise.
 const AT_A_TIME: usize = 4;
 
@@ -72,6 +74,10 @@ impl Move {
     fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Release);
     }
+
+    fn goes_on(&self, partition: &Partition) -> bool {
+        !self.is_cancelled.load(Ordering::Acquire) && !partition.is_retired()
+    }
 }
 
 /// All of them.
@@ -80,12 +86,22 @@ pub struct Moves {
     moves: Mutex<HashMap<PartitionId, Arc<Move>>>,
     /// Bytes per second, all moves together; 0: as fast as the disks are.
     rate: AtomicU64,
+    throttle: Mutex<Throttle>,
     turns: OnceLock<Arc<Semaphore>>,
+    /// The node stops: what is not moved yet is not.
+    are_stopped: AtomicBool,
 }
 
 impl Default for Moves {
     fn default() -> Moves {
-        Moves { moves: Mutex::default(), rate: AtomicU64::new(0), turns: OnceLock::new() }
+        let throttle = Mutex::new(Throttle::new(Instant::now()));
+        Moves {
+            moves: Mutex::default(),
+            rate: AtomicU64::new(0),
+            throttle,
+            turns: OnceLock::new(),
+            are_stopped: AtomicBool::new(false),
+        }
     }
 }
 
@@ -105,8 +121,25 @@ impl Moves {
         self.moves.lock().iter().map(|(id, moving)| (*id, Arc::clone(moving))).collect()
     }
 
-    fn turns(&self) -> Arc<Semaphore> {
+    pub(super) fn turns(&self) -> Arc<Semaphore> {
         Arc::clone(self.turns.get_or_init(|| Arc::new(Semaphore::new(AT_A_TIME))))
+    }
+
+    /// Waits until the rate allows for `bytes` that were copied, or `goes_on` says no.
+    fn pay(&self, bytes: u64, goes_on: impl Fn() -> bool) {
+        let rate = || self.rate.load(Ordering::Relaxed);
+        let due = self.throttle.lock().note(bytes, rate(), Instant::now());
+        while goes_on() {
+            let wait = self.throttle.lock().wait(due, rate(), Instant::now());
+            if wait.is_zero() {
+                return;
+            }
+            thread::sleep(wait.min(NAP));
+        }
+    }
+
+    fn are_stopped(&self) -> bool {
+        self.are_stopped.load(Ordering::Acquire)
     }
 
     fn ended(&self, id: PartitionId, ended: &Arc<Move>) {
@@ -158,6 +191,13 @@ impl Partitions {
         tokio::spawn(run(Arc::clone(self), Arc::clone(partition), moving));
         Ok(())
     }
+
+    /// No log changes its place any more, and when this returns none is about to. Copies that are not complete stay where they
+    /// are: the next start begins their moves anew. Blocks until the steps that are under way are on disk.
+    pub(super) fn stop_moves(&self) {
+        self.moves().are_stopped.store(true, Ordering::Release);
+        self.all().iter().for_each(|partition| drop(partition.moving().lock()));
+    }
 }
 
 async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc<Move>) {
@@ -167,14 +207,14 @@ async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc
     let outcome = spawn_blocking(move || {
         // One that was cancelled for this one may still be at it.
         let _alone = of.moving().lock();
-        move_now(&of, &this, &all.moves().rate)
+        move_now(&of, &this, all.moves())
     })
     .await;
     partitions.moves().ended(partition.id(), &moving);
     let (topic, index, to) = (partition.topic(), partition.id().index, moving.to.path.display());
     match outcome {
         Ok(Ok(bytes)) => info!(%topic, partition = %index, %to, bytes, "log moved"),
-        Ok(Err(RelocateError::Ended)) => info!(%topic, partition = %index, %to, "log not moved: cancelled"),
+        Ok(Err(RelocateError::Ended)) => info!(%topic, partition = %index, %to, "log not moved: ended early"),
         Ok(Err(error @ RelocateError::Lost(_))) => {
             error!(%topic, partition = %index, %to, %error, "a log that was moved is offline until a restart");
             moving.to.fail(&error);
@@ -185,7 +225,12 @@ async fn run(partitions: Arc<Partitions>, partition: Arc<Partition>, moving: Arc
 }
 
 /// Blocks on the disks until the log is moved; returns how large it is.
-fn move_now(partition: &Arc<Partition>, moving: &Move, rate: &AtomicU64) -> Result<u64, RelocateError> {
+fn move_now(partition: &Arc<Partition>, moving: &Move, moves: &Moves) -> Result<u64, RelocateError> {
+    // It may have waited for long. Whoever deletes a topic waits for the move that is at it: before the end of this one no
+    // other topic has the name.
+    if !moving.goes_on(partition) {
+        return Err(RelocateError::Ended);
+    }
     let source = partition.log_dir();
     let (topic, index) = (partition.topic(), partition.id().index);
     let gone = || RelocateError::Storage(io::Error::other("a log directory failed"));
@@ -200,7 +245,7 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, rate: &AtomicU64) -> Resu
     partition.log().pause_cleaning();
     let outcome = FutureLog::create(&copy, partition.id().topic)
         .map_err(RelocateError::from)
-        .and_then(|future| copy_and_swap(partition, moving, (from, to), future, rate));
+        .and_then(|future| copy_and_swap(partition, moving, (from, to), future, moves));
     partition.log().resume_cleaning();
     match &outcome {
         Ok(_) => {
@@ -208,12 +253,12 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, rate: &AtomicU64) -> Resu
             if let Err(error) = to.set_cleaned_below(topic, index, cleaned) {
                 warn!(%topic, partition = %index, %error, "the cleaner's checkpoint could not be written");
             }
-            if let Err(error) = from.delete_log(topic, index).and_then(std::fs::remove_dir_all) {
-                warn!(%topic, partition = %index, %error, "what a log left behind stays until a restart");
-            }
+            delete_closed(&source, topic, partition.id().topic, &[index]);
         }
         // The copy counts.
         Err(RelocateError::Lost(_)) => {}
+        // The next start sees by it that the log is to move.
+        Err(_) if moves.are_stopped() && moving.goes_on(partition) => {}
         Err(_) => {
             if let Err(error) = std::fs::remove_dir_all(&copy)
                 && error.kind() != io::ErrorKind::NotFound
@@ -230,18 +275,15 @@ fn copy_and_swap(
     moving: &Move,
     (from, to): (&LogDir, &LogDir),
     mut future: FutureLog,
-    rate: &AtomicU64,
+    moves: &Moves,
 ) -> Result<u64, RelocateError> {
     let (topic, index) = (partition.topic(), partition.id().index);
-    let begun = Instant::now();
+    let goes_on = || moving.goes_on(partition) && !moves.are_stopped();
     let pace = |bytes: u64| {
-        let copied = moving.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if let rate @ 1.. = rate.load(Ordering::Relaxed) {
-            // The disk belongs to clients first; a step is a MiB, so this is short.
-            let due = Duration::from_secs_f64(copied as f64 / rate as f64);
-            thread::sleep(due.saturating_sub(begun.elapsed()).min(Duration::from_secs(1)));
-        }
-        !moving.is_cancelled.load(Ordering::Acquire) && !partition.is_retired()
+        moving.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // The disk belongs to clients first.
+        moves.pay(bytes, goes_on);
+        goes_on()
     };
     for _ in 0..ROUNDS {
         let copied = partition.log().copy_to(&mut future, &pace)?;
@@ -251,7 +293,7 @@ fn copy_and_swap(
             break;
         }
     }
-    if !pace(0) {
+    if !goes_on() {
         return Err(RelocateError::Ended);
     }
     partition.log().relocate(future, wall_clock(), |copy, log_start, end| {

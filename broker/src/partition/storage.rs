@@ -229,8 +229,9 @@ impl Storage {
     }
 
     /// Closes every log and marks the directories as cleanly shut down. Blocks on the disk. Nothing may be appended any
-    /// more. Returns whether all of them are.
+    /// more. Logs that are on their way to another directory stay where they are. Returns whether every directory is so marked.
     pub fn close(&self) -> bool {
+        self.partitions.stop_moves();
         let mut is_whole = true;
         for (dir, partitions) in self.partitions_by_dir() {
             let Some(files) = dir.files() else {

@@ -215,7 +215,7 @@ impl Connection<'_> {
                 let token_secret = shared.broker.config.delegation_tokens.secret.as_ref();
                 let credentials = ClusterCredentials { image: &image, token_secret };
                 let around = Surroundings { now_ms: wall_clock().to_wire(), nonce: &nonce, credentials: &credentials };
-                exchange.take(frame, &state, &around, &image)
+                exchange.take(frame, &state, &around, (&image, &self.client))
             };
             let refusal = match turn {
                 Ok(Turn { reply, found }) => {

@@ -31,6 +31,7 @@ pub struct NodeQuotas {
     started: Instant,
     /// `max.connection.creation.rate`; `None`: no limit.
     max_connection_rate: Mutex<Option<f64>>,
+    applying: tokio::sync::Mutex<()>,
     metrics: OnceLock<QuotaMetrics>,
 }
 
@@ -45,6 +46,7 @@ impl NodeQuotas {
             connections,
             started: Instant::now(),
             max_connection_rate: Mutex::new(max_connection_rate),
+            applying: tokio::sync::Mutex::default(),
             metrics: OnceLock::new(),
         }
     }
@@ -63,7 +65,7 @@ impl NodeQuotas {
         loop {
             let quotas = Arc::clone(images.borrow_and_update().quotas());
             if shown.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, &quotas)) {
-                self.apply(&quotas).await;
+                self.apply(&metadata).await;
                 shown = Some(quotas);
             }
             tokio::select! {
@@ -73,11 +75,15 @@ impl NodeQuotas {
         }
     }
 
-    /// From now on the quotas of `image` hold. Whoever changed them calls this before it answers.
-    pub(crate) async fn apply(&self, image: &QuotaImage) {
-        self.clients.set(image);
+    /// From now on the quotas of `metadata` hold. Whoever changed them calls this before it answers.
+    pub(crate) async fn apply(&self, metadata: &ClusterMetadata) {
+        // One at a time, each with what holds when its turn comes: looking names up takes a while, and whoever began with older
+        // quotas must not end last.
+        let _turn = self.applying.lock().await;
+        let quotas = Arc::clone(metadata.image().quotas());
+        self.clients.set(&quotas);
         let (mut own, mut any) = (HashMap::new(), None);
-        for (entity, quotas) in image.iter() {
+        for (entity, quotas) in quotas.iter() {
             let (QuotaEntity::Ip(ip), Some(rate)) = (entity, quotas.get(&QuotaKey::ConnectionRate)) else { continue };
             match ip {
                 QuotaName::Default => any = Some(*rate),
@@ -167,4 +173,43 @@ async fn addresses(name: &str) -> BTreeSet<IpAddr> {
         .await
         .map(|found| found.map(|address: SocketAddr| address.ip()).collect())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, pin::pin};
+
+    use varve_metadata::{controller::AlterQuota, model::BrokerId, store::MemoryStore};
+
+    use super::*;
+
+    async fn limit_connections(metadata: &ClusterMetadata, per_second: f64) {
+        let change = AlterQuota {
+            entity: BTreeMap::from([("ip".to_owned(), None)]),
+            changes: vec![("connection_creation_rate".to_owned(), Some(per_second))],
+        };
+        let altered = metadata.alter_client_quotas(&[change], &BTreeSet::new(), false).await.unwrap();
+        assert!(altered.into_values().all(|entity| entity.is_ok()));
+    }
+
+    #[tokio::test]
+    async fn quotas_whose_turn_comes_late_are_the_newest() {
+        let metadata = ClusterMetadata::start(Arc::new(MemoryStore::new()), BrokerId(1), Default::default()).await;
+        let metadata = metadata.unwrap();
+        let (window, mutation_window) = Default::default();
+        let quotas = NodeQuotas::new(&QuotaConfig { window, mutation_window, max_connection_rate: None });
+        limit_connections(&metadata, 1000.0).await;
+        let somebody_else = quotas.applying.lock().await;
+        let mut late = pin!(quotas.apply(&metadata));
+        tokio::select! {
+            biased;
+            () = &mut late => panic!("two at a time"),
+            () = std::future::ready(()) => {}
+        }
+        limit_connections(&metadata, 1.0).await;
+        drop(somebody_else);
+        late.await;
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        assert!((0..100).any(|_| !quotas.connections.admit(ip, Millis(0)).is_zero()));
+    }
 }

@@ -6,14 +6,16 @@ use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        ApiVersionsRequest, CreateDelegationTokenRequest, DescribeDelegationTokenRequest, MetadataRequest,
-        RenewDelegationTokenRequest, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
+        ApiVersionsRequest, CreateDelegationTokenRequest, DescribeDelegationTokenRequest,
+        GetTelemetrySubscriptionsRequest, MetadataRequest, RenewDelegationTokenRequest, SaslAuthenticateRequest,
+        SaslAuthenticateResponse, SaslHandshakeRequest,
     },
     protocol::StrBytes,
 };
 
 use super::{
     data_test::{produce, records},
+    telemetry_test::{CLIENT_METRICS, set},
     testing::{Client, TestNode},
 };
 use crate::{security::SecurityProtocol, server::Limits};
@@ -81,6 +83,20 @@ async fn a_user_gets_in_and_whoever_guesses_does_not() {
 fn versions() -> ApiVersionsRequest {
     let name = StrBytes::from_static_str("test");
     ApiVersionsRequest::default().with_client_software_name(name.clone()).with_client_software_version(name)
+}
+
+#[tokio::test]
+async fn what_a_client_says_of_its_library_before_it_is_known_counts_afterwards() {
+    let (node, address) = node(&[]).await;
+    let mut admin = node.connect().await;
+    for (name, value) in [("metrics", "*"), ("match", "client_software_name=test")] {
+        assert_eq!(set(&mut admin, CLIENT_METRICS, "all", name, Some(value)).await.0, 0);
+    }
+    let mut alice = Client::to(&address).await;
+    alice.ask(3, &versions()).await;
+    login(&mut alice, ALICE).await;
+    let told = alice.ask(0, &GetTelemetrySubscriptionsRequest::default()).await;
+    assert_eq!((told.error_code, told.requested_metrics.len()), (0, 1));
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ use crate::{
     telemetry::{ClientInfo, ClientMetrics, Denied, Pushed, Subscribed, Subscription},
 };
 
+/// Longest text that is kept of a client's id, and of the name and version of its library; of longer ones the beginning.
+const MOST_NAME_BYTES: usize = 255;
 /// How often clients are looked for that fell silent.
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
@@ -37,10 +39,10 @@ struct PeerState {
 impl Peer {
     /// The client named its library (KIP-511).
     pub(super) fn set_software(&self, name: &str, version: &str) {
-        self.0.lock().software = Some((name.to_owned(), version.to_owned()));
+        self.0.lock().software = Some((bounded(name), bounded(version)));
     }
 
-    fn software(&self) -> (String, String) {
+    pub(super) fn software(&self) -> (String, String) {
         let unknown = || ("unknown".to_owned(), "unknown".to_owned());
         self.0.lock().software.clone().unwrap_or_else(unknown)
     }
@@ -111,10 +113,18 @@ impl Telemetry {
     }
 
     pub(super) fn push(&self, context: &RequestContext, pushed: &Pushed<'_>) -> Result<(), Denied> {
-        let outcome = self.clients.lock().push(pushed, &info(context), self.now());
+        let outcome = self.take(context, pushed);
         if outcome != Err(Denied::Invalid) {
             context.connection.0.lock().pushes_as = Some(pushed.id);
         }
+        outcome
+    }
+
+    fn take(&self, context: &RequestContext, pushed: &Pushed<'_>) -> Result<(), Denied> {
+        let codec = self.clients.lock().admit(pushed, &info(context), self.now())?;
+        // Nobody else waits for this.
+        let (series, outcome) = pushed.read(codec, self.max_bytes());
+        self.clients.lock().take(pushed.id, series);
         outcome
     }
 
@@ -140,13 +150,29 @@ fn settings(configs: &ConfigImage) -> BTreeMap<String, BTreeMap<String, String>>
     configs.iter().filter_map(of).collect()
 }
 
+fn bounded(name: &str) -> String {
+    name[..name.floor_char_boundary(MOST_NAME_BYTES)].to_owned()
+}
+
 fn info(context: &RequestContext) -> ClientInfo {
     let (software_name, software_version) = context.connection.software();
     ClientInfo {
-        client_id: context.client_id().to_owned(),
+        client_id: bounded(context.client_id()),
         software_name,
         software_version,
         address: context.peer.ip().to_string(),
         port: context.peer.port(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_name_the_beginning_is_kept() {
+        assert_eq!(bounded("app"), "app");
+        assert_eq!(bounded(&"x".repeat(32_000)).len(), MOST_NAME_BYTES);
+        assert_eq!(bounded(&"ü".repeat(200)), "ü".repeat(127), "never half a character");
     }
 }

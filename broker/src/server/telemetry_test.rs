@@ -12,13 +12,19 @@ use kafka_protocol::{
 use super::testing::{Client, TestNode};
 
 const BROKER: i8 = 4;
-const CLIENT_METRICS: i8 = 16;
+pub(super) const CLIENT_METRICS: i8 = 16;
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-async fn set(client: &mut Client, kind: i8, resource: &str, name: &str, value: Option<&str>) -> (i16, String) {
+pub(super) async fn set(
+    client: &mut Client,
+    kind: i8,
+    resource: &str,
+    name: &str,
+    value: Option<&str>,
+) -> (i16, String) {
     let config = AlterableConfig::default()
         .with_name(text(name))
         .with_config_operation(i8::from(value.is_none()))

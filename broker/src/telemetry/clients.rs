@@ -80,6 +80,25 @@ pub struct Pushed<'a> {
     pub metrics: &'a [u8],
 }
 
+impl Pushed<'_> {
+    /// What is in it, and whether all of it could be read: what could be counts also if the rest could not. Takes its time: a
+    /// push of `max_bytes` may be eight times that once it is decompressed.
+    pub fn read(&self, codec: Codec, max_bytes: usize) -> (Series, Result<(), Denied>) {
+        let mut series = Series::default();
+        let outcome = self.read_into(&mut series, codec, max_bytes);
+        (series, outcome)
+    }
+
+    fn read_into(&self, series: &mut Series, codec: Codec, max_bytes: usize) -> Result<(), Denied> {
+        if self.metrics.is_empty() {
+            return Ok(());
+        }
+        let limit = max_bytes.saturating_mul(EXPANSION);
+        let bytes = compression::decompress(codec, self.metrics, limit).map_err(|_| Denied::Unreadable)?;
+        otlp::read(&bytes, &mut |point| series.take(&point)).map_err(|_| Denied::Unreadable)
+    }
+}
+
 #[derive(Debug)]
 struct Client {
     info: ClientInfo,
@@ -140,11 +159,11 @@ impl ClientMetrics {
         Ok(client.subscribed.clone())
     }
 
-    /// A client pushes.
+    /// A client pushes. If it may, [`read`](Pushed::read) with the codec that this returns, then [`take`](Self::take).
     ///
     /// # Errors
-    /// [`Denied`]: nothing of it counts, except for [`Denied::Unreadable`], of which what could be read does.
-    pub fn push(&mut self, pushed: &Pushed<'_>, info: &ClientInfo, now: Millis) -> Result<(), Denied> {
+    /// [`Denied`]: nothing of it counts.
+    pub fn admit(&mut self, pushed: &Pushed<'_>, info: &ClientInfo, now: Millis) -> Result<Codec, Denied> {
         // Kafka reserves the ids 0 and 1.
         if pushed.id.as_u128() <= 1 {
             return Err(Denied::Invalid);
@@ -154,12 +173,16 @@ impl ClientMetrics {
         let checked = check(client, pushed, max_bytes, now);
         client.is_gone = pushed.is_last;
         client.may_ask_again = matches!(checked, Err(Denied::UnknownSubscription | Denied::UnknownCodec));
-        let codec = checked?;
+        checked
+    }
+
+    /// What the client `id` pushed counts, unless the client is gone meanwhile.
+    pub fn take(&mut self, id: Uuid, pushed: Series) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
         let before = client.series.len();
-        let outcome = take(&mut client.series, codec, pushed.metrics, max_bytes);
+        client.series.merge(pushed);
         self.series += client.series.len() - before;
-        self.shrink(pushed.id);
-        outcome
+        self.shrink(id);
     }
 
     /// The connection that `id` came by is gone, and the client with it.
@@ -272,15 +295,6 @@ fn check(client: &mut Client, pushed: &Pushed<'_>, max_bytes: usize, now: Millis
     if pushed.metrics.len() > max_bytes { Err(Denied::TooLarge) } else { Ok(codec) }
 }
 
-fn take(series: &mut Series, codec: Codec, metrics: &[u8], max_bytes: usize) -> Result<(), Denied> {
-    if metrics.is_empty() {
-        return Ok(());
-    }
-    let limit = max_bytes.saturating_mul(EXPANSION);
-    let bytes = compression::decompress(codec, metrics, limit).map_err(|_| Denied::Unreadable)?;
-    otlp::read(&bytes, &mut |point| series.take(&point)).map_err(|_| Denied::Unreadable)
-}
-
 fn subscribed(subscriptions: &BTreeMap<String, Subscription>, id: Uuid, info: &ClientInfo) -> Subscribed {
     let text = id.to_string();
     let meant: Vec<&Subscription> = subscriptions.values().filter(|one| one.matches(&text, info)).collect();
@@ -319,7 +333,14 @@ mod tests {
     fn push(metrics: &mut ClientMetrics, told: &Subscribed, bytes: &[u8], now: Millis) -> Result<(), Denied> {
         let pushed =
             Pushed { id: told.id, subscription_id: told.subscription_id, is_last: false, codec: 0, metrics: bytes };
-        metrics.push(&pushed, &info(), now)
+        take(metrics, &pushed, now)
+    }
+
+    fn take(metrics: &mut ClientMetrics, pushed: &Pushed<'_>, now: Millis) -> Result<(), Denied> {
+        let codec = metrics.admit(pushed, &info(), now)?;
+        let (series, outcome) = pushed.read(codec, metrics.max_bytes());
+        metrics.take(pushed.id, series);
+        outcome
     }
 
     #[test]
@@ -339,6 +360,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_pushed_before_it_was_forgotten_is_not_shown() {
+        let mut metrics = every_second();
+        let told = metrics.get(ID, &info(), 0).unwrap();
+        let sent = testing::push("x", &[], 7.0, false);
+        let (id, subscription_id) = (ID, told.subscription_id);
+        let pushed = Pushed { id, subscription_id, is_last: false, codec: 0, metrics: &sent };
+        let codec = metrics.admit(&pushed, &info(), 1).unwrap();
+        let (series, outcome) = pushed.read(codec, metrics.max_bytes());
+        metrics.forget(ID);
+        metrics.take(ID, series);
+        assert_eq!((outcome, metrics.text().as_str(), metrics.series), (Ok(()), "", 0));
+    }
+
+    #[test]
     fn who_asks_or_pushes_too_soon_is_held_to_the_interval() {
         let mut metrics = every_second();
         let told = metrics.get(ID, &info(), 0).unwrap();
@@ -347,8 +382,8 @@ mod tests {
         assert_eq!(push(&mut metrics, &told, &[], 1400), Err(Denied::TooSoon));
         assert_eq!(push(&mut metrics, &told, &[], 1500), Ok(()));
         let last = Pushed { id: ID, subscription_id: told.subscription_id, is_last: true, codec: 0, metrics: &[] };
-        assert_eq!(metrics.push(&last, &info(), 1501), Ok(()), "the last one too");
-        assert_eq!(metrics.push(&last, &info(), 9999), Err(Denied::Invalid), "and it was the last");
+        assert_eq!(take(&mut metrics, &last, 1501), Ok(()), "the last one too");
+        assert_eq!(take(&mut metrics, &last, 9999), Err(Denied::Invalid), "and it was the last");
     }
 
     #[test]
@@ -378,7 +413,7 @@ mod tests {
         let mut refused = |pushed: Pushed<'_>| {
             metrics.forget(ID);
             metrics.get(ID, &info(), 0).unwrap();
-            metrics.push(&pushed, &info(), 1)
+            take(&mut metrics, &pushed, 1)
         };
         assert_eq!(refused(Pushed { id: Uuid::from_u128(1), ..with(0, &[]) }), Err(Denied::Invalid));
         assert_eq!(refused(with(9, &[])), Err(Denied::UnknownCodec));

@@ -33,6 +33,8 @@ struct Key {
 struct Value {
     value: f64,
     is_counter: bool,
+    /// To be added to the value before.
+    is_delta: bool,
 }
 
 impl Series {
@@ -40,11 +42,23 @@ impl Series {
     pub(super) fn take(&mut self, point: &Point<'_>) {
         let key = Key { name: name(point.name), labels: labels(&point.attributes) };
         let is_counter = point.temporality != Temporality::Gauge;
+        let is_delta = point.temporality == Temporality::Delta;
+        self.put(key, Value { value: point.value, is_counter, is_delta });
+    }
+
+    /// Takes all that the same client has `pushed` since.
+    pub(super) fn merge(&mut self, pushed: Series) {
+        for (key, value) in pushed.values {
+            self.put(key, value);
+        }
+    }
+
+    fn put(&mut self, key: Key, newer: Value) {
         if let Some(known) = self.values.get_mut(&key) {
-            known.value = if point.temporality == Temporality::Delta { known.value + point.value } else { point.value };
-            known.is_counter = is_counter;
+            let sum = Value { value: known.value + newer.value, is_delta: known.is_delta, ..newer };
+            *known = if newer.is_delta { sum } else { newer };
         } else if self.values.len() < MOST_SERIES {
-            self.values.insert(key, Value { value: point.value, is_counter });
+            self.values.insert(key, newer);
         }
     }
 
@@ -61,7 +75,7 @@ type Family = (bool, Vec<(String, f64)>);
 pub(super) fn write<'a>(clients: impl Iterator<Item = (String, &'a Series)>, out: &mut String) {
     let mut families: BTreeMap<&str, Family> = BTreeMap::new();
     for (client, series) in clients {
-        for (Key { name, labels }, Value { value, is_counter }) in &series.values {
+        for (Key { name, labels }, Value { value, is_counter, .. }) in &series.values {
             let family = families.entry(name).or_insert_with(|| (*is_counter, Vec::new()));
             family.1.push((format!("{{{client}{labels}}}"), *value));
         }
@@ -134,6 +148,26 @@ mod tests {
                         # TYPE kafka_client_producer_x_rate gauge\n\
                         kafka_client_producer_x_rate{client_id=\"app\",node_id=\"a\\\"b\"} 2.5\n";
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn what_was_pushed_since_adds_to_what_is_known_or_replaces_it() {
+        use Temporality::{Cumulative, Delta};
+        let of = |values: &[(f64, Temporality)]| {
+            let mut series = Series::default();
+            values.iter().for_each(|(value, temporality)| series.take(&point("m", &[], *value, *temporality)));
+            series
+        };
+        for (known, pushed, sum) in [
+            (&[(10.0, Cumulative)][..], &[(2.0, Delta), (3.0, Delta)][..], 15.0),
+            (&[(10.0, Delta)], &[(2.0, Cumulative), (3.0, Delta)], 5.0),
+            (&[(10.0, Delta)], &[(2.0, Delta), (3.0, Cumulative)], 3.0),
+            (&[], &[(2.0, Delta), (3.0, Delta)], 5.0),
+        ] {
+            let mut series = of(known);
+            series.merge(of(pushed));
+            assert_eq!(series.values.values().map(|value| value.value).collect::<Vec<_>>(), [sum]);
+        }
     }
 
     #[test]

@@ -146,8 +146,7 @@ impl LocalLog {
         pace: &dyn Fn(u64) -> bool,
     ) -> Result<Option<Cleaned>, CleanLogError> {
         let Some(_turn) = self.cleaning.try_lock() else { return Ok(None) };
-        let is_kept_off =
-            || self.cleaning_ended.load(Ordering::Acquire) || self.cleaning_paused.load(Ordering::Acquire);
+        let is_kept_off = || self.cleaning_ended.load(Ordering::Acquire) || self.is_cleaning_paused();
         let pace: &dyn Fn(u64) -> bool = &|bytes| pace(bytes) && !is_kept_off();
         if !pace(0) {
             return Err(CleanLogError::Stopped);

@@ -30,10 +30,10 @@ use super::{
     LocalLog, LogConfig, OpenError, Recovered, RecoveryStart,
     checkpoint::{self, CheckpointError},
     error::LogDirError,
-    ownership::{
-        lock, read_moved_to, read_topic_id, remove_moved_to, storage, take_ownership, write_moved_to, write_topic_id,
-    },
+    ownership::{lock, read_moved_to, read_topic_id, storage, take_ownership, write_topic_id},
 };
+
+mod moving;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
@@ -283,57 +283,6 @@ impl LogDir {
     /// If the file system fails.
     pub fn set_stray_aside(&self, stray: &PartitionDir) -> io::Result<PathBuf> {
         self.set_aside(&stray.path, &stray.topic, stray.index, STRAY_SUFFIX)
-    }
-
-    /// Where the copy of a log goes that moves here; `None` if a directory cannot have so long a name.
-    pub fn future_path(&self, topic: &TopicName, index: PartitionIndex) -> Option<PathBuf> {
-        let name = format!("{topic}-{index}.{}{FUTURE_SUFFIX}", Uuid::new_v4().simple());
-        (name.len() <= MAX_NAME_BYTES).then(|| self.path.join(name))
-    }
-
-    /// Writes down that a partition's log here is about to be in `target` instead, on disk before this returns; `None` takes
-    /// that back.
-    ///
-    /// # Errors
-    /// If the file system fails.
-    pub fn mark_moved(&self, topic: &TopicName, index: PartitionIndex, target: Option<&LogDir>) -> io::Result<()> {
-        let path = self.partition_path(topic, index);
-        match target {
-            Some(target) => write_moved_to(&path, &target.directory_id),
-            None => remove_moved_to(&path),
-        }
-    }
-
-    /// Gives the finished copy in `future` the name of its partition: from then on it is the partition's log. Where it starts
-    /// and that it is flushed is written down first. Returns its path.
-    ///
-    /// # Errors
-    /// If the file system fails: the copy is not the partition's log then.
-    pub fn promote(
-        &self,
-        future: &Path,
-        topic: &TopicName,
-        index: PartitionIndex,
-        (log_start, end): (Offset, Offset),
-    ) -> io::Result<PathBuf> {
-        let path = self.partition_path(topic, index);
-        // Held over the renaming: a checkpoint in between would forget a log that has no directory yet.
-        let mut known = self.known.lock();
-        let key = (topic.clone(), index);
-        known.untouched.remove(&key);
-        let Known { log_starts, recovery_points, .. } = &mut *known;
-        for (name, offsets, offset) in [(LOG_STARTS, log_starts, log_start), (RECOVERY_POINTS, recovery_points, end)] {
-            offsets.insert(key.clone(), offset);
-            self.write_offsets(name, offsets).map_err(CheckpointError::into_io)?;
-        }
-        fs::rename(future, &path)?;
-        File::open(&self.path)?.sync_all()?;
-        Ok(path)
-    }
-
-    /// The moves into this directory that the end of the process before cut short, once.
-    pub fn take_interrupted(&self) -> Vec<(TopicName, PartitionIndex)> {
-        std::mem::take(&mut self.interrupted.lock())
     }
 
     fn set_aside(&self, path: &Path, topic: &TopicName, index: PartitionIndex, kind: &str) -> io::Result<PathBuf> {

@@ -99,10 +99,8 @@ pub(super) fn read_moved_to(dir: &Path) -> Option<String> {
 
 /// Writes down that the log in `dir` moves to the directory called `target`, on disk before this returns.
 pub(super) fn write_moved_to(dir: &Path, target: &str) -> io::Result<()> {
-    let path = dir.join(MOVED_TO);
-    fs::write(&path, format!("{target}\n"))?;
-    File::open(&path)?.sync_all()?;
-    File::open(dir)?.sync_all()
+    // Never empty, also after a kill: a mark that names no directory would keep the partition offline for good.
+    checkpoint::replace(&dir.join(MOVED_TO), &format!("{target}\n")).map_err(CheckpointError::into_io)
 }
 
 /// Forgets it.

@@ -72,13 +72,24 @@ impl LocalLog {
         from: Offset,
         mut read: impl FnMut(&LocalLog) -> Result<LogSlice, ReadError>,
     ) -> Result<(LogSlice, Vec<AbortedTxn>), ReadError> {
+        self.of_one_state(|log| {
+            let slice = read(log)?;
+            let aborted = if slice.len > 0 { log.find_aborted(from, slice.next)? } else { Vec::new() };
+            Ok((slice, aborted))
+        })
+    }
+
+    /// What `read` finds in several files while none of them is taken out of the log or exchanged.
+    pub(super) fn of_one_state<T>(
+        &self,
+        mut read: impl FnMut(&LocalLog) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
         loop {
             let before = self.view.read().replacements;
-            let slice = read(self)?;
-            let aborted = if slice.len > 0 { self.aborted(from, slice.next) } else { Ok(Vec::new()) };
+            let found = read(self);
             // Looked at before the error: a file may be gone in the middle of an exchange.
             if self.view.read().replacements == before {
-                return Ok((slice, aborted?));
+                return self.if_ours(found);
             }
         }
     }
@@ -152,8 +163,7 @@ impl LocalLog {
     /// # Errors
     /// [`ReadError::Storage`] if an index cannot be read.
     pub fn aborted(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTxn>, ReadError> {
-        let aborted = self.find_aborted(from, to);
-        self.if_ours(aborted)
+        self.of_one_state(|log| log.find_aborted(from, to))
     }
 
     fn find_aborted(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTxn>, ReadError> {

@@ -29,6 +29,8 @@ use super::{
 
 /// Bytes that are read and written at once.
 const STEP_BYTES: usize = 1 << 20;
+/// Bytes after which the copy is forced to disk: nobody who waits for the end of a move waits for more.
+const SYNC_BYTES: u64 = 64 << 20;
 
 /// Why a log does not move.
 #[derive(Debug, thiserror::Error)]
@@ -113,36 +115,42 @@ impl FutureLog {
         SegmentFiles::new(Arc::clone(&self.dir), base)
     }
 
-    /// Copies the rest of a segment's batches.
+    /// Copies the rest of a segment's batches and forces it to disk, so that little is left to force while appends wait.
     fn copy_batches(&mut self, part: &Part, file: &File, pace: Pace<'_>) -> Result<u64, RelocateError> {
         let base = part.files.base();
         let copied = self.segments.entry(base).or_default();
+        let path = SegmentFiles::new(Arc::clone(&self.dir), base).path(LOG);
+        // Also where there is nothing to copy: an empty segment has its file, too.
+        let target = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         if copied.bytes >= part.bytes {
             return Ok(0);
         }
-        let path = SegmentFiles::new(Arc::clone(&self.dir), base).path(LOG);
-        let target = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         let mut buffer = vec![0; STEP_BYTES.min((part.bytes - copied.bytes) as usize)];
-        let begun = copied.bytes;
+        let (begun, mut synced) = (copied.bytes, copied.bytes);
         while copied.bytes < part.bytes {
             let step = buffer.len().min((part.bytes - copied.bytes) as usize);
             file.read_exact_at(&mut buffer[..step], copied.bytes)?;
             target.write_all_at(&buffer[..step], copied.bytes)?;
             copied.bytes += step as u64;
+            if copied.bytes - synced >= SYNC_BYTES {
+                target.sync_data()?;
+                synced = copied.bytes;
+            }
             if !pace(step as u64) {
                 return Err(RelocateError::Ended);
             }
         }
+        target.sync_data()?;
         Ok(part.bytes - begun)
     }
 
-    /// Copies the files beside a segment's batches, and forces all of them to disk.
+    /// Copies the files beside a segment's batches, and forces them to disk.
     fn finish(&mut self, files: &SegmentFiles) -> io::Result<()> {
         let target = self.files(files.base());
         for suffix in [OFFSET_INDEX, TIME_INDEX, TXN_INDEX, SNAPSHOT] {
             copy_if_present(&files.path(suffix), &target.path(suffix))?;
         }
-        File::open(target.path(LOG))?.sync_data()
+        Ok(())
     }
 
     /// Removes what the log itself has no more.
@@ -165,6 +173,11 @@ impl LocalLog {
     pub fn pause_cleaning(&self) {
         self.cleaning_paused.store(true, Ordering::Release);
         drop(self.cleaning.lock());
+    }
+
+    /// Whether no round of compaction begins for now.
+    pub fn is_cleaning_paused(&self) -> bool {
+        self.cleaning_paused.load(Ordering::Acquire)
     }
 
     /// Compaction may go on.
@@ -292,7 +305,10 @@ impl LocalLog {
         for entry in fs::read_dir(&dir)? {
             let name = entry?.file_name();
             if name.to_str().and_then(parse_name).is_some_and(|(_, suffix)| suffix == SNAPSHOT) {
-                copy_if_present(&dir.join(&name), &future.dir.join(&name))?;
+                // One that was copied with its segment never changes.
+                if !future.dir.join(&name).try_exists()? {
+                    copy_if_present(&dir.join(&name), &future.dir.join(&name))?;
+                }
                 snapshots.insert(name);
             }
         }

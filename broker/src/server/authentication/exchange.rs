@@ -26,7 +26,7 @@ use varve_metadata::{image::ClusterImage, model::Principal};
 use super::{Found, Session};
 use crate::{
     security::sasl::{Authenticated, Challenge, Mechanism, MechanismServer, Rejection, SaslState, Surroundings},
-    server::handlers::api_versions,
+    server::{handlers::api_versions, telemetry::Peer},
     wire::frame::{self, Header},
 };
 
@@ -86,7 +86,7 @@ impl Exchange {
         Exchange { state: State::Handshake, before }
     }
 
-    /// Takes the client's next frame, without its length.
+    /// Takes the next frame of `client`, without its length.
     ///
     /// # Errors
     /// [`Refusal`]: the client is not let in, or does what it may not.
@@ -95,13 +95,15 @@ impl Exchange {
         mut frame: Bytes,
         sasl: &SaslState,
         around: &Surroundings<'_>,
-        image: &ClusterImage,
+        (image, client): (&ClusterImage, &Peer),
     ) -> Result<Turn, Refusal> {
         match &mut self.state {
             State::Start | State::Handshake => {
                 let header = frame::parse_header(&mut frame).map_err(|error| Refusal::silent(error.to_string()))?;
                 match header.api.key {
-                    ApiKey::ApiVersions if matches!(self.state, State::Start) => self.versions(&header, frame, image),
+                    ApiKey::ApiVersions if matches!(self.state, State::Start) => {
+                        self.versions(&header, frame, image, client)
+                    }
                     ApiKey::SaslHandshake => self.handshake(&header, frame, sasl),
                     other => Err(Refusal::silent(format!("{other:?} came before the client was known"))),
                 }
@@ -155,12 +157,13 @@ impl Exchange {
         }
     }
 
-    fn versions(&mut self, header: &Header, body: Bytes, image: &ClusterImage) -> Result<Turn, Refusal> {
+    fn versions(&mut self, header: &Header, body: Bytes, image: &ClusterImage, client: &Peer) -> Result<Turn, Refusal> {
         if !header.api.serves(header.version) {
             let reply = encode(header, 0, &api_versions::refusal(ResponseError::UnsupportedVersion))?;
             return Ok(Turn { reply: Some(reply), found: None });
         }
         let request: ApiVersionsRequest = decode(header, body)?;
+        api_versions::note_software(client, header.version, &request);
         let response = api_versions::answer(image, header.version, &request);
         if response.error_code == 0 {
             self.state = State::Handshake;

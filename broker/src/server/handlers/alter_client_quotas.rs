@@ -49,7 +49,7 @@ pub(crate) async fn handle(
     let unresolved = unresolved(&asked).await;
     let altered = broker.metadata.alter_client_quotas(&asked, &unresolved, request.validate_only).await;
     // In force before the answer says so.
-    broker.quotas.apply(broker.metadata.image().quotas()).await;
+    broker.quotas.apply(&broker.metadata).await;
     let entries = match altered {
         Ok(results) => results
             .into_iter()

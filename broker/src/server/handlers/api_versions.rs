@@ -29,7 +29,7 @@ pub(crate) async fn handle(
 
 /// Remembers with the connection which library its client is (KIP-511).
 pub(in crate::server) fn note_software(peer: &Peer, api_version: i16, request: &ApiVersionsRequest) {
-    if api_version >= 3 && is_software_name(&request.client_software_name) {
+    if api_version >= 3 && names_software(request) {
         peer.set_software(&request.client_software_name, &request.client_software_version);
     }
 }
@@ -40,9 +40,7 @@ pub(in crate::server) fn answer(
     api_version: i16,
     request: &ApiVersionsRequest,
 ) -> ApiVersionsResponse {
-    if api_version >= 3
-        && !(is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version))
-    {
+    if api_version >= 3 && !names_software(request) {
         return refusal(ResponseError::InvalidRequest);
     }
     // Clients of earlier versions take a smallest level of 0 for an error.
@@ -85,6 +83,10 @@ fn range(key: ApiKey, min: i16, max: i16) -> ApiVersion {
     ApiVersion::default().with_api_key(key as i16).with_min_version(min).with_max_version(max)
 }
 
+fn names_software(request: &ApiVersionsRequest) -> bool {
+    is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version)
+}
+
 /// Letters, digits, `-` and `.`, the first and last a letter or digit (KIP-511).
 fn is_software_name(name: &str) -> bool {
     let bytes = name.as_bytes();
@@ -105,5 +107,20 @@ mod tests {
         for name in ["", "-x", "x.", "a b", "ü"] {
             assert!(!is_software_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn software_is_noted_where_its_request_says_both_and_is_not_refused() {
+        let said = |version, (name, number): (&str, &str)| {
+            let request = ApiVersionsRequest::default();
+            let request = request.with_client_software_name(text(name)).with_client_software_version(text(number));
+            let peer = Peer::default();
+            note_software(&peer, version, &request);
+            peer.software().0
+        };
+        assert_eq!(said(3, ("librdkafka", "2.5")), "librdkafka");
+        assert_eq!(said(3, ("librdkafka", "not a version")), "unknown");
+        assert_eq!(said(2, ("librdkafka", "2.5")), "unknown", "that version has no such fields");
+        assert_eq!(said(3, (&"x".repeat(1000), "2.5")).len(), 255);
     }
 }

@@ -220,3 +220,17 @@ fn what_is_appended_to_a_log_that_was_cut_is_checked_after_a_crash() {
     assert_eq!(log.end().0, at(4));
     assert!(recovered.segments_checked >= 3, "{recovered:?}");
 }
+
+#[test]
+fn a_copy_whose_new_name_does_not_reach_the_disk_has_its_old_one_again() {
+    let at_path = tempfile::tempdir().unwrap();
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let (name, index) = (topic("a"), PartitionIndex(0));
+    let future = dir.future_path(&name, index).unwrap();
+    fs::create_dir(&future).unwrap();
+    let failed = dir.promote_and(&future, &name, index, (at(0), at(0)), |_| Err(io::Error::other("the disk")));
+    assert!(failed.is_err() && future.is_dir());
+    assert_eq!(dir.find(&name, index), None, "the log that counts is where it was");
+    dir.promote(&future, &name, index, (at(0), at(0))).unwrap();
+    assert!(!future.is_dir() && dir.find(&name, index).is_some());
+}

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
+    time::UNIX_EPOCH,
 };
 
 use varve_metadata::model::{BrokerId, PartitionIndex, TopicId, TopicName};
@@ -141,6 +142,59 @@ fn log_start_producers_and_epochs_move_along() {
 }
 
 #[test]
+fn a_log_moves_though_a_segment_of_it_is_empty() {
+    for (before, after) in [(0, 0), (3, 0), (3, 2)] {
+        let house = House::new();
+        let [a, b] = house.dirs();
+        let log = house.open(&a);
+        append(&log, 0..before);
+        log.roll().unwrap();
+        house.relocate(&log, &b);
+        append(&log, before..before + after);
+        assert!(log.dir().starts_with(&house.paths[1]));
+        assert_eq!(all(&log), expected(0..before + after));
+    }
+}
+
+#[test]
+fn snapshots_that_are_there_are_not_copied_again_while_appends_wait() {
+    let house = House::new();
+    let [a, b] = house.dirs();
+    let log = house.open(&a);
+    append(&log, 0..3);
+    log.roll().unwrap();
+    append(&log, 3..5);
+    log.roll().unwrap();
+    let mut future = house.future(&b);
+    log.copy_to(&mut future, &|_| true).unwrap();
+    let copied = future.dir().join(format!("{:020}.snapshot", 3));
+    fs::File::options().write(true).open(copied).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    log.relocate(future, ms(NOW), |copy, start, end| b.promote(copy, &house.topic, INDEX, (start.0, end))).unwrap();
+    let snapshot = |number: u64| fs::metadata(log.dir().join(format!("{number:020}.snapshot"))).unwrap();
+    assert_eq!(snapshot(3).modified().unwrap(), UNIX_EPOCH);
+    assert!(snapshot(5).len() > 0, "the one of the end, which is taken last");
+}
+
+#[test]
+fn aborted_transactions_that_were_looked_for_in_the_middle_of_a_move_are_looked_for_again() {
+    let house = House::new();
+    let [a, b] = house.dirs();
+    let log = house.open(&a);
+    transactions::write_transactions(&log);
+    let mut looks = 0;
+    let found = log.of_one_state(|log| {
+        looks += 1;
+        if looks > 1 {
+            return log.aborted(at(0), log.end().0);
+        }
+        house.relocate(log, &b);
+        // As if the index had gone from the old place since the look at what there is.
+        Ok(Vec::new())
+    });
+    assert_eq!((found.unwrap().len(), looks), (1, 2));
+}
+
+#[test]
 fn a_move_that_fails_leaves_the_log_where_it_was_and_in_use() {
     let house = House::new();
     let [a, b] = house.dirs();
@@ -179,4 +233,10 @@ fn where_a_log_went_is_written_down_until_it_is_taken_back() {
     assert_eq!(a.partitions().unwrap()[0].moved_to.as_deref(), Some(b.directory_id()));
     a.mark_moved(&house.topic, INDEX, None).unwrap();
     assert_eq!(moved_to(), None);
+    // A kill in the middle must not leave one that names nobody: whoever has the old file open sees all of the old text.
+    a.mark_moved(&house.topic, INDEX, Some(&b)).unwrap();
+    let before = fs::File::open(a.partition_path(&house.topic, INDEX).join("moved-to")).unwrap();
+    a.mark_moved(&house.topic, INDEX, Some(&a)).unwrap();
+    assert_eq!(io::read_to_string(before).unwrap().trim(), b.directory_id());
+    assert_eq!(moved_to().as_deref(), Some(a.directory_id()));
 }

@@ -1,0 +1,159 @@
+//! Logs that move from one directory to another.
+
+use super::*;
+use crate::partition::MoveError;
+
+/// Waits until nothing is on its way any more.
+async fn moved(node: &Node) {
+    for _ in 0..2000 {
+        if node.partitions.moves().list().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the move does not end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_moves_to_another_directory_while_it_is_written() {
+    let node = Node::new().await;
+    node.create("t", 1).await;
+    let (its, other) = node.place_of("t");
+    for _ in 0..100 {
+        node.append("t", 0).unwrap();
+    }
+    let partition = node.find("t", 0).unwrap();
+    assert_eq!(node.partitions.move_log(&partition, Path::new("/nowhere")), Err(MoveError::NoSuchDir));
+    node.partitions.move_log(&partition, &node.dir(its)).unwrap();
+    assert!(node.partitions.moves().list().is_empty(), "it is there");
+    node.partitions.move_log(&partition, &node.dir(other)).unwrap();
+    for _ in 0..100 {
+        node.append("t", 0).unwrap();
+    }
+    moved(&node).await;
+    assert_eq!(node.place_of("t").0, other);
+    assert!(!node.dir(its).join("t-0").exists());
+    assert_eq!(node.append("t", 0).unwrap(), offset(200), "the same log, elsewhere");
+    drop(partition);
+    let node = node.restart(|_| ()).await;
+    assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (other, offset(201)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_in_a_move_leaves_one_log_that_counts() {
+    let node = Node::new().await;
+    node.create("t", 1).await;
+    node.append("t", 0).unwrap();
+    let (its, other) = node.place_of("t");
+    let id = |root: &Path, name: &str| {
+        let text = std::fs::read_to_string(root.join(name).join("meta.properties")).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("directory.id=")).unwrap().to_owned()
+    };
+    let mark = |root: &Path| std::fs::write(root.join(its).join("t-0/moved-to"), id(root, other)).unwrap();
+    // Marked, and the copy had not its name yet: the move begins anew.
+    let node = node
+        .restart(|root| {
+            mark(root);
+            std::fs::create_dir(root.join(other).join("t-0.0123-future")).unwrap();
+        })
+        .await;
+    moved(&node).await;
+    assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (other, offset(1)));
+    // Marked, and the copy has its name: what was left behind goes.
+    let node = node
+        .restart(|root| {
+            std::fs::create_dir(root.join(its).join("t-0")).unwrap();
+            for entry in std::fs::read_dir(root.join(other).join("t-0")).unwrap() {
+                let path = entry.unwrap().path();
+                std::fs::copy(&path, root.join(its).join("t-0").join(path.file_name().unwrap())).unwrap();
+            }
+            mark(root);
+        })
+        .await;
+    assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (other, offset(2)));
+    assert!(!node.dir(its).join("t-0").exists());
+    // Marked, and nobody knows whether the copy has its name: neither counts until somebody does.
+    let node = node
+        .restart(|root| {
+            std::fs::rename(root.join(other).join("t-0"), root.join(its).join("t-0")).unwrap();
+            mark(root);
+            lose(root, other);
+        })
+        .await;
+    assert_eq!(node.find("t", 0).unwrap_err(), LookupError::Offline);
+    let node = node.restart(|root| find_again(root, other)).await;
+    assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (its, offset(3)));
+}
+
+/// Has the log of `t` move to `to`, so slowly that it never gets there, and waits until some of it is copied.
+async fn move_slowly(node: &Node, to: &str) -> Arc<Partition> {
+    let partition = node.find("t", 0).unwrap();
+    node.partitions.moves().set_bytes_per_second(Some(1));
+    node.partitions.move_log(&partition, &node.dir(to)).unwrap();
+    while node.partitions.moves().list().iter().all(|(_, moving)| moving.bytes() == 0) {
+        tokio::task::yield_now().await;
+    }
+    partition
+}
+
+/// Directories in `name` of partitions of `t`, whatever their names end in.
+fn found_in(node: &Node, name: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(node.dir(name)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("t-")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_waits_for_its_turn_leaves_a_younger_topic_of_the_name_alone() {
+    let node = Node::new().await;
+    let old = node.create("t", 1).await;
+    node.append("t", 0).unwrap();
+    let (_, other) = node.place_of("t");
+    let turns = node.partitions.moves().turns();
+    let every_turn = turns.acquire_many(turns.available_permits() as u32).await.unwrap();
+    let partition = node.find("t", 0).unwrap();
+    node.partitions.move_log(&partition, &node.dir(other)).unwrap();
+    // The directory that has less gets the new log: the one that the old log was to go to.
+    let more = [partition.log_dir(), partition.log_dir(), partition.log_dir()];
+    drop(partition);
+    node.delete(old).await;
+    node.create("t", 1).await;
+    assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (other, offset(0)));
+    drop(every_turn);
+    moved(&node).await;
+    assert_eq!(found_in(&node, other), ["t-0"]);
+    assert_eq!(node.append("t", 0).unwrap(), offset(1));
+    drop(more);
+    let node = node.restart(|_| ()).await;
+    assert_eq!(node.append("t", 0).unwrap(), offset(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_move_is_left_once_its_topic_is_deleted() {
+    let node = Node::new().await;
+    let old = node.create("t", 1).await;
+    node.append("t", 0).unwrap();
+    let (its, other) = node.place_of("t");
+    drop(move_slowly(&node, other).await);
+    node.delete(old).await;
+    assert_eq!((found_in(&node, its), found_in(&node, other)), (vec![], vec![]));
+    node.create("t", 1).await;
+    assert_eq!(node.append("t", 0).unwrap(), offset(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_a_move_and_the_next_start_takes_it_up_again() {
+    let node = Node::new().await;
+    node.create("t", 1).await;
+    node.append("t", 0).unwrap();
+    let (its, other) = node.place_of("t");
+    drop(move_slowly(&node, other).await);
+    node.storage.close();
+    assert_eq!(node.place_of("t").0, its);
+    assert!(matches!(found_in(&node, other).as_slice(), [copy] if copy.ends_with("-future")));
+    moved(&node).await;
+    assert_eq!(node.place_of("t").0, its, "and it stays there");
+    let node = node.restart(|_| ()).await;
+    moved(&node).await;
+    assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (other, offset(1)));
+}
