@@ -70,6 +70,13 @@ impl Partition {
         self.high_watermark().0 < end.0
     }
 
+    /// Whether what was appended in `epoch` and ended at `end` is committed: if not, [`committed_in`](Self::committed_in) waits
+    /// for that, or says that it will not come from here.
+    pub fn is_committed_in(&self, epoch: LeaderEpoch, end: LogEndOffset) -> bool {
+        // In this order: what another leader commits is not what was appended here.
+        !self.must_wait(end) && self.leads_in(epoch)
+    }
+
     /// Returns once everything below `end` is committed, as [`committed_in`](Self::committed_in) does in the present epoch.
     ///
     /// # Errors

@@ -173,6 +173,23 @@ fn a_deposed_leader_writes_nothing_more_and_acknowledges_nothing() {
 }
 
 #[test]
+fn what_the_next_leader_commits_is_not_what_a_deposed_one_appended() {
+    let (old, new) = pair();
+    let end = old.append(&["gone"]).unwrap();
+    // Deposed before it looks whether that is committed, it takes over other records at the same offsets.
+    new.shown(&image(TWO, 2));
+    old.shown(&image(TWO, 2));
+    new.append(&["b", "c"]).unwrap();
+    while old.committed() < at(2) {
+        new.fetched_by(&old).unwrap();
+    }
+    assert!(!old.partition.must_wait(end));
+    assert!(!old.partition.is_committed_in(LeaderEpoch(1), end));
+    let told = old.partition.committed_in(LeaderEpoch(1), end).now_or_never();
+    assert!(matches!(told, Some(Err(CommitError::NotLeader))));
+}
+
+#[test]
 fn a_coordinator_of_an_earlier_leadership_appends_nothing_in_a_later_one() {
     let (leader, _follower) = pair();
     leader.shown(&image(TWO, 2));

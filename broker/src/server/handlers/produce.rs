@@ -273,7 +273,7 @@ fn append_partition(
         partition.append_as(batch, appending, terms.now).map_err(|error| Refusal::of_append(&error, &partition))?;
     // Who does not wait for the other replicas waits for our disk, where the topic asks for that.
     let is_told_late = for_all || partition.log().config().flush_messages.is_some();
-    let must_wait = is_told_late && partition.must_wait(appended.end);
+    let must_wait = is_told_late && !partition.is_committed_in(epoch, appended.end);
     Ok((appended, must_wait.then(|| Waiting { partition, epoch, end: appended.end })))
 }
 

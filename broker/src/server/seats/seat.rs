@@ -239,7 +239,8 @@ impl<O: Office> Seat<O> {
                 }
                 Effect::Append { id, batch } => {
                     let written = self.append(&batch);
-                    let is_hidden = written.is_ok_and(|written| self.partition.must_wait(written.end));
+                    let is_open = |written: Written| !self.partition.is_committed_in(self.epoch, written.end);
+                    let is_hidden = written.is_ok_and(is_open);
                     let must_wait = !serving.unconfirmed.is_empty() || is_hidden;
                     if must_wait {
                         serving.unconfirmed.push_back((id, written));
