@@ -387,12 +387,15 @@ impl Partition {
         if is_no_space(error) { log_dir.note_full(error) } else { log_dir.fail(error) }
     }
 
-    /// The topic was deleted: what still works on its files may fail without meaning anything.
+    /// The topic was deleted, or the partition moved away: nothing is appended any more, whoever waits learns that this broker
+    /// does not lead, and what still works on the files may fail without meaning anything. Waits for an append under way.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+        *self.role.write() = Role::Follower { leader: None };
+        self.wake_all();
     }
 
-    /// Whether the topic was deleted.
+    /// Whether the topic was deleted, or the partition moved away.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
     }

@@ -141,9 +141,8 @@ impl Partitions {
     /// Takes one partition out of the table.
     pub(super) fn take(&self, id: PartitionId) -> Option<Arc<Partition>> {
         let topic = self.topic(id.topic).ok()?;
-        let mut partitions = topic.partitions.write();
-        let place = partitions.get_mut(id.index.0 as usize)?;
-        match std::mem::replace(place, Place::Nothing) {
+        let place = std::mem::replace(topic.partitions.write().get_mut(id.index.0 as usize)?, Place::Nothing);
+        match place {
             Place::Open(partition) => {
                 partition.retire();
                 Some(partition)

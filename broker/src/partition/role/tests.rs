@@ -16,7 +16,7 @@ use varve_replication::Proposal;
 use super::*;
 use crate::partition::{
     Appending, CommitError, FollowError, Isolation, LogDirHealth, PartitionAppendError, PartitionRead,
-    PartitionReadError, ReadRequest,
+    PartitionReadError, Partitions, ReadRequest,
 };
 
 const ONE: BrokerId = BrokerId(1);
@@ -187,6 +187,22 @@ fn what_the_next_leader_commits_is_not_what_a_deposed_one_appended() {
     assert!(!old.partition.is_committed_in(LeaderEpoch(1), end));
     let told = old.partition.committed_in(LeaderEpoch(1), end).now_or_never();
     assert!(matches!(told, Some(Err(CommitError::NotLeader))));
+}
+
+#[test]
+fn who_waits_for_a_partition_that_leaves_learns_that_it_is_not_led_here() {
+    let (leader, _follower) = pair();
+    let end = leader.append(&["a"]).unwrap();
+    let mut committed = Box::pin(leader.partition.committed_in(LeaderEpoch(1), end));
+    assert!(committed.as_mut().now_or_never().is_none());
+    let partitions = Partitions::default();
+    partitions.insert(leader.partition.clone(), false);
+    assert!(partitions.take(leader.partition.id()).is_some());
+    assert!(matches!(committed.now_or_never(), Some(Err(CommitError::NotLeader))));
+    // Also whoever found it before.
+    let late = leader.partition.append(&records(&["b"]), AppendOrigin::Client, now());
+    assert!(matches!(late, Err(PartitionAppendError::NotLeader)));
+    assert_eq!(leader.end(), at(1));
 }
 
 #[test]
