@@ -221,13 +221,14 @@ impl Fetcher {
         paused.min()
     }
 
-    /// Takes the answer to the fetch under way. `session` is the number that the leader gave, 0 for none.
+    /// Takes the answer to the fetch under way. `session` is the number that the leader gave, 0 for none. Each step comes with
+    /// what was asked: it is to be done only in that epoch, and where the log still stands there.
     pub fn take<R>(
         &mut self,
         session: i32,
         answers: Vec<(PartitionId, PartitionAnswer<R>)>,
         now: Duration,
-    ) -> Vec<(PartitionId, Step<R>)> {
+    ) -> Vec<(PartitionId, Wanted, Step<R>)> {
         let Some(asked) = self.asked.take() else { return Vec::new() };
         self.session = match (session, self.session) {
             (0, _) => Session::New,
@@ -237,7 +238,7 @@ impl Fetcher {
         let mut steps = Vec::with_capacity(answers.len());
         let mut seen: BTreeSet<PartitionId> = BTreeSet::new();
         for (id, answer) in answers {
-            let Some(asked) = asked.get(&id).filter(|_| seen.insert(id)) else { continue };
+            let Some(&asked) = asked.get(&id).filter(|_| seen.insert(id)) else { continue };
             let pause = now + self.pause;
             let Some(following) = self.partitions.get_mut(&id) else { continue };
             // Taken up anew since, or cut: the answer is about a log that is none any more.
@@ -248,11 +249,13 @@ impl Fetcher {
             following.state = State::Held;
             match answer {
                 PartitionAnswer::Records { records, high_watermark, log_start } => {
-                    steps.push((id, Step::Append { records, high_watermark, log_start }));
+                    steps.push((id, asked, Step::Append { records, high_watermark, log_start }));
                 }
-                PartitionAnswer::Diverged { epoch, end } => steps.push((id, Step::Truncate { epoch, end })),
-                PartitionAnswer::Failed(Fault::OutOfRange) => steps.push((id, Step::StartOver { is_tiered: false })),
-                PartitionAnswer::Failed(Fault::Tiered) => steps.push((id, Step::StartOver { is_tiered: true })),
+                PartitionAnswer::Diverged { epoch, end } => steps.push((id, asked, Step::Truncate { epoch, end })),
+                PartitionAnswer::Failed(Fault::OutOfRange) => {
+                    steps.push((id, asked, Step::StartOver { is_tiered: false }))
+                }
+                PartitionAnswer::Failed(Fault::Tiered) => steps.push((id, asked, Step::StartOver { is_tiered: true })),
                 // Until `follow` is called with what the image shows.
                 PartitionAnswer::Failed(Fault::Fenced) => {}
                 // One of the two hears of the new leader within moments.
@@ -324,7 +327,9 @@ mod tests {
         assert_eq!((first.session, first.named.len()), (Session::New, 3));
         assert_eq!(fetcher.next_ask(NOW), None, "one at a time");
         let steps = fetcher.take(7, vec![(ids[1], records("abc"))], NOW);
-        assert!(matches!(steps.as_slice(), [(id, Step::Append { records: "abc", .. })] if *id == ids[1]));
+        assert!(
+            matches!(steps.as_slice(), [(id, asked, Step::Append { records: "abc", .. })] if (*id, *asked) == (ids[1], wanted(1, 0)))
+        );
         // While its records are appended, the others are waited for.
         let second = fetcher.next_ask(NOW).unwrap();
         assert_eq!((second.session, second.named.len()), (Session::Known { id: 7, epoch: 1 }, 0));
@@ -370,7 +375,7 @@ mod tests {
         let answers = ids.iter().zip(faults).map(|(id, fault)| (*id, PartitionAnswer::<&str>::Failed(fault)));
         let steps = fetcher.take(7, answers.collect(), NOW);
         let over = |is_tiered| Step::StartOver { is_tiered };
-        assert_eq!(steps, [(ids[2], over(false)), (ids[3], over(true))]);
+        assert_eq!(steps, [(ids[2], wanted(1, 0), over(false)), (ids[3], wanted(1, 0), over(true))]);
         assert_eq!(fetcher.next_ask(NOW), None, "nobody is ready");
         let later = fetcher.next_ask(NOW + PAUSE).unwrap();
         let named: Vec<PartitionId> = later.named.iter().map(|(id, _)| *id).collect();

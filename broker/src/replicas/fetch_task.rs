@@ -137,9 +137,9 @@ impl FetchTask {
         }
         let session = response.session_id;
         let steps = self.state.lock().fetcher.take(session, wire::answers(response), replicas.now());
-        for (id, step) in steps {
-            let Some((partition, epoch)) = self.state.lock().partitions.get(&id).cloned() else { continue };
-            let done = self.take_step(link, &partition, epoch, step).await;
+        for (id, asked, step) in steps {
+            let Some(partition) = self.still_followed(id, &asked) else { continue };
+            let done = self.take_step(link, &partition, asked.epoch, step).await;
             let at = partition.position();
             let mut state = self.state.lock();
             match done {
@@ -154,6 +154,22 @@ impl FetchTask {
             }
         }
         Ok(())
+    }
+
+    /// The partition that was asked for so, if the answer is still about it. While the steps before it were done, an image may
+    /// have shown another epoch, perhaps of the same leader: what was read in the one before says nothing about that.
+    fn still_followed(&self, id: PartitionId, asked: &Wanted) -> Option<Arc<Partition>> {
+        let mut state = self.state.lock();
+        let (partition, epoch) = state.partitions.get(&id).cloned()?;
+        let at = partition.position();
+        if epoch != asked.epoch {
+            return None;
+        }
+        if at.position != asked.position {
+            state.fetcher.moved(id, at.position, at.log_start);
+            return None;
+        }
+        Some(partition)
     }
 
     async fn take_step(
@@ -227,4 +243,45 @@ async fn ask_offset(
     }
     let nowhere = || StepError::Link(LinkError::Malformed("it names no offset".to_owned()));
     Offset::from_wire(found.offset).ok_or_else(nowhere)
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_log::local::{LogConfig, LogDir, LogDirOwner};
+    use varve_metadata::model::{PartitionIndex, Timestamp, TopicId};
+    use varve_replication::fetcher::PartitionAnswer;
+
+    use super::*;
+    use crate::partition::LogDirHealth;
+
+    #[test]
+    fn a_step_is_not_done_in_a_later_epoch_than_it_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = LogDirOwner { cluster_id: "c".to_owned(), node: BrokerId(1) };
+        let files = LogDir::open(dir.path(), &owner).unwrap();
+        let topic = varve_metadata::model::TopicName::parse("t").unwrap();
+        let (of, index) = (TopicId::random(), PartitionIndex(0));
+        let (log, _) = files.open_log(&topic, of, index, Arc::new(LogConfig::default()), Timestamp::default()).unwrap();
+        let id = PartitionId { topic: of, index };
+        let partition = Partition::new(id, topic, log, LogDirHealth::new(dir.path().to_owned()), LeaderEpoch(1));
+        let task = FetchTask::new(BrokerId(2), Duration::from_secs(1));
+        let answered = || {
+            let mut state = task.state.lock();
+            state.fetcher.next_ask(Duration::ZERO).unwrap();
+            let answer = PartitionAnswer::Diverged::<Bytes> { epoch: LeaderEpoch(0), end: Offset::ZERO };
+            let steps = state.fetcher.take(0, vec![(id, answer)], Duration::ZERO);
+            let [(_, asked, Step::Truncate { .. })] = steps.as_slice() else { panic!("no cut: {steps:?}") };
+            *asked
+        };
+        task.follow(&partition, LeaderEpoch(1));
+        let asked = answered();
+        assert!(task.still_followed(id, &asked).is_some());
+        // The answer waits for its turn; meanwhile the same broker leads in another epoch.
+        task.follow(&partition, LeaderEpoch(2));
+        assert!(task.still_followed(id, &asked).is_none());
+        let asked = answered();
+        assert!(task.still_followed(id, &asked).is_some());
+        task.forget(id);
+        assert!(task.still_followed(id, &asked).is_none());
+    }
 }
