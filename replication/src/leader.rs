@@ -18,6 +18,8 @@ pub struct Surroundings<'a> {
     pub now: Duration,
     /// The incarnation of a broker that is registered, not fenced and not about to stop, as the image shows it.
     pub active: &'a dyn Fn(BrokerId) -> Option<Incarnation>,
+    /// The incarnation of a broker that is registered, whether it may join an ISR or not.
+    pub registered: &'a dyn Fn(BrokerId) -> Option<Incarnation>,
     /// The topic's `min.insync.replicas`.
     pub min_in_sync: usize,
     /// `replica.lag.time.max.ms`.
@@ -216,8 +218,9 @@ impl Leader {
     }
 
     fn note_fetch(&mut self, around: &Surroundings<'_>, fetch: FollowerFetch, effects: &mut Vec<Effect>) {
-        // Who was restarted meanwhile may not have any more what its earlier life had.
-        if fetch.incarnation.is_some() && fetch.incarnation != (around.active)(fetch.replica) {
+        // Who was restarted meanwhile may not have any more what its earlier life had. Who is about to stop counts as long as it
+        // is in the ISR, so what it has must count as well.
+        if fetch.incarnation.is_some() && fetch.incarnation != (around.registered)(fetch.replica) {
             return;
         }
         let Some(follower) = self.followers.get_mut(&fetch.replica) else { return };
@@ -393,6 +396,8 @@ mod tests {
         now: Duration,
         min_in_sync: usize,
         end: u64,
+        /// The followers are about to stop.
+        is_stopping: bool,
     }
 
     impl Bench {
@@ -405,12 +410,19 @@ mod tests {
             };
             let now = Duration::from_secs(100);
             let leader = Leader::new(BrokerId(0), partition, offset(end), HighWatermark(Offset::ZERO), now);
-            Bench { leader, now, min_in_sync: 1, end }
+            Bench { leader, now, min_in_sync: 1, end, is_stopping: false }
         }
 
         fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
-            let active = |_| Some(Incarnation(1));
-            let around = Surroundings { now: self.now, active: &active, min_in_sync: self.min_in_sync, lag_max: LAG };
+            let registered = |_| Some(Incarnation(1));
+            let active = |id| registered(id).filter(|_| !self.is_stopping);
+            let around = Surroundings {
+                now: self.now,
+                active: &active,
+                registered: &registered,
+                min_in_sync: self.min_in_sync,
+                lag_max: LAG,
+            };
             let mut effects = Vec::new();
             self.leader.step(&around, input, &mut effects);
             effects
@@ -506,6 +518,17 @@ mod tests {
         bench.appended(10);
         assert_eq!(bench.fetched_in(Incarnation(2), 1, 10), [], "the image does not know that life");
         assert_eq!(bench.fetched(1, 10), [committed(10)]);
+    }
+
+    #[test]
+    fn a_follower_that_is_about_to_stop_counts_with_what_it_has_and_does_not_join() {
+        let mut bench = Bench::new(&[0, 1], &[0, 1], 0);
+        bench.is_stopping = true;
+        assert_eq!(bench.appended(10), []);
+        assert_eq!(bench.fetched(1, 10), [committed(10)], "nobody may be there who takes it out of the ISR");
+        let mut bench = Bench::new(&[0, 1], &[0], 0);
+        bench.is_stopping = true;
+        assert_eq!(bench.fetched(1, 0), []);
     }
 
     #[test]

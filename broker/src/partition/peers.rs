@@ -16,6 +16,8 @@ pub trait Peers: Send + Sync {
     fn now(&self) -> Duration;
     /// The life of a broker that is registered, not fenced and not about to stop.
     fn active(&self, broker: BrokerId) -> Option<Incarnation>;
+    /// The life of a broker that is registered, fenced or about to stop or not.
+    fn registered(&self, broker: BrokerId) -> Option<Incarnation>;
     /// `replica.lag.time.max.ms`.
     fn lag_max(&self) -> Duration;
     /// Whether an image that shows this broker as a leader means this life of it.
@@ -38,6 +40,9 @@ impl Peers for NoPeers {
         Duration::ZERO
     }
     fn active(&self, _: BrokerId) -> Option<Incarnation> {
+        None
+    }
+    fn registered(&self, _: BrokerId) -> Option<Incarnation> {
         None
     }
     fn lag_max(&self) -> Duration {

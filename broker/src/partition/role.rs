@@ -176,6 +176,7 @@ impl Partition {
         let around = Surroundings {
             now: leading.peers.now(),
             active: &|id| leading.peers.active(id),
+            registered: &|id| leading.peers.registered(id),
             min_in_sync: self.min_in_sync(),
             lag_max: leading.peers.lag_max(),
         };

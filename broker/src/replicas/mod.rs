@@ -162,6 +162,10 @@ impl Peers for Replicas {
         self.metadata.image().in_service(broker).map(incarnation_of)
     }
 
+    fn registered(&self, broker: BrokerId) -> Option<Incarnation> {
+        self.metadata.image().brokers().get(&broker).map(|broker| incarnation_of(broker.incarnation))
+    }
+
     fn lag_max(&self) -> Duration {
         self.config.lag_max
     }

@@ -20,7 +20,14 @@ impl World {
             let registration = broker.view.registrations[other.0 as usize];
             (!registration.fenced).then_some(registration.incarnation)
         };
-        act(&Surroundings { now: broker.clock, active: &active, min_in_sync: self.minimum_of(id), lag_max: LAG })
+        let registered = |other: BrokerId| Some(broker.view.registrations[other.0 as usize].incarnation);
+        act(&Surroundings {
+            now: broker.clock,
+            active: &active,
+            registered: &registered,
+            min_in_sync: self.minimum_of(id),
+            lag_max: LAG,
+        })
     }
 
     /// Tells a leader what happened and does what it says.

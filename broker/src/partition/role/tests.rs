@@ -35,6 +35,9 @@ impl Peers for Others {
     fn active(&self, broker: BrokerId) -> Option<Incarnation> {
         Some(Incarnation(u64::from(broker.0)))
     }
+    fn registered(&self, broker: BrokerId) -> Option<Incarnation> {
+        self.active(broker)
+    }
     fn lag_max(&self) -> Duration {
         Duration::from_secs(10)
     }
