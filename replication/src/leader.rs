@@ -122,6 +122,8 @@ pub struct Leader {
     /// What was proposed and is not settled: it may be in force already.
     pub(crate) pending: Option<Proposal>,
     retry: bool,
+    /// The store refused a follower that would join: asked again when time has passed, not with its next fetch.
+    pauses: bool,
     /// Where this epoch began: below, the log may hold records that others committed and this leader does not know of.
     pub(crate) epoch_start: Offset,
     followers: BTreeMap<BrokerId, FollowerState>,
@@ -144,6 +146,7 @@ impl Leader {
             partition,
             pending: None,
             retry: false,
+            pauses: false,
             epoch_start: log_end,
             followers: BTreeMap::new(),
             log_end,
@@ -234,7 +237,9 @@ impl Leader {
         follower.incarnation = fetch.incarnation;
         follower.last_fetch = around.now;
         follower.last_leader_end = fetch.leader_end;
-        self.propose_joining(around, fetch.replica, effects);
+        if !self.pauses {
+            self.propose_joining(around, fetch.replica, effects);
+        }
     }
 
     /// A follower joins once it has what is committed, and everything that earlier leaders may have committed: that is below
@@ -274,6 +279,7 @@ impl Leader {
         self.partition = partition.clone();
         // Whatever was proposed for an older state is in it, or will never be.
         self.pending = None;
+        self.pauses = false;
         self.follow_assignment(around.now);
     }
 
@@ -284,7 +290,7 @@ impl Leader {
                     self.confirm(around, &taken.next);
                 }
             }
-            Outcome::Refused => self.pending = None,
+            Outcome::Refused => (self.pending, self.pauses) = (None, true),
             // It may have been taken before somebody changed the partition again, so it counts until that is shown.
             Outcome::Overtaken => {}
             Outcome::Unknown => self.retry = true,
@@ -293,6 +299,7 @@ impl Leader {
 
     /// Puts forward that laggards leave the ISR, and whatever else is due.
     fn review(&mut self, around: &Surroundings<'_>, effects: &mut Vec<Effect>) {
+        self.pauses = false;
         if let Some(pending) = &self.pending {
             if std::mem::take(&mut self.retry) {
                 effects.push(Effect::Propose(pending.clone()));
@@ -500,6 +507,15 @@ mod tests {
         assert_eq!(bench.step(Input::Tick), [], "still not known");
         let shown = PartitionImage { partition_epoch: 1, ..bench.leader.partition().clone() };
         assert_eq!(bench.step(Input::Shown(&shown)), [committed(5)]);
+    }
+
+    #[test]
+    fn a_refused_proposal_is_made_again_when_time_has_passed_and_not_with_every_fetch() {
+        let mut bench = Bench::new(&[0, 1], &[0], 0);
+        assert_eq!(proposed(&bench.fetched(1, 0)), ids(&[0, 1]));
+        assert_eq!(bench.step(Input::Answered(Outcome::Refused)), []);
+        assert_eq!(bench.fetched(1, 0), []);
+        assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
     }
 
     #[test]
