@@ -133,14 +133,16 @@ impl Replicas {
             let life = image.brokers().get(&broker).map(|broker| broker.incarnation);
             life.filter(|life| incarnation_of(*life) == incarnation).map(|life| (broker, life))
         };
-        let joins = match proposal.joins.map(life) {
-            // Who caught up has ended since.
-            Some(None) => return partition.answered(epoch, Outcome::Refused, None),
-            Some(found) => found,
-            None => None,
+        let (id, base) = (partition.id(), proposal.base);
+        let outcome = match proposal.joins.map(life) {
+            // Who caught up has ended since. Nothing takes the proposal any more, but an attempt before this one, whose answer
+            // was lost, may have been taken.
+            Some(None) => self.metadata.read_fate(id, base).await,
+            joins => {
+                let asked = IsrProposal { partition: id, base, next: proposal.next, joins: joins.flatten() };
+                self.metadata.propose_isr(&asked).await
+            }
         };
-        let asked = IsrProposal { partition: partition.id(), base: proposal.base, next: proposal.next, joins };
-        let outcome = self.metadata.propose_isr(&asked).await;
         match outcome {
             ProposalOutcome::Taken => partition.answered(epoch, Outcome::Taken, None),
             ProposalOutcome::Refused => partition.answered(epoch, Outcome::Refused, None),

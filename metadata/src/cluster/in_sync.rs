@@ -48,30 +48,31 @@ impl ClusterMetadata {
     /// Puts a leader's proposal to the store.
     pub async fn propose_isr(&self, proposal: &IsrProposal) -> ProposalOutcome {
         let Some(transaction) = guarded_proposal(&self.image(), proposal) else {
-            return self.read_fate(proposal).await;
+            return self.read_fate(proposal.partition, proposal.base).await;
         };
         match transact_settled(self.store.as_ref(), transaction, Instant::now() + SETTLE_TIMEOUT).await {
             Ok(_) => ProposalOutcome::Taken,
-            Err(StoreError::Conflict) => self.read_fate(proposal).await,
+            Err(StoreError::Conflict) => self.read_fate(proposal.partition, proposal.base).await,
             Err(StoreError::Unavailable(_)) => ProposalOutcome::Refused,
             Err(StoreError::Unknown(_)) => ProposalOutcome::Unknown,
         }
     }
 
-    /// After a conflict no attempt can succeed any more, but one may have before: the store tells.
-    async fn read_fate(&self, proposal: &IsrProposal) -> ProposalOutcome {
-        match self.store.get(&Key::Partition(proposal.partition).text()).await {
+    /// What became of a proposal that cannot be taken any more: after a conflict, or when the life that would join has ended.
+    /// It may have been before: the store tells.
+    pub async fn read_fate(&self, partition: PartitionId, base: u32) -> ProposalOutcome {
+        match self.store.get(&Key::Partition(partition).text()).await {
             Ok(None) => ProposalOutcome::Overtaken(None),
             Ok(Some(found)) => match record::decode::<PartitionRecord>(&found.value) {
                 Ok(found) => {
                     let now = found.into_image();
-                    match now.partition_epoch == proposal.base {
+                    match now.partition_epoch == base {
                         true => ProposalOutcome::Refused,
                         false => ProposalOutcome::Overtaken(Some(Box::new(now))),
                     }
                 }
                 Err(error) => {
-                    tracing::error!(partition = %proposal.partition, %error, "a partition's state was not understood");
+                    tracing::error!(%partition, %error, "a partition's state was not understood");
                     ProposalOutcome::Unknown
                 }
             },

@@ -371,7 +371,9 @@ mod tests {
         let ours = proposal(Some((BrokerId(2), life)));
         assert_eq!(one.propose_isr(&ours).await, ProposalOutcome::Taken);
         eventually(&one, |image| image.partition(id).unwrap().isr.len() == 3).await;
-        assert_eq!(one.propose_isr(&ours).await, ProposalOutcome::Overtaken(Some(Box::new(next))));
+        assert_eq!(one.propose_isr(&ours).await, ProposalOutcome::Overtaken(Some(Box::new(next.clone()))));
+        // So learns whoever lost the answer, and has nobody to propose any more.
+        assert_eq!(one.read_fate(id, now.partition_epoch).await, ProposalOutcome::Overtaken(Some(Box::new(next))));
     }
 
     #[tokio::test(start_paused = true)]
