@@ -128,6 +128,10 @@ impl Partition {
             return Err(PartitionReadError::Offline);
         }
         self.check_epoch(request.current_epoch)?;
+        // Also who names no epoch is to look for the leader, and not to wait here for what does not come.
+        if !self.is_leader() {
+            return Err(PartitionReadError::NotLeader);
+        }
         let out_of_range = || PartitionReadError::OutOfRange { from: request.from };
         let bounds = self.bounds();
         if let Some(parted) = self.parted(request, bounds.log_start)? {

@@ -263,6 +263,25 @@ fn a_follower_that_lags_is_proposed_to_leave_and_counts_until_the_store_has_take
 }
 
 #[test]
+fn a_deposed_leader_serves_nobody_also_who_names_no_epoch() {
+    let (leader, follower) = pair();
+    leader.append(&["a"]).unwrap();
+    leader.fetched_by(&follower).unwrap();
+    leader.fetched_by(&follower).unwrap();
+    let request = ReadRequest {
+        from: at(0),
+        current_epoch: None,
+        last_fetched_epoch: None,
+        isolation: Isolation::Uncommitted,
+        max_bytes: 1 << 20,
+        at_least_one: true,
+    };
+    assert!(leader.partition.read(&request).is_ok());
+    leader.shown(&image(TWO, 2));
+    assert!(matches!(leader.partition.read(&request), Err(PartitionReadError::NotLeader)));
+}
+
+#[test]
 fn what_a_follower_is_told_in_another_epoch_changes_nothing() {
     let (_leader, follower) = pair();
     let none = (HighWatermark(Offset::ZERO), LogStartOffset(Offset::ZERO));

@@ -252,7 +252,8 @@ async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &
                 // Records that wait for their flush are counted already. A reader of committed records may gain much by a
                 // marker of a few bytes. In both cases the count tells nothing: it looks.
                 let must_look = is_hidden || limits.isolation == Isolation::Committed || limits.replica.is_some();
-                if must_look || total_appended(&partitions).wrapping_sub(appended) >= missing {
+                let is_deposed = || partitions.iter().flatten().any(|partition| !partition.is_leader());
+                if must_look || is_deposed() || total_appended(&partitions).wrapping_sub(appended) >= missing {
                     return;
                 }
             }
