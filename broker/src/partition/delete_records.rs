@@ -1,11 +1,15 @@
 //! DeleteRecords: the log start moves forward, over both tiers.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
+use tokio::time::timeout;
 use varve_log::local::{ReadError, checkpoint::CheckpointError};
-use varve_metadata::model::{HighWatermark, LogStartOffset, Offset};
+use varve_metadata::model::{HighWatermark, LeaderEpoch, LogStartOffset, Offset};
 
-use super::Partition;
+use super::{Partition, Waiter};
+
+/// How often is looked which brokers are in service: nothing of the partition changes when a follower outside of the ISR ends.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why records are not deleted.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +32,12 @@ pub enum DeleteRecordsError {
 
 impl Partition {
     /// Makes everything before `before` unreadable, or everything committed if it is `None`. Files and objects go later, in
-    /// the course of retention. Returns the log start, which is larger if it was before. It survives a crash once
-    /// [`save_log_starts`] wrote it down.
+    /// the course of retention. Returns the first offset that is not deleted by this: the log may start later. It survives a crash
+    /// once [`save_log_starts`] wrote it down, and another leader once [`deleted_below`](Self::deleted_below) returned.
     ///
     /// # Errors
     /// [`DeleteRecordsError`]: nothing changed.
-    pub fn delete_records(&self, before: Option<Offset>) -> Result<LogStartOffset, DeleteRecordsError> {
+    pub fn delete_records(&self, before: Option<Offset>) -> Result<Offset, DeleteRecordsError> {
         if self.log_dir().is_failed() {
             return Err(DeleteRecordsError::Offline);
         }
@@ -43,7 +47,22 @@ impl Partition {
             return Err(DeleteRecordsError::BeyondHighWatermark { offset, high_watermark });
         }
         self.log().advance_log_start(offset).map_err(DeleteRecordsError::Failed)?;
-        Ok(self.log_start())
+        Ok(offset)
+    }
+
+    /// Returns once every replica that may come to lead starts at `offset` or later: with the smallest of their log starts, or
+    /// `None` if this broker does not lead in `epoch` any more. Cancel-safe.
+    pub async fn deleted_below(&self, epoch: LeaderEpoch, offset: Offset) -> Option<LogStartOffset> {
+        let waiter = Waiter::default();
+        let _watch = self.watch(&waiter);
+        loop {
+            let start = self.low_watermark(epoch)?;
+            if start.0 >= offset {
+                return Some(start);
+            }
+            // In both cases it looks.
+            let _ = timeout(LOOK_AGAIN, waiter.woken()).await;
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tracing::{debug, error};
 use varve_metadata::{
     image::PartitionImage,
-    model::{BrokerId, HighWatermark, LeaderEpoch, LogEndOffset, Offset},
+    model::{BrokerId, HighWatermark, LeaderEpoch, LogEndOffset, LogStartOffset, Offset},
 };
 use varve_replication::{AckError, Effect, FollowerFetch, Incarnation, Input, Leader, Outcome, Surroundings};
 
@@ -227,6 +227,25 @@ impl Partition {
         }
     }
 
+    /// Where the log starts on that replica which has deleted least, of those that may come to lead. `None`: this broker does not
+    /// lead in `epoch` any more.
+    pub(super) fn low_watermark(&self, epoch: LeaderEpoch) -> Option<LogStartOffset> {
+        let role = self.role().read();
+        if self.leader_epoch() != epoch {
+            return None;
+        }
+        match &*role {
+            Role::Follower { .. } => None,
+            Role::Alone => Some(self.log_start()),
+            Role::Leader(leading) => {
+                let leader = leading.leader.lock();
+                let in_service = leader.followers().iter().filter(|(id, _)| leading.peers.active(**id).is_some());
+                let starts = in_service.map(|(_, follower)| LogStartOffset(follower.log_start));
+                Some(starts.fold(self.log_start(), LogStartOffset::min))
+            }
+        }
+    }
+
     /// Whether the high watermark tells no less than earlier leaders have (KIP-207).
     pub fn knows_what_is_committed(&self) -> bool {
         match &*self.role().read() {
@@ -245,7 +264,16 @@ impl Partition {
         let Role::Leader(leading) = role else { return };
         let LogEndOffset(leader_end) = self.log().end();
         let Replica { id: replica, incarnation } = replica;
-        self.step(leading, Input::Fetched(FollowerFetch { replica, incarnation, end, log_start, leader_end }));
+        let mut leader = leading.leader.lock();
+        let has_deleted = leader.followers().get(&replica).is_some_and(|follower| follower.log_start < log_start);
+        let fetch = FollowerFetch { replica, incarnation, end, log_start, leader_end };
+        let effects = self.stepped(leading, &mut leader, Input::Fetched(fetch));
+        drop(leader);
+        self.perform(leading, effects);
+        if has_deleted {
+            // Somebody may wait for all replicas to have deleted records.
+            self.wake_all();
+        }
     }
 
     /// Time passed: who lags behind is to leave the ISR.

@@ -281,6 +281,24 @@ fn a_deposed_leader_serves_nobody_also_who_names_no_epoch() {
     assert!(matches!(leader.partition.read(&request), Err(PartitionReadError::NotLeader)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn records_are_deleted_once_the_follower_has_deleted_them_too() {
+    let (leader, follower) = pair();
+    leader.append(&["a", "b"]).unwrap();
+    leader.fetched_by(&follower).unwrap();
+    leader.fetched_by(&follower).unwrap();
+    assert_eq!(leader.partition.delete_records(Some(at(1))).unwrap(), at(1));
+    let mut deleted = Box::pin(leader.partition.deleted_below(LeaderEpoch(1), at(1)));
+    assert_eq!(deleted.as_mut().now_or_never(), None, "the follower would show the first again");
+    leader.fetched_by(&follower).unwrap();
+    assert_eq!(follower.partition.log().start(), LogStartOffset(at(1)));
+    assert_eq!(deleted.as_mut().now_or_never(), None, "nothing tells yet that it has");
+    leader.fetched_by(&follower).unwrap();
+    assert_eq!(deleted.now_or_never(), Some(Some(LogStartOffset(at(1)))));
+    leader.shown(&image(TWO, 2));
+    assert_eq!(leader.partition.deleted_below(LeaderEpoch(1), at(1)).now_or_never(), Some(None));
+}
+
 #[test]
 fn what_a_follower_is_told_in_another_epoch_changes_nothing() {
     let (_leader, follower) = pair();

@@ -1,7 +1,8 @@
 //! DeleteRecords (KIP-107).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::future;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -9,11 +10,11 @@ use kafka_protocol::{
         delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
     },
 };
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 use tracing::error;
 use varve_metadata::{
     image::TopicImage,
-    model::{LogStartOffset, Offset, PartitionIndex},
+    model::{LeaderEpoch, LogStartOffset, Offset, PartitionIndex},
 };
 
 use crate::{
@@ -45,12 +46,13 @@ pub(crate) async fn handle(
         }
     }
     save(broker, &mut deleted).await;
-    let mut deleted = deleted.into_iter();
+    let limit = Duration::from_millis(request.timeout_ms.max(0) as u64);
+    let mut deleted = on_all_replicas(deleted, limit).await.into_iter();
     let topics = request.topics.into_iter().map(|asked| {
         let partitions = asked.partitions.iter().zip(&mut deleted).map(|(partition, deleted)| {
             let result = DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
             match deleted {
-                Ok((_, LogStartOffset(start))) => result.with_low_watermark(start.to_wire()),
+                Ok(LogStartOffset(start)) => result.with_low_watermark(start.to_wire()),
                 Err(error) => result.with_low_watermark(NO_LOW_WATERMARK).with_error_code(error.code()),
             }
         });
@@ -60,8 +62,8 @@ pub(crate) async fn handle(
     DeleteRecordsResponse::default().with_topics(topics.collect())
 }
 
-/// A partition, and where it starts now.
-type Deleted = Result<(Arc<Partition>, LogStartOffset), ResponseError>;
+/// A partition, the epoch in which it was led, and the first offset that is kept.
+type Deleted = Result<(Arc<Partition>, LeaderEpoch, Offset), ResponseError>;
 
 /// Leaves topics without partitions out, and of each partition the last word, as Kafka does.
 fn each_once(request: &mut DeleteRecordsRequest) {
@@ -74,7 +76,7 @@ fn each_once(request: &mut DeleteRecordsRequest) {
 
 /// What is answered must hold after a crash as well.
 async fn save(broker: &Broker, deleted: &mut [Deleted]) {
-    let moved: Vec<_> = deleted.iter().flatten().map(|(partition, _)| partition.clone()).collect();
+    let moved: Vec<_> = deleted.iter().flatten().map(|(partition, ..)| partition.clone()).collect();
     if moved.is_empty() {
         return;
     }
@@ -84,13 +86,23 @@ async fn save(broker: &Broker, deleted: &mut [Deleted]) {
         moved
     });
     for outcome in deleted {
-        let Ok((partition, _)) = outcome else { continue };
+        let Ok((partition, ..)) = outcome else { continue };
         if failed.iter().any(|failed| Arc::ptr_eq(failed, partition)) {
             *outcome = Err(ResponseError::KafkaStorageError);
         } else if let Some(archive) = &broker.archive {
             archive.log_start_moved(partition.id());
         }
     }
+}
+
+/// Waits until the next leader will not show the records again, whichever replica that is; all partitions side by side.
+async fn on_all_replicas(deleted: Vec<Deleted>, limit: Duration) -> Vec<Result<LogStartOffset, ResponseError>> {
+    let waits = deleted.into_iter().map(|deleted| async move {
+        let (partition, epoch, kept) = deleted?;
+        let everywhere = timeout(limit, partition.deleted_below(epoch, kept)).await;
+        everywhere.map_err(|_| ResponseError::RequestTimedOut)?.ok_or(ResponseError::NotLeaderOrFollower)
+    });
+    future::join_all(waits).await
 }
 
 fn delete(broker: &Broker, topic: &TopicImage, index: i32, offset: i64) -> Deleted {
@@ -114,9 +126,10 @@ fn delete(broker: &Broker, topic: &TopicImage, index: i32, offset: i64) -> Delet
         HIGH_WATERMARK => None,
         given => Some(Offset::from_wire(given).ok_or(ResponseError::OffsetOutOfRange)?),
     };
-    let start = partition.delete_records(before).map_err(|error| match error {
+    let epoch = partition.leader_epoch();
+    let kept = partition.delete_records(before).map_err(|error| match error {
         DeleteRecordsError::Offline | DeleteRecordsError::Failed(_) => ResponseError::KafkaStorageError,
         DeleteRecordsError::BeyondHighWatermark { .. } => ResponseError::OffsetOutOfRange,
     })?;
-    Ok((partition, start))
+    Ok((partition, epoch, kept))
 }
