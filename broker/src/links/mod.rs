@@ -9,6 +9,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use kafka_protocol::protocol::Request;
 use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use uuid::Uuid;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
@@ -16,6 +20,9 @@ pub(crate) use link::{Link, LinkError};
 
 /// Connections to one broker that are kept for later.
 const KEPT: usize = 4;
+/// Requests to one broker that are under way at a time, besides fetches: each has a connection of its own, and one broker that
+/// does not answer must not take all that a node may open.
+const TURNS: usize = 8;
 
 /// How other brokers are reached.
 #[derive(Clone, Debug)]
@@ -26,7 +33,7 @@ pub(crate) struct LinkOptions {
     pub(crate) node: BrokerId,
     /// `socket.connection.setup.timeout.ms`.
     pub(crate) setup_limit: Duration,
-    /// How long an answer may take (`request.timeout.ms`).
+    /// How long an answer may take, and before it the wait for a free connection (`replica.socket.timeout.ms`).
     pub(crate) answer_limit: Duration,
 }
 
@@ -34,8 +41,28 @@ pub(crate) struct LinkOptions {
 pub(crate) struct Links {
     metadata: Arc<ClusterMetadata>,
     options: LinkOptions,
-    /// By broker; each of the life of the broker that it leads to.
-    idle: Mutex<HashMap<BrokerId, Vec<(Uuid, Link)>>>,
+    targets: Mutex<HashMap<BrokerId, Target>>,
+}
+
+/// One broker that is asked.
+struct Target {
+    /// Each of the life of the broker that it leads to.
+    idle: Vec<(Uuid, Link)>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Target {
+    fn default() -> Target {
+        Target { idle: Vec::new(), turns: Arc::new(Semaphore::new(TURNS)) }
+    }
+}
+
+/// A connection in use.
+struct Lent {
+    to: BrokerId,
+    life: Uuid,
+    link: Link,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl std::fmt::Debug for Links {
@@ -46,7 +73,7 @@ impl std::fmt::Debug for Links {
 
 impl Links {
     pub(crate) fn new(metadata: Arc<ClusterMetadata>, options: LinkOptions) -> Links {
-        Links { metadata, options, idle: Mutex::default() }
+        Links { metadata, options, targets: Mutex::default() }
     }
 
     /// A new connection.
@@ -70,9 +97,9 @@ impl Links {
         version: i16,
         request: &R,
     ) -> Result<R::Response, LinkError> {
-        let (life, mut link) = self.free(to).await?;
-        let answer = link.ask(version, request).await?;
-        self.keep(to, life, link);
+        let mut lent = self.borrow(to).await?;
+        let answer = lent.link.ask(version, request).await?;
+        self.keep(lent);
         Ok(answer)
     }
 
@@ -87,32 +114,90 @@ impl Links {
         version: i16,
         body: &[u8],
     ) -> Result<bytes::Bytes, LinkError> {
-        let (life, mut link) = self.free(to).await?;
-        let answer = link.ask_raw(key, version, body).await?;
-        self.keep(to, life, link);
+        let mut lent = self.borrow(to).await?;
+        let answer = lent.link.ask_raw(key, version, body).await?;
+        self.keep(lent);
         Ok(answer)
     }
 
-    /// A connection that leads to the life of the broker that the image shows.
-    async fn free(&self, to: BrokerId) -> Result<(Uuid, Link), LinkError> {
+    /// A connection that leads to the life of the broker that the image shows, once not too many are in use.
+    async fn borrow(&self, to: BrokerId) -> Result<Lent, LinkError> {
+        let turns = self.targets.lock().entry(to).or_default().turns.clone();
+        let turn = timeout(self.options.answer_limit, turns.acquire_owned()).await;
+        // Never closed.
+        let turn = turn.ok().and_then(Result::ok).ok_or(LinkError::TimedOut)?;
         let life = self.metadata.image().brokers().get(&to).ok_or(LinkError::Unknown(to))?.incarnation;
         let kept = {
-            let mut idle = self.idle.lock();
-            let links = idle.entry(to).or_default();
-            links.retain(|(of, _)| *of == life);
-            links.pop()
+            let mut targets = self.targets.lock();
+            let idle = &mut targets.entry(to).or_default().idle;
+            idle.retain(|(of, _)| *of == life);
+            idle.pop()
         };
-        match kept {
-            Some((_, link)) if link.is_open() => Ok((life, link)),
-            Some(_) | None => Ok((life, self.connect(to).await?)),
-        }
+        let link = match kept {
+            Some((_, link)) if link.is_open() => link,
+            Some(_) | None => self.connect(to).await?,
+        };
+        Ok(Lent { to, life, link, _turn: turn })
     }
 
-    fn keep(&self, to: BrokerId, life: Uuid, link: Link) {
-        let mut idle = self.idle.lock();
-        let links = idle.entry(to).or_default();
-        if links.len() < KEPT {
-            links.push((life, link));
+    fn keep(&self, lent: Lent) {
+        let mut targets = self.targets.lock();
+        let idle = &mut targets.entry(lent.to).or_default().idle;
+        if idle.len() < KEPT {
+            idle.push((lent.life, lent.link));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use futures::{FutureExt, future};
+    use kafka_protocol::messages::ApiVersionsRequest;
+    use tokio::net::TcpListener;
+    use varve_metadata::{
+        image::{BrokerImage, Endpoint},
+        store::MemoryStore,
+    };
+
+    use super::*;
+
+    const SILENT: BrokerId = BrokerId(2);
+
+    #[tokio::test]
+    async fn a_broker_that_does_not_answer_takes_a_few_connections_and_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let metadata = ClusterMetadata::start(Arc::new(MemoryStore::new()), BrokerId(1), BTreeMap::new());
+        let metadata = metadata.await.unwrap();
+        let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        let endpoints = BTreeMap::from([("B".to_owned(), endpoint)]);
+        let silent = BrokerImage { id: SILENT, incarnation: Uuid::new_v4(), endpoints, rack: None, fenced: false };
+        metadata.register(silent).await.unwrap();
+        let limit = Duration::from_secs(3600);
+        let options =
+            LinkOptions { listener: "B".to_owned(), node: BrokerId(1), setup_limit: limit, answer_limit: limit };
+        let links = Links::new(metadata, options);
+        let request = ApiVersionsRequest::default();
+        let asks = (0..=TURNS).map(|_| Box::pin(links.ask(SILENT, 0, &request)));
+        let mut asks = future::select_all(asks);
+        let mut accepted = Vec::new();
+        while accepted.len() < TURNS {
+            tokio::select! {
+                biased;
+                connection = listener.accept() => accepted.push(connection.unwrap().0),
+                (answer, ..) = &mut asks => panic!("nobody answers: {answer:?}"),
+            }
+        }
+        assert!(listener.accept().now_or_never().is_none(), "the ninth waits for one of them");
+        // One breaks: its turn goes to who waits.
+        accepted.pop();
+        let (broken, _, rest) = (&mut asks).await;
+        assert!(matches!(broken, Err(LinkError::Io(_))));
+        let mut rest = future::select_all(rest);
+        tokio::select! {
+            connection = listener.accept() => drop(connection.unwrap()),
+            (answer, ..) = &mut rest => panic!("nobody answers: {answer:?}"),
         }
     }
 }
