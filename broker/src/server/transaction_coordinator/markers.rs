@@ -7,7 +7,7 @@ use std::{
 
 use futures::future;
 use varve_log::local::TransactionTerms;
-use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
+use varve_metadata::{cluster::ClusterMetadata, image::ClusterImage, model::BrokerId};
 
 use super::remote::write_markers;
 use crate::{
@@ -83,10 +83,14 @@ impl MarkerWriter {
         end: &EndOfTransaction,
         partitions: BTreeSet<TopicPartition>,
     ) -> Vec<(TopicPartition, MarkerOutcome)> {
-        let written = write_markers(&self.links, leader, end, &partitions).await.unwrap_or_else(|error| {
-            tracing::warn!(%leader, %error, "markers cannot be written by another broker yet");
-            BTreeMap::new()
-        });
+        let written = tokio::select! {
+            written = write_markers(&self.links, leader, end, &partitions) => written.unwrap_or_else(|error| {
+                tracing::warn!(%leader, %error, "markers cannot be written by another broker yet");
+                BTreeMap::new()
+            }),
+            // Whoever leads now is asked at once, and not after all the time that an answer may take.
+            () = until_deposed(&self.metadata, leader, &partitions) => BTreeMap::new(),
+        };
         let outcome = |at: &TopicPartition| written.get(at).copied().unwrap_or(MarkerOutcome::Unavailable);
         partitions.iter().map(|at| (at.clone(), outcome(at))).collect()
     }
@@ -141,6 +145,18 @@ impl MarkerWriter {
     }
 }
 
+/// Returns once `leader` is fenced, or does not lead one of these partitions any more. Cancel-safe.
+async fn until_deposed(metadata: &ClusterMetadata, leader: BrokerId, partitions: &BTreeSet<TopicPartition>) {
+    let is_led = |image: &ClusterImage, at: &TopicPartition| {
+        let partition = image.topic(&at.topic).and_then(|topic| topic.partition(at.partition));
+        partition.is_some_and(|(_, partition)| partition.leader == Some(leader))
+    };
+    let is_over =
+        |image: &Arc<ClusterImage>| !image.is_active(leader) || partitions.iter().any(|at| !is_led(image, at));
+    // The sender lives as long as `metadata`, so waiting cannot fail.
+    let _ = metadata.subscribe().wait_for(is_over).await;
+}
+
 impl std::fmt::Debug for MarkerWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MarkerWriter").field("node", &self.node).finish_non_exhaustive()
@@ -183,5 +199,40 @@ fn group_error(error: GroupError) -> MarkerError {
             MarkerError::NotLeader
         }
         _ => MarkerError::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use uuid::Uuid;
+    use varve_metadata::{
+        controller::{CreationDefaults, ManualPartition, NewTopic, Placement},
+        image::BrokerImage,
+        model::PartitionIndex,
+        store::MemoryStore,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_leader_is_waited_for_only_as_long_as_it_leads_and_is_not_fenced() {
+        let metadata = ClusterMetadata::start(Arc::new(MemoryStore::new()), BrokerId(1), BTreeMap::new());
+        let metadata = metadata.await.unwrap();
+        let leader = BrokerId(2);
+        let endpoints = BTreeMap::new();
+        let mut frozen = BrokerImage { id: leader, incarnation: Uuid::new_v4(), endpoints, rack: None, fenced: false };
+        metadata.register(frozen.clone()).await.unwrap();
+        let placement = Ok(Placement::Manual(vec![ManualPartition { index: 0, replicas: vec![2] }]));
+        let topic = NewTopic { name: "t".to_owned(), placement, overrides: BTreeMap::new() };
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        metadata.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
+        let partitions = BTreeSet::from([TopicPartition { topic: "t".to_owned(), partition: PartitionIndex(0) }]);
+        let mut deposed = Box::pin(until_deposed(&metadata, leader, &partitions));
+        assert!(deposed.as_mut().now_or_never().is_none());
+        assert!(until_deposed(&metadata, BrokerId(1), &partitions).now_or_never().is_some());
+        frozen.fenced = true;
+        metadata.register(frozen).await.unwrap();
+        assert!(deposed.now_or_never().is_some());
     }
 }
