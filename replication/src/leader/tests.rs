@@ -1,0 +1,190 @@
+//! A leader on a bench: inputs in, effects out.
+
+use super::*;
+
+const LAG: Duration = Duration::from_secs(10);
+
+fn offset(raw: u64) -> Offset {
+    Offset::new(raw).unwrap()
+}
+
+fn ids(ids: &[u32]) -> Vec<BrokerId> {
+    ids.iter().copied().map(BrokerId).collect()
+}
+
+/// A leader on broker 0 with a clock, in a cluster where everybody is in their first life.
+struct Bench {
+    leader: Leader,
+    now: Duration,
+    min_in_sync: usize,
+    end: u64,
+    /// The followers are about to stop.
+    is_stopping: bool,
+}
+
+impl Bench {
+    fn new(replicas: &[u32], isr: &[u32], end: u64) -> Bench {
+        let partition = PartitionImage {
+            replicas: ids(replicas),
+            isr: ids(isr),
+            leader: Some(BrokerId(0)),
+            ..PartitionImage::default()
+        };
+        let now = Duration::from_secs(100);
+        let leader = Leader::new(BrokerId(0), partition, offset(end), HighWatermark(Offset::ZERO), now);
+        Bench { leader, now, min_in_sync: 1, end, is_stopping: false }
+    }
+
+    fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
+        let registered = |_| Some(Incarnation(1));
+        let active = |id| registered(id).filter(|_| !self.is_stopping);
+        let around = Surroundings {
+            now: self.now,
+            active: &active,
+            registered: &registered,
+            min_in_sync: self.min_in_sync,
+            lag_max: LAG,
+        };
+        let mut effects = Vec::new();
+        self.leader.step(&around, input, &mut effects);
+        effects
+    }
+
+    fn appended(&mut self, end: u64) -> Vec<Effect> {
+        self.end = end;
+        self.step(Input::Appended(offset(end)))
+    }
+
+    fn fetched(&mut self, replica: u32, end: u64) -> Vec<Effect> {
+        self.fetched_in(Incarnation(1), replica, end)
+    }
+
+    fn fetched_in(&mut self, incarnation: Incarnation, replica: u32, end: u64) -> Vec<Effect> {
+        self.step(Input::Fetched(FollowerFetch {
+            replica: BrokerId(replica),
+            incarnation: Some(incarnation),
+            end: offset(end),
+            log_start: Offset::ZERO,
+            leader_end: offset(self.end),
+        }))
+    }
+}
+
+fn committed(end: u64) -> Effect {
+    Effect::AdvanceHighWatermark(HighWatermark(offset(end)))
+}
+
+fn proposed(effects: &[Effect]) -> Vec<BrokerId> {
+    match effects {
+        [Effect::Propose(proposal)] => proposal.next.isr.clone(),
+        other => panic!("no single proposal: {other:?}"),
+    }
+}
+
+#[test]
+fn a_leader_alone_commits_what_it_appends() {
+    let mut bench = Bench::new(&[0], &[0], 0);
+    assert_eq!(bench.appended(10), [committed(10)]);
+}
+
+#[test]
+fn the_high_watermark_waits_for_the_slowest_follower_in_sync() {
+    let mut bench = Bench::new(&[0, 1, 2], &[0, 1, 2], 0);
+    assert_eq!(bench.appended(10), []);
+    assert_eq!(bench.fetched(1, 10), []);
+    assert_eq!(bench.fetched(2, 7), [committed(7)]);
+    assert_eq!(bench.fetched(2, 10), [committed(10)]);
+}
+
+#[test]
+fn a_laggard_leaves_once_the_store_has_said_so_and_not_before() {
+    let mut bench = Bench::new(&[0, 1, 2], &[0, 1, 2], 0);
+    bench.appended(10);
+    bench.fetched(1, 10);
+    bench.now += LAG + Duration::from_millis(1);
+    bench.fetched(1, 10);
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+    assert_eq!(bench.step(Input::Tick), [], "one proposal at a time");
+    assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(10)]);
+    assert_eq!(bench.leader.partition().partition_epoch, 1);
+}
+
+#[test]
+fn a_proposal_without_an_answer_is_made_again_and_counts_meanwhile() {
+    let mut bench = Bench::new(&[0, 1], &[0], 0);
+    bench.min_in_sync = 1;
+    assert_eq!(proposed(&bench.fetched(1, 0)), ids(&[0, 1]));
+    assert_eq!(bench.appended(5), [], "1 may be in the ISR by now");
+    assert_eq!(bench.step(Input::Answered(Outcome::Unknown)), []);
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+    assert_eq!(bench.step(Input::Answered(Outcome::Overtaken)), []);
+    bench.now += 3 * LAG;
+    assert_eq!(bench.step(Input::Tick), [], "still not known");
+    let shown = PartitionImage { partition_epoch: 1, ..bench.leader.partition().clone() };
+    assert_eq!(bench.step(Input::Shown(&shown)), [committed(5)]);
+}
+
+#[test]
+fn a_refused_proposal_is_made_again_when_time_has_passed_and_not_with_every_fetch() {
+    let mut bench = Bench::new(&[0, 1], &[0], 0);
+    assert_eq!(proposed(&bench.fetched(1, 0)), ids(&[0, 1]));
+    assert_eq!(bench.step(Input::Answered(Outcome::Refused)), []);
+    assert_eq!(bench.fetched(1, 0), []);
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+}
+
+#[test]
+fn a_follower_joins_with_all_that_earlier_leaders_may_have_committed() {
+    // The log goes to 8; what of it was committed the new leader does not know.
+    let mut bench = Bench::new(&[0, 1], &[0], 8);
+    bench.min_in_sync = 2;
+    assert_eq!(bench.fetched(1, 7), []);
+    assert_eq!(proposed(&bench.fetched(1, 8)), ids(&[0, 1]));
+    assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(8)]);
+}
+
+#[test]
+fn a_restarted_follower_does_not_count_with_what_it_had() {
+    let mut bench = Bench::new(&[0, 1], &[0, 1], 0);
+    bench.appended(10);
+    assert_eq!(bench.fetched_in(Incarnation(2), 1, 10), [], "the image does not know that life");
+    assert_eq!(bench.fetched(1, 10), [committed(10)]);
+}
+
+#[test]
+fn a_follower_that_is_about_to_stop_counts_with_what_it_has_and_does_not_join() {
+    let mut bench = Bench::new(&[0, 1], &[0, 1], 0);
+    bench.is_stopping = true;
+    assert_eq!(bench.appended(10), []);
+    assert_eq!(bench.fetched(1, 10), [committed(10)], "nobody may be there who takes it out of the ISR");
+    let mut bench = Bench::new(&[0, 1], &[0], 0);
+    bench.is_stopping = true;
+    assert_eq!(bench.fetched(1, 0), []);
+}
+
+#[test]
+fn below_the_minimum_nothing_is_committed_or_accepted() {
+    let mut bench = Bench::new(&[0, 1, 2], &[0, 1], 0);
+    bench.min_in_sync = 2;
+    assert_eq!(bench.leader.check_append(2), Ok(()));
+    bench.appended(4);
+    bench.now += LAG + Duration::from_millis(1);
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0]));
+    assert_eq!(bench.step(Input::Answered(Outcome::Taken)), []);
+    assert_eq!(bench.leader.partition().elr, ids(&[1]));
+    assert_eq!(bench.leader.check_append(2), Err(AckError { in_sync: 1, required: 2 }));
+    // Lowered to 1, the minimum lets the leader go on alone: once nobody else is eligible any more.
+    bench.min_in_sync = 1;
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0]));
+    assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(4)]);
+    assert_eq!(bench.leader.partition().elr, ids(&[]));
+}
+
+#[test]
+fn a_state_of_another_epoch_or_an_older_one_changes_nothing() {
+    let mut bench = Bench::new(&[0, 1], &[0, 1], 0);
+    let before = bench.leader.clone();
+    let other = PartitionImage { leader_epoch: LeaderEpoch(1), partition_epoch: 9, ..before.partition().clone() };
+    bench.step(Input::Shown(&other));
+    assert_eq!(bench.leader, before);
+}
