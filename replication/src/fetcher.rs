@@ -167,20 +167,25 @@ impl Fetcher {
         self.partitions.is_empty()
     }
 
-    /// The step that an answer asked for was done, and the log goes on here.
-    pub fn moved(&mut self, id: PartitionId, position: Position, log_start: LogStartOffset) {
-        if let Some(following) = self.partitions.get_mut(&id) {
+    /// The step that an answer asked for in `epoch` was done, and the log goes on here. Says nothing once another epoch is
+    /// followed.
+    pub fn moved(&mut self, id: PartitionId, epoch: LeaderEpoch, position: Position, log_start: LogStartOffset) {
+        if let Some(following) = self.followed_in(id, epoch) {
             following.wanted = Wanted { position, log_start, ..following.wanted };
             following.state = State::Ready;
         }
     }
 
-    /// The step could not be done, or a disk is full: tried again after a pause.
-    pub fn hold_back(&mut self, id: PartitionId, now: Duration) {
+    /// The step of `epoch` could not be done, or a disk is full: tried again after a pause.
+    pub fn hold_back(&mut self, id: PartitionId, epoch: LeaderEpoch, now: Duration) {
         let until = now + self.pause;
-        if let Some(following) = self.partitions.get_mut(&id) {
+        if let Some(following) = self.followed_in(id, epoch) {
             following.state = State::Paused(until);
         }
+    }
+
+    fn followed_in(&mut self, id: PartitionId, epoch: LeaderEpoch) -> Option<&mut Following> {
+        self.partitions.get_mut(&id).filter(|following| following.wanted.epoch == epoch)
     }
 
     /// The next fetch, if no other is under way and there is anything to ask for. An empty one keeps a session that stands
@@ -334,7 +339,7 @@ mod tests {
         let second = fetcher.next_ask(NOW).unwrap();
         assert_eq!((second.session, second.named.len()), (Session::Known { id: 7, epoch: 1 }, 0));
         assert_eq!(second.forgotten, [ids[1]]);
-        fetcher.moved(ids[1], at(3), LogStartOffset(Offset::ZERO));
+        fetcher.moved(ids[1], LeaderEpoch(1), at(3), LogStartOffset(Offset::ZERO));
         fetcher.forget(ids[2]);
         fetcher.take::<&str>(7, vec![], NOW);
         let third = fetcher.next_ask(NOW).unwrap();
@@ -367,6 +372,24 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_ends_in_a_later_epoch_changes_nothing() {
+        let ids = ids(1);
+        let mut fetcher = following(&ids);
+        fetcher.next_ask(NOW);
+        let diverged = PartitionAnswer::Diverged::<&str> { epoch: LeaderEpoch(0), end: at(0).from };
+        assert_eq!(fetcher.take(7, vec![(ids[0], diverged.clone())], NOW).len(), 1);
+        fetcher.follow(ids[0], wanted(2, 5));
+        fetcher.next_ask(NOW).unwrap();
+        assert_eq!(fetcher.take(7, vec![(ids[0], diverged)], NOW).len(), 1);
+        // The first of the two is done only now: the second still is not.
+        fetcher.moved(ids[0], LeaderEpoch(1), at(0), LogStartOffset(Offset::ZERO));
+        fetcher.hold_back(ids[0], LeaderEpoch(1), NOW);
+        assert_eq!((fetcher.next_ask(NOW + PAUSE), fetcher.wakes()), (None, None));
+        fetcher.moved(ids[0], LeaderEpoch(2), at(3), LogStartOffset(Offset::ZERO));
+        assert_eq!(fetcher.next_ask(NOW).unwrap().named, [(ids[0], wanted(2, 3))]);
+    }
+
+    #[test]
     fn each_fault_is_met_as_it_asks_for() {
         let ids = ids(5);
         let mut fetcher = following(&ids);
@@ -382,7 +405,7 @@ mod tests {
         assert_eq!((named, later.forgotten.len()), (Vec::new(), 3), "the session has those two where they stand");
         fetcher.take::<&str>(7, vec![], NOW);
         fetcher.follow(ids[0], wanted(2, 0));
-        fetcher.moved(ids[2], at(50), LogStartOffset(Offset::ZERO));
+        fetcher.moved(ids[2], LeaderEpoch(1), at(50), LogStartOffset(Offset::ZERO));
         let named: Vec<PartitionId> = fetcher.next_ask(NOW + PAUSE).unwrap().named.iter().map(|(id, _)| *id).collect();
         assert_eq!(named, [ids[0], ids[2]]);
     }
@@ -407,8 +430,8 @@ mod tests {
                 match draw(6) {
                     0 => fetcher.follow(id, wanted(draw(3) as u32, draw(9))),
                     1 => fetcher.forget(id),
-                    2 => fetcher.moved(id, at(draw(9)), LogStartOffset(Offset::ZERO)),
-                    3 => fetcher.hold_back(id, now),
+                    2 => fetcher.moved(id, LeaderEpoch(draw(3) as u32), at(draw(9)), LogStartOffset(Offset::ZERO)),
+                    3 => fetcher.hold_back(id, LeaderEpoch(draw(3) as u32), now),
                     4 => now += PAUSE / 2,
                     _ => {}
                 }

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::future;
 use kafka_protocol::{
     messages::{
         ListOffsetsRequest, TopicName,
@@ -11,14 +12,18 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use parking_lot::Mutex;
-use tokio::{sync::Notify, task::spawn_blocking, time::sleep_until};
+use tokio::{
+    sync::Notify,
+    task::{JoinHandle, spawn_blocking},
+    time::{sleep_until, timeout},
+};
 use tracing::{debug, info, warn};
-use varve_metadata::model::{BrokerId, LeaderEpoch, LogStartOffset, Offset, PartitionId};
+use varve_metadata::model::{BrokerId, HighWatermark, LeaderEpoch, LogStartOffset, Offset, PartitionId};
 use varve_replication::fetcher::{Ask, Fetcher, Step, Wanted};
 
 use super::{Replicas, incarnation_of, wire};
 use crate::{
-    links::{Link, LinkError},
+    links::{Link, LinkError, Links},
     partition::{FollowError, Partition, Peers},
 };
 
@@ -26,6 +31,8 @@ use crate::{
 const LIST_VERSION: i16 = 9;
 const EARLIEST: i64 = -2;
 const EARLIEST_LOCAL: i64 = -4;
+/// How long the partitions of a connection wait for one whose log is cut or begun anew.
+const BESIDE: Duration = Duration::from_millis(100);
 
 /// The partitions that one connection is for.
 pub(super) struct FetchTask {
@@ -79,7 +86,7 @@ impl FetchTask {
         }
     }
 
-    async fn fetch_on(&self, replicas: &Replicas) {
+    async fn fetch_on(self: &Arc<Self>, replicas: &Arc<Replicas>) {
         let mut link: Option<Link> = None;
         let mut is_reached = true;
         loop {
@@ -125,7 +132,12 @@ impl FetchTask {
         }
     }
 
-    async fn exchange(&self, replicas: &Replicas, link: &mut Option<Link>, ask: &Ask) -> Result<(), FetchError> {
+    async fn exchange(
+        self: &Arc<Self>,
+        replicas: &Arc<Replicas>,
+        link: &mut Option<Link>,
+        ask: &Ask,
+    ) -> Result<(), FetchError> {
         let link = match link {
             Some(link) => link,
             None => link.insert(replicas.links.connect(self.leader).await?),
@@ -137,23 +149,65 @@ impl FetchTask {
         }
         let session = response.session_id;
         let steps = self.state.lock().fetcher.take(session, wire::answers(response), replicas.now());
+        let mut beside = Vec::new();
         for (id, asked, step) in steps {
             let Some(partition) = self.still_followed(id, &asked) else { continue };
-            let done = self.take_step(link, &partition, asked.epoch, step).await;
-            let at = partition.position();
-            let mut state = self.state.lock();
-            match done {
-                Ok(()) => state.fetcher.moved(id, at.position, at.log_start),
-                // Whoever changed that says what is to be fetched next.
-                Err(StepError::Follow(FollowError::Stale)) => {}
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    warn!(topic = %partition.topic(), partition = %id.index, leader = %self.leader, error, "the leader's answer is not taken over, trying again");
-                    state.fetcher.hold_back(id, replicas.now());
+            match step {
+                Step::Append { records, high_watermark, log_start } => {
+                    let done = append(&partition, asked.epoch, records, high_watermark, log_start).await;
+                    self.settle(replicas, &partition, asked.epoch, done);
+                }
+                Step::Truncate { epoch: known, end } => {
+                    let (of, epoch) = (partition.clone(), asked.epoch);
+                    let cut = blocking(move || of.cut(epoch, known, end));
+                    beside.push(self.do_beside(replicas, partition, epoch, cut));
+                }
+                Step::StartOver { is_tiered } => {
+                    debug!(topic = %partition.topic(), partition = %id.index, is_tiered, "the leader does not have what comes next here");
+                    let start = start_over(replicas.links.clone(), self.leader, partition.clone(), asked.epoch);
+                    beside.push(self.do_beside(replicas, partition, asked.epoch, start));
                 }
             }
         }
+        // As a rule they are done in no time, and the next fetch is for all.
+        let _ = timeout(BESIDE, future::join_all(beside)).await;
         Ok(())
+    }
+
+    /// Does what may take long, so that other partitions can go on: this one is not asked for meanwhile.
+    fn do_beside(
+        self: &Arc<Self>,
+        replicas: &Arc<Replicas>,
+        partition: Arc<Partition>,
+        epoch: LeaderEpoch,
+        step: impl Future<Output = Result<(), StepError>> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (task, replicas) = (self.clone(), replicas.clone());
+        replicas.tasks.clone().spawn(async move {
+            tokio::select! {
+                () = replicas.stop.cancelled() => {}
+                done = step => {
+                    task.settle(&replicas, &partition, epoch, done);
+                    task.changed.notify_one();
+                }
+            }
+        })
+    }
+
+    /// A step of `epoch` came to its end.
+    fn settle(&self, replicas: &Replicas, partition: &Partition, epoch: LeaderEpoch, done: Result<(), StepError>) {
+        let (id, at) = (partition.id(), partition.position());
+        let mut state = self.state.lock();
+        match done {
+            Ok(()) => state.fetcher.moved(id, epoch, at.position, at.log_start),
+            // Whoever changed that says what is to be fetched next.
+            Err(StepError::Follow(FollowError::Stale)) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(topic = %partition.topic(), partition = %id.index, leader = %self.leader, error, "the leader's answer is not taken over, trying again");
+                state.fetcher.hold_back(id, epoch, replicas.now());
+            }
+        }
     }
 
     /// The partition that was asked for so, if the answer is still about it. While the steps before it were done, an image may
@@ -166,41 +220,37 @@ impl FetchTask {
             return None;
         }
         if at.position != asked.position {
-            state.fetcher.moved(id, at.position, at.log_start);
+            state.fetcher.moved(id, epoch, at.position, at.log_start);
             return None;
         }
         Some(partition)
     }
+}
 
-    async fn take_step(
-        &self,
-        link: &mut Link,
-        partition: &Arc<Partition>,
-        epoch: LeaderEpoch,
-        step: Step<Bytes>,
-    ) -> Result<(), StepError> {
-        match step {
-            Step::Append { records, high_watermark, log_start } => {
-                // As a produce does, on this thread, unless it waits for the disk.
-                if partition.log().config().flush_messages.is_none() {
-                    return Ok(partition.replicate(epoch, &records, high_watermark, log_start)?);
-                }
-                let partition = partition.clone();
-                blocking(move || partition.replicate(epoch, &records, high_watermark, log_start)).await
-            }
-            Step::Truncate { epoch: known, end } => {
-                let partition = partition.clone();
-                blocking(move || partition.cut(epoch, known, end)).await
-            }
-            Step::StartOver { is_tiered } => {
-                debug!(topic = %partition.topic(), partition = %partition.id().index, is_tiered, "the leader does not have what comes next here");
-                let local_start = ask_offset(link, partition, epoch, EARLIEST_LOCAL).await?;
-                let log_start = ask_offset(link, partition, epoch, EARLIEST).await?;
-                let partition = partition.clone();
-                blocking(move || partition.start_over(epoch, local_start, LogStartOffset(log_start))).await
-            }
-        }
+async fn append(
+    partition: &Arc<Partition>,
+    epoch: LeaderEpoch,
+    records: Bytes,
+    high_watermark: HighWatermark,
+    log_start: LogStartOffset,
+) -> Result<(), StepError> {
+    // As a produce does, on this thread, unless it waits for the disk.
+    if partition.log().config().flush_messages.is_none() {
+        return Ok(partition.replicate(epoch, &records, high_watermark, log_start)?);
     }
+    let partition = partition.clone();
+    blocking(move || partition.replicate(epoch, &records, high_watermark, log_start)).await
+}
+
+async fn start_over(
+    links: Arc<Links>,
+    leader: BrokerId,
+    partition: Arc<Partition>,
+    epoch: LeaderEpoch,
+) -> Result<(), StepError> {
+    let local_start = ask_offset(&links, leader, &partition, epoch, EARLIEST_LOCAL).await?;
+    let log_start = ask_offset(&links, leader, &partition, epoch, EARLIEST).await?;
+    blocking(move || partition.start_over(epoch, local_start, LogStartOffset(log_start))).await
 }
 
 /// Why a step was not done.
@@ -222,7 +272,8 @@ async fn blocking(work: impl FnOnce() -> Result<(), FollowError> + Send + 'stati
 
 /// Where the leader's log begins.
 async fn ask_offset(
-    link: &mut Link,
+    links: &Links,
+    leader: BrokerId,
     partition: &Partition,
     epoch: LeaderEpoch,
     which: i64,
@@ -235,7 +286,7 @@ async fn ask_offset(
         .with_name(TopicName(StrBytes::from_string(partition.topic().to_string())))
         .with_partitions(vec![asked]);
     let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
-    let response = link.ask(LIST_VERSION, &request).await?;
+    let response = links.ask(leader, LIST_VERSION, &request).await?;
     let found = response.topics.first().and_then(|topic| topic.partitions.first());
     let found = found.ok_or_else(|| LinkError::Malformed("it names no partition".to_owned()))?;
     if found.error_code != 0 {
