@@ -1,5 +1,6 @@
 //! The node: everything started in order, and stopped in the opposite one.
 
+mod last_life;
 mod membership;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -141,10 +142,13 @@ impl Node {
         serve_http(&config, &metrics, &health, &tasks, &stop).await?;
 
         let is_one_of_many = matches!(config.metadata, MetadataUrl::Etcd { .. });
-        let may_have_lost_records = is_one_of_many && membership::may_have_lost_records(&config);
-        if is_one_of_many {
-            membership::check_listener(&config)?;
-        }
+        let last_life = match is_one_of_many {
+            true => {
+                membership::check_listener(&config)?;
+                Some(membership::look_at_last_life(&config)?)
+            }
+            false => None,
+        };
         let life = Uuid::new_v4();
 
         health.waiting_for("the metadata store");
@@ -186,8 +190,8 @@ impl Node {
             false => Arc::new(NoPeers),
         };
         let storage = Storage::open_among(peers, &owner, partitions, settings, keeper)?;
-        if is_one_of_many {
-            membership::note_life(&config)?;
+        if let Some(last_life) = &last_life {
+            membership::note_life(&config, last_life)?;
         }
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
@@ -232,12 +236,12 @@ impl Node {
             bound.push((listener, bind(&server, listener).await?));
         }
         let registration = registration(&config, life, &bound);
-        let membership = match is_one_of_many {
-            true => {
+        let membership = match last_life {
+            Some(last_life) => {
                 health.waiting_for("a place among the brokers");
-                Some(Membership::join(metadata.clone(), &config, registration, may_have_lost_records).await?)
+                Some(Membership::join(metadata.clone(), &config, registration, last_life).await?)
             }
-            false => {
+            None => {
                 metadata.register(registration).await?;
                 None
             }

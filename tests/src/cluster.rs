@@ -99,8 +99,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// Where a broker keeps what it has.
+    pub fn folder(&self, at: usize) -> PathBuf {
+        self.folder.join(format!("broker-{at}"))
+    }
+
     fn launch(&self, at: usize) -> Result<Node> {
-        let folder = self.folder.join(format!("broker-{at}"));
+        let folder = self.folder(at);
         fs::create_dir_all(&folder)?;
         let own = [
             format!("node.id={at}"),
@@ -129,7 +134,7 @@ impl Cluster {
         self.brokers[at].node.as_ref().expect("the broker runs")
     }
 
-    /// Ends a broker as a power switch would.
+    /// Ends a broker without a chance to say good-bye. Its machine goes on: what it wrote is in the page cache.
     pub fn kill(&mut self, at: usize) {
         if let Some(node) = self.brokers[at].node.take() {
             node.kill();

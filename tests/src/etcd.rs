@@ -80,7 +80,7 @@ impl Etcd {
         self.place.address
     }
 
-    /// Ends it as a power switch would.
+    /// Ends it without a chance to say good-bye.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

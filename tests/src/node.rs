@@ -129,7 +129,7 @@ impl Node {
         }
     }
 
-    /// Ends the process as a power switch would end it, without a chance to say good-bye.
+    /// Ends the process without a chance to say good-bye. The machine goes on: what it wrote is in the page cache.
     pub fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -219,6 +219,28 @@ fn clients_go_on_while_etcd_is_away_and_brokers_need_no_restart_when_it_is_back(
     })
 }
 
+/// The machine of a broker went down, and the broker's first start after that fails late: the second one must not take the
+/// first for a life that others know of, or it could lead with a log that has lost acknowledged records.
+#[test]
+fn a_start_that_fails_does_not_hide_a_crash_of_the_machine_from_the_others() -> Result<()> {
+    const OTHER_BOOT: &str = "a boot before this one";
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), BROKERS, &SETTINGS)?;
+    let last_life = cluster.folder(0).join("varve-data/last-life");
+    let left = || std::fs::read_to_string(&last_life).map(|text| text.trim().to_owned());
+    let this_boot = left()?;
+    cluster.stop(0)?;
+    std::fs::write(&last_life, OTHER_BOOT)?;
+    let taken = std::net::TcpListener::bind(cluster.addresses()[0])?;
+    let failed = cluster.start_all(&[0]).expect_err("the port is taken");
+    ensure!(format!("{failed:#}").contains("cannot listen"), "{failed:#}");
+    ensure!(left()? != this_boot, "nobody knows of that life");
+    drop(taken);
+    cluster.start_all(&[0])?;
+    ensure!(left()? == this_boot, "others know what may be lost, and this life counts");
+    Ok(())
+}
+
 /// Tries again until it works: what is asked is done by nobody before.
 fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let mut last = None;

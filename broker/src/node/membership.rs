@@ -1,35 +1,26 @@
 //! Being one of several brokers: etcd, a place among the others for one life of this process, and leaving it in order.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 use varve_metadata::{
-    cluster::{ClusterMetadata, Joining, Member, MetadataError},
+    cluster::{ClusterMetadata, Joining, Member},
     image::BrokerImage,
     model::BrokerId,
     store::{EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, MetadataStore},
 };
 
-use super::StartError;
+use super::{
+    StartError,
+    last_life::{self, LastLife},
+};
 use crate::{
     config::{BrokerConfig, EtcdConfig},
     partition::Storage,
     security::SecurityProtocol,
 };
-
-/// What the last life of this node left in its data directory.
-const LAST_LIFE: &str = "last-life";
-/// It closed its logs: all that they held is on disk.
-const CLOSED: &str = "closed";
-/// Changes with every start of the machine.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Connects to etcd.
 pub(super) async fn open_etcd(
@@ -69,33 +60,18 @@ pub(super) fn check_listener(config: &BrokerConfig) -> Result<(), StartError> {
     }
 }
 
-/// Whether records that this node had may be gone: a machine went down without forcing them to disk, or a directory is new.
-/// Looked at before any directory is opened.
-pub(super) fn may_have_lost_records(config: &BrokerConfig) -> bool {
-    let is_known = |dir: &PathBuf| dir.join("meta.properties").is_file();
-    let last = fs::read_to_string(config.data_dir.join(LAST_LIFE)).unwrap_or_default();
-    let is_whole = last.trim() == CLOSED || boot_id().is_some_and(|boot| last.trim() == boot);
-    !is_whole || !config.logs.dirs.iter().all(is_known)
+/// What the last life of this node left. Before any directory is opened.
+pub(super) fn look_at_last_life(config: &BrokerConfig) -> Result<LastLife, StartError> {
+    LastLife::look(&config.data_dir, &config.logs.dirs).map_err(|source| unwritten(config, source))
 }
 
-fn boot_id() -> Option<String> {
-    Some(fs::read_to_string(BOOT_ID).ok()?.trim().to_owned())
+/// The directories are ours.
+pub(super) fn note_life(config: &BrokerConfig, last_life: &LastLife) -> Result<(), StartError> {
+    last_life.opened().map_err(|source| unwritten(config, source))
 }
 
-/// From now on a restart of the machine may lose records.
-pub(super) fn note_life(config: &BrokerConfig) -> Result<(), StartError> {
-    let text = boot_id().unwrap_or_else(|| "unknown".to_owned());
-    let path = config.data_dir.join(LAST_LIFE);
-    write(&path, &text).map_err(|source| StartError::File { file: path.display().to_string(), source })
-}
-
-/// On the disk before this returns: it must not say of a later life what was true of this one.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::write(path, format!("{text}\n"))?;
-    fs::File::open(path)?.sync_all()
+fn unwritten(config: &BrokerConfig, source: io::Error) -> StartError {
+    StartError::File { file: last_life::file(&config.data_dir).display().to_string(), source }
 }
 
 /// This life among the other brokers.
@@ -104,7 +80,7 @@ pub(super) struct Membership {
     id: BrokerId,
     life: Uuid,
     hands_over: bool,
-    data_dir: PathBuf,
+    last_life: LastLife,
 }
 
 impl std::fmt::Debug for Membership {
@@ -119,13 +95,14 @@ impl Membership {
         metadata: Arc<ClusterMetadata>,
         config: &BrokerConfig,
         broker: BrokerImage,
-        may_have_lost_records: bool,
-    ) -> Result<Membership, MetadataError> {
+        last_life: LastLife,
+    ) -> Result<Membership, StartError> {
         let (id, life) = (broker.id, broker.incarnation);
+        let may_have_lost_records = last_life.may_have_lost_records();
         let joining = Joining { broker, lease: config.replication.session, may_have_lost_records };
         let member = Member::join(metadata, joining).await?;
-        let (hands_over, data_dir) = (config.replication.hands_over, config.data_dir.clone());
-        Ok(Membership { member, id, life, hands_over, data_dir })
+        last_life.joined().map_err(|source| unwritten(config, source))?;
+        Ok(Membership { member, id, life, hands_over: config.replication.hands_over, last_life })
     }
 
     pub(super) async fn admitted(&self) {
@@ -149,7 +126,7 @@ impl Membership {
 
     /// The logs are closed: gives the lease back.
     pub(super) async fn leave(self, is_closed: bool) {
-        if is_closed && let Err(error) = write(&self.data_dir.join(LAST_LIFE), CLOSED) {
+        if is_closed && let Err(error) = self.last_life.closed() {
             warn!(%error, "a restart of this machine will look as if records may be lost");
         }
         self.member.leave().await;
