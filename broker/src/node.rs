@@ -346,7 +346,9 @@ async fn serve_http(
 pub(crate) async fn open_store(config: &BrokerConfig) -> Result<Arc<dyn MetadataStore>, StartError> {
     let dir = match &config.metadata {
         MetadataUrl::Embedded(dir) => dir,
-        MetadataUrl::Etcd { endpoints, prefix } => return membership::open_etcd(&config.etcd, endpoints, prefix).await,
+        MetadataUrl::Etcd { endpoints, prefix } => {
+            return membership::open_etcd(&config.etcd, endpoints, prefix, config.node).await;
+        }
     };
     let shown = dir.display().to_string();
     std::fs::create_dir_all(dir).map_err(|source| StartError::Directory { dir: shown.clone(), source })?;

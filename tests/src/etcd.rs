@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result};
@@ -84,6 +84,28 @@ impl Etcd {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Has it hang: its connections stay open, and nobody answers there.
+    ///
+    /// # Errors
+    /// It cannot be signalled.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Has it go on after [`freeze`](Self::freeze).
+    ///
+    /// # Errors
+    /// It cannot be signalled.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let asked = Command::new("kill").args([signal, &self.child.id().to_string()]).status()?;
+        anyhow::ensure!(asked.success(), "cannot signal etcd");
+        Ok(())
     }
 
     /// Starts it again on its data and its port.

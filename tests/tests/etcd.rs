@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn options(endpoint: impl ToString, prefix: &str) -> EtcdOptions {
     EtcdOptions {
         endpoints: vec![endpoint.to_string()],
+        begin_with: 0,
         prefix: prefix.to_owned(),
         tls: None,
         credentials: None,
@@ -252,6 +253,29 @@ async fn any_one_member_of_etcd_may_go() {
     for (metadata, _) in &members {
         assert_eq!(metadata.image().topics().len(), made);
     }
+}
+
+/// A member of etcd that hangs, its connections open: the others are enough, and no broker's lease ends, though all brokers
+/// used that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_etcd_that_hangs_costs_no_broker_its_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::cluster(folder.path(), 3).unwrap();
+    let _members = three_brokers(&etcd).await;
+    let lives = || {
+        let found = etcd[1].ctl(&["get", "/varve/live/", "--prefix", "-w", "json"]).unwrap();
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let lives = found["kvs"].as_array().unwrap().iter();
+        lives.map(|live| (live["key"].clone(), live["create_revision"].clone())).collect::<Vec<_>>()
+    };
+    let before = lives();
+    assert_eq!(before.len(), 3);
+    etcd[0].freeze().unwrap();
+    // Three times as long as leases last.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let after = lives();
+    etcd[0].thaw().unwrap();
+    assert_eq!(after, before, "a lease that ends takes its key with it");
 }
 
 fn require_users(etcd: &Etcd) {

@@ -27,6 +27,7 @@ pub(super) async fn open_etcd(
     config: &EtcdConfig,
     endpoints: &[String],
     prefix: &str,
+    node: BrokerId,
 ) -> Result<Arc<dyn MetadataStore>, StartError> {
     let read =
         |path: &PathBuf| fs::read(path).map_err(|source| StartError::File { file: path.display().to_string(), source });
@@ -43,6 +44,7 @@ pub(super) async fn open_etcd(
     let credentials = config.credentials.clone().map(|(user, password)| EtcdCredentials { user, password });
     let options = EtcdOptions {
         endpoints: endpoints.to_vec(),
+        begin_with: node.0 as usize,
         prefix: prefix.to_owned(),
         tls,
         credentials,

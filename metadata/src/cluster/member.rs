@@ -177,14 +177,22 @@ async fn stay_alive(
     ttl: Duration,
     leases: tokio::sync::watch::Sender<LeaseId>,
 ) {
+    let mut pause = ttl / 3;
     loop {
-        sleep(ttl / 3).await;
+        sleep(pause).await;
         let lease = *leases.borrow();
-        match metadata.store.renew(lease).await {
-            Ok(true) => continue,
-            Ok(false) => tracing::warn!(broker = %id, "our lease has ended, asking for a new one"),
-            Err(error) => {
+        // One member of etcd that hangs must leave time for another one.
+        let renewed = timeout(ttl / 4, metadata.store.renew(lease)).await;
+        pause = if matches!(renewed, Ok(Ok(_))) { ttl / 3 } else { RETRY };
+        match renewed {
+            Ok(Ok(true)) => continue,
+            Ok(Ok(false)) => tracing::warn!(broker = %id, "our lease has ended, asking for a new one"),
+            Ok(Err(error)) => {
                 tracing::warn!(broker = %id, %error, "our lease could not be renewed, trying again");
+                continue;
+            }
+            Err(_) => {
+                tracing::warn!(broker = %id, "our lease was not renewed in time, trying again");
                 continue;
             }
         }

@@ -43,6 +43,9 @@ const LIMITS: TransactionLimits = TransactionLimits { operations: 128, bytes: 1 
 pub struct EtcdOptions {
     /// `host:port` of its members; at least one.
     pub endpoints: Vec<String>,
+    /// The index of the member to begin with, counted round: clients that begin with different ones do not all wait for the
+    /// same one when it hangs.
+    pub begin_with: usize,
     /// What all keys begin with, followed by `/`. Two clusters in one etcd have different ones, neither of which is the
     /// beginning of the other's path.
     pub prefix: String,
@@ -317,6 +320,7 @@ mod tests {
     fn options() -> EtcdOptions {
         EtcdOptions {
             endpoints: vec!["127.0.0.1:1".into()],
+            begin_with: 0,
             prefix: "/v".into(),
             tls: None,
             credentials: None,

@@ -76,7 +76,7 @@ impl Rpc {
         let credentials = options.credentials.as_ref().map(|given| (given.user.clone(), given.password.clone()));
         Ok(Rpc {
             members,
-            in_use: AtomicUsize::new(0),
+            in_use: AtomicUsize::new(options.begin_with % options.endpoints.len().max(1)),
             credentials,
             token: ArcSwapOption::empty(),
             timeout: options.request_timeout,
@@ -176,21 +176,22 @@ impl Rpc {
         })
     }
 
-    /// One question over a call that is a stream in etcd's API.
+    /// One question over a call that is a stream in etcd's API. Whoever waits no longer turns to the next member, too.
     pub(super) async fn ask<Q, A>(&self, path: &'static str, ask: Q) -> Result<A, CallError>
     where
         Q: Message + Send + 'static,
         A: Message + Default + 'static,
     {
+        let mut asked = Asked { rpc: self, member: self.member_in_use(), is_answered: false };
         let answer = async {
             let mut answers: Streaming<A> = self.open(path, ask).await?;
             answers.message().await?.ok_or_else(|| Status::unavailable("etcd ended the call"))
         };
-        match timeout(self.timeout, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) => Err(CallError::Maybe(status)),
-            Err(_) => Err(CallError::Maybe(Status::deadline_exceeded("etcd did not answer in time"))),
-        }
+        let answered = timeout(self.timeout, answer).await;
+        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("etcd did not answer in time")));
+        // A member that does not know our token has answered.
+        asked.is_answered = answered.as_ref().err().is_none_or(is_stale_token);
+        answered.map_err(CallError::Maybe)
     }
 
     async fn stream<Q, A>(
@@ -244,6 +245,21 @@ impl Rpc {
 
     pub(super) fn member_in_use(&self) -> usize {
         self.in_use.load(Ordering::Relaxed)
+    }
+}
+
+/// A question to a member, which is turned from when the question is dropped before there is an answer.
+struct Asked<'a> {
+    rpc: &'a Rpc,
+    member: usize,
+    is_answered: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.rpc.turn_from(self.member);
+        }
     }
 }
 
