@@ -261,7 +261,7 @@ impl Node {
             }
         }
         let place: Place = Arc::new(tokio::sync::Mutex::new(membership));
-        tasks.spawn(membership::leave_when_a_disk_fails(place.clone(), storage.clone(), stop.clone()));
+        tasks.spawn(membership::leave_when_a_disk_fails(place.clone(), storage.clone(), health.clone(), stop.clone()));
         health.ready();
         Ok(Node {
             broker,

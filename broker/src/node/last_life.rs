@@ -3,7 +3,7 @@
 //! ```text
 //! start ─► whole? ── yes ─► directories are opened ─► boot id ─► joined ───────────┬─► closed in order ─► "closed"
 //!             │                                                                    │
-//!             └── no ─► "unknown" ─► directories are opened ─► joined ─► boot id ──┘
+//!             └── no ─► "unknown" ─► directories are opened ─► joined ─► boot id ──┴─► a directory failed ─► "unknown"
 //! ```
 //! A life that others have not heard of yet must not make the next one look whole.
 
@@ -66,6 +66,11 @@ impl LastLife {
     /// The logs were closed, and all that they held is on disk.
     pub(super) fn closed(&self) -> io::Result<()> {
         self.write(CLOSED)
+    }
+
+    /// A directory failed, or a log could not be closed: what was in the page cache may have gone with it.
+    pub(super) fn failed(&self) -> io::Result<()> {
+        self.write(UNKNOWN)
     }
 
     /// On the disk before this returns: it must not say of a later life what was true of this one.
@@ -142,6 +147,15 @@ mod tests {
         }
         disk.start().joined().unwrap();
         assert!(!disk.start().may_have_lost_records(), "others know, and copy it what it lost");
+    }
+
+    #[test]
+    fn a_directory_that_failed_is_not_whole_after_a_restart() {
+        let disk = Disk::closed();
+        let life = disk.start();
+        life.joined().unwrap();
+        life.failed().unwrap();
+        assert!(disk.start().may_have_lost_records());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::{BrokerConfig, EtcdConfig},
+    http::Health,
     partition::Storage,
     security::SecurityProtocol,
 };
@@ -126,10 +127,19 @@ impl Membership {
         }
     }
 
-    /// The logs are closed: gives the lease back.
+    /// Gives the lease back. `is_closed`: the logs are, and all that they held is on disk.
     pub(super) async fn leave(self, is_closed: bool) {
-        if is_closed && let Err(error) = self.last_life.closed() {
-            warn!(%error, "a restart of this machine will look as if records may be lost");
+        match is_closed {
+            true => {
+                if let Err(error) = self.last_life.closed() {
+                    warn!(%error, "a restart of this machine will look as if records may be lost");
+                }
+            }
+            false => {
+                if let Err(error) = self.last_life.failed() {
+                    error!(%error, "the next start will not know that records may be lost: give this node an empty disk");
+                }
+            }
         }
         self.member.leave().await;
     }
@@ -139,13 +149,19 @@ impl Membership {
 pub(super) type Place = Arc<tokio::sync::Mutex<Option<Membership>>>;
 
 /// Has others take over as soon as a log directory fails: what this node leads there nobody else would lead.
-pub(super) async fn leave_when_a_disk_fails(place: Place, storage: Arc<Storage>, stop: CancellationToken) {
+pub(super) async fn leave_when_a_disk_fails(
+    place: Place,
+    storage: Arc<Storage>,
+    health: Health,
+    stop: CancellationToken,
+) {
     tokio::select! {
         () = stop.cancelled() => return,
         () = storage.first_failed() => {}
     }
     if let Some(membership) = place.lock().await.take() {
         error!("a log directory failed: this node leaves the others until it is started again");
+        health.broken("a log directory failed, and this node has left the others");
         membership.leave(false).await;
     }
 }
