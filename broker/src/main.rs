@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use varve_broker::{
     cli::{Asked, Cli},
     config::{BrokerConfig, Loaded},
@@ -53,17 +53,21 @@ fn allow_many_connections() {
     }
 }
 
-/// Runs a node until SIGTERM or SIGINT.
+/// Runs a node until SIGTERM or SIGINT, or until it cannot go on.
 async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let node = Node::start(config.clone(), levels).await?;
     greet(&config, &node);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        why = node.failed() => {
+            error!("{why}");
+            Err(why.into())
+        }
+    };
     node.stop().await;
-    Ok(())
+    ended
 }
 
 /// Says what to do next, for whoever started the node by hand.

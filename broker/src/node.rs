@@ -5,7 +5,10 @@ mod membership;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::{TcpListener, lookup_host};
+use tokio::{
+    net::{TcpListener, lookup_host},
+    sync::watch,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -13,6 +16,7 @@ use varve_log::local::{LogDirError, LogDirOwner};
 use varve_metadata::{
     cluster::{ClusterMetadata, MetadataError},
     image::{BrokerImage, ClusterImage, Endpoint},
+    model::BrokerId,
     store::{ConnectError, EmbeddedStore, MetadataStore, OpenError},
 };
 
@@ -78,6 +82,12 @@ pub enum StartError {
         /// What it speaks.
         protocol: SecurityProtocol,
     },
+    /// Two processes cannot be one broker.
+    #[error("another process has registered as node {node}: each needs a node.id of its own")]
+    Replaced {
+        /// Its id.
+        node: BrokerId,
+    },
     /// A log directory is somebody else's.
     #[error(transparent)]
     LogDir(#[from] LogDirError),
@@ -122,6 +132,8 @@ pub struct Node {
     archive: Option<Arc<Archive>>,
     /// Absent where one node agrees with itself.
     place: Place,
+    is_replaced: Option<watch::Receiver<bool>>,
+    node: BrokerId,
     addresses: Vec<String>,
     health: Health,
     tasks: TaskTracker,
@@ -255,11 +267,12 @@ impl Node {
         }
         tasks.spawn(follow_settings(security, config.clone(), metadata.clone(), stop.clone()));
         if let Some(membership) = &membership {
-            membership.admitted().await;
+            membership.admitted().await?;
             if let Some(interval) = config.replication.rebalance_interval {
                 tasks.spawn(membership::rebalance_every(interval, metadata.clone(), config.node, stop.clone()));
             }
         }
+        let is_replaced = membership.as_ref().map(Membership::is_replaced);
         let place: Place = Arc::new(tokio::sync::Mutex::new(membership));
         tasks.spawn(membership::leave_when_a_disk_fails(place.clone(), storage.clone(), health.clone(), stop.clone()));
         health.ready();
@@ -269,6 +282,8 @@ impl Node {
             storage,
             archive,
             place,
+            is_replaced,
+            node: config.node,
             addresses,
             health,
             tasks,
@@ -282,12 +297,25 @@ impl Node {
         self.addresses.first().map_or("?", String::as_str)
     }
 
+    /// Returns when this node cannot go on, and says why: it is to be stopped then. Cancel-safe.
+    pub async fn failed(&self) -> StartError {
+        if let Some(mut is_replaced) = self.is_replaced.clone()
+            && is_replaced.wait_for(|is_so| *is_so).await.is_ok()
+        {
+            self.health.broken("another process has registered as this node");
+            return StartError::Replaced { node: self.node };
+        }
+        std::future::pending().await
+    }
+
     /// Stops: no new requests, those under way are answered, logs are closed and marked as clean.
     pub async fn stop(self) {
         info!("stopping");
         self.health.waiting_for("the stop");
         let membership = self.place.lock().await.take();
-        if let Some(membership) = &membership {
+        // Whoever was replaced has nothing to hand over: what others know under this id is not ours.
+        let is_replaced = self.is_replaced.as_ref().is_some_and(|is_replaced| *is_replaced.borrow());
+        if let Some(membership) = membership.as_ref().filter(|_| !is_replaced) {
             membership.hand_over(self.shutdown_timeout).await;
         }
         self.broker.shutdown.cancel();

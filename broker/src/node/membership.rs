@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -108,8 +109,21 @@ impl Membership {
         Ok(Membership { member, id, life, hands_over: config.replication.hands_over, last_life })
     }
 
-    pub(super) async fn admitted(&self) {
-        self.member.admitted(self.id, self.life).await;
+    /// Waits until others have let this node in.
+    ///
+    /// # Errors
+    /// [`StartError::Replaced`].
+    pub(super) async fn admitted(&self) -> Result<(), StartError> {
+        let mut is_replaced = self.member.is_replaced();
+        tokio::select! {
+            () = self.member.admitted(self.id, self.life) => Ok(()),
+            Ok(_) = is_replaced.wait_for(|is_so| *is_so) => Err(StartError::Replaced { node: self.id }),
+        }
+    }
+
+    /// Becomes true when another process has registered as this node.
+    pub(super) fn is_replaced(&self) -> watch::Receiver<bool> {
+        self.member.is_replaced()
     }
 
     /// Hands over what this node leads, while it still serves.

@@ -10,6 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
+    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -44,13 +45,17 @@ pub struct Joining {
 /// This broker's part in the cluster, until it is dropped or [leaves](Member::leave).
 pub struct Member {
     metadata: Arc<ClusterMetadata>,
-    lease: tokio::sync::watch::Receiver<LeaseId>,
-    tasks: [JoinHandle<()>; 2],
+    lease: watch::Receiver<LeaseId>,
+    is_replaced: watch::Receiver<bool>,
+    part: Task,
 }
 
-impl Drop for Member {
+/// A task that ends with whoever holds this.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.0.abort();
     }
 }
 
@@ -70,10 +75,22 @@ impl Member {
                 Err(error) => return Err(error),
             }
         };
-        let (leases, current) = tokio::sync::watch::channel(lease);
-        let alive = tokio::spawn(stay_alive(metadata.clone(), id, incarnation, joining.lease, leases));
-        let office = tokio::spawn(hold_office(metadata.clone(), id, current.clone()));
-        Ok(Member { metadata, lease: current, tasks: [alive, office] })
+        let (leases, lease) = watch::channel(lease);
+        let (replaced, is_replaced) = watch::channel(false);
+        let alive = stay_alive(metadata.clone(), id, incarnation, joining.lease, leases);
+        let office = Task(tokio::spawn(hold_office(metadata.clone(), id, lease.clone())));
+        let part = Task(tokio::spawn(async move {
+            alive.await;
+            // The office is for the one that others know.
+            drop(office);
+            replaced.send_replace(true);
+        }));
+        Ok(Member { metadata, lease, is_replaced, part })
+    }
+
+    /// Becomes true when another process has registered as this broker: this one is nobody any more, and should end.
+    pub fn is_replaced(&self) -> watch::Receiver<bool> {
+        self.is_replaced.clone()
     }
 
     /// Waits until the controller has let this broker in: from then on it may lead and be in sync.
@@ -104,7 +121,7 @@ impl Member {
 
     /// Gives the lease back: others learn at once that this broker is gone.
     pub async fn leave(self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        drop(self.part);
         let lease = *self.lease.borrow();
         if let Err(error) = self.metadata.store.revoke(lease).await {
             tracing::warn!(%error, "the lease was not given back, it ends by itself");
@@ -169,13 +186,13 @@ impl ClusterMetadata {
     }
 }
 
-/// Renews the lease, and gets a new one when it has ended.
+/// Renews the lease, and gets a new one when it has ended. Returns when another process has registered as this broker.
 async fn stay_alive(
     metadata: Arc<ClusterMetadata>,
     id: BrokerId,
     incarnation: Uuid,
     ttl: Duration,
-    leases: tokio::sync::watch::Sender<LeaseId>,
+    leases: watch::Sender<LeaseId>,
 ) {
     let mut pause = ttl / 3;
     loop {
@@ -218,7 +235,7 @@ async fn stay_alive(
 }
 
 /// Takes the controller's office when it is empty, and does its work while it is ours.
-async fn hold_office(metadata: Arc<ClusterMetadata>, id: BrokerId, lease: tokio::sync::watch::Receiver<LeaseId>) {
+async fn hold_office(metadata: Arc<ClusterMetadata>, id: BrokerId, lease: watch::Receiver<LeaseId>) {
     let mut images = metadata.subscribe();
     loop {
         let image = images.borrow_and_update().clone();
@@ -458,6 +475,28 @@ mod tests {
             moved.replicas == [2, 3].map(BrokerId) && moved.leader == Some(BrokerId(2)) && moved.adding.is_empty()
         };
         eventually(&one, is_moved).await;
+    }
+
+    /// Its lease ended while it did not look, and a double was let in: it learns that, and leaves the office alone.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_replaced_by_a_double_is_told_and_holds_no_office_any_more() {
+        let store = etcd_like();
+        let (one, member_one, life) = join(&store, 1, false).await;
+        let lease = *member_one.lease.borrow();
+        assert_eq!(one.image().membership().controller(), Some(BrokerId(1)));
+        let mut is_replaced = member_one.is_replaced();
+        store.revoke(lease).await.unwrap();
+        let (_double, member, other) = join(&store, 1, false).await;
+        timeout(LEASE, is_replaced.wait_for(|is_so| *is_so)).await.unwrap().unwrap();
+        eventually(&one, |image| image.membership().controller() == Some(BrokerId(1))).await;
+        assert_eq!(one.image().membership().live(BrokerId(1)), Some(other));
+        assert_ne!(other, life);
+        // Nobody is left to take it when the double goes.
+        drop(member);
+        eventually(&one, |image| image.membership().controller().is_none()).await;
+        assert!(
+            timeout(LEASE, one.subscribe().wait_for(|image| image.membership().controller().is_some())).await.is_err()
+        );
     }
 
     #[tokio::test(start_paused = true)]
