@@ -40,7 +40,10 @@ fn start(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.enable_all().build().context("starting the runtime")?;
-    runtime.block_on(run(Arc::new(config), levels))
+    let ended = runtime.block_on(run(Arc::new(config), levels));
+    // What still works on files when a start is broken off, recovery for one, goes with the process.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Takes as many open files as the system allows: each connection and each segment is one, and the usual soft limit of 1024 is
@@ -56,7 +59,12 @@ fn allow_many_connections() {
 /// Runs a node until SIGTERM or SIGINT, or until it cannot go on.
 async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let node = Node::start(config.clone(), levels).await?;
+    let node = tokio::select! {
+        started = Node::start(config.clone(), levels) => started?,
+        // In a cluster a start may wait for others without end. What it has done so far is as after a crash, which nobody minds.
+        _ = terminate.recv() => return stopped_early(),
+        _ = interrupt.recv() => return stopped_early(),
+    };
     greet(&config, &node);
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -68,6 +76,11 @@ async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels)
     };
     node.stop().await;
     ended
+}
+
+fn stopped_early() -> anyhow::Result<()> {
+    info!("stopped before the start was complete");
+    Ok(())
 }
 
 /// Says what to do next, for whoever started the node by hand.

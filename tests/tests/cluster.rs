@@ -13,7 +13,7 @@ use varve_tests::{
     client::Client,
     cluster::Cluster,
     history::{Event, History, Place, Recorder, check},
-    node::eventually,
+    node::{eventually, varve},
     tools,
     transactions::{CommittedReader, batch},
     workload::{Member, Random, Routes, Stop, Writer, read_all},
@@ -238,6 +238,38 @@ fn a_start_that_fails_does_not_hide_a_crash_of_the_machine_from_the_others() -> 
     drop(taken);
     cluster.start_all(&[0])?;
     ensure!(left()? == this_boot, "others know what may be lost, and this life counts");
+    Ok(())
+}
+
+/// A process that waits for a place among the brokers can be asked to end.
+#[test]
+fn a_double_waits_for_the_end_of_the_first_and_can_be_stopped_meanwhile() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(folder.path(), 1, &SETTINGS)?;
+    let place = folder.path().join("double");
+    std::fs::create_dir_all(&place)?;
+    let log = place.join("output.log");
+    let output = std::fs::File::create(&log)?;
+    let mut double = varve()?;
+    let metadata = format!("varve.metadata.url=etcd://{}/varve", cluster.etcd.address());
+    for setting in SETTINGS.iter().chain(&["node.id=0", "listeners=PLAINTEXT://127.0.0.1:0", metadata.as_str()]) {
+        double.args(["--override", setting]);
+    }
+    let mut double = double.current_dir(&place).stdout(output.try_clone()?).stderr(output).spawn()?;
+    let printed = || std::fs::read_to_string(&log).unwrap_or_default();
+    let ended = eventually("the double waits", || {
+        ensure!(double.try_wait()?.is_none(), "the double ended: {}", printed());
+        Ok(printed().contains("waiting for the lease of an earlier life").then_some(()))
+    })
+    .and_then(|()| {
+        let asked = std::process::Command::new("kill").args(["-TERM", &double.id().to_string()]).status()?;
+        ensure!(asked.success(), "the double cannot be signalled");
+        eventually("the double ends", || Ok(double.try_wait()?))
+    });
+    let _ = double.kill();
+    let _ = double.wait();
+    let ended = ended?;
+    ensure!(ended.success(), "{ended}: {}", printed());
     Ok(())
 }
 
