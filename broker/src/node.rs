@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration}
 use tokio::{
     net::{TcpListener, lookup_host},
     sync::watch,
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -308,27 +309,29 @@ impl Node {
         std::future::pending().await
     }
 
-    /// Stops: no new requests, those under way are answered, logs are closed and marked as clean.
+    /// Stops: no new requests, those under way are answered, logs are closed and marked as clean. All waits together end with
+    /// `varve.shutdown.timeout.ms`; each may use its third, and what those before it left.
     pub async fn stop(self) {
         info!("stopping");
         self.health.waiting_for("the stop");
+        let (begun, third) = (Instant::now(), self.shutdown_timeout / 3);
         let membership = self.place.lock().await.take();
         // Whoever was replaced has nothing to hand over: what others know under this id is not ours.
         let is_replaced = self.is_replaced.as_ref().is_some_and(|is_replaced| *is_replaced.borrow());
         if let Some(membership) = membership.as_ref().filter(|_| !is_replaced) {
-            membership.hand_over(self.shutdown_timeout).await;
+            membership.hand_over(third).await;
         }
         self.broker.shutdown.cancel();
-        if tokio::time::timeout(self.shutdown_timeout, self.server.stopped()).await.is_err() {
-            warn!(seconds = self.shutdown_timeout.as_secs(), "connections did not end in time");
+        if timeout_at(begun + 2 * third, self.server.stopped()).await.is_err() {
+            warn!(seconds = begun.elapsed().as_secs(), "connections did not end in time");
         }
         self.stop.cancel();
         if let Some(archive) = &self.archive {
             archive.close().await;
         }
         self.tasks.close();
-        if tokio::time::timeout(self.shutdown_timeout, self.tasks.wait()).await.is_err() {
-            warn!(seconds = self.shutdown_timeout.as_secs(), "background work did not end in time");
+        if timeout_at(begun + self.shutdown_timeout, self.tasks.wait()).await.is_err() {
+            warn!(seconds = begun.elapsed().as_secs(), "background work did not end in time");
         }
         let storage = self.storage;
         let closed = tokio::task::spawn_blocking(move || storage.close()).await;
