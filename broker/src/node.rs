@@ -73,9 +73,9 @@ pub enum StartError {
     },
     /// Brokers cannot log in to each other, or speak TLS with each other, yet.
     #[error(
-        "brokers of a cluster speak PLAINTEXT with each other in this version, and {listener}, which \
-         inter.broker.listener.name chooses, is {protocol}: give them a PLAINTEXT listener of their own, in a network that \
-         only they reach"
+        "brokers of a cluster speak PLAINTEXT with each other in this version, and {listener}, the listener that they would \
+         use, is {protocol}: give them a PLAINTEXT listener of their own, in a network that only they reach, and have \
+         inter.broker.listener.name name it if it is set"
     )]
     BrokerListener {
         /// Its name.

@@ -261,7 +261,8 @@ fn old_advertised(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option
 }
 
 /// The listener that other brokers use: named by `inter.broker.listener.name`, or called as `security.inter.broker.protocol`
-/// says, or, with neither given, the first one. Kafka, too, takes one of the two settings and not both.
+/// says. With neither given it is PLAINTEXT, which is the default of the latter, or the first one that speaks it under another
+/// name, or the first one. Kafka, too, takes one of the two settings and not both.
 fn inter_broker(reader: &mut Reader<'_>, listeners: &[Listener]) -> usize {
     const NAME: &str = "inter.broker.listener.name";
     const PROTOCOL: &str = "security.inter.broker.protocol";
@@ -281,7 +282,11 @@ fn inter_broker(reader: &mut Reader<'_>, listeners: &[Listener]) -> usize {
         }
         (Some(name), None) => (NAME, name),
         (None, Some(protocol)) => (PROTOCOL, protocol),
-        (None, None) => return 0,
+        (None, None) => {
+            let named = listeners.iter().position(|listener| listener.name == SecurityProtocol::Plaintext.name());
+            let speaks = || listeners.iter().position(|listener| listener.protocol == SecurityProtocol::Plaintext);
+            return named.or_else(speaks).unwrap_or(0);
+        }
     };
     let found = listeners.iter().position(|listener| listener.name.eq_ignore_ascii_case(&wanted));
     if found.is_none() {

@@ -322,6 +322,17 @@ fn listeners_have_names_hosts_and_ports() {
 }
 
 #[test]
+fn brokers_use_the_plaintext_listener_unless_told_otherwise() {
+    let map = "listener.security.protocol.map=SSL:SASL_PLAINTEXT,OUTSIDE:SASL_PLAINTEXT,INSIDE:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+               sasl.enabled.mechanisms=SCRAM-SHA-256\nlisteners=";
+    let used = |listeners: &str| load(&format!("{map}{listeners}")).unwrap().config.listeners.inter_broker;
+    assert_eq!(used("OUTSIDE://:1,INSIDE://:2,PLAINTEXT://:3"), 2);
+    assert_eq!(used("OUTSIDE://:1,INSIDE://:2"), 1);
+    assert_eq!(used("OUTSIDE://:1,SSL://:2"), 0);
+    assert_eq!(used("INSIDE://:1,OUTSIDE://:2\ninter.broker.listener.name=OUTSIDE"), 1);
+}
+
+#[test]
 fn negative_and_largest_numbers_become_no_limit() {
     let config = load("connections.max.idle.ms=-1\nsocket.send.buffer.bytes=-1").unwrap().config;
     assert_eq!((config.network.idle_timeout, config.network.send_buffer_bytes), (None, None));

@@ -26,7 +26,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     unset(
         "inter.broker.listener.name",
         Kind::Text,
-        "The listener that other brokers use; the first one if unset. Must be one of the advertised listeners.",
+        "The listener that other brokers use. If unset, security.inter.broker.protocol says it, or else it is the first \
+         one that speaks PLAINTEXT. Must be one of the advertised listeners.",
     ),
     def(
         "security.inter.broker.protocol",
