@@ -156,8 +156,17 @@ impl ClusterMetadata {
     /// # Errors
     /// [`StoreError`]: it is not known to.
     pub async fn caught_up(&self) -> Result<(), StoreError> {
-        let now = self.store.range(&Key::Cluster.text()).await?.revision;
-        self.follow_to(now).await
+        // The store may be shared: its newest revision can be somebody else's, which no image ever shows. Ours is one that we
+        // make: the same value again.
+        let key = Key::Cluster.text();
+        let Some(found) = self.store.get(&key).await? else { return Ok(()) };
+        let again = Transaction::default().put(key.clone(), found.value).expecting(&key, Expect::At(found.modified));
+        let ours = match transact_settled(self.store.as_ref(), again, Instant::now() + SETTLE_TIMEOUT).await {
+            // Somebody else did the same after our look, which is as good.
+            Err(StoreError::Conflict) => self.store.get(&key).await?.map_or(Revision(0), |later| later.modified),
+            other => other?,
+        };
+        self.follow_to(ours).await
     }
 
     /// Wakes with every new image; images in between may be skipped.

@@ -255,6 +255,32 @@ async fn any_one_member_of_etcd_may_go() {
     }
 }
 
+/// Whoever waits for all that is there does not wait for what others keep in the same etcd.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_write_to_the_same_etcd_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(folder.path()).unwrap();
+    let start = async |id| {
+        let store = EtcdStore::connect(&options(etcd.address(), "/varve")).await.unwrap();
+        ClusterMetadata::start(Arc::new(store), BrokerId(id), BTreeMap::new()).await.unwrap()
+    };
+    let (one, other) = (start(1).await, start(2).await);
+    etcd.ctl(&["put", "/others/key", "value"]).unwrap();
+    let broker = BrokerImage {
+        id: BrokerId(1),
+        incarnation: uuid::Uuid::new_v4(),
+        endpoints: BTreeMap::new(),
+        rack: None,
+        fenced: false,
+    };
+    one.register(broker).await.unwrap();
+    etcd.ctl(&["put", "/others/key", "value"]).unwrap();
+    let (first, second) = tokio::join!(other.caught_up(), one.caught_up());
+    first.unwrap();
+    second.unwrap();
+    assert!(other.image().brokers().contains_key(&BrokerId(1)));
+}
+
 /// A member of etcd that hangs, its connections open: the others are enough, and no broker's lease ends, though all brokers
 /// used that one.
 #[tokio::test(flavor = "multi_thread")]
