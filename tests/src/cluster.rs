@@ -141,6 +141,14 @@ impl Cluster {
         }
     }
 
+    /// Everything that a broker has printed, over all its lives.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn printed(&self, at: usize) -> Result<String> {
+        Ok(fs::read_to_string(self.folder(at).join("varve.log"))?)
+    }
+
     /// Asks a broker to stop, and waits until it has.
     ///
     /// # Errors

@@ -177,8 +177,13 @@ fn a_rolling_restart_moves_leadership_first_and_no_client_is_left_without_one() 
             if faults.recv_timeout(Duration::from_millis(1_000)).is_ok() {
                 break;
             }
+            let partitions = cluster.describe(TOPIC)?;
+            ensure!(partitions.iter().any(|one| one.leader == Some(at)), "broker {at} leads something: {partitions:?}");
             cluster.stop(at).with_context(|| format!("broker {at} stops"))?;
-            // It said good-bye: others lead already, and nobody waits for a lease to end.
+            // It saw others lead all of it before it stopped to serve: they did not have to miss it.
+            let printed = cluster.printed(at)?;
+            ensure!(printed.contains("others have taken over what was led here"), "broker {at}:\n{printed}");
+            // Nobody waits for a lease to end.
             let partitions = cluster.describe(TOPIC)?;
             ensure!(partitions.iter().all(|one| one.leader.is_some_and(|leader| leader != at)), "{partitions:?}");
             cluster.start_all(&[at])?;
