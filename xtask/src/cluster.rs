@@ -2,13 +2,17 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use crate::{
     run::{cargo, root, run_command},
@@ -23,7 +27,7 @@ const ETCD_PORT: u16 = 23790;
 /// How often somebody looks whether all are still there.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Runs a cluster of `brokers` in `varve-data/cluster` until it is interrupted, or one of its processes ends.
+/// Runs a cluster of `brokers` in `varve-data/cluster` until it is interrupted, or etcd ends.
 pub(crate) fn run(brokers: u16) -> Result<()> {
     ensure!((1..=100).contains(&brokers), "between 1 and 100 brokers");
     let tools = tools::install_etcd()?;
@@ -32,29 +36,70 @@ pub(crate) fn run(brokers: u16) -> Result<()> {
     run_command(build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     let place = root().join("varve-data/cluster");
-    let mut processes = Processes(vec![("etcd".to_owned(), etcd(&tools, &place)?)]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut interrupt = {
+        let _entered = runtime.enter();
+        signal(SignalKind::interrupt())?
+    };
+    let mut processes = Processes { etcd: etcd(&tools, &place)?, brokers: Vec::new() };
     for id in 0..brokers {
-        processes.0.push((format!("broker {id}"), broker(&target.join("release/varve"), &place, id)?));
+        let broker = broker(&target.join("release/varve"), &place, id, brokers)?;
+        processes.brokers.push((id, broker));
     }
     let addresses: Vec<String> = (0..brokers).map(|id| format!("127.0.0.1:{}", FIRST_PORT + id)).collect();
     println!("bootstrap.servers={}", addresses.join(","));
     println!("etcd on 127.0.0.1:{ETCD_PORT}, data and logs in {}; Ctrl-C stops all of it", place.display());
-    loop {
-        for (name, child) in &mut processes.0 {
-            if let Some(status) = child.try_wait()? {
-                bail!("{name} ended with {status}; see {}", place.display());
+    while runtime.block_on(async { timeout(LOOK, interrupt.recv()).await.is_err() }) {
+        if let Some(status) = processes.etcd.try_wait()? {
+            bail!("etcd ended with {status}; see {}", place.display());
+        }
+        processes.report_ended(&place)?;
+    }
+    processes.stop()
+}
+
+/// What is left of them is killed with the last look at them.
+struct Processes {
+    etcd: Child,
+    brokers: Vec<(u16, Child)>,
+}
+
+impl Processes {
+    /// Tells which brokers have ended since the last look; the others go on, which is what a cluster is for.
+    fn report_ended(&mut self, place: &Path) -> Result<()> {
+        let mut running = Vec::with_capacity(self.brokers.len());
+        for (id, mut child) in self.brokers.drain(..) {
+            match child.try_wait()? {
+                Some(status) => println!("broker {id} ended with {status}; see {}", place.display()),
+                None => running.push((id, child)),
             }
         }
-        thread::sleep(LOOK);
+        self.brokers = running;
+        Ok(())
+    }
+
+    /// Brokers hand over, close their logs and say good-bye in etcd, which ends after them.
+    fn stop(mut self) -> Result<()> {
+        println!("stopping");
+        for (_, child) in &self.brokers {
+            run_command({
+                let mut kill = Command::new("kill");
+                kill.args(["-TERM", &child.id().to_string()]);
+                kill
+            })?;
+        }
+        for (id, child) in &mut self.brokers {
+            let status = child.wait()?;
+            ensure!(status.success(), "broker {id} ended with {status}");
+        }
+        Ok(())
     }
 }
 
-/// Killed with the last look at them.
-struct Processes(Vec<(String, Child)>);
-
 impl Drop for Processes {
     fn drop(&mut self) {
-        for (_, child) in self.0.iter_mut().rev() {
+        let brokers = self.brokers.iter_mut().map(|(_, child)| child);
+        for child in brokers.chain([&mut self.etcd]) {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -70,7 +115,7 @@ fn etcd(tools: &Path, place: &Path) -> Result<Child> {
     start(command, &place.join("etcd"))
 }
 
-fn broker(program: &Path, place: &Path, id: u16) -> Result<Child> {
+fn broker(program: &Path, place: &Path, id: u16, brokers: u16) -> Result<Child> {
     let mut command = Command::new(program);
     for setting in [
         format!("node.id={id}"),
@@ -78,16 +123,22 @@ fn broker(program: &Path, place: &Path, id: u16) -> Result<Child> {
         format!("varve.http.listener=127.0.0.1:{}", FIRST_HTTP_PORT + id),
         format!("varve.metadata.url=etcd://127.0.0.1:{ETCD_PORT}/varve"),
         format!("varve.object.store.url=file://{}", place.join("bucket").display()),
+        format!("default.replication.factor={}", brokers.min(3)),
+        format!("min.insync.replicas={}", brokers.min(2)),
+        format!("offsets.topic.replication.factor={}", brokers.min(3)),
+        format!("transaction.state.log.replication.factor={}", brokers.min(3)),
+        format!("transaction.state.log.min.isr={}", brokers.min(2)),
     ] {
         command.args(["--override", &setting]);
     }
     start(command, &place.join(format!("broker-{id}")))
 }
 
-/// Starts a process in a folder of its own, where it also writes what it prints.
+/// Starts a process in a folder of its own, where it also writes what it prints. Ctrl-C reaches us alone, so that all end in
+/// order.
 fn start(mut command: Command, folder: &Path) -> Result<Child> {
     fs::create_dir_all(folder)?;
     let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("output.log"))?;
-    command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     command.spawn().with_context(|| format!("starting {command:?}"))
 }
