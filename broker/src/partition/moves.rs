@@ -243,9 +243,20 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, moves: &Moves) -> Result<
         std::fs::remove_dir_all(to.delete_log(topic, index)?)?;
     }
     partition.log().pause_cleaning();
-    let outcome = FutureLog::create(&copy, partition.id().topic)
-        .map_err(RelocateError::from)
-        .and_then(|future| copy_and_swap(partition, moving, (from, to), future, moves));
+    let outcome = loop {
+        let outcome = FutureLog::create(&copy, partition.id().topic)
+            .map_err(RelocateError::from)
+            .and_then(|future| copy_and_swap(partition, moving, (from, to), future, moves));
+        if !matches!(outcome, Err(RelocateError::Cut)) {
+            break outcome;
+        }
+        // A follower's log parted from its leader's.
+        moving.bytes.store(0, Ordering::Relaxed);
+        moving.end.store(0, Ordering::Relaxed);
+        if let Err(error) = std::fs::remove_dir_all(&copy) {
+            break Err(error.into());
+        }
+    };
     partition.log().resume_cleaning();
     match &outcome {
         Ok(_) => {

@@ -179,6 +179,8 @@ pub(super) struct View {
     /// Counts how often files were taken out of the log or replaced: what was read from several of them belongs together if
     /// it is the same before and after.
     pub(super) replacements: u64,
+    /// Counts how often the log's end was cut: what was copied of it before may have been replaced.
+    pub(super) cuts: u64,
 }
 
 impl View {

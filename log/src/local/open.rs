@@ -71,6 +71,7 @@ impl LocalLog {
             txn_bases: BTreeSet::new(),
             first_unstable: None,
             replacements: 0,
+            cuts: 0,
         };
         let mut snapshots = ProducerSnapshots::open(&dir).map_err(super::RollError::from)?;
         let producers = load_producers(&view, &mut snapshots, start.clean, &config, now)?;

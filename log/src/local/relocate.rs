@@ -38,6 +38,10 @@ pub enum RelocateError {
     /// `pace` said so; the log is where it was.
     #[error("the move was ended")]
     Ended,
+    /// The log's end was cut meanwhile, so that the copy may hold what the log has no more: it is to be begun anew. The log is
+    /// where it was.
+    #[error("the log was cut while it was copied")]
+    Cut,
     /// A file could not be read or written; the log is where it was.
     #[error("a log could not be copied")]
     Storage(#[from] io::Error),
@@ -59,6 +63,8 @@ pub struct FutureLog {
     dir: Arc<Path>,
     segments: BTreeMap<Offset, Copied>,
     end: Offset,
+    /// How often the log had been cut when the copy began.
+    cuts: Option<u64>,
 }
 
 /// How much of one segment is copied.
@@ -93,7 +99,7 @@ impl FutureLog {
     pub fn create(dir: &Path, id: TopicId) -> io::Result<FutureLog> {
         fs::create_dir_all(dir)?;
         write_topic_id(dir, id)?;
-        Ok(FutureLog { dir: dir.into(), segments: BTreeMap::new(), end: Offset::ZERO })
+        Ok(FutureLog { dir: dir.into(), segments: BTreeMap::new(), end: Offset::ZERO, cuts: None })
     }
 
     /// Where it is.
@@ -191,9 +197,17 @@ impl LocalLog {
     /// # Errors
     /// [`RelocateError`], but not [`RelocateError::Lost`].
     pub fn copy_to(&self, future: &mut FutureLog, pace: Pace<'_>) -> Result<u64, RelocateError> {
+        let (parts, cuts) = self.parts();
+        if *future.cuts.get_or_insert(cuts) != cuts {
+            return Err(RelocateError::Cut);
+        }
         let mut bytes = 0;
-        for part in self.parts() {
-            bytes += self.copy_part(future, &part, pace)?;
+        for part in parts {
+            bytes += self.copy_part(future, &part, pace).map_err(|error| match error {
+                // A file that was cut ends early.
+                RelocateError::Storage(_) if self.view.read().cuts != cuts => RelocateError::Cut,
+                error => error,
+            })?;
         }
         Ok(bytes)
     }
@@ -222,7 +236,8 @@ impl LocalLog {
         Ok(bytes)
     }
 
-    fn parts(&self) -> Vec<Part> {
+    /// The segments, and how often the log was cut until now.
+    fn parts(&self) -> (Vec<Part>, u64) {
         let view = self.view.read();
         let sealed = view.sealed.iter().enumerate().map(|(place, sealed)| Part {
             files: sealed.files.clone(),
@@ -236,7 +251,7 @@ impl LocalLog {
             end: view.end,
             from: Source::Active(Arc::clone(&view.active.file)),
         };
-        sealed.chain([active]).collect()
+        (sealed.chain([active]).collect(), view.cuts)
     }
 
     /// Copies the rest while appends wait, has `promote` give the copy its final name, and goes on there. `promote` gets the
@@ -262,7 +277,7 @@ impl LocalLog {
             writer.snapshots.take(&writer.producers, true).map_err(RollError::from)?;
         }
         self.copy_to(&mut future, &|_| true)?;
-        let parts = self.parts();
+        let (parts, _) = self.parts();
         if let Some(active) = parts.last() {
             future.finish(&active.files)?;
         }
@@ -291,6 +306,7 @@ impl LocalLog {
         next.active.first_append = view.active.first_append;
         next.first_unstable = view.first_unstable;
         next.replacements = view.replacements + 1;
+        next.cuts = view.cuts;
         *self.dir.write() = place.as_path().into();
         *view = next;
         self.is_linked.store(false, Ordering::Relaxed);

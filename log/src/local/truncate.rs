@@ -57,6 +57,7 @@ impl LocalLog {
         let mut removed = RemovedFiles::default();
         let mut view = self.view.write();
         view.replacements += 1;
+        view.cuts += 1;
         if view.active.base() > files.base() {
             removed.add_files(&view.active.files, view.active.bytes.into())?;
         }
@@ -153,6 +154,7 @@ impl LocalLog {
         let mut view = self.view.write();
         let mut removed = RemovedFiles::default();
         view.replacements += 1;
+        view.cuts += 1;
         for segment in view.sealed.drain(..) {
             removed.add(&segment)?;
         }

@@ -240,3 +240,36 @@ fn where_a_log_went_is_written_down_until_it_is_taken_back() {
     assert_eq!(io::read_to_string(before).unwrap().trim(), b.directory_id());
     assert_eq!(moved_to().as_deref(), Some(a.directory_id()));
 }
+
+#[test]
+fn a_copy_of_a_log_that_was_cut_meanwhile_is_begun_anew() {
+    let cuts: [fn(&LocalLog); 2] = [
+        |log| log.truncate_to(at(40), ms(NOW)).unwrap().purge().unwrap(),
+        |log| log.truncate_fully(at(40), at(40)).unwrap().purge().unwrap(),
+    ];
+    for (cut, sealed) in cuts.into_iter().flat_map(|cut| [(cut, false), (cut, true)]) {
+        let house = House::new();
+        let [a, b] = house.dirs();
+        let log = house.open(&a);
+        append(&log, 0..100);
+        if sealed {
+            log.roll().unwrap();
+        }
+        let mut future = house.future(&b);
+        let copy = future.dir().to_owned();
+        log.copy_to(&mut future, &|_| true).unwrap();
+        cut(&log);
+        // As many records as before, of the same sizes: only their contents tell that they are others.
+        for number in 40..100 {
+            log.append(&batch(&[&format!("other {number}")]), in_epoch(1)).unwrap();
+        }
+        let before = all(&log);
+        let promote = |_: &Path, _, _| -> io::Result<PathBuf> { panic!("the copy is of another log") };
+        assert!(matches!(log.relocate(future, ms(NOW), promote), Err(RelocateError::Cut)));
+        append(&log, 100..101);
+        fs::remove_dir_all(copy).unwrap();
+        house.relocate(&log, &b);
+        assert_eq!(all(&log)[..before.len()], before);
+        assert_eq!(log.end().0, at(101));
+    }
+}

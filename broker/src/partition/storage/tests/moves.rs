@@ -157,3 +157,21 @@ async fn a_stop_ends_a_move_and_the_next_start_takes_it_up_again() {
     moved(&node).await;
     assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (other, offset(1)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_starts_over_if_the_log_is_cut_meanwhile() {
+    let node = Node::new().await;
+    node.create("t", 1).await;
+    let (_, other) = node.place_of("t");
+    for _ in 0..100 {
+        node.append("t", 0).unwrap();
+    }
+    let partition = move_slowly(&node, other).await;
+    // As a follower does where its log parted from the leader's.
+    partition.log().truncate_to(offset(40), wall_clock()).unwrap().purge().unwrap();
+    node.append("t", 0).unwrap();
+    node.partitions.moves().set_bytes_per_second(None);
+    moved(&node).await;
+    assert_eq!(node.place_of("t").0, other);
+    assert_eq!(node.append("t", 0).unwrap(), offset(41));
+}
