@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use varve_log::local::SealedSegment;
+use varve_log::local::{EpochCache, SealedSegment};
 use varve_metadata::{
     config::TopicConfig,
     model::{Offset, Timestamp},
@@ -65,6 +65,24 @@ pub fn next_upload(sealed: Vec<SealedSegment>, archived: Offset, last_stable: Of
         .into_iter()
         .find(|segment| segment.end > archived && segment.bytes > 0)
         .filter(|next| next.end <= last_stable)
+}
+
+/// Up to where the archive and a log with these leader epochs hold the same records (KIP-101): [`Manifest::end`], unless the
+/// two parted before. That happens where a leader was elected without records that were committed, or lost them with its disk.
+pub fn common_end(manifest: &Manifest, local: &EpochCache, local_end: Offset) -> Offset {
+    let mut end = manifest.end();
+    if local.latest().is_none() {
+        // It has no record that could be another one.
+        return end;
+    }
+    for &(epoch, start) in manifest.epochs().iter().rev() {
+        match local.end_offset_for(epoch, local_end) {
+            Some((known, local_end)) if known == epoch => return end.min(local_end),
+            // It has nothing of that epoch.
+            Some(_) | None => end = end.min(start),
+        }
+    }
+    end
 }
 
 /// How far total retention moves the log start within the archive: the first object that is neither outlived (its newest

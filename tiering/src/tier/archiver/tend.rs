@@ -65,8 +65,9 @@ pub(super) enum TendError {
     /// The topic was deleted.
     #[error("the topic was deleted")]
     Deleted,
-    /// The archive reaches beyond the local log's end: appending would give offsets out twice.
-    #[error("the archive ends at {archived}, the local log at {end}")]
+    /// The archive holds records that the local log never had or has no more: offsets were, or would be, given out twice. From
+    /// there on the two hold different records, and neither is given up in favour of the other.
+    #[error("the archive ends at {archived}, what the local log has of it at {end}")]
     LocalLogLost { archived: Offset, end: Offset },
     /// The manifest cannot be read or published now.
     #[error("manifest")]
@@ -190,8 +191,9 @@ impl Tended {
             return Ok(look.again(None));
         }
         let LogEndOffset(end) = self.local.log().end();
-        if look.manifest.end() > end {
-            return Err(TendError::LocalLogLost { archived: look.manifest.end(), end });
+        let common = look.common_end().min(end);
+        if look.manifest.end() > common {
+            return Err(TendError::LocalLogLost { archived: look.manifest.end(), end: common });
         }
         look.agree_on_log_start().await?;
         let soon = look.upload().await?;
@@ -229,6 +231,12 @@ impl Tended {
 impl Look<'_> {
     fn log(&self) -> &LocalLog {
         self.tended.local.log()
+    }
+
+    /// Up to where the archive holds the same records as the local log.
+    fn common_end(&self) -> Offset {
+        let (epochs, LogEndOffset(end)) = (self.log().leader_epochs(), self.log().end());
+        plan::common_end(&self.manifest, &epochs.into_iter().collect(), end)
     }
 
     /// DeleteRecords moves the local log's start, expiry by another process the manifest's: both follow the larger.
@@ -424,7 +432,7 @@ impl Look<'_> {
     async fn delete_locally(&mut self) -> Result<(), TendError> {
         let (time, bytes) = (self.policy.local_time, self.policy.local_bytes);
         let LastStableOffset(stable) = self.tended.local.last_stable_offset();
-        let (covered, now) = (self.manifest.end().min(stable), self.now);
+        let (covered, now) = (self.common_end().min(stable), self.now);
         let local = Arc::clone(&self.tended.local);
         let makes_room = self.policy.may_leave && self.tools.pressure.needs_room();
         let removed = blocking(move || {

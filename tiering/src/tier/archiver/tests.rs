@@ -2,6 +2,7 @@
 
 mod crash;
 mod disabled;
+mod lineage;
 mod log_start;
 mod shared;
 
@@ -9,7 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -53,6 +54,7 @@ struct Local {
     _directory: tempfile::TempDir,
     log: LocalLog,
     epoch: AtomicU32,
+    is_led: AtomicBool,
     config: RwLock<Arc<TopicConfig>>,
     now: AtomicI64,
     persisted_start: RwLock<Option<LogStartOffset>>,
@@ -70,6 +72,7 @@ impl Local {
             _directory: directory,
             log,
             epoch: AtomicU32::new(1),
+            is_led: AtomicBool::new(true),
             config: RwLock::new(Arc::new(config)),
             now: AtomicI64::new(START),
             persisted_start: RwLock::default(),
@@ -130,6 +133,10 @@ impl Local {
 impl LocalPartition for Local {
     fn log(&self) -> &LocalLog {
         &self.log
+    }
+
+    fn is_led(&self) -> bool {
+        self.is_led.load(Ordering::SeqCst)
     }
 
     fn leader_epoch(&self) -> LeaderEpoch {

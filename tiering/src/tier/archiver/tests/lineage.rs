@@ -1,0 +1,57 @@
+//! A leader whose log is not the one that was archived, and one whose log is.
+
+use super::*;
+
+#[tokio::test]
+async fn an_archive_of_another_lineage_is_left_alone_and_nothing_goes_in_its_favour() {
+    let settings = [("local.retention.ms", "1000"), ("retention.ms", "-1")];
+    let (first, second) = (Rig::new(&settings), Local::new(&settings));
+    first.local.append(10);
+    first.local.log.roll().unwrap();
+    first.look().await;
+    // Elected without the last records, it goes on in an epoch of its own, beyond the archive's end.
+    second.append(6);
+    second.epoch.store(2, Ordering::SeqCst);
+    second.append(6);
+    second.log.roll().unwrap();
+    second.pass(HOUR);
+    let parted = Tended::new(second.clone() as Arc<dyn LocalPartition>, Arc::clone(&first.remote));
+    let outcome = parted.look(&first.tools, &Slot::default(), second.now()).await;
+    let lost = |outcome: &Result<Duration, TendError>| match outcome {
+        Err(TendError::LocalLogLost { archived, end }) => Some((*archived, *end)),
+        _ => None,
+    };
+    assert_eq!(lost(&outcome), Some((at(10), at(6))), "{outcome:?}");
+    assert_eq!((first.archived(), second.log.local_start()), ((0, 10), at(0)));
+    // Neither does a follower give up records in favour of others.
+    second.is_led.store(false, Ordering::SeqCst);
+    parted.look(&first.tools, &Slot::default(), second.now()).await.unwrap();
+    assert_eq!(second.log.local_start(), at(0));
+}
+
+#[tokio::test]
+async fn a_new_leader_goes_on_with_the_archive_if_it_has_its_records_or_none() {
+    let rig = Rig::new(&[]);
+    rig.local.append(10);
+    rig.local.log.roll().unwrap();
+    rig.look().await;
+    let replica = Local::new(&[]);
+    replica.append(10);
+    // As a node that lost its disk, before and after it read the archive's epochs.
+    let [known, unknown] = [Local::new(&[]), Local::new(&[])];
+    drop(known.log.truncate_fully(at(15), at(0)).unwrap());
+    drop(unknown.log.truncate_fully(at(20), at(0)).unwrap());
+    for (epoch, local) in [(2, replica), (3, known), (4, unknown)] {
+        if epoch == 3 {
+            local.log.learn_epochs(rig.remote.manifest().epochs()).unwrap();
+        }
+        local.epoch.store(epoch, Ordering::SeqCst);
+        let tended = Tended::new(local.clone() as Arc<dyn LocalPartition>, Arc::clone(&rig.remote));
+        tended.look(&rig.tools, &Slot::default(), local.now()).await.unwrap();
+        local.append(5);
+        local.log.roll().unwrap();
+        tended.look(&rig.tools, &Slot::default(), local.now()).await.unwrap();
+        assert_eq!(rig.archived().1, local.log.end().0.get());
+    }
+    assert_eq!(rig.archived(), (0, 25));
+}
