@@ -35,6 +35,8 @@ impl LocalLog {
             return self.truncate_fully(offset, self.start().0.min(offset));
         }
         let mut writer = self.writer.lock();
+        // A flush in the middle would take what it saw before the cut for flushed.
+        let _flush = self.flushing.lock();
         self.mend(&mut writer)?;
         let segment = self.segment_at(offset).map_err(storage)?;
         let found = segment.map(|segment| Ok((segment.files.clone(), segment.find(offset)?))).transpose();
@@ -151,6 +153,7 @@ impl LocalLog {
     /// [`RollError::Storage`]: the log must be opened anew.
     pub fn truncate_fully(&self, offset: Offset, log_start: Offset) -> Result<RemovedFiles, RollError> {
         let mut writer = self.writer.lock();
+        let _flush = self.flushing.lock();
         let mut view = self.view.write();
         let mut removed = RemovedFiles::default();
         view.replacements += 1;

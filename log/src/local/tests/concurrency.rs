@@ -1,8 +1,12 @@
 //! Readers beside a writer.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
+    time::Duration,
 };
 
 use varve_metadata::model::{ProducerEpoch, ProducerId, Sequence};
@@ -90,5 +94,35 @@ fn nobody_sees_the_records_of_a_transaction_before_it_holds_readers_back() {
             log.append(&beginnings, client()).unwrap();
             reader.join().unwrap();
         });
+    }
+}
+
+#[test]
+fn a_log_is_not_cut_in_the_middle_of_a_flush() {
+    let cuts: [fn(&LocalLog); 2] = [
+        |log| log.truncate_to(at(3), ms(NOW)).unwrap().purge().unwrap(),
+        |log| log.truncate_fully(at(3), at(3)).unwrap().purge().unwrap(),
+    ];
+    for cut in cuts {
+        let fixture = Fixture::new();
+        let log = fixture.new_log();
+        for _ in 0..10 {
+            log.append(&batch(&["v"]), client()).unwrap();
+        }
+        let (done, is_done) = mpsc::channel();
+        thread::scope(|scope| {
+            // What a flush does: it looks how far the log goes, and says so once that is on the disk.
+            let flush = log.flushing.lock();
+            let end = log.end().0;
+            scope.spawn(|| {
+                cut(&log);
+                done.send(()).unwrap();
+            });
+            let waited = is_done.recv_timeout(Duration::from_millis(200));
+            assert_eq!(waited, Err(mpsc::RecvTimeoutError::Timeout), "it waits for the flush");
+            log.recovery_point.fetch_max(end.get(), Ordering::AcqRel);
+            drop(flush);
+        });
+        assert_eq!((log.end().0, log.recovery_point()), (at(3), at(3)));
     }
 }
