@@ -67,6 +67,10 @@ impl RemoteReader for ColdPartition {
         ColdPartition::end_of_epoch(self, epoch)
     }
 
+    fn epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
+        ColdPartition::epochs(self)
+    }
+
     fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
         ColdPartition::epoch_at(self, offset)
     }

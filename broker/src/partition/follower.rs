@@ -126,8 +126,21 @@ impl Partition {
         let _role = self.following(epoch)?;
         let before = self.log().end();
         let removed = self.log().truncate_fully(local_start, log_start.0).map_err(|error| self.cut_failed(error))?;
+        self.learn_archived_epochs(local_start);
         info!(topic = %self.topic(), partition = %self.id().index, end = %before.0, start = %local_start, "log begun anew where the leader's begins");
         self.after_cut(removed)
+    }
+
+    /// The log is empty and begins at `start`: it answers for the epochs of what lies before, as far as the archive is known to
+    /// hold all of that.
+    fn learn_archived_epochs(&self, start: Offset) {
+        let Some(remote) = self.remote().filter(|remote| remote.bounds().is_some_and(|(_, end)| end >= start)) else {
+            return;
+        };
+        let before: Vec<_> = remote.epochs().into_iter().filter(|(_, first)| *first < start).collect();
+        if let Err(error) = self.log().learn_epochs(&before) {
+            warn!(topic = %self.topic(), partition = %self.id().index, %error, "leader epochs are not on the disk");
+        }
     }
 
     fn following(&self, epoch: LeaderEpoch) -> Result<RwLockReadGuard<'_, Role>, FollowError> {

@@ -231,7 +231,14 @@ impl Partition {
             // Ours ends where the log ends, whether or not it has a record yet.
             return Some((epoch, end));
         }
-        let local = self.log().end_of_epoch(epoch);
-        local.or_else(|| self.remote().and_then(|remote| remote.end_of_epoch(epoch)))
+        let archived = || self.remote().and_then(|remote| remote.end_of_epoch(epoch));
+        if let Some((earliest, start)) = self.log().earliest_epoch()
+            && epoch < earliest
+            && let Some((known, end)) = archived()
+        {
+            // The local log only knows that it was over when its own first one began.
+            return Some((known, end.min(start)));
+        }
+        self.log().end_of_epoch(epoch).or_else(archived)
     }
 }

@@ -92,6 +92,9 @@ pub trait RemoteReader: Send + Sync + Debug {
     /// The largest archived epoch not above `epoch`, and the offset behind its last archived record.
     fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)>;
 
+    /// The archived epochs with the first offset of each, oldest first.
+    fn epochs(&self) -> Vec<(LeaderEpoch, Offset)>;
+
     /// Epoch of the archived record at `offset`.
     fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch>;
 }

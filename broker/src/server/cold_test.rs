@@ -90,6 +90,10 @@ impl RemoteReader for Archive {
         None
     }
 
+    fn epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
+        Vec::new()
+    }
+
     fn epoch_at(&self, _offset: Offset) -> Option<LeaderEpoch> {
         Some(LeaderEpoch(0))
     }
@@ -212,6 +216,10 @@ impl RemoteReader for Broken {
 
     fn end_of_epoch(&self, _: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         None
+    }
+
+    fn epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
+        Vec::new()
     }
 
     fn epoch_at(&self, _: Offset) -> Option<LeaderEpoch> {

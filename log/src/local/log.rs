@@ -271,6 +271,11 @@ impl LocalLog {
         view.epochs.end_offset_for(epoch, view.end)
     }
 
+    /// The oldest epoch known, and its first offset.
+    pub fn earliest_epoch(&self) -> Option<(LeaderEpoch, Offset)> {
+        self.view.read().epochs.earliest()
+    }
+
     /// Epoch of the last record, if any epoch is known.
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.view.read().epochs.latest().map(|(epoch, _)| epoch)

@@ -165,6 +165,10 @@ impl RemoteReader for Archive {
         None
     }
 
+    fn epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
+        Vec::new()
+    }
+
     fn epoch_at(&self, _: Offset) -> Option<LeaderEpoch> {
         None
     }

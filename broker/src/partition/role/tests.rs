@@ -1,5 +1,7 @@
 //! Two brokers' replicas of one partition, and a clock that the test moves.
 
+mod archived;
+
 use std::time::Duration;
 
 use futures::FutureExt;

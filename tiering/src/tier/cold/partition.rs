@@ -121,6 +121,11 @@ impl ColdPartition {
         Some((found, end.unwrap_or(manifest.end())))
     }
 
+    /// The archived epochs with the first offset of each, oldest first; from memory.
+    pub fn epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
+        self.remote.manifest().epochs().to_vec()
+    }
+
     /// Epoch of the archived record at `offset`, from memory.
     pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
         let manifest = self.remote.manifest();

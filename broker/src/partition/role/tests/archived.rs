@@ -1,0 +1,91 @@
+//! A replica that begins where its leader's local log does: what lies before is in the archive.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use varve_log::local::OffsetAndTimestamp;
+
+use super::*;
+use crate::partition::{RemoteBatches, RemoteError, RemoteReader};
+
+/// An archive of the offsets below 120: epoch 0 from 0, 2 from 50 and 4 from 110.
+#[derive(Debug)]
+struct Archive;
+
+impl RemoteReader for Archive {
+    fn bounds(&self) -> Option<(Offset, Offset)> {
+        Some((at(0), at(120)))
+    }
+    fn log_start(&self) -> Offset {
+        at(0)
+    }
+    fn clean_until(&self) -> Offset {
+        at(0)
+    }
+    fn size(&self) -> u64 {
+        1
+    }
+    fn read(&self, _: Offset, _: Offset, _: u32) -> BoxFuture<'static, Result<RemoteBatches, RemoteError>> {
+        unreachable!("nobody reads")
+    }
+    fn offset_for_timestamp(
+        &self,
+        _: Timestamp,
+        _: Offset,
+    ) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+        unreachable!("nobody asks for a time")
+    }
+    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+        unreachable!("nobody asks for a time")
+    }
+    fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        match epoch.0 {
+            0 | 1 => Some((LeaderEpoch(0), at(50))),
+            2 | 3 => Some((LeaderEpoch(2), at(110))),
+            _ => Some((LeaderEpoch(4), at(120))),
+        }
+    }
+    fn epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
+        [(0, 0), (2, 50), (4, 110)].map(|(epoch, start)| (LeaderEpoch(epoch), at(start))).to_vec()
+    }
+    fn epoch_at(&self, _: Offset) -> Option<LeaderEpoch> {
+        None
+    }
+}
+
+/// A batch of one record at 100, of epoch 2.
+fn from_the_leader() -> Bytes {
+    let mut batch = BatchBuilder::new(at(100)).leader_epoch(LeaderEpoch(2));
+    batch.push(RecordContent { timestamp: Some(now()), key: None, value: Some(b"v"), headers: &[] });
+    batch.build().unwrap().into()
+}
+
+fn started_over(archive_is_known_before: bool) -> Replicated {
+    let follower = Replicated::on(TWO);
+    follower.shown(&image(ONE, 5));
+    let partition = &follower.partition;
+    if archive_is_known_before {
+        partition.set_remote(Arc::new(Archive));
+    }
+    partition.start_over(LeaderEpoch(5), at(100), LogStartOffset(at(0))).unwrap();
+    partition.set_remote(Arc::new(Archive));
+    let (committed, start) = (HighWatermark(at(100)), LogStartOffset(at(0)));
+    partition.replicate(LeaderEpoch(5), &from_the_leader(), committed, start).unwrap();
+    follower
+}
+
+#[test]
+fn a_replica_that_starts_over_knows_the_epochs_of_what_lies_before() {
+    let follower = started_over(true);
+    let log = follower.partition.log();
+    assert_eq!(log.leader_epochs(), [(LeaderEpoch(0), at(0)), (LeaderEpoch(2), at(50))]);
+    assert_eq!(follower.partition.end_of_epoch(LeaderEpoch(1)), Some((LeaderEpoch(0), at(50))));
+}
+
+#[test]
+fn the_archive_answers_for_epochs_before_those_of_the_local_log() {
+    let follower = started_over(false);
+    assert_eq!(follower.partition.log().leader_epochs(), [(LeaderEpoch(2), at(100))]);
+    let end = |epoch| follower.partition.end_of_epoch(LeaderEpoch(epoch));
+    assert_eq!(end(1), Some((LeaderEpoch(0), at(50))));
+    assert_eq!(end(2), Some((LeaderEpoch(2), at(101))), "what the local log knows counts");
+}
