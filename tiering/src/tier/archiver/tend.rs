@@ -184,7 +184,7 @@ impl Tended {
         let mut look = Look { tended: self, tools, slot, now, config, policy, epoch, manifest };
         if !is_led {
             let LogStartOffset(start) = look.manifest.log_start();
-            if start <= self.local.log().end().0 {
+            if start <= look.common_end().min(self.local.log().end().0) {
                 look.advance_local_start(start)?;
             }
             look.delete_locally().await?;

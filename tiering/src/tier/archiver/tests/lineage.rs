@@ -1,6 +1,7 @@
 //! A leader whose log is not the one that was archived, and one whose log is.
 
 use super::*;
+use crate::manifest::Writer;
 
 #[tokio::test]
 async fn an_archive_of_another_lineage_is_left_alone_and_nothing_goes_in_its_favour() {
@@ -23,10 +24,12 @@ async fn an_archive_of_another_lineage_is_left_alone_and_nothing_goes_in_its_fav
     };
     assert_eq!(lost(&outcome), Some((at(10), at(6))), "{outcome:?}");
     assert_eq!((first.archived(), second.log.local_start()), ((0, 10), at(0)));
-    // Neither does a follower give up records in favour of others.
+    // Neither does a follower give up records in favour of others, or because those expire.
     second.is_led.store(false, Ordering::SeqCst);
+    let (writer, now) = (Writer::Leader(LeaderEpoch(1)), second.now());
+    first.remote.update(|manifest| manifest.expire(writer, at(8), now)).await.unwrap();
     parted.look(&first.tools, &Slot::default(), second.now()).await.unwrap();
-    assert_eq!(second.log.local_start(), at(0));
+    assert_eq!((second.log.start().0, second.log.local_start()), (at(0), at(0)));
 }
 
 #[tokio::test]
