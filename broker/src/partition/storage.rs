@@ -3,6 +3,8 @@
 //! One task does this, image by image. Opening and deleting is work for blocking threads, several partitions at a time;
 //! requests meanwhile go on with the partitions that are in the table.
 
+mod roles;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -29,7 +31,6 @@ use super::{
     moves::finish_moves,
     placement::{place, set_strays_aside},
     removal::{delete_closed, delete_log},
-    role::Duty,
 };
 use crate::config::CleanerConfig;
 
@@ -428,62 +429,6 @@ impl Storage {
             partition.note_unflushed();
             partition.set_min_in_sync(topic.config.min_insync_replicas as usize);
             self.keeper.altered(&partition, topic);
-        }
-    }
-
-    /// Leads and follows as these topics say. Blocks other images until it is done: a new leadership is on the disk before
-    /// anybody is served in it.
-    async fn show_all(self: &Arc<Self>, topics: Vec<Arc<TopicImage>>, may_lead: bool) {
-        if topics.is_empty() {
-            return;
-        }
-        let storage = self.clone();
-        let shown = spawn_blocking(move || {
-            for topic in topics {
-                for index in storage.ours(&topic) {
-                    let Ok(partition) = storage.partitions.get(PartitionId { topic: topic.id, index }) else {
-                        continue;
-                    };
-                    storage.show(&partition, &topic, may_lead);
-                }
-            }
-        });
-        if let Err(panic) = shown.await {
-            error!(%panic, "taking over leaderships panicked");
-        }
-    }
-
-    fn show(&self, partition: &Arc<Partition>, topic: &TopicImage, may_lead: bool) {
-        let before = (partition.is_leader(), partition.leader_epoch());
-        self.take_up(partition, topic, may_lead);
-        if before != (partition.is_leader(), partition.leader_epoch()) {
-            self.keeper.altered(partition, topic);
-        }
-    }
-
-    fn take_up(&self, partition: &Arc<Partition>, topic: &TopicImage, may_lead: bool) {
-        let Some((id, image)) = topic.partition(partition.id().index) else { return };
-        match partition.show(image, self.node, may_lead, &self.peers) {
-            Duty::Follow { leader, epoch } => self.peers.follow(partition, leader, epoch),
-            Duty::None => self.peers.forget(id),
-        }
-    }
-
-    /// Lets go of partitions of which this broker has no replica any more, and deletes their logs.
-    async fn leave(&self, before: &TopicImage, now: &TopicImage) {
-        let still: HashSet<PartitionIndex> = self.ours(now).collect();
-        let gone: Vec<PartitionIndex> = self.ours(before).filter(|index| !still.contains(index)).collect();
-        for index in gone {
-            let id = PartitionId { topic: now.id, index };
-            let Some(partition) = self.partitions.take(id) else { continue };
-            self.peers.forget(id);
-            self.keeper.left(id);
-            let name = now.name.clone();
-            let removed = spawn_blocking(move || delete_log(&partition));
-            match removed.await {
-                Ok(()) => info!(topic = %name, partition = %index, "moved to other brokers: the log here is deleted"),
-                Err(panic) => error!(topic = %name, partition = %index, %panic, "deleting a log panicked"),
-            }
         }
     }
 

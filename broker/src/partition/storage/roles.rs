@@ -1,0 +1,71 @@
+//! Partitions lead and follow as an image says, and go when this broker has no replica of them any more.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::task::spawn_blocking;
+use tracing::{error, info};
+use varve_metadata::{
+    image::TopicImage,
+    model::{PartitionId, PartitionIndex},
+};
+
+use super::{Storage, delete_log};
+use crate::partition::{Partition, role::Duty};
+
+impl Storage {
+    /// Leads and follows as these topics say. Blocks other images until it is done: a new leadership is on the disk before
+    /// anybody is served in it.
+    pub(super) async fn show_all(self: &Arc<Self>, topics: Vec<Arc<TopicImage>>, may_lead: bool) {
+        if topics.is_empty() {
+            return;
+        }
+        let storage = self.clone();
+        let shown = spawn_blocking(move || {
+            for topic in topics {
+                for index in storage.ours(&topic) {
+                    let Ok(partition) = storage.partitions.get(PartitionId { topic: topic.id, index }) else {
+                        continue;
+                    };
+                    storage.show(&partition, &topic, may_lead);
+                }
+            }
+        });
+        if let Err(panic) = shown.await {
+            error!(%panic, "taking over leaderships panicked");
+        }
+    }
+
+    fn show(&self, partition: &Arc<Partition>, topic: &TopicImage, may_lead: bool) {
+        let before = (partition.is_leader(), partition.leader_epoch());
+        self.take_up(partition, topic, may_lead);
+        if before != (partition.is_leader(), partition.leader_epoch()) {
+            self.keeper.altered(partition, topic);
+        }
+    }
+
+    pub(super) fn take_up(&self, partition: &Arc<Partition>, topic: &TopicImage, may_lead: bool) {
+        let Some((id, image)) = topic.partition(partition.id().index) else { return };
+        match partition.show(image, self.node, may_lead, &self.peers) {
+            Duty::Follow { leader, epoch } => self.peers.follow(partition, leader, epoch),
+            Duty::None => self.peers.forget(id),
+        }
+    }
+
+    /// Lets go of partitions of which this broker has no replica any more, and deletes their logs.
+    pub(super) async fn leave(&self, before: &TopicImage, now: &TopicImage) {
+        let still: HashSet<PartitionIndex> = self.ours(now).collect();
+        let gone: Vec<PartitionIndex> = self.ours(before).filter(|index| !still.contains(index)).collect();
+        for index in gone {
+            let id = PartitionId { topic: now.id, index };
+            let Some(partition) = self.partitions.take(id) else { continue };
+            self.peers.forget(id);
+            self.keeper.left(id);
+            let name = now.name.clone();
+            let removed = spawn_blocking(move || delete_log(&partition));
+            match removed.await {
+                Ok(()) => info!(topic = %name, partition = %index, "moved to other brokers: the log here is deleted"),
+                Err(panic) => error!(topic = %name, partition = %index, %panic, "deleting a log panicked"),
+            }
+        }
+    }
+}
