@@ -310,14 +310,24 @@ impl Storage {
             Some(before) => image.changes_since(before),
             None => image.topics().values().cloned().map(TopicChange::Created).collect(),
         };
+        let may_lead = self.peers.may_lead(image);
+        // Leadership first: deletions and openings may keep the disk and the bucket busy for a while.
+        let mut to_show = Vec::new();
         for change in &changes {
-            if let TopicChange::Deleted(topic) = change {
-                self.delete(topic).await;
+            if let TopicChange::Altered { now, .. } = change {
+                self.alter(now);
+                to_show.push(now.clone());
             }
         }
-        let may_lead = self.peers.may_lead(image);
+        self.show_all(to_show, may_lead).await;
+        for change in &changes {
+            match change {
+                TopicChange::Deleted(topic) => self.delete(topic).await,
+                TopicChange::Altered { before, now } => self.leave(before, now).await,
+                TopicChange::Created(_) => {}
+            }
+        }
         let mut to_open = Vec::new();
-        let mut to_show = Vec::new();
         for change in changes {
             match change {
                 TopicChange::Deleted(_) => {}
@@ -325,9 +335,6 @@ impl Storage {
                     to_open.extend(self.ours(&topic).map(|index| (topic.clone(), index, !is_start)));
                 }
                 TopicChange::Altered { before, now: topic } => {
-                    self.leave(&before, &topic).await;
-                    self.alter(&topic);
-                    to_show.push(topic.clone());
                     let missing = self
                         .ours(&topic)
                         .filter(|&index| self.partitions.get(PartitionId { topic: topic.id, index }).is_err());
@@ -338,7 +345,6 @@ impl Storage {
                 }
             }
         }
-        self.show_all(to_show, may_lead).await;
         let open = |(topic, index, is_new)| self.open_partition(topic, index, is_new, may_lead);
         stream::iter(to_open).for_each_concurrent(self.parallel(), open).await;
         self.partitions.shows(image.revision());
