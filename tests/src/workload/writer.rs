@@ -75,16 +75,25 @@ impl Writer {
 
     /// Sends batches to one partition until each is acknowledged; those behind one that was not are sent again with it.
     fn deliver(&self, place: &Place, mut pending: Vec<Pending>) -> Result<()> {
+        let mut is_first = true;
         persist(&format!("writer {} to {place}", self.id), || {
             let mut client = self.routes.to_leader(place)?;
             let mut answered = 0;
-            let result = self.attempt(&mut client, place, &pending, &mut answered);
+            let result = self.attempt(&mut client, place, &pending, is_first, &mut answered);
+            is_first = false;
             pending.drain(..answered);
             result
         })
     }
 
-    fn attempt(&self, client: &mut Client, place: &Place, pending: &[Pending], answered: &mut usize) -> Result<()> {
+    fn attempt(
+        &self,
+        client: &mut Client,
+        place: &Place,
+        pending: &[Pending],
+        is_first: bool,
+        answered: &mut usize,
+    ) -> Result<()> {
         for batch in pending {
             client.send_frame(&produce_frame(&place.topic, &[(place.partition, batch.bytes.clone())])?)?;
         }
@@ -102,12 +111,15 @@ impl Writer {
                     });
                 }
                 // Written behind one that was not: a hole in the sequence, which brokers must refuse.
-                Ok(offset) => {
+                Ok(offset) if is_first => {
                     let (writer, first) = (self.id, batch.first);
                     anyhow::bail!(
                         "{place}: {writer}/{first} is taken at {offset} though one before is not: {failed:?}"
                     );
                 }
+                // A try before may have written that one, which this broker refused before it knew that it leads. The next try
+                // is answered for both; a hole would be refused then, and found in the history.
+                Ok(_) => {}
                 // What follows one that was refused is out of order, and refused for that.
                 Err(error) if failed.is_some() && is_out_of_order(&error) => {}
                 Err(error) if is_weather(&error) => {
