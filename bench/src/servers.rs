@@ -119,7 +119,10 @@ pub(crate) fn varve(settings: &Settings) -> Result<Command> {
     if !program.exists() {
         bail!("{} does not exist: cargo build --release first, or --varve PATH", program.display());
     }
-    Ok(Command::new(program))
+    let mut command = Command::new(program);
+    // Where the tools are is said to this program; a node would take it for a setting that it does not know.
+    command.env_remove("VARVE_TEST_TOOLS");
+    Ok(command)
 }
 
 fn varve_command(settings: &Settings, folder: &Path, listeners: &str, overrides: &[&str]) -> Result<Command> {
