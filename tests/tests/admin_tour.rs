@@ -30,15 +30,20 @@ const FOLLOWS: [(&str, &str); 6] = [
 /// Lines that are meant to differ.
 const MEANT: [(&str, &str); 1] = [("describeFeatures", "only features whose requests are served are finalised")];
 
-/// What was asked, and the answer.
-fn tour(address: SocketAddr) -> Result<BTreeMap<String, String>> {
+/// What was asked, and the answer, of one broker.
+type Answers = BTreeMap<String, String>;
+
+/// The answers of two brokers, which are asked side by side.
+fn tour(brokers: [SocketAddr; 2]) -> Result<[Answers; 2]> {
     let mut command = tools::program("java-AdminTour")?;
-    let printed = tools::output_of(command.arg(address.to_string()))?;
-    let lines = printed.lines().map(|line| {
+    let printed = tools::output_of(command.args(brokers.map(|address| address.to_string())))?;
+    let mut answers = [Answers::new(), Answers::new()];
+    for line in printed.lines() {
         let (asked, answer) = line.split_once(": ").with_context(|| line.to_owned())?;
-        Ok((asked.to_owned(), answer.to_owned()))
-    });
-    lines.collect()
+        let (number, asked) = asked.split_once(' ').with_context(|| line.to_owned())?;
+        answers[number.parse::<usize>()?].insert(asked.to_owned(), answer.to_owned());
+    }
+    Ok(answers)
 }
 
 /// An error's kind, or the whole answer: what errors say is compared field by field in `conformance`.
@@ -51,7 +56,7 @@ fn kafkas_admin_client_finds_the_same_on_varve_as_on_apache_kafka() -> Result<()
     let (kafkas, varves) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let kafka = Kafka::start(kafkas.path(), &BOTH)?;
     let node = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
-    let (theirs, ours) = (tour(kafka.address)?, tour(node.address)?);
+    let [theirs, ours] = tour([kafka.address, node.address])?;
     ensure!(theirs.keys().eq(ours.keys()), "both were asked the same");
     let is_unserved = |asked: &str| ours.get(asked).is_some_and(|answer| UNSERVED.iter().any(|no| answer.contains(no)));
     let mut unserved = Vec::new();
