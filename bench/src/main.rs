@@ -10,8 +10,10 @@ mod load;
 mod partitions;
 mod plot;
 mod process;
+mod replicated;
 mod report;
 mod servers;
+mod trio;
 mod tunnel;
 mod workloads;
 
@@ -56,7 +58,8 @@ pub(crate) struct Settings {
     /// Only this broker (`kafka` or `varve`), without the comparison (for profiling)
     #[arg(long)]
     pub(crate) broker: Option<String>,
-    /// Only the measurements whose name contains this text: hot, latency, rules, tls, archive, partitions
+    /// Only the measurements whose name contains this text: hot, latency, rules, tls, three brokers, archive,
+    /// partitions
     #[arg(long)]
     pub(crate) only: Option<String>,
 }

@@ -42,9 +42,8 @@ pub(crate) fn write(settings: &Settings, figures: &Figures) -> Result<()> {
 
 fn table(settings: &Settings, figures: &Figures) -> Result<String> {
     let mut text = String::new();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
     writeln!(text, "# Varve beside Apache Kafka, in one run\n")?;
-    writeln!(text, "Command: `cargo run --release --package varve-bench -- {}`\n", arguments.join(" "))?;
+    writeln!(text, "Command: `cargo run --release --package varve-bench -- {}`\n", arguments())?;
     writeln!(text, "{}\n", machine())?;
     writeln!(
         text,
@@ -58,7 +57,12 @@ fn table(settings: &Settings, figures: &Figures) -> Result<String> {
          archive on, which it is by default.\n\nResident under load is the largest of samples taken 20 times a second \
          while the load ran, of the process's VmRSS; the other resident figures are one sample at that moment.\n\n\
          The load generator's CPU is that of the one process that sends and reads. Over TLS it encrypts and decrypts \
-         too, as the brokers do.\n"
+         too, as the brokers do.\n\nThree brokers have three replicas of everything, and acks=all with \
+         min.insync.replicas=2; GB are those of the producer. All processes count: Kafka's controllers are in its \
+         brokers, Varve's etcd (one member) is one more. A killed leader is one of three brokers of 300 partitions, \
+         with either's default timeouts. A replaced broker comes back with its id and an empty disk: \
+         the topic has {} MB of zstd batches, which Varve has archived before.\n",
+        settings.archive_megabytes
     )?;
     writeln!(text, "| measurement | Apache Kafka | Varve | ratio |\n|---|---|---|---|")?;
     for (name, by_kind) in figures {
@@ -70,6 +74,24 @@ fn table(settings: &Settings, figures: &Figures) -> Result<String> {
         writeln!(text, "| {name} | {} | {} | {ratio} |", cell(Kind::Kafka), cell(Kind::Varve))?;
     }
     Ok(text)
+}
+
+/// Those of this run, without the folders of this machine.
+fn arguments() -> String {
+    const FOLDERS: [&str; 4] = ["--tools", "--scratch", "--output", "--varve"];
+    let mut arguments = std::env::args().skip(1);
+    let mut shown = Vec::new();
+    while let Some(argument) = arguments.next() {
+        if FOLDERS.contains(&argument.as_str()) {
+            arguments.next();
+        } else if argument == "--lines" {
+            arguments.next();
+            shown.push("--lines LOG-FOLDER".to_owned());
+        } else {
+            shown.push(argument);
+        }
+    }
+    shown.join(" ")
 }
 
 fn machine() -> String {

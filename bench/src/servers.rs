@@ -50,25 +50,18 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 impl Server {
     /// Starts a broker with its own defaults; `overrides` are Kafka configuration lines for Varve only, `both` for either.
     pub(crate) fn start(settings: &Settings, kind: Kind, overrides: &[&str], both: &[&str]) -> Result<Server> {
-        Server::start_in(settings, kind, overrides, both, false, Server::folder_for(settings)?)
+        Server::start_in(settings, kind, overrides, both, false, folder_for(settings)?)
     }
 
     /// The same with a listener for TLS beside the plain one.
     pub(crate) fn start_with_tls(settings: &Settings, kind: Kind, overrides: &[&str], both: &[&str]) -> Result<Server> {
-        Server::start_in(settings, kind, overrides, both, true, Server::folder_for(settings)?)
+        Server::start_in(settings, kind, overrides, both, true, folder_for(settings)?)
     }
 
     /// Ends the process as an operator would, and starts it again on its data.
     pub(crate) fn restart(self, settings: &Settings, kind: Kind, overrides: &[&str]) -> Result<Server> {
         self.process.stop()?;
         Server::start_in(settings, kind, overrides, &[], false, self.folder)
-    }
-
-    fn folder_for(settings: &Settings) -> Result<tempfile::TempDir> {
-        Ok(match &settings.scratch {
-            Some(scratch) => tempfile::tempdir_in(scratch)?,
-            None => tempfile::tempdir()?,
-        })
     }
 
     /// Where its data is.
@@ -92,22 +85,35 @@ impl Server {
         }
         let command = match kind {
             Kind::Varve => varve_command(settings, folder.path(), &listeners, &[overrides, both].concat())?,
-            Kind::Kafka => kafka_command(settings, folder.path(), &listeners, both)?,
+            Kind::Kafka => kafka_command(settings, folder.path(), &listeners, &Quorum::of_one()?, both)?,
         };
+        let log = folder.path().join("broker.out");
         let started = Instant::now();
-        let process = Process::start(command, &folder.path().join("broker.out"))?;
-        let time_to_first_answer = loop {
-            if Client::connect(address).and_then(|mut client| client.api_versions()).is_ok() {
-                break started.elapsed();
-            }
-            if started.elapsed() > START_LIMIT {
-                let output = fs::read_to_string(folder.path().join("broker.out")).unwrap_or_default();
-                bail!("{} does not answer on {address}:\n{output}", kind.name());
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        };
-        Ok(Server { process, address, tls, time_to_first_answer, folder })
+        let process = Process::start(command, &log)?;
+        await_answer(kind, address, &log)?;
+        Ok(Server { process, address, tls, time_to_first_answer: started.elapsed(), folder })
     }
+}
+
+/// An empty folder for data, gone when dropped.
+pub(crate) fn folder_for(settings: &Settings) -> Result<tempfile::TempDir> {
+    Ok(match &settings.scratch {
+        Some(scratch) => tempfile::tempdir_in(scratch)?,
+        None => tempfile::tempdir()?,
+    })
+}
+
+/// Waits until the broker at `address` answers a request; `log` is where it prints.
+pub(crate) fn await_answer(kind: Kind, address: SocketAddr, log: &Path) -> Result<()> {
+    let started = Instant::now();
+    while Client::connect(address).and_then(|mut client| client.api_versions()).is_err() {
+        if started.elapsed() > START_LIMIT {
+            let output = fs::read_to_string(log).unwrap_or_default();
+            bail!("{} does not answer on {address}:\n{output}", kind.name());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// The varve binary.
@@ -125,7 +131,13 @@ pub(crate) fn varve(settings: &Settings) -> Result<Command> {
     Ok(command)
 }
 
-fn varve_command(settings: &Settings, folder: &Path, listeners: &str, overrides: &[&str]) -> Result<Command> {
+/// A varve that runs in `folder`.
+pub(crate) fn varve_command(
+    settings: &Settings,
+    folder: &Path,
+    listeners: &str,
+    overrides: &[&str],
+) -> Result<Command> {
     let mut command = varve(settings)?;
     command.current_dir(folder);
     let listener = format!("listeners={listeners}");
@@ -135,26 +147,49 @@ fn varve_command(settings: &Settings, folder: &Path, listeners: &str, overrides:
     Ok(command)
 }
 
-/// KRaft, broker and controller in one process, Kafka's own start script's JVM settings.
-fn kafka_command(settings: &Settings, folder: &Path, listeners: &str, more: &[&str]) -> Result<Command> {
+/// Which of several nodes of Kafka one is, and where their controllers listen; ids count from 1.
+pub(crate) struct Quorum<'a> {
+    pub(crate) id: usize,
+    pub(crate) controllers: std::borrow::Cow<'a, [SocketAddr]>,
+}
+
+impl Quorum<'_> {
+    fn of_one() -> Result<Quorum<'static>> {
+        Ok(Quorum { id: 1, controllers: vec![free_port()?].into() })
+    }
+}
+
+/// KRaft, broker and controller in one process, Kafka's own start script's JVM settings. An empty `folder` is formatted.
+pub(crate) fn kafka_command(
+    settings: &Settings,
+    folder: &Path,
+    listeners: &str,
+    quorum: &Quorum<'_>,
+    more: &[&str],
+) -> Result<Command> {
     let libs = tools(settings)?.join("kafka/libs");
-    let controller = free_port()?;
+    let id = quorum.id;
+    let controller = quorum.controllers[id - 1];
+    let voters: Vec<String> =
+        quorum.controllers.iter().enumerate().map(|(at, address)| format!("{}@{address}", at + 1)).collect();
+    let voters = voters.join(",");
     let properties = folder.join("server.properties");
     fs::write(
         &properties,
         format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
+            "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
              listeners={listeners},CONTROLLER://{controller}\nadvertised.listeners={listeners}\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL\n\
-             log.dirs={}\noffsets.topic.replication.factor=1\n{}\n",
+             log.dirs={}\noffsets.topic.replication.factor={}\n{}\n",
             folder.join("data").display(),
+            quorum.controllers.len(),
             more.join("\n")
         ),
     )?;
     let class_path = format!("{}/*", libs.display());
     let format = Command::new("java")
-        .args(["-cp", &class_path, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"])
+        .args(["-cp", &class_path, "kafka.tools.StorageTool", "format", "-g", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"])
         .arg(&properties)
         .output()
         .context("starting java")?;
@@ -169,7 +204,7 @@ fn kafka_command(settings: &Settings, folder: &Path, listeners: &str, more: &[&s
     Ok(command)
 }
 
-fn tools(settings: &Settings) -> Result<PathBuf> {
+pub(crate) fn tools(settings: &Settings) -> Result<PathBuf> {
     match &settings.tools {
         Some(tools) => Ok(tools.clone()),
         None => {
@@ -179,6 +214,6 @@ fn tools(settings: &Settings) -> Result<PathBuf> {
     }
 }
 
-fn free_port() -> Result<SocketAddr> {
+pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

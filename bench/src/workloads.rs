@@ -18,6 +18,7 @@ use crate::{
     load::{consume, frames, produce},
     partitions,
     process::own_cpu,
+    replicated,
     servers::{Kind, LOCAL_ONLY, Server},
 };
 
@@ -70,6 +71,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Figures> {
             hot(settings, kind, &lines, &mut note).with_context(|| format!("hot measurements of {}", kind.name()))?;
             guarded::rules(settings, kind, &lines, &mut note).with_context(|| format!("{} with rules", kind.name()))?;
             guarded::tls(settings, kind, &lines, &mut note).with_context(|| format!("{} over TLS", kind.name()))?;
+            replicated::measure(settings, kind, &lines, &mut note)
+                .with_context(|| format!("three of {}", kind.name()))?;
             if kind == Kind::Varve {
                 archive::measure(settings, &lines, &mut note).context("archive measurements")?;
                 // No ratio depends on it: once is enough.
