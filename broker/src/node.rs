@@ -31,7 +31,7 @@ use crate::{
         flush_when_due,
     },
     replicas::Replicas,
-    security::{ListenerSecurity, SecurityError, SecurityProtocol, follow_settings},
+    security::{ListenerSecurity, SecurityError, follow_settings},
     server::{Broker, Limits, ListenerName, LogLevels, Server, live, make_first_users, sweep_tokens},
 };
 
@@ -70,18 +70,6 @@ pub enum StartError {
         /// Why.
         #[source]
         source: io::Error,
-    },
-    /// Brokers cannot log in to each other, or speak TLS with each other, yet.
-    #[error(
-        "brokers of a cluster speak PLAINTEXT with each other in this version, and {listener}, the listener that they would \
-         use, is {protocol}: give them a PLAINTEXT listener of their own, in a network that only they reach, and have \
-         inter.broker.listener.name name it if it is set"
-    )]
-    BrokerListener {
-        /// Its name.
-        listener: String,
-        /// What it speaks.
-        protocol: SecurityProtocol,
     },
     /// Two processes cannot be one broker.
     #[error("another process has registered as node {node}: each needs a node.id of its own")]
@@ -156,10 +144,7 @@ impl Node {
 
         let is_one_of_many = matches!(config.metadata, MetadataUrl::Etcd { .. });
         let last_life = match is_one_of_many {
-            true => {
-                membership::check_listener(&config)?;
-                Some(membership::look_at_last_life(&config)?)
-            }
+            true => Some(membership::look_at_last_life(&config)?),
             false => None,
         };
         let life = Uuid::new_v4();
@@ -431,11 +416,14 @@ async fn bind(server: &Server, listener: &Listener) -> Result<TcpListener, Start
 /// What each listener asks of those who connect, in the order of the listeners.
 fn protect(config: &BrokerConfig, image: &ClusterImage) -> Result<Vec<Arc<ListenerSecurity>>, StartError> {
     let texts = image.configs().of_broker(config.node, &config.settings.texts());
-    let open = |listener: &Listener| {
-        ListenerSecurity::open(&listener.name, listener.protocol, &texts)
-            .map_err(|source| StartError::Security { listener: listener.name.clone(), source })
+    let open = |(index, listener): (usize, &Listener)| {
+        let security = match config.listeners.is_between_brokers(index) {
+            true => ListenerSecurity::open_between_brokers(&listener.name, listener.protocol, &texts),
+            false => ListenerSecurity::open(&listener.name, listener.protocol, &texts),
+        };
+        security.map_err(|source| StartError::Security { listener: listener.name.clone(), source })
     };
-    config.listeners.listeners.iter().map(open).collect()
+    config.listeners.listeners.iter().enumerate().map(open).collect()
 }
 
 /// What the cluster is told of this node: each listener under the address that clients shall use.

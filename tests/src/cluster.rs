@@ -26,7 +26,11 @@ pub struct Cluster {
     pub etcd: Etcd,
     brokers: Vec<Broker>,
     settings: Vec<String>,
+    own: Box<OwnSettings>,
 }
+
+/// What one broker, by its index, is told beside what all are.
+type OwnSettings = dyn Fn(usize) -> Vec<String> + Send + Sync;
 
 struct Broker {
     address: SocketAddr,
@@ -48,6 +52,20 @@ impl Cluster {
     /// # Errors
     /// One does not answer.
     pub fn start(folder: &Path, count: usize, settings: &[&str]) -> Result<Cluster> {
+        Cluster::start_each(folder, count, settings, |_| Vec::new())
+    }
+
+    /// The same with settings of each broker's own. They are asked for at each start of a broker, and `listeners` among them are
+    /// beside the one for clients.
+    ///
+    /// # Errors
+    /// One does not answer.
+    pub fn start_each(
+        folder: &Path,
+        count: usize,
+        settings: &[&str],
+        own: impl Fn(usize) -> Vec<String> + Send + Sync + 'static,
+    ) -> Result<Cluster> {
         let place = folder.join("etcd");
         fs::create_dir_all(&place)?;
         let etcd = Etcd::start(&place)?;
@@ -57,6 +75,7 @@ impl Cluster {
             etcd,
             brokers: brokers.collect::<Result<_>>()?,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            own: Box::new(own),
         };
         cluster.start_all(&(0..count).collect::<Vec<_>>())?;
         Ok(cluster)
@@ -112,8 +131,18 @@ impl Cluster {
             format!("varve.metadata.url=etcd://{}/varve", self.etcd.address()),
             format!("varve.object.store.url=file://{}", self.folder.join("bucket").display()),
         ];
-        let all: Vec<&str> = own.iter().chain(&self.settings).map(String::as_str).collect();
-        Node::start_at(&folder, self.brokers[at].address, &all)
+        let mut listeners = format!("listeners=PLAINTEXT://{}", self.brokers[at].address);
+        let mut more = (self.own)(at);
+        more.retain(|setting| match setting.strip_prefix("listeners=") {
+            Some(others) => {
+                listeners = format!("{listeners},{others}");
+                false
+            }
+            None => true,
+        });
+        let all: Vec<&str> =
+            own.iter().chain(&self.settings).chain(&more).chain([&listeners]).map(String::as_str).collect();
+        Node::start(&folder, &all)
     }
 
     /// Where brokers are.

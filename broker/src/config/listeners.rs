@@ -45,6 +45,8 @@ pub struct ListenerConfig {
     pub advertised: Vec<Advertised>,
     /// Which listener other brokers use: the index in `listeners`.
     pub inter_broker: usize,
+    /// There are other brokers.
+    pub is_among_brokers: bool,
 }
 
 impl ListenerConfig {
@@ -66,10 +68,17 @@ impl ListenerConfig {
         }
         check_distinct(reader, &listeners);
         set_protocols(reader, &mut listeners);
-        check_security(reader, &listeners, warnings);
-        let advertised = advertised(reader, &listeners, &controllers, warnings);
         let inter_broker = inter_broker(reader, &listeners);
-        ListenerConfig { listeners, advertised, inter_broker }
+        let is_among_brokers =
+            reader.settings().given("varve.metadata.url").is_some_and(|url| url.value.trim().starts_with("etcd:"));
+        check_security(reader, &listeners, is_among_brokers.then_some(inter_broker), warnings);
+        let advertised = advertised(reader, &listeners, &controllers, warnings);
+        ListenerConfig { listeners, advertised, inter_broker, is_among_brokers }
+    }
+
+    /// Whether brokers speak with each other over the listener of that index.
+    pub fn is_between_brokers(&self, index: usize) -> bool {
+        self.is_among_brokers && index == self.inter_broker
     }
 }
 
@@ -160,15 +169,25 @@ fn set_protocols(reader: &mut Reader<'_>, listeners: &mut [Listener]) {
 }
 
 /// Whether each listener's settings say what its protocol needs. Files are opened when the node starts.
-fn check_security(reader: &mut Reader<'_>, listeners: &[Listener], warnings: &mut Vec<String>) {
+fn check_security(
+    reader: &mut Reader<'_>,
+    listeners: &[Listener],
+    between_brokers: Option<usize>,
+    warnings: &mut Vec<String>,
+) {
     let texts = reader.settings().texts();
-    for listener in listeners {
+    for (index, listener) in listeners.iter().enumerate() {
         let mut settings = ListenerSettings::of(&texts, &listener.name);
-        if listener.protocol.uses_sasl() {
-            SaslConfig::read(&mut settings);
+        let is_between_brokers = between_brokers == Some(index);
+        match listener.protocol.uses_sasl() {
+            true if is_between_brokers => drop(SaslConfig::read_between_brokers(&mut settings)),
+            true => drop(SaslConfig::read(&mut settings)),
+            false => {}
         }
-        if listener.protocol.uses_tls() {
-            TlsConfig::read(&mut settings, listener.protocol);
+        match listener.protocol.uses_tls() {
+            true if is_between_brokers => drop(TlsConfig::read_between_brokers(&mut settings, listener.protocol)),
+            true => drop(TlsConfig::read(&mut settings, listener.protocol)),
+            false => {}
         }
         warn_of_client_auth(listener, &texts, warnings);
         settings.into_errors().into_iter().for_each(|error| reader.refuse(error));

@@ -44,6 +44,6 @@ pub use listeners::{Advertised, Listener, ListenerConfig};
 pub use load::{Loaded, Sources};
 pub use object_store::ObjectStoreConfig;
 pub use properties::{Property, parse_properties};
-pub use sasl::{DelegationTokenConfig, OauthConfig, SaslConfig};
+pub use sasl::{DelegationTokenConfig, Login, OauthConfig, SaslConfig};
 pub use settings::{Origin, Setting, Settings};
 pub use tls::{ClientAuth, KeyStoreConfig, TlsConfig, TrustStoreConfig};

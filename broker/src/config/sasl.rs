@@ -26,6 +26,19 @@ pub struct SaslConfig {
     pub oauth: Option<OauthConfig>,
     /// After how long a client must say again who it is; not at all if absent.
     pub max_session: BTreeMap<Mechanism, Duration>,
+    /// Whom this node says that it is to other brokers; absent where brokers do not use the listener.
+    pub login: Option<Login>,
+}
+
+/// Whom a broker says that it is to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// `sasl.mechanism.inter.broker.protocol`.
+    pub mechanism: Mechanism,
+    /// `username` of the login configuration.
+    pub user: String,
+    /// `password` of the login configuration.
+    pub password: Secret,
 }
 
 /// Which tokens are good.
@@ -104,8 +117,41 @@ impl SaslConfig {
             oauth: if has(Mechanism::OauthBearer) { oauth(settings) } else { None },
             mechanisms,
             max_session,
+            login: None,
         }
     }
+
+    /// The same of the listener over which brokers speak with each other: they need to know as whom.
+    pub(crate) fn read_between_brokers(settings: &mut ListenerSettings<'_>) -> SaslConfig {
+        let sasl = SaslConfig::read(settings);
+        let login = own_login(settings, &sasl.mechanisms);
+        SaslConfig { login, ..sasl }
+    }
+}
+
+fn own_login(settings: &mut ListenerSettings<'_>, enabled: &[Mechanism]) -> Option<Login> {
+    const MECHANISM: &str = "sasl.mechanism.inter.broker.protocol";
+    let named = settings.text(MECHANISM).and_then(|name| Mechanism::parse(&name));
+    let served = |mechanism: &Mechanism| *mechanism != Mechanism::OauthBearer && enabled.contains(mechanism);
+    let Some(mechanism) = named.filter(served) else {
+        let why = "the mechanism with which brokers log in to each other: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, and one of \
+                   sasl.enabled.mechanisms";
+        settings.invalid(MECHANISM, why);
+        return None;
+    };
+    let class = if mechanism == Mechanism::Plain { "PlainLoginModule" } else { "ScramLoginModule" };
+    let entry = login(settings, mechanism, class);
+    let option = |name: &str| entry.as_ref()?.options.get(name).filter(|value| !value.is_empty()).cloned();
+    let Some((user, password)) = option("username").zip(option("password")) else {
+        let package = if mechanism == Mechanism::Plain { "plain" } else { "scram" };
+        let why = format!(
+            "org.apache.kafka.common.security.{package}.{class} required username=\"NAME\" password=\"PASSWORD\" …; of the user \
+             as whom this broker logs in to the others"
+        );
+        settings.invalid_for(mechanism.name(), "sasl.jaas.config", why);
+        return None;
+    };
+    Some(Login { mechanism, user: user.reveal().to_owned(), password })
 }
 
 fn mechanisms(settings: &mut ListenerSettings<'_>) -> Vec<Mechanism> {

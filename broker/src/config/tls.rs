@@ -26,6 +26,8 @@ pub struct TlsConfig {
     pub allow_subject_changes: bool,
     /// A new certificate may have other alternative names.
     pub allow_alternative_name_changes: bool,
+    /// Where this node connects to another broker, the certificate there must name the host.
+    pub checks_host: bool,
 }
 
 /// `ssl.client.auth`.
@@ -115,6 +117,14 @@ impl TlsConfig {
             PrincipalMapping::default()
         });
         let cipher_suites = settings.list("ssl.cipher.suites");
+        let checks_host = match settings.text("ssl.endpoint.identification.algorithm") {
+            None => false,
+            Some(algorithm) if algorithm.eq_ignore_ascii_case("https") => true,
+            Some(_) => {
+                settings.invalid("ssl.endpoint.identification.algorithm", "https, or nothing for no check of the host");
+                true
+            }
+        };
         Some(TlsConfig {
             key_store: key_store?,
             trust_store,
@@ -125,7 +135,22 @@ impl TlsConfig {
             mapping,
             allow_subject_changes: settings.flag("ssl.allow.dn.changes"),
             allow_alternative_name_changes: settings.flag("ssl.allow.san.changes"),
+            checks_host,
         })
+    }
+
+    /// The same of the listener over which brokers speak with each other: they need to know whom to trust.
+    pub(crate) fn read_between_brokers(
+        settings: &mut ListenerSettings<'_>,
+        protocol: SecurityProtocol,
+    ) -> Option<TlsConfig> {
+        let tls = TlsConfig::read(settings, protocol)?;
+        if tls.trust_store.is_none() {
+            let why = "a file with the certificates that other brokers' come from, since brokers speak with each other over \
+                       this listener (or, with ssl.truststore.type=PEM, ssl.truststore.certificates)";
+            settings.invalid("ssl.truststore.location", why);
+        }
+        Some(tls)
     }
 
     /// The files that it names.

@@ -1,6 +1,6 @@
 //! One connection to another broker.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
@@ -14,7 +14,8 @@ use tokio::{
 };
 use varve_metadata::model::BrokerId;
 
-use super::LinkOptions;
+use super::{LinkOptions, login, stream::LinkStream};
+use crate::security::ListenerSecurity;
 
 /// The largest answer that is believed.
 const LARGEST_ANSWER: u32 = 1 << 30;
@@ -29,7 +30,38 @@ pub(crate) enum LinkError {
     Unknown(BrokerId),
     /// The connection cannot be made, or broke.
     #[error("the connection failed")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// One side does not take the other's certificate.
+    #[error(
+        "TLS between brokers failed: {0}. Each broker's certificate (ssl.keystore) must come from somebody whom the others' \
+         ssl.truststore has, be valid now, and name the host of advertised.listeners unless \
+         ssl.endpoint.identification.algorithm is empty"
+    )]
+    Tls(rustls::Error),
+    /// This node was not told as whom to log in.
+    #[error(
+        "no user to log in with is known: sasl.jaas.config of the listener that brokers use must have username and password"
+    )]
+    NoLogin,
+    /// The other broker does not take this node's name and password, or the other way round.
+    #[error(
+        "the login as {user} by {mechanism} failed: {reason}. See username and password in sasl.jaas.config of the listener \
+         that brokers use, sasl.mechanism.inter.broker.protocol, and that the other broker knows the user"
+    )]
+    Refused {
+        /// Whom this node says that it is.
+        user: String,
+        /// By which mechanism.
+        mechanism: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The other broker's authorizer does not take this node for a broker.
+    #[error(
+        "the other broker does not allow it: as whom brokers connect must be in super.users, or have CLUSTER_ACTION \
+         (kafka-acls.sh --add --cluster --operation ClusterAction --allow-principal User:NAME)"
+    )]
+    NotAllowed,
     /// It took too long.
     #[error("no answer in time")]
     TimedOut,
@@ -38,10 +70,22 @@ pub(crate) enum LinkError {
     Malformed(String),
 }
 
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> LinkError {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(error) => LinkError::Tls(error.clone()),
+            None => LinkError::Io(error),
+        }
+    }
+}
+
 /// One connection. What is dropped in the middle of a request is of no use any more.
 #[derive(Debug)]
 pub(crate) struct Link {
-    stream: TcpStream,
+    stream: LinkStream,
+    security: Arc<ListenerSecurity>,
+    /// When the session ends soon, so that it must be said again who this is.
+    renewed_at: Option<Instant>,
     client: StrBytes,
     next: i32,
     limit: Duration,
@@ -50,19 +94,40 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) async fn connect(host: &str, port: u16, options: &LinkOptions) -> Result<Link, LinkError> {
-        let connecting = TcpStream::connect((host, port));
+    pub(super) async fn connect(
+        host: &str,
+        port: u16,
+        security: Arc<ListenerSecurity>,
+        options: &LinkOptions,
+    ) -> Result<Link, LinkError> {
+        let tls = security.tls.as_ref().and_then(|tls| tls.client());
+        let connecting = async {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            match tls {
+                Some(config) => LinkStream::secure(stream, host, config).await,
+                None => Ok(LinkStream::Plain(stream)),
+            }
+        };
         let stream = timeout(options.setup_limit, connecting).await.map_err(|_| LinkError::TimedOut)??;
-        stream.set_nodelay(true)?;
         let client = StrBytes::from_string(format!("broker-{}", options.node));
-        Ok(Link { stream, client, next: 0, limit: options.answer_limit, is_busy: false })
+        let limit = options.answer_limit;
+        let mut link = Link { stream, security, renewed_at: None, client, next: 0, limit, is_busy: false };
+        link.log_in().await?;
+        Ok(link)
+    }
+
+    async fn log_in(&mut self) -> Result<(), LinkError> {
+        let security = self.security.clone();
+        if let Some(sasl) = &security.sasl {
+            self.renewed_at = login::log_in(self, sasl).await?;
+        }
+        Ok(())
     }
 
     /// Whether the other side has not closed it, as far as is known.
     pub(super) fn is_open(&self) -> bool {
-        let mut byte = [0; 1];
-        !self.is_busy
-            && matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        !self.is_busy && self.stream.is_silent()
     }
 
     /// Sends a request and waits for its answer.
@@ -70,10 +135,24 @@ impl Link {
     /// # Errors
     /// [`LinkError`]: the connection is of no use any more, and the request may have been carried out.
     pub(crate) async fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, LinkError> {
+        self.renew().await?;
+        self.exchange(version, request).await
+    }
+
+    /// Says again who this is, if it is time to.
+    async fn renew(&mut self) -> Result<(), LinkError> {
+        match self.renewed_at {
+            Some(at) if at <= Instant::now() => self.log_in().await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// One request and its answer, whatever has become of the session.
+    pub(super) async fn exchange<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, LinkError> {
         let key = ApiKey::try_from(R::KEY).map_err(|()| LinkError::Malformed("no such request".to_owned()))?;
         let mut body = BytesMut::with_capacity(1024);
         request.encode(&mut body, version).map_err(malformed)?;
-        let mut answer = self.ask_raw(key, version, &body).await?;
+        let mut answer = self.exchange_raw(key, version, &body).await?;
         R::Response::decode(&mut answer, version).map_err(malformed)
     }
 
@@ -82,6 +161,11 @@ impl Link {
     /// # Errors
     /// As [`ask`](Self::ask).
     pub(crate) async fn ask_raw(&mut self, key: ApiKey, version: i16, body: &[u8]) -> Result<Bytes, LinkError> {
+        self.renew().await?;
+        self.exchange_raw(key, version, body).await
+    }
+
+    async fn exchange_raw(&mut self, key: ApiKey, version: i16, body: &[u8]) -> Result<Bytes, LinkError> {
         self.next = self.next.wrapping_add(1);
         let header = RequestHeader::default()
             .with_request_api_key(key as i16)
@@ -98,6 +182,7 @@ impl Link {
         self.is_busy = true;
         let exchange = async {
             self.stream.write_all(&frame).await?;
+            self.stream.flush().await?;
             read_frame(&mut self.stream).await
         };
         let mut answer = timeout_at(deadline, exchange).await.map_err(|_| LinkError::TimedOut)??;
@@ -110,7 +195,7 @@ impl Link {
     }
 }
 
-async fn read_frame(stream: &mut TcpStream) -> Result<Bytes, LinkError> {
+async fn read_frame(stream: &mut LinkStream) -> Result<Bytes, LinkError> {
     let length = stream.read_u32().await?;
     if length > LARGEST_ANSWER {
         return Err(LinkError::Malformed(format!("{length} bytes are too many")));

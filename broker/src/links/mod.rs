@@ -1,11 +1,20 @@
 //! Connections to other brokers, over the listener that `inter.broker.listener.name` names.
 //!
-//! A [`Link`] is one connection with one request at a time. [`Links`] knows where brokers are, and keeps those that nobody
+//! What the listener asks of those who connect, this node has ready for the others': TLS with its own certificate, a login by
+//! SASL, again whenever a session ends (KIP-368). A [`Link`] is one connection with one request at a time. [`Links`] knows where brokers are, and keeps those that nobody
 //! uses for the next request.
 
 mod link;
+mod login;
+#[cfg(test)]
+mod secured_test;
+mod stream;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use kafka_protocol::protocol::Request;
 use parking_lot::Mutex;
@@ -15,6 +24,8 @@ use tokio::{
 };
 use uuid::Uuid;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
+
+use crate::security::ListenerSecurity;
 
 pub(crate) use link::{Link, LinkError};
 
@@ -41,6 +52,8 @@ pub(crate) struct LinkOptions {
 pub(crate) struct Links {
     metadata: Arc<ClusterMetadata>,
     options: LinkOptions,
+    /// The protection of the listener. In the clear if never set.
+    security: OnceLock<Arc<ListenerSecurity>>,
     targets: Mutex<HashMap<BrokerId, Target>>,
 }
 
@@ -73,7 +86,12 @@ impl std::fmt::Debug for Links {
 
 impl Links {
     pub(crate) fn new(metadata: Arc<ClusterMetadata>, options: LinkOptions) -> Links {
-        Links { metadata, options, targets: Mutex::default() }
+        Links { metadata, options, security: OnceLock::new(), targets: Mutex::default() }
+    }
+
+    /// Speaks with other brokers as they do, whose listener is protected as ours: `security`. Before the first connection.
+    pub(crate) fn protect(&self, security: Arc<ListenerSecurity>) {
+        let _ = self.security.set(security);
     }
 
     /// A new connection.
@@ -84,7 +102,8 @@ impl Links {
         let image = self.metadata.image();
         let broker = image.brokers().get(&to).ok_or(LinkError::Unknown(to))?;
         let endpoint = broker.endpoints.get(&self.options.listener).ok_or(LinkError::Unknown(to))?;
-        Link::connect(&endpoint.host, endpoint.port, &self.options).await
+        let security = self.security.get_or_init(ListenerSecurity::plaintext).clone();
+        Link::connect(&endpoint.host, endpoint.port, security, &self.options).await
     }
 
     /// Asks a broker over whichever connection is free.

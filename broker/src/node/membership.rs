@@ -21,7 +21,6 @@ use crate::{
     config::{BrokerConfig, EtcdConfig},
     http::Health,
     partition::Storage,
-    security::SecurityProtocol,
 };
 
 /// Connects to etcd.
@@ -53,15 +52,6 @@ pub(super) async fn open_etcd(
         request_timeout: config.request_timeout,
     };
     Ok(Arc::new(EtcdStore::connect(&options).await?))
-}
-
-/// Refuses what brokers cannot do with each other yet.
-pub(super) fn check_listener(config: &BrokerConfig) -> Result<(), StartError> {
-    let listener = &config.listeners.listeners[config.listeners.inter_broker];
-    match listener.protocol {
-        SecurityProtocol::Plaintext => Ok(()),
-        _ => Err(StartError::BrokerListener { listener: listener.name.clone(), protocol: listener.protocol }),
-    }
 }
 
 /// What the last life of this node left. Before any directory is opened.

@@ -88,7 +88,8 @@ impl FetchTask {
 
     async fn fetch_on(self: &Arc<Self>, replicas: &Arc<Replicas>) {
         let mut link: Option<Link> = None;
-        let mut is_reached = true;
+        // What went wrong last, until the leader answers again.
+        let mut trouble: Option<String> = None;
         loop {
             let (ask, wakes) = {
                 let mut state = self.state.lock();
@@ -112,7 +113,7 @@ impl FetchTask {
             };
             match self.exchange(replicas, &mut link, &ask).await {
                 Ok(()) => {
-                    if !std::mem::replace(&mut is_reached, true) {
+                    if trouble.take().is_some() {
                         info!(leader = %self.leader, "the leader answers again");
                     }
                 }
@@ -120,8 +121,10 @@ impl FetchTask {
                     let is_of_session = matches!(error, FetchError::Refused(code) if wire::is_of_session(code));
                     if !is_of_session {
                         link = None;
-                        // Once for each time that it is gone.
-                        if std::mem::replace(&mut is_reached, false) {
+                        // Once for each time that it is gone, and for each other reason.
+                        let now = Some(error.to_string());
+                        if trouble != now {
+                            trouble = now;
                             let error = &error as &dyn std::error::Error;
                             warn!(leader = %self.leader, error, "nothing can be fetched, trying again");
                         }
@@ -147,6 +150,10 @@ impl FetchTask {
         if response.error_code != 0 {
             return Err(FetchError::Refused(response.error_code));
         }
+        // Followers may read everything or nothing.
+        if wire::is_not_allowed(&response) {
+            return Err(LinkError::NotAllowed.into());
+        }
         let session = response.session_id;
         let steps = self.state.lock().fetcher.take(session, wire::answers(response), replicas.now());
         let mut beside = Vec::new();
@@ -164,7 +171,8 @@ impl FetchTask {
                 }
                 Step::StartOver { is_tiered } => {
                     debug!(topic = %partition.topic(), partition = %id.index, is_tiered, "the leader does not have what comes next here");
-                    let start = start_over(replicas.links.clone(), self.leader, partition.clone(), asked.epoch);
+                    let sides = (replicas.node, self.leader);
+                    let start = start_over(replicas.links.clone(), sides, partition.clone(), asked.epoch);
                     beside.push(self.do_beside(replicas, partition, asked.epoch, start));
                 }
             }
@@ -244,12 +252,12 @@ async fn append(
 
 async fn start_over(
     links: Arc<Links>,
-    leader: BrokerId,
+    sides: (BrokerId, BrokerId),
     partition: Arc<Partition>,
     epoch: LeaderEpoch,
 ) -> Result<(), StepError> {
-    let local_start = ask_offset(&links, leader, &partition, epoch, EARLIEST_LOCAL).await?;
-    let log_start = ask_offset(&links, leader, &partition, epoch, EARLIEST).await?;
+    let local_start = ask_offset(&links, sides, &partition, epoch, EARLIEST_LOCAL).await?;
+    let log_start = ask_offset(&links, sides, &partition, epoch, EARLIEST).await?;
     blocking(move || partition.start_over(epoch, local_start, LogStartOffset(log_start))).await
 }
 
@@ -273,7 +281,7 @@ async fn blocking(work: impl FnOnce() -> Result<(), FollowError> + Send + 'stati
 /// Where the leader's log begins.
 async fn ask_offset(
     links: &Links,
-    leader: BrokerId,
+    (node, leader): (BrokerId, BrokerId),
     partition: &Partition,
     epoch: LeaderEpoch,
     which: i64,
@@ -285,7 +293,7 @@ async fn ask_offset(
     let topic = ListOffsetsTopic::default()
         .with_name(TopicName(StrBytes::from_string(partition.topic().to_string())))
         .with_partitions(vec![asked]);
-    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+    let request = ListOffsetsRequest::default().with_replica_id(node.to_wire().into()).with_topics(vec![topic]);
     let response = links.ask(leader, LIST_VERSION, &request).await?;
     let found = response.topics.first().and_then(|topic| topic.partitions.first());
     let found = found.ok_or_else(|| LinkError::Malformed("it names no partition".to_owned()))?;

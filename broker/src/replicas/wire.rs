@@ -109,6 +109,12 @@ fn fault(code: i16) -> Fault {
     }
 }
 
+/// Whether the leader's authorizer does not take us for a broker.
+pub(super) fn is_not_allowed(response: &FetchResponse) -> bool {
+    let refused = ResponseError::TopicAuthorizationFailed.code();
+    response.responses.iter().flat_map(|topic| &topic.partitions).any(|partition| partition.error_code == refused)
+}
+
 /// Whether the leader's session is gone, so that a fetch without one may follow at once.
 pub(super) fn is_of_session(code: i16) -> bool {
     matches!(

@@ -34,12 +34,15 @@ pub struct ListenerSecurity {
     pub tls: Option<TlsEndpoint>,
     /// SASL, where it is spoken.
     pub sasl: Option<SaslEndpoint>,
+    /// Brokers speak with each other over it: this node connects to such listeners of others, too.
+    is_between_brokers: bool,
 }
 
 impl ListenerSecurity {
     /// Lets everybody in, and knows nobody.
     pub fn plaintext() -> Arc<ListenerSecurity> {
-        Arc::new(ListenerSecurity { protocol: SecurityProtocol::Plaintext, tls: None, sasl: None })
+        let protocol = SecurityProtocol::Plaintext;
+        Arc::new(ListenerSecurity { protocol, tls: None, sasl: None, is_between_brokers: false })
     }
 
     /// The protection of the listener `name`, which speaks `protocol`, from the settings of the node.
@@ -51,15 +54,41 @@ impl ListenerSecurity {
         protocol: SecurityProtocol,
         texts: &BTreeMap<String, String>,
     ) -> Result<Arc<ListenerSecurity>, SecurityError> {
+        ListenerSecurity::open_as(name, protocol, texts, false)
+    }
+
+    /// The same of the listener over which brokers speak with each other.
+    ///
+    /// # Errors
+    /// [`SecurityError`]; one is that this node would not let itself in.
+    pub fn open_between_brokers(
+        name: &str,
+        protocol: SecurityProtocol,
+        texts: &BTreeMap<String, String>,
+    ) -> Result<Arc<ListenerSecurity>, SecurityError> {
+        ListenerSecurity::open_as(name, protocol, texts, true)
+    }
+
+    fn open_as(
+        name: &str,
+        protocol: SecurityProtocol,
+        texts: &BTreeMap<String, String>,
+        is_between_brokers: bool,
+    ) -> Result<Arc<ListenerSecurity>, SecurityError> {
         let tls = match protocol.uses_tls() {
-            true => tls_config(name, protocol, texts)?.map(TlsEndpoint::load).transpose()?,
+            true => tls_config(name, protocol, texts, is_between_brokers)?
+                .map(|config| match is_between_brokers {
+                    true => TlsEndpoint::load_between_brokers(config),
+                    false => TlsEndpoint::load(config),
+                })
+                .transpose()?,
             false => None,
         };
         let sasl = match protocol.uses_sasl() {
-            true => Some(SaslEndpoint::new(sasl_config(name, texts)?)),
+            true => Some(SaslEndpoint::new(sasl_config(name, texts, is_between_brokers)?)),
             false => None,
         };
-        Ok(Arc::new(ListenerSecurity { protocol, tls, sasl }))
+        Ok(Arc::new(ListenerSecurity { protocol, tls, sasl, is_between_brokers }))
     }
 
     /// Whether this one, of the listener `name`, can go on with `texts`, of which `new` are the names that changed, without doing so.
@@ -76,12 +105,12 @@ impl ListenerSecurity {
         let own = || new.iter().filter(|name| name.starts_with(&prefix)).filter_map(|name| listener_setting(name));
         if let Some(tls) = &self.tls
             && own().any(|setting| setting.name.starts_with("ssl."))
-            && let Some(config) = tls_config(name, self.protocol, texts)?
+            && let Some(config) = tls_config(name, self.protocol, texts, self.is_between_brokers)?
         {
             tls.check(config)?;
         }
         if self.sasl.is_some() && own().any(|setting| !setting.name.starts_with("ssl.")) {
-            sasl_config(name, texts)?;
+            sasl_config(name, texts, self.is_between_brokers)?;
         }
         Ok(())
     }
@@ -90,12 +119,15 @@ impl ListenerSecurity {
     /// SASL, nor the other way round.
     pub(super) fn follow(&self, name: &str, texts: &BTreeMap<String, String>) -> Vec<SecurityError> {
         let tls = || match &self.tls {
-            Some(tls) => tls_config(name, self.protocol, texts)?.map_or(Ok(()), |config| Ok(tls.reload(config)?)),
+            Some(tls) => {
+                let config = tls_config(name, self.protocol, texts, self.is_between_brokers)?;
+                config.map_or(Ok(()), |config| Ok(tls.reload(config)?))
+            }
             None => Ok(()),
         };
         let sasl = || {
             if let Some(sasl) = &self.sasl {
-                sasl.follow(sasl_config(name, texts)?);
+                sasl.follow(sasl_config(name, texts, self.is_between_brokers)?);
             }
             Ok(())
         };
@@ -108,17 +140,28 @@ fn tls_config(
     name: &str,
     protocol: SecurityProtocol,
     texts: &BTreeMap<String, String>,
+    is_between_brokers: bool,
 ) -> Result<Option<TlsConfig>, ConfigErrors> {
     let mut settings = ListenerSettings::of(texts, name);
-    let tls = TlsConfig::read(&mut settings, protocol);
+    let tls = match is_between_brokers {
+        true => TlsConfig::read_between_brokers(&mut settings, protocol),
+        false => TlsConfig::read(&mut settings, protocol),
+    };
     let errors = settings.into_errors();
     if errors.is_empty() { Ok(tls) } else { Err(ConfigErrors(errors)) }
 }
 
 /// SASL as the settings have it.
-fn sasl_config(name: &str, texts: &BTreeMap<String, String>) -> Result<SaslConfig, ConfigErrors> {
+fn sasl_config(
+    name: &str,
+    texts: &BTreeMap<String, String>,
+    is_between_brokers: bool,
+) -> Result<SaslConfig, ConfigErrors> {
     let mut settings = ListenerSettings::of(texts, name);
-    let sasl = SaslConfig::read(&mut settings);
+    let sasl = match is_between_brokers {
+        true => SaslConfig::read_between_brokers(&mut settings),
+        false => SaslConfig::read(&mut settings),
+    };
     let errors = settings.into_errors();
     if errors.is_empty() { Ok(sasl) } else { Err(ConfigErrors(errors)) }
 }

@@ -10,6 +10,7 @@
 mod follow;
 mod listener;
 pub mod mapping;
+mod nonce;
 mod pem;
 mod protocol;
 pub mod sasl;
@@ -22,6 +23,7 @@ pub mod tls;
 pub(crate) use follow::chain;
 pub use follow::follow_settings;
 pub use listener::{ListenerSecurity, SecurityError};
+pub(crate) use nonce::nonce;
 pub use protocol::SecurityProtocol;
 pub use secret::Secret;
 pub use subject::{SubjectError, subject_text};

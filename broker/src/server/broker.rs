@@ -110,6 +110,9 @@ impl Broker {
 
     /// The same node with its listeners' protection.
     pub fn with_listeners(self, listeners: Vec<Arc<ListenerSecurity>>) -> Broker {
+        if let Some(security) = listeners.get(self.config.listeners.inter_broker) {
+            self.links.protect(security.clone());
+        }
         Broker { listeners, ..self }
     }
 }

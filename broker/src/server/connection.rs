@@ -18,7 +18,7 @@ use varve_metadata::model::Principal;
 
 use super::{
     RequestContext,
-    authentication::{ClusterCredentials, Exchange, REAUTHENTICATION_PAUSE, Refusal, Session, Turn, nonce},
+    authentication::{ClusterCredentials, Exchange, REAUTHENTICATION_PAUSE, Refusal, Session, Turn},
     budget::{RequestBudget, Reservation},
     dispatch::{self, DispatchError, Reply},
     listener::{Entrance, Shared},
@@ -29,7 +29,10 @@ use super::{
     welcome::{self, Unwelcome},
 };
 use crate::{
-    security::sasl::{SaslEndpoint, Surroundings},
+    security::{
+        nonce,
+        sasl::{SaslEndpoint, Surroundings},
+    },
     wire::frame::{self, FrameError, LENGTH_BYTES},
 };
 

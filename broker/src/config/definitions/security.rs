@@ -3,7 +3,8 @@
 use super::*;
 
 const BUILT_IN_TLS: &str = "TLS is built in, by rustls, and knows one way to do this";
-const NO_LOGIN: &str = "this node logs in to nobody: it is said of a client, or of a broker towards others";
+const NO_LOGIN: &str =
+    "it is said of a client: brokers log in to each other with username and password of sasl.jaas.config";
 const NO_KERBEROS: &str = "GSSAPI (Kerberos) is not served";
 
 const fn tls(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ConfigDef {
@@ -87,7 +88,11 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     tls_unset("ssl.keystore.key", Kind::Password, "Private key, as PEM, instead of a file."),
     tls_unset("ssl.keystore.certificate.chain", Kind::Password, "Certificate chain, as PEM, instead of a file."),
     tls_unset("ssl.key.password", Kind::Password, "Password of an encrypted PEM key."),
-    tls_unset("ssl.truststore.location", Kind::Text, "File of the certificates that clients' are to come from."),
+    tls_unset(
+        "ssl.truststore.location",
+        Kind::Text,
+        "File of the certificates that clients' and other brokers' are to come from.",
+    ),
     tls_unset("ssl.truststore.password", Kind::Password, "Password of the trust store; PEM has none."),
     tls("ssl.truststore.type", Kind::Text, "JKS", "Format of the trust store, as ssl.keystore.type."),
     tls_unset("ssl.truststore.certificates", Kind::Password, "Trusted certificates, as PEM, instead of a file."),
@@ -114,8 +119,13 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     ),
     tls("ssl.protocol", Kind::Text, "TLSv1.3", "Name of Java's TLS context.")
         .no_effect("ssl.enabled.protocols says which versions are spoken"),
-    tls("ssl.endpoint.identification.algorithm", Kind::Text, "https", "How a client checks the name in a certificate.")
-        .no_effect("it is the client's setting: who accepts connections has no name to check"),
+    tls(
+        "ssl.endpoint.identification.algorithm",
+        Kind::Text,
+        "https",
+        "How this node checks the names in the certificates of other brokers: https (they must have the host of \
+         advertised.listeners), or not at all if empty.",
+    ),
     tls("ssl.keymanager.algorithm", Kind::Text, "SunX509", "Algorithm of Java's key manager.").no_effect(BUILT_IN_TLS),
     tls("ssl.trustmanager.algorithm", Kind::Text, "PKIX", "Algorithm of Java's trust manager.").no_effect(BUILT_IN_TLS),
     tls_unset("ssl.provider", Kind::Text, "Java's security provider.").no_effect(BUILT_IN_TLS),
@@ -131,8 +141,13 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "Mechanisms that clients may use: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER. GSSAPI is not served, so a \
          listener with SASL must say.",
     ),
-    sasl("sasl.mechanism.inter.broker.protocol", Kind::Text, "GSSAPI", "The mechanism between brokers.")
-        .no_effect(NO_LOGIN),
+    sasl(
+        "sasl.mechanism.inter.broker.protocol",
+        Kind::Text,
+        "GSSAPI",
+        "The mechanism with which brokers log in to each other, where they use a listener with SASL: PLAIN, SCRAM-SHA-256 or \
+         SCRAM-SHA-512.",
+    ),
     sasl("sasl.mechanism.controller.protocol", Kind::Text, "GSSAPI", "The mechanism towards controllers.")
         .no_effect(NO_LOGIN),
     sasl_unset(
@@ -140,7 +155,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         Kind::Password,
         "Login configuration in the form of Java's JAAS, best given as \
          listener.name.<listener>.<mechanism>.sasl.jaas.config: the users of PLAIN (user_NAME=\"PASSWORD\" of \
-         PlainLoginModule).",
+         PlainLoginModule); and username=\"NAME\" password=\"PASSWORD\" of PlainLoginModule or ScramLoginModule, as which this \
+         broker logs in to others.",
     ),
     sasl_unset("sasl.login.class", Kind::Class, "The Java class that logs in.").no_effect(NO_LOGIN),
     sasl_unset("sasl.login.callback.handler.class", Kind::Class, "The Java class that answers at a login.")

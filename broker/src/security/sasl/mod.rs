@@ -8,6 +8,7 @@
 //! A [`MechanismServer`] takes the client's messages one after the other and answers each. What it needs to know (users,
 //! the time, something random) comes in with [`Surroundings`].
 
+mod client;
 mod endpoint;
 mod jaas;
 pub mod jwks;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 
 use varve_metadata::model::{DelegationToken, Principal, ScramCredential, ScramMechanism};
 
+pub use client::{ClientError, MechanismClient};
 pub use endpoint::{SaslEndpoint, SaslState};
 pub use jaas::{JaasEntry, JaasError, parse_jaas};
 pub use jwt::{ClaimRules, JwtRules, TokenRules, UnsecuredRules};

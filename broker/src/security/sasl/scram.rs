@@ -26,6 +26,28 @@ struct Algorithms {
     pbkdf2: pbkdf2::Algorithm,
 }
 
+/// What a password becomes before anything is derived from it. `iterations` of 0 count as 1.
+pub(super) fn salted_password(mechanism: ScramMechanism, password: &Secret, salt: &[u8], iterations: u32) -> Vec<u8> {
+    let Algorithms { digest, pbkdf2: algorithm, .. } = algorithms(mechanism);
+    let mut salted = vec![0; digest.output_len()];
+    let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
+    pbkdf2::derive(algorithm, rounds, salt, password.reveal().as_bytes(), &mut salted);
+    salted
+}
+
+/// What a client shows that knows `salted`, for an exchange of which `signed` was said so far.
+pub(super) fn proof(mechanism: ScramMechanism, salted: &[u8], signed: &[u8]) -> Vec<u8> {
+    let client_key = sign(mechanism, salted, b"Client Key");
+    let stored_key = digest::digest(algorithms(mechanism).digest, &client_key);
+    let signature = sign(mechanism, stored_key.as_ref(), signed);
+    client_key.iter().zip(signature).map(|(key, sign)| key ^ sign).collect()
+}
+
+/// What the other side shows that knows of the same password.
+pub(super) fn server_signature(mechanism: ScramMechanism, salted: &[u8], signed: &[u8]) -> Vec<u8> {
+    sign(mechanism, &sign(mechanism, salted, b"Server Key"), signed)
+}
+
 fn algorithms(mechanism: ScramMechanism) -> Algorithms {
     match mechanism {
         ScramMechanism::Sha256 => {
@@ -43,10 +65,7 @@ fn sign(mechanism: ScramMechanism, key: &[u8], message: &[u8]) -> Vec<u8> {
 
 /// What is kept of `password`. `iterations` of 0 count as 1.
 pub fn credential(mechanism: ScramMechanism, password: &Secret, salt: Vec<u8>, iterations: u32) -> ScramCredential {
-    let Algorithms { digest, pbkdf2: algorithm, .. } = algorithms(mechanism);
-    let mut salted = vec![0; digest.output_len()];
-    let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-    pbkdf2::derive(algorithm, rounds, &salt, password.reveal().as_bytes(), &mut salted);
+    let salted = salted_password(mechanism, password, &salt, iterations);
     from_salted(mechanism, &salted, salt, iterations)
 }
 
@@ -281,15 +300,9 @@ mod tests {
         assert_eq!(who, Some(expected));
     }
 
-    /// A client of our own, for what the RFCs have no example of.
     fn proof(mechanism: ScramMechanism, password: &str, known: &ScramCredential, signed: &str) -> String {
-        let mut salted = vec![0; algorithms(mechanism).digest.output_len()];
-        let rounds = NonZeroU32::new(known.iterations).unwrap();
-        pbkdf2::derive(algorithms(mechanism).pbkdf2, rounds, &known.salt, password.as_bytes(), &mut salted);
-        let client_key = sign(mechanism, &salted, b"Client Key");
-        let stored_key = digest::digest(algorithms(mechanism).digest, &client_key);
-        let signature = sign(mechanism, stored_key.as_ref(), signed.as_bytes());
-        STANDARD.encode(client_key.iter().zip(signature).map(|(key, sign)| key ^ sign).collect::<Vec<u8>>())
+        let salted = salted_password(mechanism, &Secret::new(password), &known.salt, known.iterations);
+        STANDARD.encode(super::proof(mechanism, &salted, signed.as_bytes()))
     }
 
     fn login(first: &str, password: &str, now_ms: i64) -> Result<Option<Authenticated>, Rejection> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::SystemTime}
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
+    ClientConfig, ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::CertificateDer,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
@@ -16,7 +16,10 @@ use x509_cert::{
     ext::pkix::SubjectAltName,
 };
 
-use super::store::{self, StoreError};
+use super::{
+    client,
+    store::{self, StoreError},
+};
 use crate::{
     config::{ClientAuth, TlsConfig},
     security::{mapping::PrincipalMapping, subject_text},
@@ -34,6 +37,12 @@ pub enum TlsError {
     /// Key and certificate do not belong together, or the settings contradict each other.
     #[error("key, certificate and settings do not fit together: {0}")]
     Unfit(String),
+    /// Other brokers, which are set up alike, would not take this one's certificate.
+    #[error(
+        "brokers would not take this node's own certificate: {0}. Its issuer must be in ssl.truststore, and it must be good \
+         for servers and for clients"
+    )]
+    NotTrusted(rustls::Error),
     /// A new certificate names somebody else (KIP-1119).
     #[error("the new certificate has another subject, which ssl.allow.dn.changes does not allow")]
     OtherSubject,
@@ -47,12 +56,15 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct TlsEndpoint {
     current: ArcSwap<Loaded>,
+    is_between_brokers: bool,
 }
 
 #[derive(Debug)]
 struct Loaded {
     config: TlsConfig,
     server: Arc<ServerConfig>,
+    /// For connections to other brokers.
+    client: Option<Arc<ClientConfig>>,
     identity: Identity,
     stamps: Vec<Stamp>,
 }
@@ -73,12 +85,25 @@ impl TlsEndpoint {
     /// # Errors
     /// [`TlsError`].
     pub fn load(config: TlsConfig) -> Result<TlsEndpoint, TlsError> {
-        Ok(TlsEndpoint { current: ArcSwap::from_pointee(Loaded::load(config)?) })
+        Ok(TlsEndpoint { current: ArcSwap::from_pointee(Loaded::load(config, false)?), is_between_brokers: false })
+    }
+
+    /// The same where this node connects to other brokers with it, too.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load_between_brokers(config: TlsConfig) -> Result<TlsEndpoint, TlsError> {
+        Ok(TlsEndpoint { current: ArcSwap::from_pointee(Loaded::load(config, true)?), is_between_brokers: true })
     }
 
     /// What a handshake that begins now is made with.
     pub fn server(&self) -> Arc<ServerConfig> {
         self.current.load().server.clone()
+    }
+
+    /// What a connection to another broker that begins now is made with; `None` on a listener that brokers do not use.
+    pub fn client(&self) -> Option<Arc<ClientConfig>> {
+        self.current.load().client.clone()
     }
 
     /// The user that a certificate stands for; `None` if no rule names one.
@@ -125,7 +150,7 @@ impl TlsEndpoint {
     }
 
     fn successor(&self, config: TlsConfig) -> Result<Loaded, TlsError> {
-        let (current, next) = (self.current.load(), Loaded::load(config)?);
+        let (current, next) = (self.current.load(), Loaded::load(config, self.is_between_brokers)?);
         if !next.config.allow_subject_changes && next.identity.subject != current.identity.subject {
             return Err(TlsError::OtherSubject);
         }
@@ -138,7 +163,7 @@ impl TlsEndpoint {
 }
 
 impl Loaded {
-    fn load(config: TlsConfig) -> Result<Loaded, TlsError> {
+    fn load(config: TlsConfig, is_between_brokers: bool) -> Result<Loaded, TlsError> {
         // Before the files are read: one that changes meanwhile is read again.
         let stamps = stamps(&config.files());
         let own = store::open_key_store(&config.key_store)?;
@@ -149,21 +174,45 @@ impl Loaded {
         let unfit = |error: rustls::Error| TlsError::Unfit(error.to_string());
         let builder =
             ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions).map_err(unfit)?;
+        let client = match &config.trust_store {
+            Some(trust_store) if is_between_brokers => {
+                let trusted = Arc::new(store::open_trust_store(trust_store)?);
+                Some(client::Parts { provider: provider.clone(), versions: versions.clone(), trusted })
+            }
+            Some(_) | None => None,
+        };
         let builder = match client_verifier(&config, provider)? {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
         let identity = identity(own.chain.first());
+        let own_again = || (own.chain.clone(), own.key.clone_key());
+        let client = match client {
+            Some(parts) => {
+                let client = parts.config(own_again(), config.checks_host).map_err(unfit)?;
+                Some((Arc::new(client), parts.config(own_again(), false).map_err(unfit)?))
+            }
+            None => None,
+        };
         let mut server = builder.with_single_cert(own.chain, own.key).map_err(unfit)?;
         // A resumed session would be let in by a certificate that was looked at long ago; clients keep connections anyway.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Loaded { config, server: Arc::new(server), identity, stamps })
+        let server = Arc::new(server);
+        let client = match client {
+            // Others know this node under names that it need not know itself.
+            Some((client, of_any_host)) => {
+                client::rehearse(of_any_host, &server).map_err(TlsError::NotTrusted)?;
+                Some(client)
+            }
+            None => None,
+        };
+        Ok(Loaded { config, server, client, identity, stamps })
     }
 
     fn with_stamps(&self, stamps: Vec<Stamp>) -> Loaded {
-        let (config, server, identity) = (self.config.clone(), self.server.clone(), self.identity.clone());
-        Loaded { config, server, identity, stamps }
+        let (config, identity) = (self.config.clone(), self.identity.clone());
+        Loaded { config, server: self.server.clone(), client: self.client.clone(), identity, stamps }
     }
 }
 

@@ -1,13 +1,7 @@
 //! What the cluster knows of those who log in: users of SCRAM and delegation tokens, from the metadata's image.
 
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
-use ring::{
-    hmac,
-    rand::{SecureRandom, SystemRandom},
-};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ring::hmac;
 use varve_metadata::{
     image::ClusterImage,
     model::{DelegationToken, ScramCredential, ScramMechanism},
@@ -44,12 +38,4 @@ impl Credentials for ClusterCredentials<'_> {
 pub(in crate::server) fn token_password(secret: &Secret, id: &str) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA512, secret.reveal().as_bytes());
     hmac::sign(&key, id.as_bytes()).as_ref().to_vec()
-}
-
-/// Text that nobody can foresee.
-pub(in crate::server) fn nonce() -> String {
-    let mut bytes = [0; 24];
-    // The system's source does not fail once it has begun; were it to, the exchange must not go on.
-    SystemRandom::new().fill(&mut bytes).expect("the system gives random numbers");
-    URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -11,7 +11,7 @@ use std::{
 
 use varve_metadata::model::Principal;
 
-pub(in crate::server) use credentials::{ClusterCredentials, nonce, token_password};
+pub(in crate::server) use credentials::{ClusterCredentials, token_password};
 pub(in crate::server) use exchange::{Exchange, Refusal, Turn};
 
 pub use upkeep::{make_first_users, sweep_tokens};

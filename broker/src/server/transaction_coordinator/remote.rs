@@ -52,6 +52,11 @@ pub(super) async fn ask_coordinator(
         tracing::warn!(coordinator = %to, %error, "a coordinator of transactions cannot be asked");
         TransactionError::CoordinatorNotAvailable
     })?;
+    if response.error_code == ResponseError::ClusterAuthorizationFailed.code() {
+        let error = &LinkError::NotAllowed as &dyn std::error::Error;
+        tracing::warn!(coordinator = %to, error, "a coordinator of transactions does not answer");
+        return Err(TransactionError::CoordinatorNotAvailable);
+    }
     if response.error_code != 0 {
         return Err(transaction_error(response.error_code));
     }
@@ -96,6 +101,11 @@ pub(super) async fn write_markers(
     let mut answer = links.ask_raw(to, ApiKey::WriteTxnMarkers, MARKERS_VERSION, &body).await?;
     // The answer of version 2 is that of version 1.
     let response = WriteTxnMarkersResponse::decode(&mut answer, 1).map_err(malformed)?;
+    let not_allowed = ResponseError::ClusterAuthorizationFailed.code();
+    let results = response.markers.iter().flat_map(|marker| &marker.topics).flat_map(|topic| &topic.partitions);
+    if results.into_iter().any(|result| result.error_code == not_allowed) {
+        return Err(LinkError::NotAllowed);
+    }
     let topics = response.markers.into_iter().flat_map(|marker| marker.topics);
     let each = topics.flat_map(|topic| {
         let name = topic.name.to_string();
