@@ -2,6 +2,7 @@
 
 mod last_life;
 mod membership;
+mod neighbours;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -254,6 +255,13 @@ impl Node {
         tasks.spawn(follow_settings(security, config.clone(), metadata.clone(), stop.clone()));
         if let Some(membership) = &membership {
             membership.admitted().await?;
+            let watcher = neighbours::Watcher {
+                metadata: metadata.clone(),
+                us: config.node,
+                listener: config.listeners.listeners[config.listeners.inter_broker].name.clone(),
+                setup_limit: config.replication.setup_limit,
+            };
+            tasks.spawn(neighbours::watch_neighbours(watcher, stop.clone()));
             if let Some(interval) = config.replication.rebalance_interval {
                 tasks.spawn(membership::rebalance_every(interval, metadata.clone(), config.node, stop.clone()));
             }
@@ -305,6 +313,9 @@ impl Node {
         let is_replaced = self.is_replaced.as_ref().is_some_and(|is_replaced| *is_replaced.borrow());
         if let Some(membership) = membership.as_ref().filter(|_| !is_replaced) {
             membership.hand_over(third).await;
+        }
+        if let Some(membership) = &membership {
+            membership.ends();
         }
         self.broker.shutdown.cancel();
         if timeout_at(begun + 2 * third, self.server.stopped()).await.is_err() {

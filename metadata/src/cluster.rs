@@ -7,10 +7,12 @@
 //! ```
 //! A change is answered once the image shows it, so that whoever asked finds what it made.
 
+mod alive;
 mod in_sync;
 mod member;
 mod requests;
 
+pub use alive::Verdict;
 pub use in_sync::{IsrProposal, ProposalOutcome};
 pub use member::{Joining, Member};
 

@@ -131,6 +131,11 @@ impl Membership {
         }
     }
 
+    /// Before this node refuses connections to end: others may take it for dead from then on.
+    pub(super) fn ends(&self) {
+        self.member.ends();
+    }
+
     /// Gives the lease back. `is_closed`: the logs are, and all that they held is on disk.
     pub(super) async fn leave(self, is_closed: bool) {
         match is_closed {

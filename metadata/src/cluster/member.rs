@@ -3,11 +3,18 @@
 //! ```text
 //! join ─► brokers/<id> fenced, live/<id> under a lease ─► the controller lets us in ─► renewed every third of its time
 //!                                                                │
-//!              the lease ended while etcd was away ◄─────────────┘  a new lease, the same life: nothing was lost
+//!     the lease ended while etcd was away, or others  ◄──────────┘  a new lease, the same life: nothing was lost
+//!     took us for dead (`alive.rs`)
 //! ```
 //! Whoever finds the office of the controller empty takes it. Two at once do no harm: each decision compares.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -16,7 +23,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
+use super::{
+    ClusterMetadata, MetadataError, SETTLE_TIMEOUT,
+    alive::{Life, stay_alive},
+};
 use crate::{
     image::{
         BrokerImage, ClusterImage,
@@ -27,7 +37,7 @@ use crate::{
 };
 
 /// Pause before something that failed is tried again.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 /// How long the controller waits for news before it looks by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,6 +57,7 @@ pub struct Member {
     metadata: Arc<ClusterMetadata>,
     lease: watch::Receiver<LeaseId>,
     is_replaced: watch::Receiver<bool>,
+    is_ending: Arc<AtomicBool>,
     part: Task,
 }
 
@@ -77,7 +88,9 @@ impl Member {
         };
         let (leases, lease) = watch::channel(lease);
         let (replaced, is_replaced) = watch::channel(false);
-        let alive = stay_alive(metadata.clone(), id, incarnation, joining.lease, leases);
+        let is_ending = Arc::new(AtomicBool::new(false));
+        let life = Life { id, incarnation, ttl: joining.lease, is_ending: is_ending.clone() };
+        let alive = stay_alive(metadata.clone(), life, leases);
         let office = Task(tokio::spawn(hold_office(metadata.clone(), id, lease.clone())));
         let part = Task(tokio::spawn(async move {
             alive.await;
@@ -85,7 +98,7 @@ impl Member {
             drop(office);
             replaced.send_replace(true);
         }));
-        Ok(Member { metadata, lease, is_replaced, part })
+        Ok(Member { metadata, lease, is_replaced, is_ending, part })
     }
 
     /// Becomes true when another process has registered as this broker: this one is nobody any more, and should end.
@@ -108,7 +121,7 @@ impl Member {
     /// [`MetadataError::Store`]: others do not know that it is about to stop.
     pub async fn drain(&self, id: BrokerId, incarnation: Uuid, limit: Duration) -> Result<usize, MetadataError> {
         let deadline = Instant::now() + limit;
-        let life = record::encode(LifeRecord { incarnation });
+        let life = record::encode(LifeRecord::of(incarnation));
         let leaving = Transaction::default().put_leased(Key::Leaving(id).text(), life, *self.lease.borrow());
         transact_settled(self.metadata.store.as_ref(), leaving, deadline).await?;
         let mut images = self.metadata.subscribe();
@@ -117,6 +130,12 @@ impl Member {
         // Either way the newest image tells what is left.
         let _ = timeout_at(deadline, has_handed_over).await;
         Ok(led_by(&self.metadata.image(), id))
+    }
+
+    /// From now on it is all the same whether others take this broker for dead: it is about to refuse connections, and does not
+    /// come back when they do. To be followed by [`leave`](Self::leave).
+    pub fn ends(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
     }
 
     /// Gives the lease back: others learn at once that this broker is gone.
@@ -153,7 +172,7 @@ impl ClusterMetadata {
     async fn enter(&self, joining: &Joining) -> Result<LeaseId, MetadataError> {
         let lease = self.store.grant(joining.lease).await?;
         let registration = BrokerImage { fenced: true, ..joining.broker.clone() };
-        let (id, life) = (registration.id, LifeRecord { incarnation: registration.incarnation });
+        let (id, life) = (registration.id, LifeRecord::of(registration.incarnation));
         let mut entering = Transaction::default()
             .put(Key::Broker(id).text(), record::encode(BrokerRecord::of(&registration)))
             .put_leased(Key::Live(id).text(), record::encode(&life), lease)
@@ -164,73 +183,6 @@ impl ClusterMetadata {
         let revision = transact_settled(self.store.as_ref(), entering, Instant::now() + SETTLE_TIMEOUT).await?;
         self.follow_to(revision).await?;
         Ok(lease)
-    }
-
-    /// Says under a new lease that the same life goes on. `false`: another life has registered meanwhile.
-    async fn return_alive(&self, id: BrokerId, incarnation: Uuid, lease: LeaseId) -> Result<bool, StoreError> {
-        let found = self.store.get(&Key::Broker(id).text()).await?;
-        let Some(found) = found else { return Ok(false) };
-        let is_us = record::decode::<BrokerRecord>(&found.value)
-            .is_ok_and(|registered| registered.into_image(id).incarnation == incarnation);
-        if !is_us {
-            return Ok(false);
-        }
-        let alive = Transaction::default()
-            .put_leased(Key::Live(id).text(), record::encode(LifeRecord { incarnation }), lease)
-            .expecting(Key::Broker(id).text(), Expect::At(found.modified));
-        match transact_settled(self.store.as_ref(), alive, Instant::now() + SETTLE_TIMEOUT).await {
-            // The controller has just fenced us: read anew.
-            Err(StoreError::Conflict) => Err(StoreError::Conflict),
-            other => other.map(|_| true),
-        }
-    }
-}
-
-/// Renews the lease, and gets a new one when it has ended. Returns when another process has registered as this broker.
-async fn stay_alive(
-    metadata: Arc<ClusterMetadata>,
-    id: BrokerId,
-    incarnation: Uuid,
-    ttl: Duration,
-    leases: watch::Sender<LeaseId>,
-) {
-    let mut pause = ttl / 3;
-    loop {
-        sleep(pause).await;
-        let lease = *leases.borrow();
-        // One member of etcd that hangs must leave time for another one.
-        let renewed = timeout(ttl / 4, metadata.store.renew(lease)).await;
-        pause = if matches!(renewed, Ok(Ok(_))) { ttl / 3 } else { RETRY };
-        match renewed {
-            Ok(Ok(true)) => continue,
-            Ok(Ok(false)) => tracing::warn!(broker = %id, "our lease has ended, asking for a new one"),
-            Ok(Err(error)) => {
-                tracing::warn!(broker = %id, %error, "our lease could not be renewed, trying again");
-                continue;
-            }
-            Err(_) => {
-                tracing::warn!(broker = %id, "our lease was not renewed in time, trying again");
-                continue;
-            }
-        }
-        loop {
-            let returned = match metadata.store.grant(ttl).await {
-                Ok(lease) => metadata.return_alive(id, incarnation, lease).await.map(|ours| (ours, lease)),
-                Err(error) => Err(error),
-            };
-            match returned {
-                Ok((true, lease)) => {
-                    leases.send_replace(lease);
-                    break;
-                }
-                Ok((false, _)) => {
-                    tracing::error!(broker = %id, "another process has registered as this broker");
-                    return;
-                }
-                Err(error) => tracing::warn!(broker = %id, %error, "not known to be alive yet, trying again"),
-            }
-            sleep(RETRY).await;
-        }
     }
 }
 
@@ -278,7 +230,7 @@ impl ClusterMetadata {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -290,7 +242,7 @@ mod tests {
         store::{MemoryStore, MetadataStore, TransactionLimits},
     };
 
-    const LEASE: Duration = Duration::from_secs(3);
+    pub(in crate::cluster) const LEASE: Duration = Duration::from_secs(3);
 
     fn broker(id: u32) -> BrokerImage {
         BrokerImage {
@@ -302,7 +254,11 @@ mod tests {
         }
     }
 
-    async fn join(store: &Arc<dyn MetadataStore>, id: u32, lost: bool) -> (Arc<ClusterMetadata>, Member, Uuid) {
+    pub(in crate::cluster) async fn join(
+        store: &Arc<dyn MetadataStore>,
+        id: u32,
+        lost: bool,
+    ) -> (Arc<ClusterMetadata>, Member, Uuid) {
         let metadata = ClusterMetadata::start(store.clone(), BrokerId(id), BTreeMap::new()).await.unwrap();
         let broker = broker(id);
         let life = broker.incarnation;
@@ -312,7 +268,7 @@ mod tests {
         (metadata, member, life)
     }
 
-    async fn create(metadata: &ClusterMetadata, name: &str, partitions: u32) {
+    pub(in crate::cluster) async fn create(metadata: &ClusterMetadata, name: &str, partitions: u32) {
         let placement = Ok(Placement::Spread { partitions: Some(partitions), replication_factor: Some(3) });
         let overrides = BTreeMap::from([("min.insync.replicas".to_owned(), Some("2".to_owned()))]);
         let topic = NewTopic { name: name.to_owned(), placement, overrides };
@@ -320,11 +276,14 @@ mod tests {
         metadata.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
     }
 
-    fn etcd_like() -> Arc<dyn MetadataStore> {
+    pub(in crate::cluster) fn etcd_like() -> Arc<dyn MetadataStore> {
         Arc::new(MemoryStore::with_limits(TransactionLimits { operations: 128, bytes: 1 << 20 }))
     }
 
-    async fn eventually(metadata: &ClusterMetadata, is_so: impl Fn(&crate::image::ClusterImage) -> bool) {
+    pub(in crate::cluster) async fn eventually(
+        metadata: &ClusterMetadata,
+        is_so: impl Fn(&crate::image::ClusterImage) -> bool,
+    ) {
         let mut images = metadata.subscribe();
         let seen = timeout(Duration::from_secs(60), images.wait_for(|image| is_so(image))).await;
         assert!(seen.is_ok(), "{:?}", metadata.image().topics().values().next());

@@ -3,7 +3,7 @@
 //! ```text
 //! cluster                              {v, id}
 //! brokers/<id>                         {v, incarnation, endpoints, rack, fenced}
-//! live/<id>                            {v, incarnation}   bound to the broker's lease
+//! live/<id>                            {v, incarnation, returned?}   bound to the broker's lease
 //! leaving/<id>                         {v, incarnation}   it is about to stop; bound to the same lease
 //! distrusted/<id>                      {v, incarnation}   it may have lost records before this life
 //! controller                           {v, broker}        bound to that broker's lease
@@ -229,6 +229,15 @@ impl BrokerRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LifeRecord {
     pub(crate) incarnation: Uuid,
+    /// Others took it for dead, and it was not: only its lease tells from now on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) returned: bool,
+}
+
+impl LifeRecord {
+    pub(crate) fn of(incarnation: Uuid) -> LifeRecord {
+        LifeRecord { incarnation, returned: false }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
