@@ -269,6 +269,7 @@ impl Node {
         let is_replaced = membership.as_ref().map(Membership::is_replaced);
         let place: Place = Arc::new(tokio::sync::Mutex::new(membership));
         tasks.spawn(membership::leave_when_a_disk_fails(place.clone(), storage.clone(), health.clone(), stop.clone()));
+        tasks.spawn(membership::step_aside_while_full(place.clone(), storage.clone(), stop.clone()));
         health.ready();
         Ok(Node {
             broker,

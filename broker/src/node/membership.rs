@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -22,6 +22,11 @@ use crate::{
     http::Health,
     partition::Storage,
 };
+
+/// How often a node looks whether its disks are full.
+const ROOM_CHECK: Duration = Duration::from_millis(500);
+/// Longest wait for others to know of it: a stop waits as long.
+const ASIDE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Connects to etcd.
 pub(super) async fn open_etcd(
@@ -172,6 +177,32 @@ pub(super) async fn leave_when_a_disk_fails(
         error!("a log directory failed: this node leaves the others until it is started again");
         health.broken("a log directory failed, and this node has left the others");
         membership.leave(false).await;
+    }
+}
+
+/// Has others lead, and be in sync without this node, while a disk of it has no room: what it leads would take nothing, and what
+/// it follows would wait for it. It comes back by itself.
+pub(super) async fn step_aside_while_full(place: Place, storage: Arc<Storage>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(ROOM_CHECK) => {}
+        }
+        let looking = storage.clone();
+        let is_full = tokio::task::spawn_blocking(move || looking.has_full_disk()).await.unwrap_or(false);
+        let place = place.lock().await;
+        // It was given up.
+        let Some(membership) = &*place else { return };
+        let (id, life) = (membership.id, membership.life);
+        match timeout(ASIDE_LIMIT, membership.member.step_aside(id, life, is_full)).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) if is_full => {
+                warn!("a disk is full: others lead and are in sync where they can, until there is room")
+            }
+            Ok(Ok(true)) => info!("there is room on every disk: this node takes part again"),
+            Ok(Err(error)) => warn!(%error, is_full, "others do not know whether a disk is full here, trying again"),
+            Err(_) => warn!(is_full, "others do not know in time whether a disk is full here, trying again"),
+        }
     }
 }
 

@@ -17,6 +17,9 @@ use varve_log::local::LogDir;
 
 /// A disk is called full for this long after the last refusal: small appends may fit where others do not.
 const FULL_FOR: Duration = Duration::from_secs(10);
+/// With so many bytes free there is room, or with this part of the disk if that is less.
+const ROOM_BYTES: u64 = 64 << 20;
+const ROOM_PART: u64 = 20;
 
 /// One of `log.dirs`. When it fails, only the partitions in it go offline.
 #[derive(Debug)]
@@ -94,6 +97,19 @@ impl LogDirHealth {
         *self.last_refusal.lock() = Some(Instant::now());
         if !self.full.swap(true, Ordering::Relaxed) {
             error!(dir = %self.path.display(), %reason, "disk full; appends are refused until there is room");
+        }
+    }
+
+    /// Looks whether there is room again where nobody appends.
+    pub(super) fn look_for_room(&self) {
+        if !self.is_full() {
+            return;
+        }
+        if let Ok(space) = rustix::fs::statvfs(&self.path) {
+            let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+            if bytes(space.f_bavail) >= ROOM_BYTES.min(bytes(space.f_blocks) / ROOM_PART) {
+                self.note_room();
+            }
         }
     }
 

@@ -203,6 +203,12 @@ impl Storage {
         }
     }
 
+    /// Whether a disk has no room at the moment. Asks the file systems of those that had none.
+    pub fn has_full_disk(&self) -> bool {
+        self.dirs.iter().for_each(|dir| dir.look_for_room());
+        self.dirs.iter().any(|dir| dir.is_full())
+    }
+
     /// Writes each directory's recovery points, log starts and high watermarks every `interval` until `stop` is
     /// cancelled.
     pub async fn checkpoint_every(self: Arc<Storage>, interval: Duration, stop: CancellationToken) {

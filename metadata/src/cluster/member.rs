@@ -132,6 +132,25 @@ impl Member {
         Ok(led_by(&self.metadata.image(), id))
     }
 
+    /// Leads only where nobody else can, and is in no ISR that has others, while `is_aside`; as before after that. `false`: it
+    /// was so already, as the image shows it. To be said again and again: a new lease does not keep it.
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`]: others do not know of it.
+    pub async fn step_aside(&self, id: BrokerId, incarnation: Uuid, is_aside: bool) -> Result<bool, MetadataError> {
+        if (self.metadata.image().membership().leaving(id) == Some(incarnation)) == is_aside {
+            return Ok(false);
+        }
+        let (key, life) = (Key::Leaving(id).text(), record::encode(LifeRecord::of(incarnation)));
+        let said = match is_aside {
+            true => Transaction::default().put_leased(key, life, *self.lease.borrow()),
+            false => Transaction::default().delete(key),
+        };
+        let revision = transact_settled(self.metadata.store.as_ref(), said, Instant::now() + SETTLE_TIMEOUT).await?;
+        self.metadata.follow_to(revision).await?;
+        Ok(true)
+    }
+
     /// From now on it is all the same whether others take this broker for dead: it is about to refuse connections, and does not
     /// come back when they do. To be followed by [`leave`](Self::leave).
     pub fn ends(&self) {
@@ -405,6 +424,22 @@ pub(super) mod tests {
         eventually(&two, |image| image.topic("alone").unwrap().partitions[0].leader.is_none()).await;
         let (_one, _member, _) = join(&store, 1, false).await;
         eventually(&two, |image| image.topic("alone").unwrap().partitions[0].leader == Some(BrokerId(1))).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_steps_aside_is_followed_by_others_and_may_be_in_sync_again_after_that() {
+        let store = etcd_like();
+        let (one, member_one, life) = join(&store, 1, false).await;
+        let (two, _member_two, _) = join(&store, 2, false).await;
+        let (_three, _member_three, _) = join(&store, 3, false).await;
+        create(&one, "t", 30).await;
+        assert!(member_one.step_aside(BrokerId(1), life, true).await.unwrap());
+        assert!(!member_one.step_aside(BrokerId(1), life, true).await.unwrap(), "it did");
+        let without_one = |one: &PartitionImage| one.leader.is_some() && !one.isr.contains(&BrokerId(1));
+        eventually(&two, |image| image.topic("t").unwrap().partitions.iter().all(without_one)).await;
+        assert_eq!(two.image().in_service(BrokerId(1)), None);
+        assert!(member_one.step_aside(BrokerId(1), life, false).await.unwrap());
+        eventually(&two, |image| image.in_service(BrokerId(1)) == Some(life)).await;
     }
 
     #[tokio::test(start_paused = true)]
