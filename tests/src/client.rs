@@ -37,6 +37,8 @@ use varve_metadata::model::{ProducerEpoch, ProducerId};
 /// Both brokers serve these; older than the newest, so that no feature of one side is measured.
 pub const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 12;
+/// A coordinator that does not answer otherwise within this time is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -44,6 +46,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 pub struct Client {
     stream: TcpStream,
     frame: Vec<u8>,
+    /// How long a request of a transaction is made again while the broker says that it will be possible soon.
+    pub patience: Duration,
 }
 
 /// Offset of the correlation id in a frame: length, api key, version.
@@ -58,7 +62,7 @@ impl Client {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        Ok(Client { stream, frame: Vec::new() })
+        Ok(Client { stream, frame: Vec::new(), patience: PATIENCE })
     }
 
     /// From now on an answer that does not come within `limit` is an error.
@@ -74,7 +78,7 @@ impl Client {
     /// # Errors
     /// The kernel refuses another handle.
     pub fn split(&self) -> Result<Client> {
-        Ok(Client { stream: self.stream.try_clone()?, frame: Vec::new() })
+        Ok(Client { stream: self.stream.try_clone()?, frame: Vec::new(), patience: self.patience })
     }
 
     /// Asks which requests are served: the first sign of life.

@@ -1,10 +1,12 @@
-//! Several `varve` processes that are one cluster: an etcd, a bucket in a directory, brokers on loopback ports.
+//! Several `varve` processes that are one cluster: an etcd, a bucket in a directory, brokers on loopback ports; or each of them on a
+//! host of its own ([`rig`](crate::rig)).
 
 use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -15,18 +17,27 @@ use kafka_protocol::{
 
 use crate::{
     etcd::Etcd,
-    node::{Node, eventually, stable_address},
+    network::Host,
+    node::{Node, eventually, stable_address, varve},
     workload::Routes,
 };
+
+/// Where brokers listen that have a host of their own.
+const PORTS: (u16, u16) = (9092, 9644);
+/// A broker that does not say within this time what it knows is passed over.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// A cluster; all of it is killed when dropped.
 pub struct Cluster {
     folder: PathBuf,
-    /// What its brokers agree in.
-    pub etcd: Etcd,
+    /// The members of what its brokers agree in.
+    pub etcd: Vec<Etcd>,
     brokers: Vec<Broker>,
     settings: Vec<String>,
     own: Box<OwnSettings>,
+    variables: Vec<(String, String)>,
+    /// Ours, for looking at it.
+    routes: Routes,
 }
 
 /// What one broker, by its index, is told beside what all are.
@@ -34,7 +45,21 @@ type OwnSettings = dyn Fn(usize) -> Vec<String> + Send + Sync;
 
 struct Broker {
     address: SocketAddr,
+    /// Absent: where the test runs.
+    host: Option<Host>,
     node: Option<Node>,
+}
+
+/// What a cluster is made of besides brokers.
+pub struct Surroundings<'a> {
+    /// Where all of it keeps what it has.
+    pub folder: &'a Path,
+    /// At least one member.
+    pub etcd: Vec<Etcd>,
+    /// What all brokers are told.
+    pub settings: &'a [&'a str],
+    /// Variables of every broker.
+    pub variables: &'a [(&'a str, &'a str)],
 }
 
 /// One partition as a broker describes it.
@@ -68,16 +93,43 @@ impl Cluster {
     ) -> Result<Cluster> {
         let place = folder.join("etcd");
         fs::create_dir_all(&place)?;
-        let etcd = Etcd::start(&place)?;
-        let brokers = (0..count).map(|_| Ok(Broker { address: stable_address()?, node: None }));
+        let etcd = vec![Etcd::start(&place)?];
+        let bucket = format!("varve.object.store.url=file://{}", folder.join("bucket").display());
+        let settings = [&[bucket.as_str()], settings].concat();
+        let ways = (0..count).map(|_| Ok((stable_address()?, None))).collect::<Result<_>>()?;
+        Cluster::among(Surroundings { folder, etcd, settings: &settings, variables: &[] }, ways, Box::new(own))
+    }
+
+    /// Starts a broker on each of `hosts`.
+    ///
+    /// # Errors
+    /// One does not answer.
+    pub fn start_on(hosts: &[&Host], surroundings: Surroundings<'_>) -> Result<Cluster> {
+        let ways = hosts.iter().map(|&host| (host.at(PORTS.0), Some(host.clone()))).collect();
+        Cluster::among(surroundings, ways, Box::new(|_| Vec::new()))
+    }
+
+    fn among(
+        surroundings: Surroundings<'_>,
+        ways: Vec<(SocketAddr, Option<Host>)>,
+        own: Box<OwnSettings>,
+    ) -> Result<Cluster> {
+        let Surroundings { folder, etcd, settings, variables } = surroundings;
+        let routes = Routes::new(ways.iter().map(|(address, _)| *address).collect()).waiting_at_most(LOOK_LIMIT);
+        let brokers: Vec<Broker> =
+            ways.into_iter().map(|(address, host)| Broker { address, host, node: None }).collect();
+        let all: Vec<usize> = (0..brokers.len()).collect();
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut cluster = Cluster {
             folder: folder.to_owned(),
             etcd,
-            brokers: brokers.collect::<Result<_>>()?,
+            brokers,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
-            own: Box::new(own),
+            own,
+            variables: variables.iter().map(pair).collect(),
+            routes,
         };
-        cluster.start_all(&(0..count).collect::<Vec<_>>())?;
+        cluster.start_all(&all)?;
         Ok(cluster)
     }
 
@@ -126,12 +178,19 @@ impl Cluster {
     fn launch(&self, at: usize) -> Result<Node> {
         let folder = self.folder(at);
         fs::create_dir_all(&folder)?;
-        let own = [
+        let Broker { address, host, .. } = &self.brokers[at];
+        let members: Vec<String> = self.etcd.iter().map(|member| member.address().to_string()).collect();
+        let mut own = vec![
             format!("node.id={at}"),
-            format!("varve.metadata.url=etcd://{}/varve", self.etcd.address()),
-            format!("varve.object.store.url=file://{}", self.folder.join("bucket").display()),
+            format!("varve.metadata.url=etcd://{}/varve", members.join(",")),
         ];
-        let mut listeners = format!("listeners=PLAINTEXT://{}", self.brokers[at].address);
+        let mut command = varve()?;
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(host) = host {
+            own.push(format!("varve.http.listener={}", host.at(PORTS.1)));
+            command = host.command(&command);
+        }
+        let mut listeners = format!("listeners=PLAINTEXT://{address}");
         let mut more = (self.own)(at);
         more.retain(|setting| match setting.strip_prefix("listeners=") {
             Some(others) => {
@@ -142,7 +201,7 @@ impl Cluster {
         });
         let all: Vec<&str> =
             own.iter().chain(&self.settings).chain(&more).chain([&listeners]).map(String::as_str).collect();
-        Node::start(&folder, &all)
+        Node::launch(&folder, command, &all)
     }
 
     /// Where brokers are.
@@ -191,11 +250,10 @@ impl Cluster {
     /// # Errors
     /// None answers, or there is no such topic.
     pub fn describe(&self, topic: &str) -> Result<Vec<Described>> {
-        let running = self.brokers.iter().filter(|broker| broker.node.is_some()).map(|broker| broker.address);
         let name = TopicName(StrBytes::from_string(topic.to_owned()));
         let asked = MetadataRequestTopic::default().with_name(Some(name));
         let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false);
-        let answer = Routes::new(running.collect()).to_any()?.ask(9, &request)?;
+        let answer = self.routes.ask_any(9, &request)?;
         let topic = answer.topics.first().context("one topic")?;
         ensure!(topic.error_code == 0, "Metadata says {}", topic.error_code);
         let index = |id: i32| usize::try_from(id).ok();
@@ -206,6 +264,15 @@ impl Cluster {
             isr: partition.isr_nodes.iter().filter_map(|id| index(id.0)).collect(),
         });
         Ok(described.collect())
+    }
+
+    /// Who decides who leads, as whichever broker answers says; `None`: nobody does.
+    ///
+    /// # Errors
+    /// None answers.
+    pub fn controller(&self) -> Result<Option<usize>> {
+        let answer = self.routes.ask_any(9, &MetadataRequest::default().with_topics(Some(Vec::new())))?;
+        Ok(usize::try_from(answer.controller_id.0).ok())
     }
 
     /// Waits until every partition of the topic has a leader and `count` replicas in sync.

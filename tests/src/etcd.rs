@@ -1,15 +1,18 @@
-//! An etcd of a test's own, of one member or several, on free loopback ports.
+//! An etcd of a test's own, of one member or several, on free loopback ports or on hosts of a [`Network`](crate::network).
 
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
 };
 
 use anyhow::{Context, Result};
 
-use crate::{node::eventually, tools};
+use crate::{network::Host, node::eventually, running::signal, tools};
+
+/// Where clients and members connect on a host of its own.
+const PORTS: (u16, u16) = (2379, 2380);
 
 /// One member; killed when dropped.
 pub struct Etcd {
@@ -23,6 +26,8 @@ struct Place {
     folder: PathBuf,
     address: SocketAddr,
     arguments: Vec<String>,
+    /// Absent: where the test runs.
+    host: Option<Host>,
 }
 
 impl Etcd {
@@ -41,7 +46,13 @@ impl Etcd {
     pub fn start_with(folder: &Path, arguments: &[&str]) -> Result<Etcd> {
         let mut arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         arguments.push("--listen-peer-urls=http://127.0.0.1:0".to_owned());
-        let place = Place { name: "one".to_owned(), folder: folder.to_owned(), address: free_address()?, arguments };
+        let place = Place {
+            name: "one".to_owned(),
+            folder: folder.to_owned(),
+            address: free_address()?,
+            arguments,
+            host: None,
+        };
         let mut child = place.launch()?;
         place.wait(&mut child)?;
         Ok(Etcd { child, place })
@@ -52,11 +63,25 @@ impl Etcd {
     /// # Errors
     /// They do not answer.
     pub fn cluster(folder: &Path, count: usize) -> Result<Vec<Etcd>> {
-        let peers = (0..count).map(|_| free_address()).collect::<Result<Vec<_>>>()?;
+        let ways = (0..count).map(|_| Ok((free_address()?, free_address()?, None)));
+        Etcd::agreeing(folder, ways.collect::<Result<_>>()?)
+    }
+
+    /// The same with each member on a host of its own.
+    ///
+    /// # Errors
+    /// They do not answer.
+    pub fn cluster_on(folder: &Path, hosts: &[&Host]) -> Result<Vec<Etcd>> {
+        let (client, peer) = PORTS;
+        Etcd::agreeing(folder, hosts.iter().map(|&host| (host.at(client), host.at(peer), Some(host.clone()))).collect())
+    }
+
+    /// Members by where clients connect, where members do, and where they run.
+    fn agreeing(folder: &Path, ways: Vec<(SocketAddr, SocketAddr, Option<Host>)>) -> Result<Vec<Etcd>> {
         let all: Vec<String> =
-            peers.iter().enumerate().map(|(at, peer)| format!("member-{at}=http://{peer}")).collect();
-        let mut members = Vec::with_capacity(count);
-        for (at, peer) in peers.iter().enumerate() {
+            ways.iter().enumerate().map(|(at, (_, peer, _))| format!("member-{at}=http://{peer}")).collect();
+        let mut members = Vec::with_capacity(ways.len());
+        for (at, (address, peer, host)) in ways.into_iter().enumerate() {
             let name = format!("member-{at}");
             let own = folder.join(&name);
             fs::create_dir_all(&own)?;
@@ -66,7 +91,7 @@ impl Etcd {
                 format!("--initial-cluster={}", all.join(",")),
                 "--initial-cluster-state=new".to_owned(),
             ];
-            let place = Place { name, folder: own, address: free_address()?, arguments };
+            let place = Place { name, folder: own, address, arguments, host };
             members.push(Etcd { child: place.launch()?, place });
         }
         for Etcd { child, place } in &mut members {
@@ -91,7 +116,7 @@ impl Etcd {
     /// # Errors
     /// It cannot be signalled.
     pub fn freeze(&self) -> Result<()> {
-        self.signal("-STOP")
+        signal(self.child.id(), "-STOP")
     }
 
     /// Has it go on after [`freeze`](Self::freeze).
@@ -99,13 +124,17 @@ impl Etcd {
     /// # Errors
     /// It cannot be signalled.
     pub fn thaw(&self) -> Result<()> {
-        self.signal("-CONT")
+        signal(self.child.id(), "-CONT")
     }
 
-    fn signal(&self, signal: &str) -> Result<()> {
-        let asked = Command::new("kill").args([signal, &self.child.id().to_string()]).status()?;
-        anyhow::ensure!(asked.success(), "cannot signal etcd");
-        Ok(())
+    /// Whether this member leads the others, as far as it knows.
+    pub fn leads(&self) -> bool {
+        let Ok(said) = self.ctl(&["endpoint", "status", "--write-out=json", "--command-timeout=2s"]) else {
+            return false;
+        };
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+        let status = &said[0]["Status"];
+        status["leader"].is_u64() && status["leader"] == status["header"]["member_id"]
     }
 
     /// Starts it again on its data and its port.
@@ -117,6 +146,16 @@ impl Etcd {
         let from = self.place.printed().len();
         self.child = self.place.launch()?;
         self.place.wait_from(&mut self.child, from)
+    }
+
+    /// Starts it again on its data and its port, and does not wait: alone it may not be able to serve.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn relaunch(&mut self) -> Result<()> {
+        self.kill();
+        self.child = self.place.launch()?;
+        Ok(())
     }
 
     /// Runs `etcdctl` against it.
@@ -144,6 +183,9 @@ impl Place {
         let mut command = tools::program("etcd")?;
         command.args(["--name", &self.name, "--logger", "zap", "--data-dir"]).arg(self.folder.join("data"));
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]).args(&self.arguments);
+        if let Some(host) = &self.host {
+            command = host.command(&command);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("starting {command:?}"))
     }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::client::Client;
+use crate::{client::Client, running::signal};
 
 /// Longest wait for a node to come up or go down.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -135,13 +135,20 @@ impl Node {
         let _ = self.child.wait();
     }
 
+    /// Has the process hang, or go on after that: its connections stay open, and nobody answers there.
+    ///
+    /// # Errors
+    /// It cannot be signalled.
+    pub fn freeze(&self, is_frozen: bool) -> Result<()> {
+        signal(self.child.id(), if is_frozen { "-STOP" } else { "-CONT" })
+    }
+
     /// Asks the process to end (SIGTERM) and waits until it has.
     ///
     /// # Errors
     /// It does not end, or not with success.
     pub fn stop(mut self) -> Result<()> {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        anyhow::ensure!(asked.success(), "cannot signal varve");
+        signal(self.child.id(), "-TERM")?;
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {

@@ -14,6 +14,16 @@ use crate::node::eventually;
 /// Longest wait for a program to end once it was asked to.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Sends a signal by the name that `kill` knows, such as `-STOP`.
+///
+/// # Errors
+/// There is no such process.
+pub fn signal(process: u32, signal: &str) -> Result<()> {
+    let sent = Command::new("kill").args([signal, &process.to_string()]).status()?;
+    ensure!(sent.success(), "process {process} cannot be sent {signal}");
+    Ok(())
+}
+
 /// A program that runs; killed when dropped.
 pub struct Running {
     child: Child,
@@ -90,8 +100,7 @@ impl Running {
     /// # Errors
     /// It does not end, or fails; with what it printed.
     pub fn terminate(mut self) -> Result<()> {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        ensure!(asked.success(), "cannot signal it");
+        signal(self.child.id(), "-TERM")?;
         let status = self.wait()?;
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
         let as_asked = status.success() || status.code() == Some(143) || signal == Some(15);

@@ -1,14 +1,15 @@
-//! A real S3 server for tests: moto, started on a free port, gone with the test process.
+//! A real S3 server for tests: moto, started on a free port here or on a host of a [`Network`](crate::network), gone with the
+//! test process.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::tools;
+use crate::{network::Host, running::signal, tools};
 
 /// Ends the server when its standard input does, which the system closes even if the test process is killed.
 ///
@@ -24,7 +25,7 @@ def serialised(self, *arguments):
         return serve(self, *arguments)
 S3Response._key_response = serialised
 from moto.server import main
-main(['-H', '127.0.0.1', '-p', '0'])
+main(['-H', sys.argv[1], '-p', '0'])
 ";
 
 /// A running emulator.
@@ -39,9 +40,26 @@ impl S3Emulator {
     /// # Errors
     /// The tools are missing ([`tools::folder`]), or the server does not start.
     pub fn start() -> Result<S3Emulator> {
+        S3Emulator::launch(None)
+    }
+
+    /// The same on a host of its own.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_on(host: &Host) -> Result<S3Emulator> {
+        S3Emulator::launch(Some(host))
+    }
+
+    fn launch(host: Option<&Host>) -> Result<S3Emulator> {
         let python = tools::folder()?.join("venv/bin/python");
-        let mut child = Command::new(&python)
-            .args(["-u", "-c", SERVER])
+        let mut command = Command::new(&python);
+        let address = host.map_or(Ipv4Addr::LOCALHOST, |host| host.address);
+        command.args(["-u", "-c", SERVER, &address.to_string()]);
+        if let Some(host) = host {
+            command = host.command(&command);
+        }
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -61,6 +79,14 @@ impl S3Emulator {
         // Somebody has to read its log of requests, or it stops at a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(S3Emulator { child, address })
+    }
+
+    /// Has it hang, or go on after that: its connections stay open, and nobody answers there.
+    ///
+    /// # Errors
+    /// It cannot be signalled.
+    pub fn freeze(&self, is_frozen: bool) -> Result<()> {
+        signal(self.child.id(), if is_frozen { "-STOP" } else { "-CONT" })
     }
 
     /// Where it listens.

@@ -28,7 +28,7 @@ use varve_metadata::model::{Offset, ProducerEpoch, ProducerId, Sequence, Timesta
 
 use crate::client::Client;
 
-/// A coordinator that does not answer otherwise within this time is broken.
+/// Longest time for reading a partition to its end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -64,8 +64,8 @@ fn check(code: i16) -> Result<()> {
     }
 }
 
-/// Does `work` again while the broker says that it will be possible soon.
-fn patiently<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+/// Does `work` again while the broker says that it will be possible soon, at most for `patience`.
+fn patiently<T>(patience: Duration, mut work: impl FnMut() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     loop {
         let outcome = work();
@@ -82,7 +82,7 @@ fn patiently<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
                     | ResponseError::UnknownTopicOrPartition
             )
         );
-        if !is_soon || started.elapsed() > PATIENCE {
+        if !is_soon || started.elapsed() > patience {
             return outcome;
         }
         std::thread::park_timeout(PAUSE);
@@ -112,7 +112,7 @@ impl Client {
     pub fn find_coordinators(&mut self, name: &str) -> Result<()> {
         for key_type in [0, 1] {
             let request = FindCoordinatorRequest::default().with_key_type(key_type).with_key(text(name));
-            patiently(|| {
+            patiently(self.patience, || {
                 let mut answer = self.call(ApiKey::FindCoordinator, 3, &request)?;
                 check(FindCoordinatorResponse::decode(&mut answer, 3)?.error_code)
             })?;
@@ -131,7 +131,7 @@ impl Client {
             .with_transaction_timeout_ms(timeout_ms)
             .with_producer_id((-1).into())
             .with_producer_epoch(-1);
-        patiently(|| {
+        patiently(self.patience, || {
             let mut answer = self.call(ApiKey::InitProducerId, 4, &request)?;
             let given = InitProducerIdResponse::decode(&mut answer, 4)?;
             check(given.error_code)?;
@@ -157,7 +157,7 @@ impl Client {
             .with_v3_and_below_producer_id(producer.id.into())
             .with_v3_and_below_producer_epoch(producer.epoch)
             .with_v3_and_below_topics(vec![topic]);
-        patiently(|| {
+        patiently(self.patience, || {
             let mut answer = self.call(ApiKey::AddPartitionsToTxn, 3, &request)?;
             let response = AddPartitionsToTxnResponse::decode(&mut answer, 3)?;
             let topic = response.results_by_topic_v3_and_below.first().context("one topic")?;
@@ -184,7 +184,7 @@ impl Client {
             .with_acks(-1)
             .with_timeout_ms(30_000)
             .with_topic_data(vec![topic]);
-        patiently(|| {
+        patiently(self.patience, || {
             let mut answer = self.call(ApiKey::Produce, version, &request)?;
             let response = ProduceResponse::decode(&mut answer, version)?;
             let found = response.responses.first().and_then(|topic| topic.partition_responses.first());
@@ -216,7 +216,7 @@ impl Client {
             .with_producer_id(producer.id.into())
             .with_producer_epoch(producer.epoch)
             .with_committed(commit);
-        patiently(|| {
+        patiently(self.patience, || {
             let mut answer = self.call(ApiKey::EndTxn, version, &request)?;
             let response = EndTxnResponse::decode(&mut answer, version)?;
             check(response.error_code)?;
@@ -244,7 +244,7 @@ impl Client {
                 .with_producer_id(producer.id.into())
                 .with_producer_epoch(producer.epoch)
                 .with_group_id(GroupId(text(group)));
-            patiently(|| {
+            patiently(self.patience, || {
                 let mut answer = self.call(ApiKey::AddOffsetsToTxn, 3, &request)?;
                 check(AddOffsetsToTxnResponse::decode(&mut answer, 3)?.error_code)
             })?;
@@ -262,7 +262,7 @@ impl Client {
             .with_producer_epoch(producer.epoch)
             .with_topics(vec![topic]);
         let version = if is_old { 3 } else { 5 };
-        patiently(|| {
+        patiently(self.patience, || {
             let mut answer = self.call(ApiKey::TxnOffsetCommit, version, &request)?;
             let response = TxnOffsetCommitResponse::decode(&mut answer, version)?;
             let found = response.topics.first().and_then(|topic| topic.partitions.first()).context("one partition")?;

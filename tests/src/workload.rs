@@ -1,10 +1,13 @@
-//! Clients that write down what they do (`history`), whatever happens to the brokers meanwhile: idempotent writers and
-//! members of groups. They find leaders and coordinators anew whenever one is gone, so that one node that is killed and a
+//! Clients that write down what they do (`history`), whatever happens to the brokers meanwhile: idempotent writers, members of
+//! groups and producers of transactions. They find leaders and coordinators anew whenever one is gone, so that one node that is killed and a
 //! cluster under faults look the same to them.
 
 mod contents;
+mod crew;
 mod member;
+mod probe;
 mod routes;
+mod transactor;
 mod writer;
 
 use std::sync::{
@@ -13,8 +16,11 @@ use std::sync::{
 };
 
 pub use contents::read_all;
+pub use crew::{Crew, Faults};
 pub use member::Member;
+pub use probe::Probe;
 pub use routes::Routes;
+pub use transactor::{Transactions, Transactor};
 pub use writer::Writer;
 
 /// A sign to all clients of a test to end; clones are the same sign.

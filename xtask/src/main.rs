@@ -3,6 +3,7 @@
 mod check;
 mod cluster;
 mod documents;
+mod faults;
 mod floors;
 mod fuzz;
 mod run;
@@ -32,11 +33,9 @@ enum Command {
         filters: Vec<String>,
     },
     /// Runs a cluster on loopback until it is interrupted: one etcd, brokers from port 9092 on, a bucket in a directory
-    Cluster {
-        /// How many brokers
-        #[arg(default_value_t = 3)]
-        brokers: u16,
-    },
+    Cluster(cluster::ClusterArguments),
+    /// Has a cluster suffer every fault there is, under load and with its promises checked: each once, or by chance for some time
+    Faults(faults::FaultsArguments),
     /// Formatting, floors, files that documents name, lints, documentation, licences
     Check,
     /// Fails where an import points up the house (ARCHITECTURE.md) or a pure room does IO
@@ -58,7 +57,8 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Tools => tools::install().map(|place| println!("{}", place.display())),
         Command::Test { filters } => test::run(&filters),
-        Command::Cluster { brokers } => cluster::run(brokers),
+        Command::Cluster(arguments) => cluster::run(arguments),
+        Command::Faults(arguments) => faults::run(&arguments),
         Command::Check => check::run(),
         Command::Floors => floors::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

@@ -2,14 +2,18 @@
 
 use std::{
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use kafka_protocol::{
     error::ResponseError,
-    messages::{MetadataRequest, TopicName, metadata_request::MetadataRequestTopic},
-    protocol::StrBytes,
+    messages::{FindCoordinatorRequest, MetadataRequest, TopicName, metadata_request::MetadataRequestTopic},
+    protocol::{Request, StrBytes},
 };
 
 use crate::{
@@ -26,12 +30,21 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Routes {
     bootstrap: Vec<SocketAddr>,
+    /// Who is asked first: whoever answered last.
+    first: Arc<AtomicUsize>,
+    answer_limit: Duration,
 }
 
 impl Routes {
     /// A cluster by the addresses of some of its brokers.
     pub fn new(bootstrap: Vec<SocketAddr>) -> Routes {
-        Routes { bootstrap }
+        Routes { bootstrap, first: Arc::default(), answer_limit: ANSWER_LIMIT }
+    }
+
+    /// The same for a client that waits no longer than `limit` for an answer, and has its own mind about whom to ask first.
+    #[must_use]
+    pub fn waiting_at_most(&self, limit: Duration) -> Routes {
+        Routes { bootstrap: self.bootstrap.clone(), first: Arc::default(), answer_limit: limit }
     }
 
     /// A connection to the leader of `place`.
@@ -42,7 +55,7 @@ impl Routes {
         let name = TopicName(StrBytes::from_string(place.topic.clone()));
         let topic = MetadataRequestTopic::default().with_name(Some(name));
         let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
-        let answer = self.to_any()?.ask(9, &request)?;
+        let answer = self.ask_any(9, &request)?;
         let topic = answer.topics.first().context("one topic")?;
         Refusal::check("Metadata", topic.error_code, None)?;
         let partitions = topic.partitions.iter();
@@ -51,7 +64,7 @@ impl Routes {
         Refusal::check("Metadata", found.error_code, None)?;
         let leader = answer.brokers.iter().find(|broker| broker.node_id == found.leader_id);
         let leader = leader.ok_or_else(|| missing(ResponseError::LeaderNotAvailable))?;
-        connect(format!("{}:{}", leader.host.as_str(), leader.port).parse()?)
+        self.connect(format!("{}:{}", leader.host.as_str(), leader.port).parse()?)
     }
 
     /// A connection to the coordinator of `group`.
@@ -59,7 +72,33 @@ impl Routes {
     /// # Errors
     /// There is none now.
     pub fn to_coordinator(&self, group: &str) -> Result<Client> {
-        connect(self.to_any()?.find_coordinator(group)?)
+        self.to_coordinator_of(0, group)
+    }
+
+    /// A connection to the coordinator of a transactional id.
+    ///
+    /// # Errors
+    /// There is none now.
+    pub fn to_transaction_coordinator(&self, id: &str) -> Result<Client> {
+        self.to_coordinator_of(1, id)
+    }
+
+    fn to_coordinator_of(&self, kind: i8, name: &str) -> Result<Client> {
+        let key = StrBytes::from_string(name.to_owned());
+        let found = self.ask_any(3, &FindCoordinatorRequest::default().with_key_type(kind).with_key(key))?;
+        Refusal::check("FindCoordinator", found.error_code, found.error_message)?;
+        self.connect(format!("{}:{}", found.host.as_str(), found.port).parse()?)
+    }
+
+    /// Asks whichever broker answers.
+    ///
+    /// # Errors
+    /// None does, or the last one asked hangs: then another one is the first to be asked next time.
+    pub fn ask_any<Q: Request>(&self, version: i16, request: &Q) -> Result<Q::Response> {
+        let mut client = self.to_any()?;
+        client.ask(version, request).inspect_err(|_| {
+            self.first.fetch_add(1, Ordering::Relaxed);
+        })
     }
 
     /// A connection to any broker.
@@ -68,25 +107,27 @@ impl Routes {
     /// None listens.
     pub fn to_any(&self) -> Result<Client> {
         let mut last = anyhow::anyhow!("no brokers are known");
-        for address in &self.bootstrap {
-            match connect(*address) {
+        for _ in &self.bootstrap {
+            let first = self.first.load(Ordering::Relaxed);
+            match self.connect(self.bootstrap[first % self.bootstrap.len()]) {
                 Ok(client) => return Ok(client),
                 Err(error) => last = error,
             }
+            self.first.store(first.wrapping_add(1), Ordering::Relaxed);
         }
         Err(last)
+    }
+
+    fn connect(&self, address: SocketAddr) -> Result<Client> {
+        let client = Client::connect(address)?;
+        client.wait_at_most(self.answer_limit)?;
+        Ok(client)
     }
 }
 
 /// What an answer lacks, as the refusal that another broker would say instead.
 fn missing(what: ResponseError) -> Refusal {
     Refusal { request: "Metadata", code: what.code(), message: None }
-}
-
-fn connect(address: SocketAddr) -> Result<Client> {
-    let client = Client::connect(address)?;
-    client.wait_at_most(ANSWER_LIMIT)?;
-    Ok(client)
 }
 
 /// Tries again and again until `attempt` succeeds or fails for good.

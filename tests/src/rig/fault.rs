@@ -1,0 +1,280 @@
+//! What can go wrong, and how it is made to.
+
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{BROKER, CLIENT, ETCD, MEMBERS, Rig, STORE};
+use crate::{history::Place, network::Path, node::eventually, workload::Random};
+
+/// What a network loses that is in trouble, and how slow it is.
+const WEATHER: Path =
+    Path { is_cut: false, lost_of_1000: 20, delay: Duration::from_millis(20), jitter: Duration::from_millis(20) };
+
+/// One thing that goes wrong for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The leader of a partition is killed; it is started again when others lead.
+    LeaderKilled,
+    /// A follower is killed.
+    FollowerKilled,
+    /// The controller is killed.
+    ControllerKilled,
+    /// The leader hangs for longer than its lease, and goes on then.
+    LeaderFrozen,
+    /// A follower does.
+    FollowerFrozen,
+    /// The controller does.
+    ControllerFrozen,
+    /// Each broker is stopped in order and started again.
+    RollingRestart,
+    /// Two brokers do not reach each other.
+    BrokersCut,
+    /// Packets of a leader do not reach a follower, but the other way round they do.
+    BrokersCutOneWay,
+    /// A leader reaches neither the other brokers nor etcd, but clients do reach it.
+    LeaderAlone,
+    /// A leader does not reach etcd.
+    EtcdCutFromLeader,
+    /// The answers of etcd do not reach a leader.
+    EtcdCutOneWay,
+    /// Two members of etcd do not reach each other.
+    EtcdMembersCut,
+    /// No broker reaches the object store.
+    StoreCut,
+    /// Clients do not reach a leader.
+    ClientsCut,
+    /// Everything loses packets and is slow.
+    LossAndDelay,
+    /// The leader of etcd is killed.
+    EtcdLeaderKilled,
+    /// The leader of etcd hangs.
+    EtcdLeaderFrozen,
+    /// Two of three members of etcd are killed.
+    EtcdQuorumLost,
+    /// The object store hangs.
+    StoreFrozen,
+    /// The disk of a leader is full.
+    LeaderDiskFull,
+    /// The disk of a follower is full.
+    FollowerDiskFull,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 22] = [
+        Fault::LeaderKilled,
+        Fault::FollowerKilled,
+        Fault::ControllerKilled,
+        Fault::LeaderFrozen,
+        Fault::FollowerFrozen,
+        Fault::ControllerFrozen,
+        Fault::RollingRestart,
+        Fault::BrokersCut,
+        Fault::BrokersCutOneWay,
+        Fault::LeaderAlone,
+        Fault::EtcdCutFromLeader,
+        Fault::EtcdCutOneWay,
+        Fault::EtcdMembersCut,
+        Fault::StoreCut,
+        Fault::ClientsCut,
+        Fault::LossAndDelay,
+        Fault::EtcdLeaderKilled,
+        Fault::EtcdLeaderFrozen,
+        Fault::EtcdQuorumLost,
+        Fault::StoreFrozen,
+        Fault::LeaderDiskFull,
+        Fault::FollowerDiskFull,
+    ];
+
+    fn text(self) -> &'static str {
+        match self {
+            Fault::LeaderKilled => "a leader is killed",
+            Fault::FollowerKilled => "a follower is killed",
+            Fault::ControllerKilled => "the controller is killed",
+            Fault::LeaderFrozen => "a leader hangs",
+            Fault::FollowerFrozen => "a follower hangs",
+            Fault::ControllerFrozen => "the controller hangs",
+            Fault::RollingRestart => "one broker after the other is restarted in order",
+            Fault::BrokersCut => "two brokers do not reach each other",
+            Fault::BrokersCutOneWay => "a leader's packets do not reach a follower",
+            Fault::LeaderAlone => "a leader reaches clients only",
+            Fault::EtcdCutFromLeader => "a leader does not reach etcd",
+            Fault::EtcdCutOneWay => "etcd's packets do not reach a leader",
+            Fault::EtcdMembersCut => "two members of etcd do not reach each other",
+            Fault::StoreCut => "no broker reaches the bucket",
+            Fault::ClientsCut => "clients do not reach a leader",
+            Fault::LossAndDelay => "2 % of all packets are lost, the others take 20 to 40 ms",
+            Fault::EtcdLeaderKilled => "etcd's leader is killed",
+            Fault::EtcdLeaderFrozen => "etcd's leader hangs",
+            Fault::EtcdQuorumLost => "two of etcd's three members are killed",
+            Fault::StoreFrozen => "the bucket hangs",
+            Fault::LeaderDiskFull => "a leader's disk is full",
+            Fault::FollowerDiskFull => "a follower's disk is full",
+        }
+    }
+
+    /// Makes it happen to whom it may concern of the first topic's partitions, and ends it.
+    pub(super) fn happen(self, rig: &mut Rig, topic: &str, random: &mut Random) -> Result<()> {
+        let partitions = rig.cluster.describe(topic)?.len() as u64;
+        let place = Place { topic: topic.to_owned(), partition: random.below(partitions) as i32 };
+        let leader = rig.leader(&place)?;
+        let follower = (leader + 1 + random.below(MEMBERS as u64 - 1) as usize) % MEMBERS;
+        match self {
+            Fault::LeaderKilled => killed(rig, leader),
+            Fault::FollowerKilled => killed(rig, follower),
+            Fault::ControllerKilled => killed(rig, rig.controller()?),
+            Fault::LeaderFrozen => frozen(rig, leader),
+            Fault::FollowerFrozen => frozen(rig, follower),
+            Fault::ControllerFrozen => frozen(rig, rig.controller()?),
+            Fault::RollingRestart => restarted(rig, topic),
+            Fault::BrokersCut => cut(rig, &[(BROKER + leader, BROKER + follower)], true),
+            Fault::BrokersCutOneWay => cut(rig, &[(BROKER + leader, BROKER + follower)], false),
+            Fault::LeaderAlone => {
+                let others = (BROKER..BROKER + MEMBERS).filter(|at| *at != BROKER + leader);
+                let all: Vec<_> = others.chain(ETCD..ETCD + MEMBERS).map(|at| (BROKER + leader, at)).collect();
+                cut(rig, &all, true)
+            }
+            Fault::EtcdCutFromLeader => cut(rig, &from_etcd(leader), true),
+            Fault::EtcdCutOneWay => cut(rig, &from_etcd(leader), false),
+            Fault::EtcdMembersCut => {
+                let one = rig.etcd_leader()?;
+                cut(rig, &[(ETCD + one, ETCD + (one + 1) % MEMBERS)], true)
+            }
+            Fault::StoreCut => {
+                let all: Vec<_> = (BROKER..BROKER + MEMBERS).map(|at| (at, STORE)).collect();
+                cut(rig, &all, true)
+            }
+            Fault::ClientsCut => cut(rig, &[(CLIENT, BROKER + leader)], true),
+            Fault::LossAndDelay => {
+                for one in 0..=STORE {
+                    (one + 1..=STORE).for_each(|other| rig.network.router.set_between(one, other, WEATHER));
+                }
+                last(rig);
+                rig.network.router.heal();
+                Ok(())
+            }
+            Fault::EtcdLeaderKilled => etcd_killed(rig, 1),
+            Fault::EtcdLeaderFrozen => {
+                let at = rig.etcd_leader()?;
+                rig.cluster.etcd[at].freeze()?;
+                last(rig);
+                rig.cluster.etcd[at].thaw()
+            }
+            Fault::EtcdQuorumLost => etcd_killed(rig, 2),
+            Fault::StoreFrozen => {
+                rig.store.freeze(true)?;
+                last(rig);
+                rig.store.freeze(false)
+            }
+            Fault::LeaderDiskFull => filled(rig, leader, topic),
+            Fault::FollowerDiskFull => filled(rig, follower, topic),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.text())
+    }
+}
+
+/// What a fault did to clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Outage {
+    /// Which.
+    pub fault: Fault,
+    /// The longest time in which some partition took nothing.
+    pub unavailable: Duration,
+    /// How long the fault lasted.
+    pub lasted: Duration,
+    /// How long after that all was as before.
+    pub whole_after: Duration,
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outage { fault, unavailable, lasted, whole_after } = self;
+        write!(
+            out,
+            "{fault}: for {:.1} s; not writable for {:.2} s at most; whole {:.1} s after its end",
+            lasted.as_secs_f64(),
+            unavailable.as_secs_f64(),
+            whole_after.as_secs_f64()
+        )
+    }
+}
+
+/// Lets what goes wrong last.
+fn last(rig: &Rig) {
+    let until = Instant::now() + rig.lasting;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
+}
+
+fn killed(rig: &mut Rig, at: usize) -> Result<()> {
+    rig.cluster.kill(at);
+    last(rig);
+    rig.cluster.start_all(&[at])
+}
+
+fn frozen(rig: &mut Rig, at: usize) -> Result<()> {
+    rig.cluster.node(at).freeze(true)?;
+    last(rig);
+    rig.cluster.node(at).freeze(false)
+}
+
+fn restarted(rig: &mut Rig, topic: &str) -> Result<()> {
+    for at in 0..MEMBERS {
+        rig.cluster.stop(at).with_context(|| format!("broker {at} stops"))?;
+        rig.cluster.start_all(&[at])?;
+        rig.cluster.await_isr(topic, MEMBERS)?;
+    }
+    Ok(())
+}
+
+/// What etcd sends to a broker.
+fn from_etcd(broker: usize) -> Vec<(usize, usize)> {
+    (ETCD..ETCD + MEMBERS).map(|member| (member, BROKER + broker)).collect()
+}
+
+/// From one host to another, or both ways.
+fn cut(rig: &Rig, pairs: &[(usize, usize)], both_ways: bool) -> Result<()> {
+    let path = Path { is_cut: true, ..Path::default() };
+    for &(from, to) in pairs {
+        rig.network.router.set(from, to, path);
+        if both_ways {
+            rig.network.router.set(to, from, path);
+        }
+    }
+    last(rig);
+    rig.network.router.heal();
+    Ok(())
+}
+
+fn etcd_killed(rig: &mut Rig, count: usize) -> Result<()> {
+    let first = rig.etcd_leader()?;
+    let members: Vec<usize> = (0..count).map(|at| (first + at) % MEMBERS).collect();
+    members.iter().for_each(|&at| rig.cluster.etcd[at].kill());
+    last(rig);
+    for at in members {
+        rig.cluster.etcd[at].relaunch()?;
+    }
+    rig.etcd_leader().map(drop)
+}
+
+/// The disk has no room until others lead what that broker led.
+fn filled(rig: &Rig, at: usize, topic: &str) -> Result<()> {
+    rig.disks[at].fill()?;
+    last(rig);
+    eventually(&format!("others lead than broker {at}, whose disk is full"), || {
+        let described = rig.cluster.describe(topic).unwrap_or_default();
+        let is_led = !described.is_empty() && described.iter().all(|one| one.leader.is_some_and(|leader| leader != at));
+        Ok(is_led.then_some(()))
+    })?;
+    rig.disks[at].free()
+}
