@@ -2,13 +2,16 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpStream},
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
@@ -24,38 +27,69 @@ const FIRST_PORT: u16 = 9092;
 /// Where the first broker's /metrics are; the others follow.
 const FIRST_HTTP_PORT: u16 = 9644;
 const ETCD_PORT: u16 = 23790;
+/// Longest wait for brokers to take part.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+/// Variables of these commands and their tests.
+const OURS: [&str; 3] = ["VARVE_CACHE", "VARVE_TEST_TOOLS", "VARVE_TEST_ALONE"];
 /// How often somebody looks whether all are still there.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Runs a cluster of `brokers` in `varve-data/cluster` until it is interrupted, or etcd ends.
-pub(crate) fn run(brokers: u16) -> Result<()> {
+/// What to run, and where.
+#[derive(Args)]
+pub(crate) struct ClusterArguments {
+    /// How many brokers
+    #[arg(default_value_t = 3)]
+    brokers: u16,
+    /// The varve to run; built when absent
+    #[arg(long)]
+    bin: Option<PathBuf>,
+    /// Where data and logs go
+    #[arg(long, default_value = "varve-data/cluster")]
+    data: PathBuf,
+}
+
+/// Runs a cluster until it is interrupted or terminated, or etcd ends.
+pub(crate) fn run(arguments: ClusterArguments) -> Result<()> {
+    let ClusterArguments { brokers, bin, data } = arguments;
     ensure!((1..=100).contains(&brokers), "between 1 and 100 brokers");
     let tools = tools::install_etcd()?;
-    let mut build = cargo();
-    build.args(["build", "--release", "--locked", "--package", "varve-broker"]);
-    run_command(build)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    let place = root().join("varve-data/cluster");
+    let bin = bin.map_or_else(build, Ok)?;
+    let place = root().join(data);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut interrupt = {
+    let (mut interrupt, mut terminate) = {
         let _entered = runtime.enter();
-        signal(SignalKind::interrupt())?
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let mut is_told = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     };
     let mut processes = Processes { etcd: etcd(&tools, &place)?, brokers: Vec::new() };
     for id in 0..brokers {
-        let broker = broker(&target.join("release/varve"), &place, id, brokers)?;
+        let broker = broker(&bin, &place, id, brokers)?;
         processes.brokers.push((id, broker));
     }
+    processes.await_ready(&place, || runtime.block_on(async { timeout(LOOK, is_told()).await.is_ok() }))?;
     let addresses: Vec<String> = (0..brokers).map(|id| format!("127.0.0.1:{}", FIRST_PORT + id)).collect();
     println!("bootstrap.servers={}", addresses.join(","));
     println!("etcd on 127.0.0.1:{ETCD_PORT}, data and logs in {}; Ctrl-C stops all of it", place.display());
-    while runtime.block_on(async { timeout(LOOK, interrupt.recv()).await.is_err() }) {
+    while runtime.block_on(async { timeout(LOOK, is_told()).await.is_err() }) {
         if let Some(status) = processes.etcd.try_wait()? {
             bail!("etcd ended with {status}; see {}", place.display());
         }
         processes.report_ended(&place)?;
     }
     processes.stop()
+}
+
+fn build() -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--locked", "--package", "varve-broker"]);
+    run_command(build)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/varve"))
 }
 
 /// What is left of them is killed with the last look at them.
@@ -65,6 +99,21 @@ struct Processes {
 }
 
 impl Processes {
+    /// Waits until every broker takes part; `is_told` waits a moment and says whether we are to end.
+    fn await_ready(&mut self, place: &Path, mut is_told: impl FnMut() -> bool) -> Result<()> {
+        let began = Instant::now();
+        while !self.brokers.iter().all(|(id, _)| is_ready(*id)) {
+            for (id, child) in &mut self.brokers {
+                if let Some(status) = child.try_wait()? {
+                    bail!("broker {id} ended with {status}; see {}", place.join(format!("broker-{id}")).display());
+                }
+            }
+            ensure!(began.elapsed() < READY_LIMIT, "not every broker takes part; see {}", place.display());
+            ensure!(!is_told(), "ended before every broker took part");
+        }
+        Ok(())
+    }
+
     /// Tells which brokers have ended since the last look; the others go on, which is what a cluster is for.
     fn report_ended(&mut self, place: &Path) -> Result<()> {
         let mut running = Vec::with_capacity(self.brokers.len());
@@ -106,6 +155,19 @@ impl Drop for Processes {
     }
 }
 
+/// Whether a broker says at /readyz that it serves.
+fn is_ready(id: u16) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, FIRST_HTTP_PORT + id))?;
+        stream.set_read_timeout(Some(LOOK))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: varve\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
 fn etcd(tools: &Path, place: &Path) -> Result<Child> {
     let url = format!("http://127.0.0.1:{ETCD_PORT}");
     let mut command = Command::new(tools.join("bin/etcd"));
@@ -117,6 +179,10 @@ fn etcd(tools: &Path, place: &Path) -> Result<Child> {
 
 fn broker(program: &Path, place: &Path, id: u16, brokers: u16) -> Result<Child> {
     let mut command = Command::new(program);
+    // A broker takes every variable of this name for a setting.
+    for name in OURS {
+        command.env_remove(name);
+    }
     for setting in [
         format!("node.id={id}"),
         format!("listeners=PLAINTEXT://127.0.0.1:{}", FIRST_PORT + id),
