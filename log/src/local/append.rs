@@ -96,6 +96,7 @@ impl LocalLog {
         let epochs = self.note_epochs(epochs, &prepared).map_err(AppendError::storage)?;
         self.write(writer, &prepared)?;
         prepared.iter().for_each(|batch| writer.verifications.note(&batch.header));
+        writer.producers.tell_time(context.now.to_wire(), config.producer_expiry);
         self.apply(writer, update, next);
         self.publish(writer, &prepared, config, context, epochs);
         Ok(appended)

@@ -300,6 +300,7 @@ pub(super) fn load_producers(
         None if clean && !had_snapshot => ProducerState::starting_at(view.end),
         None => ProducerState::starting_at(view.local_start()),
     };
+    state.tell_time(now.to_wire(), config.producer_expiry);
     if state.end() < view.end {
         recovery::replay(view, &mut state, snapshots)?;
     }

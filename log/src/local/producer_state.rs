@@ -94,7 +94,8 @@ pub struct ProducerEntry {
     pub epoch: ProducerEpoch,
     /// Epoch of the coordinator that wrote the newest marker; `None` before the first.
     pub coordinator_epoch: Option<i32>,
-    /// Timestamp of the newest batch or marker in milliseconds; -1 for none. Decides when the entry expires.
+    /// Timestamp of the newest batch or marker in milliseconds, or of the moment in which it was written if that was old by
+    /// then; -1 for none. Decides when the entry expires.
     pub last_timestamp_ms: i64,
     /// First offset of the open transaction.
     pub open_since: Option<Offset>,
@@ -260,6 +261,23 @@ pub struct ProducerState {
     /// Ended transactions by first offset, with the offset of the marker, until the high watermark has passed that.
     unreplicated: BTreeMap<Offset, Offset>,
     end: Offset,
+    told: Option<Told>,
+}
+
+/// What time it is, and after which silence producers expire; in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    now_ms: i64,
+    expiry_ms: u128,
+}
+
+impl Told {
+    /// The time at which a producer was heard that just wrote something of `timestamp_ms`: that, as Kafka has it, unless half of
+    /// its time would be over already.
+    fn newer(self, timestamp_ms: i64) -> i64 {
+        let age = u128::try_from(self.now_ms.saturating_sub(timestamp_ms)).unwrap_or(0);
+        if age > self.expiry_ms / 2 { self.now_ms } else { timestamp_ms }
+    }
 }
 
 impl ProducerState {
@@ -288,6 +306,12 @@ impl ProducerState {
         self.end
     }
 
+    /// Says what time it is: who writes old records, as when data of the past is copied, is not silent for that. Kafka forgets
+    /// such a producer with the next snapshot that it loads, and then takes its batches twice.
+    pub fn tell_time(&mut self, now_ms: i64, expiry: Duration) {
+        self.told = Some(Told { now_ms, expiry_ms: expiry.as_millis() });
+    }
+
     /// Notes that the log has been seen up to `end`, whoever wrote there.
     pub fn advance_to(&mut self, end: Offset) {
         self.end = end;
@@ -302,7 +326,10 @@ impl ProducerState {
     /// [`last_stable_offset`](Self::last_stable_offset), put it into the transaction index if it was aborted, and only then
     /// [`complete`](Self::complete) it, so that a failing index never lets a reader past.
     pub fn apply(&mut self, update: ProducerUpdate) -> Vec<CompletedTxn> {
-        for Change { producer, entry, .. } in update.changed {
+        for Change { producer, mut entry, .. } in update.changed {
+            if let Some(told) = self.told {
+                entry.last_timestamp_ms = told.newer(entry.last_timestamp_ms);
+            }
             self.producers.insert(producer, entry);
         }
         self.open.extend(update.started);

@@ -295,3 +295,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_writes_old_records_is_not_taken_for_silent() {
+    const EXPIRY: Duration = Duration::from_millis(10_000);
+    let mut log = Log::default();
+    log.0.tell_time(100_000, EXPIRY);
+    log.append(ProducerBatch { timestamp_ms: 97_000, ..batch(0, 0, 0, 1) }).unwrap();
+    assert_eq!(log.entry().last_timestamp_ms, 97_000, "as Kafka has it");
+    log.append(ProducerBatch { timestamp_ms: 1_000, ..batch(0, 1, 1, 1) }).unwrap();
+    assert_eq!(log.0.expire(100_001, EXPIRY), 0, "it has just written");
+    let entries: Vec<_> = log.0.producers().map(|(id, entry)| (id, entry.clone())).collect();
+    let mut loaded = Log(ProducerState::load(entries, offset(2), 105_000, EXPIRY));
+    let again = loaded.append(ProducerBatch { timestamp_ms: 1_000, ..batch(0, 1, 2, 1) });
+    assert!(matches!(again, Ok(Verdict::Duplicate(_))), "{again:?}");
+    assert_eq!(log.0.expire(110_000, EXPIRY), 1, "now it is silent");
+}
