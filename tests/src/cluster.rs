@@ -180,10 +180,7 @@ impl Cluster {
         fs::create_dir_all(&folder)?;
         let Broker { address, host, .. } = &self.brokers[at];
         let members: Vec<String> = self.etcd.iter().map(|member| member.address().to_string()).collect();
-        let mut own = vec![
-            format!("node.id={at}"),
-            format!("varve.metadata.url=etcd://{}/varve", members.join(",")),
-        ];
+        let mut own = vec![format!("node.id={at}"), format!("varve.metadata.url=etcd://{}/varve", members.join(","))];
         let mut command = varve()?;
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(host) = host {

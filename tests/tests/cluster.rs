@@ -102,7 +102,7 @@ fn a_killed_broker_is_missed_long_before_its_lease_ends() -> Result<()> {
     let mut cluster = Cluster::start(folder.path(), BROKERS, &settings)?;
     Client::connect(cluster.addresses()[0])?.create_replicated(TOPIC, CREW.partitions, BROKERS as i16, &CONFIGS)?;
     for _ in 0..2 {
-        let killed = eventually("somebody decides", || Ok(cluster.controller()?))?;
+        let killed = eventually("somebody decides", || cluster.controller())?;
         cluster.kill(killed);
         eventually("others lead and decide", || {
             let partitions = cluster.describe(TOPIC).unwrap_or_default();

@@ -30,7 +30,7 @@ const ETCD_PORT: u16 = 23790;
 /// Longest wait for brokers to take part.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 /// Variables of these commands and their tests.
-const OURS: [&str; 3] = ["VARVE_CACHE", "VARVE_TEST_TOOLS", "VARVE_TEST_ALONE"];
+const OURS: [&str; 4] = ["VARVE_BINARY", "VARVE_CACHE", "VARVE_TEST_TOOLS", "VARVE_TEST_ALONE"];
 /// How often somebody looks whether all are still there.
 const LOOK: Duration = Duration::from_millis(500);
 

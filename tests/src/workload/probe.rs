@@ -89,7 +89,10 @@ fn write(routes: &Routes, place: &Place, stop: &Stop, acknowledged: impl Fn()) {
         };
         match attempt() {
             Ok(()) => acknowledged(),
-            Err(_) => leader = None,
+            Err(_) => {
+                leader = None;
+                routes.turn_to_another();
+            }
         }
         thread::park_timeout(PAUSE);
     }

@@ -96,9 +96,12 @@ impl Routes {
     /// None does, or the last one asked hangs: then another one is the first to be asked next time.
     pub fn ask_any<Q: Request>(&self, version: i16, request: &Q) -> Result<Q::Response> {
         let mut client = self.to_any()?;
-        client.ask(version, request).inspect_err(|_| {
-            self.first.fetch_add(1, Ordering::Relaxed);
-        })
+        client.ask(version, request).inspect_err(|_| self.turn_to_another())
+    }
+
+    /// Asks somebody else first from now on: whoever answered may not know what has happened.
+    pub fn turn_to_another(&self) {
+        self.first.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection to any broker.
