@@ -3,36 +3,38 @@
 //! One task does this, image by image. Opening and deleting is work for blocking threads, several partitions at a time;
 //! requests meanwhile go on with the partitions that are in the table.
 
+mod cleaning;
+mod closing;
+mod keeper;
 mod roles;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
-use futures::{StreamExt, future::BoxFuture, stream};
+use futures::{StreamExt, stream};
 use tokio::{sync::Mutex, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use varve_log::local::{Checkpointed, LocalLog, LogConfig, LogDir, LogDirError, LogDirOwner, OpenError, is_no_space};
+use varve_log::local::{LocalLog, LogConfig, LogDir, LogDirError, LogDirOwner, OpenError, is_no_space};
 use varve_metadata::{
     cluster::ClusterMetadata,
     config::TopicConfig,
     image::{ClusterImage, PartitionImage, TopicChange, TopicImage},
-    model::{BrokerId, Offset, PartitionId, PartitionIndex, Timestamp, TopicName},
+    model::{BrokerId, PartitionId, PartitionIndex, Timestamp},
 };
 
 use super::{
-    CompactedLog, CompactedLogs, LogCleaner, LogDirHealth, NoPeers, Partition, Partitions, Peers, UpkeepMetrics,
+    LogDirHealth, NoPeers, Partition, Partitions, Peers,
     moves::finish_moves,
     placement::{place, set_strays_aside},
     removal::{delete_closed, delete_log},
 };
-use crate::config::CleanerConfig;
+pub use keeper::{Keeper, NoKeeper, Unsettled};
 
 /// Partitions at least that are made ready at a time; most of them wait for their turn on the disk, or for the archive.
 const PARALLEL: usize = 8;
@@ -55,57 +57,6 @@ pub struct StorageSettings {
     pub max_transaction_timeout: Duration,
     /// `transaction.partition.verification.enable`.
     pub verify_transactions: bool,
-}
-
-/// Where the partition's records end cannot be told now: appending could give offsets out twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unsettled;
-
-/// Who else cares for the partitions of this node: their archive does.
-pub trait Keeper: Send + Sync {
-    /// A partition that is not new has no files here: its log, if there was one, is lost, and one is about to be made.
-    fn missing<'a>(&'a self, topic: &'a TopicImage, id: PartitionId) -> BoxFuture<'a, ()>;
-    /// The log was opened and nobody can use it yet; with [`Unsettled`] nobody ever does, and it is opened again later.
-    /// `is_new`: the partition was just created; otherwise it may be older than its files, and what was lost with a disk may
-    /// be known elsewhere.
-    fn opening<'a>(
-        &'a self,
-        topic: &'a TopicImage,
-        id: PartitionId,
-        log: &'a LocalLog,
-        is_new: bool,
-    ) -> BoxFuture<'a, Result<(), Unsettled>>;
-    /// The partition is complete; requests find it from now on.
-    fn opened(&self, partition: &Arc<Partition>, topic: &TopicImage);
-    /// The topic's settings or leaders changed.
-    fn altered(&self, partition: &Arc<Partition>, topic: &TopicImage);
-    /// The topic was deleted, and this partition with it.
-    fn deleted(&self, id: PartitionId, topic: &TopicName);
-    /// This broker has no replica of the partition any more.
-    fn left(&self, id: PartitionId);
-}
-
-/// For a node without an archive.
-#[derive(Clone, Copy, Debug)]
-pub struct NoKeeper;
-
-impl Keeper for NoKeeper {
-    fn missing<'a>(&'a self, _: &'a TopicImage, _: PartitionId) -> BoxFuture<'a, ()> {
-        Box::pin(async {})
-    }
-    fn opening<'a>(
-        &'a self,
-        _: &'a TopicImage,
-        _: PartitionId,
-        _: &'a LocalLog,
-        _: bool,
-    ) -> BoxFuture<'a, Result<(), Unsettled>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn opened(&self, _: &Arc<Partition>, _: &TopicImage) {}
-    fn altered(&self, _: &Arc<Partition>, _: &TopicImage) {}
-    fn deleted(&self, _: PartitionId, _: &TopicName) {}
-    fn left(&self, _: PartitionId) {}
 }
 
 /// The log directories, and the partitions in them.
@@ -207,73 +158,6 @@ impl Storage {
     pub fn has_full_disk(&self) -> bool {
         self.dirs.iter().for_each(|dir| dir.look_for_room());
         self.dirs.iter().any(|dir| dir.is_full())
-    }
-
-    /// Writes each directory's recovery points, log starts and high watermarks every `interval` until `stop` is
-    /// cancelled.
-    pub async fn checkpoint_every(self: Arc<Storage>, interval: Duration, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(interval) => {}
-            }
-            let storage = self.clone();
-            if let Err(panic) = spawn_blocking(move || storage.checkpoint()).await {
-                error!(%panic, "writing checkpoints panicked");
-            }
-        }
-    }
-
-    fn checkpoint(&self) {
-        for (dir, partitions) in self.partitions_by_dir() {
-            let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
-            if let Some(files) = dir.files()
-                && let Err(error) = files.checkpoint(&logs)
-            {
-                warn!(dir = %dir.path.display(), %error, "checkpoints could not be written");
-            }
-        }
-    }
-
-    /// Closes every log and marks the directories as cleanly shut down. Blocks on the disk. Nothing may be appended any
-    /// more. Logs that are on their way to another directory stay where they are. Returns whether every directory is so marked.
-    pub fn close(&self) -> bool {
-        self.partitions.stop_moves();
-        let mut is_whole = true;
-        for (dir, partitions) in self.partitions_by_dir() {
-            let Some(files) = dir.files() else {
-                is_whole = false;
-                continue;
-            };
-            let clean = close_logs(&partitions, self.settings.recovery_threads);
-            let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
-            let marked = if clean { files.mark_clean(&logs) } else { files.checkpoint(&logs) };
-            if let Err(error) = marked {
-                warn!(dir = %dir.path.display(), %error, "the directory is not marked as cleanly shut down");
-                is_whole = false;
-            }
-            is_whole &= clean;
-        }
-        is_whole
-    }
-
-    /// Compacts the logs that need it, until `stop` is cancelled.
-    pub async fn clean_logs(
-        self: Arc<Storage>,
-        config: Arc<ArcSwap<CleanerConfig>>,
-        metrics: UpkeepMetrics,
-        stop: CancellationToken,
-    ) {
-        LogCleaner::new(self, config, metrics, stop).run().await;
-    }
-
-    fn partitions_by_dir(&self) -> Vec<(Arc<LogDirHealth>, Vec<Arc<Partition>>)> {
-        let mut by_path: HashMap<PathBuf, Vec<Arc<Partition>>> = HashMap::new();
-        for partition in self.partitions.all() {
-            by_path.entry(partition.log_dir().path.clone()).or_default().push(partition);
-        }
-        let of = |dir: &Arc<LogDirHealth>| (dir.clone(), by_path.remove(&dir.path).unwrap_or_default());
-        self.dirs.iter().map(of).collect()
     }
 
     /// Follows the image until `stop` is cancelled.
@@ -524,34 +408,6 @@ impl Storage {
     }
 }
 
-impl CompactedLogs for Arc<Storage> {
-    async fn list(&self) -> Vec<CompactedLog> {
-        let Some(image) = self.shown.lock().await.clone() else { return Vec::new() };
-        let mut logs = Vec::new();
-        for topic in image.topics().values().filter(|topic| topic.config.cleanup.compact) {
-            for index in self.ours(topic) {
-                let Ok(partition) = self.partitions.get(PartitionId { topic: topic.id, index }) else { continue };
-                let dir = partition.log_dir();
-                let checkpoint = dir.files().and_then(|files| files.cleaned_below(&topic.name, index));
-                logs.push(CompactedLog { partition, topic: topic.config.clone(), checkpoint });
-            }
-        }
-        logs
-    }
-
-    fn cleaned(&self, partition: &Partition, end: Offset) {
-        let dir = partition.log_dir();
-        let Some(files) = dir.files() else { return };
-        if let Err(error) = files.set_cleaned_below(partition.topic(), partition.id().index, Some(end)) {
-            warn!(dir = %files.path().display(), %error, "the cleaner's checkpoint could not be written");
-        }
-    }
-
-    fn now(&self) -> Timestamp {
-        wall_clock()
-    }
-}
-
 fn open_log(
     dir: &LogDirHealth,
     topic: &TopicImage,
@@ -566,24 +422,6 @@ fn open_log(
     Ok(log)
 }
 
-/// Closes logs, up to `threads` at a time. Returns whether all of them are.
-fn close_logs(partitions: &[Arc<Partition>], threads: u32) -> bool {
-    let share = partitions.len().div_ceil(threads.max(1) as usize).max(1);
-    let close = |partition: &Arc<Partition>| match partition.log().close() {
-        Ok(()) => true,
-        Err(error) => {
-            error!(topic = %partition.topic(), partition = %partition.id().index, %error, "a log was not closed");
-            false
-        }
-    };
-    // Every log is closed, also behind one that was not.
-    let close_all = |logs: &[Arc<Partition>]| logs.iter().map(close).fold(true, |all, closed| all & closed);
-    std::thread::scope(|scope| {
-        let shares: Vec<_> = partitions.chunks(share).map(|logs| scope.spawn(move || close_all(logs))).collect();
-        shares.into_iter().map(|share| share.join().unwrap_or(false)).fold(true, |all, closed| all & closed)
-    })
-}
-
 /// What is in the only log is committed.
 fn is_alone(partition: &PartitionImage) -> bool {
     partition.replicas.len() <= 1
@@ -592,15 +430,6 @@ fn is_alone(partition: &PartitionImage) -> bool {
 pub(super) fn wall_clock() -> Timestamp {
     let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     Timestamp::from_wire(millis).unwrap_or_default()
-}
-
-fn checkpointed(partition: &Partition) -> Checkpointed<'_> {
-    Checkpointed {
-        topic: partition.topic(),
-        index: partition.id().index,
-        log: partition.log(),
-        high_watermark: partition.high_watermark().0,
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Partitions in several log directories, of which one fails.
 
 mod moves;
+mod order;
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use varve_log::{
 use varve_metadata::{
     controller::{CreationDefaults, GrowTopic, NewTopic, Placement},
     image::BrokerImage,
-    model::{HighWatermark, TopicId},
+    model::{HighWatermark, Offset, TopicId},
     store::MemoryStore,
 };
 
@@ -41,6 +42,7 @@ impl Node {
             endpoints: Default::default(),
             rack: None,
             fenced: false,
+            ..BrokerImage::default()
         };
         metadata.register(broker).await.unwrap();
         let root = tempfile::tempdir().unwrap();
@@ -118,6 +120,15 @@ async fn started(metadata: &Arc<ClusterMetadata>, root: &Path) -> (Arc<Storage>,
 }
 
 fn opened(metadata: &ClusterMetadata, root: &Path, partitions: Arc<Partitions>) -> Result<Arc<Storage>, LogDirError> {
+    opened_by(metadata, root, partitions, Arc::new(NoKeeper))
+}
+
+fn opened_by(
+    metadata: &ClusterMetadata,
+    root: &Path,
+    partitions: Arc<Partitions>,
+    keeper: Arc<dyn Keeper>,
+) -> Result<Arc<Storage>, LogDirError> {
     let settings = StorageSettings {
         dirs: vec![root.join("a"), root.join("b")],
         recovery_threads: 2,
@@ -126,7 +137,7 @@ fn opened(metadata: &ClusterMetadata, root: &Path, partitions: Arc<Partitions>) 
         verify_transactions: false,
     };
     let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: NODE };
-    Storage::open(&owner, partitions, settings, Arc::new(NoKeeper))
+    Storage::open(&owner, partitions, settings, keeper)
 }
 
 /// Takes a directory away as a disk goes that cannot be mounted: what stands in its place is no directory.

@@ -1,13 +1,11 @@
 //! One look at one partition: everything that is due is done, in the order that loses nothing.
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod error;
+mod uploads;
+
+use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 use varve_log::local::{LocalLog, ReadError, RemovedFiles, RollError, SealedSegment};
 use varve_metadata::{
     config::TopicConfig,
@@ -17,7 +15,7 @@ use varve_metadata::{
 use super::{
     metrics::ArchiverMetrics,
     pressure::HotPressure,
-    share::{Pool, ShareError, Sharing, Uploaded},
+    share::{Pool, Sharing, Uploaded},
     slot::Slot,
 };
 use crate::{
@@ -25,18 +23,13 @@ use crate::{
     manifest::{Manifest, ManifestError, Writer},
     plan::{self, Policy},
     tier::{
-        cluster::{Claim, ClusterError},
-        manifests::StoreError,
+        cluster::Claim,
         pace::ByteRate,
         partition::{RemotePartition, UpdateError},
-        upload::{Part, UploadError, upload},
     },
 };
 
-/// Segments of one partition that go up in one look; then others get their turn.
-const UPLOADS_PER_LOOK: usize = 4;
-/// A sealed segment with an open transaction is looked at again after this time.
-const UNDECIDED: Duration = Duration::from_secs(2);
+pub(super) use error::TendError;
 
 /// What the archiver needs of a partition on this broker.
 pub trait LocalPartition: Send + Sync + 'static {
@@ -54,39 +47,6 @@ pub trait LocalPartition: Send + Sync + 'static {
     fn topic_config(&self) -> Arc<TopicConfig>;
     /// Retention has moved the log start to `start`: it must outlive a restart.
     fn log_start_moved(&self, start: LogStartOffset);
-}
-
-/// Why a look ended early.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TendError {
-    /// A newer leader has announced itself: not ours any more.
-    #[error("another broker leads the partition")]
-    Deposed,
-    /// The topic was deleted.
-    #[error("the topic was deleted")]
-    Deleted,
-    /// The archive holds records that the local log never had or has no more: offsets were, or would be, given out twice. From
-    /// there on the two hold different records, and neither is given up in favour of the other.
-    #[error("the archive ends at {archived}, what the local log has of it at {end}")]
-    LocalLogLost { archived: Offset, end: Offset },
-    /// The manifest cannot be read or published now.
-    #[error("manifest")]
-    Manifest(#[from] UpdateError),
-    /// The bucket is another cluster's, or does not say whose it is.
-    #[error("nothing is uploaded")]
-    Claim(#[source] Arc<ClusterError>),
-    /// A segment cannot go up.
-    #[error("upload")]
-    Upload(#[from] UploadError),
-    /// A segment cannot go up together with others.
-    #[error("upload")]
-    Share(#[source] ShareError),
-    /// So much time has passed since the upload that the sweep may have taken the object for an orphan.
-    #[error("an upload was not published in time and is begun anew")]
-    Stale,
-    /// The local log fails.
-    #[error("local log")]
-    Local(#[from] io::Error),
 }
 
 /// What all looks share.
@@ -271,96 +231,6 @@ impl Look<'_> {
         self.advance_local_start(start)
     }
 
-    /// Brings up what is sealed and decided. Returns a time after which to look again sooner than usual.
-    async fn upload(&mut self) -> Result<Option<Duration>, TendError> {
-        for _ in 0..UPLOADS_PER_LOOK {
-            let sealed = self.unarchived().await?;
-            self.note_pending(&sealed);
-            if !self.policy.uploads || sealed.is_empty() {
-                return Ok(None);
-            }
-            let LastStableOffset(stable) = self.tended.local.last_stable_offset();
-            let is_last = sealed.len() == 1;
-            let Some(segment) = plan::next_upload(sealed, self.manifest.end(), stable) else {
-                return Ok(Some(UNDECIDED));
-            };
-            self.upload_one(segment, is_last).await?;
-        }
-        Ok(Some(Duration::ZERO))
-    }
-
-    async fn upload_one(&mut self, segment: SealedSegment, is_last: bool) -> Result<(), TendError> {
-        let start = self.log().start().0;
-        self.tools.check_claim().await?;
-        self.claim().await?;
-        if start > self.manifest.end() {
-            // Nothing of what lies before was archived or ever will be.
-            self.expire(start).await?;
-        }
-        let uploaded = match self.uploaded_before(segment.end) {
-            Some(uploaded) => uploaded,
-            None => self.send(segment, is_last).await?,
-        };
-        *self.tended.unpublished.lock() = Some(uploaded.clone());
-        let published = self.publish(&uploaded).await;
-        if matches!(published, Ok(()) | Err(TendError::Stale | TendError::Deposed | TendError::Deleted)) {
-            *self.tended.unpublished.lock() = None;
-        }
-        published?;
-        let (remote, object) = (&self.tended.remote, uploaded.object);
-        self.tools.metrics.uploaded_segments.inc();
-        self.tools.metrics.uploaded_bytes.inc_by(object.bytes);
-        tracing::debug!(
-            topic = %remote.topic(), partition = %remote.partition().index, base = %object.base, end = %object.end,
-            bytes = object.bytes, version = %self.manifest.version(), "segment archived"
-        );
-        Ok(())
-    }
-
-    /// What an earlier look uploaded and could not publish, if it is what is to go up now.
-    fn uploaded_before(&self, end: Offset) -> Option<Uploaded> {
-        let uploaded = self.tended.unpublished.lock().clone()?;
-        let object = &uploaded.object;
-        let fits = (object.base, object.end, object.writer_epoch) == (self.manifest.end(), end, self.epoch);
-        (fits && !uploaded.is_stale(self.tools.sharing.patience)).then_some(uploaded)
-    }
-
-    async fn send(&mut self, segment: SealedSegment, is_last: bool) -> Result<Uploaded, TendError> {
-        let (base, end, epoch) = (self.manifest.end(), segment.end, self.epoch);
-        let local = Arc::clone(&self.tended.local);
-        let aborted = blocking(move || local.log().aborted(base, end).map_err(read_error)).await?;
-        let is_small = segment.bytes < self.tools.sharing.below;
-        let part = Part { segment, base, aborted, epoch };
-        let (bucket, partition) = (self.tended.remote.bucket(), self.tended.remote.partition());
-        // Who seals nothing by time is not waited for, and what must make room does not wait.
-        let linger = plan::linger(&self.policy, is_last, self.tools.sharing.linger);
-        let begun = (Instant::now(), SystemTime::now());
-        match (&self.tools.pool, linger) {
-            (Some(pool), Some(linger)) if is_small => {
-                let linger = if self.tools.pressure.needs_room() { Duration::ZERO } else { linger };
-                let shared = self.slot.without(pool.upload(bucket, partition, part, linger)).await;
-                self.now = later(self.now, begun.0.elapsed());
-                shared.map_err(TendError::Share)
-            }
-            _ => Ok(Uploaded { object: upload(bucket, partition, part, &self.tools.rate).await?, begun }),
-        }
-    }
-
-    async fn publish(&mut self, uploaded: &Uploaded) -> Result<(), TendError> {
-        let (epoch, object, patience) = (self.epoch, &uploaded.object, self.tools.sharing.patience);
-        // Looked at for each try: the manifest may be long in coming.
-        let published = self.update(|manifest| match manifest.with(epoch, object.clone()) {
-            // An earlier try of ours may have been published without our hearing of it.
-            Err(ManifestError::Gap { .. }) if plan::lists(manifest, object) => Ok(manifest.clone()),
-            Ok(_) if uploaded.is_stale(patience) => Err(ManifestError::Gone(object.id)),
-            outcome => outcome,
-        });
-        match published.await {
-            Err(TendError::Manifest(UpdateError::Refused(ManifestError::Gone(_)))) => Err(TendError::Stale),
-            outcome => outcome,
-        }
-    }
-
     /// Announces our epoch, before anything else is written in it.
     async fn claim(&mut self) -> Result<(), TendError> {
         let epoch = self.epoch;
@@ -488,29 +358,6 @@ impl Look<'_> {
         let purge = self.tended.removed.lock().iter().map(|(due, _)| *due).min();
         let purge = purge.map(|due| Duration::from_millis(due.millis().saturating_sub(self.now.millis())));
         [soon, purge].into_iter().flatten().fold(again, Duration::min)
-    }
-}
-
-impl TendError {
-    /// Whether a segment on the local disk is damaged.
-    pub(super) fn is_damage(&self) -> bool {
-        matches!(
-            self,
-            TendError::Upload(UploadError::Damaged { .. })
-                | TendError::Share(ShareError::Upload(UploadError::Damaged { .. }))
-        )
-    }
-
-    /// Whether trying again in a moment may help.
-    pub(super) fn is_weather(&self) -> bool {
-        match self {
-            TendError::Deposed | TendError::Deleted | TendError::LocalLogLost { .. } => false,
-            TendError::Claim(error) => error.is_weather(),
-            error if error.is_damage() => false,
-            TendError::Manifest(UpdateError::Store(StoreError::Format { .. })) => false,
-            TendError::Manifest(_) | TendError::Upload(_) | TendError::Share(_) => true,
-            TendError::Local(_) | TendError::Stale => true,
-        }
     }
 }
 
