@@ -1,6 +1,8 @@
 //! Several `varve` processes that are one cluster: an etcd, a bucket in a directory, brokers on loopback ports; or each of them on a
 //! host of its own ([`rig`](crate::rig)).
 
+pub mod load;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -18,7 +20,7 @@ use kafka_protocol::{
 use crate::{
     etcd::Etcd,
     network::Host,
-    node::{Node, eventually, stable_address, varve},
+    node::{Node, eventually, stable_address, varve, varve_at},
     workload::Routes,
 };
 
@@ -47,6 +49,8 @@ struct Broker {
     address: SocketAddr,
     /// Absent: where the test runs.
     host: Option<Host>,
+    /// Another version than the one under test.
+    binary: Option<PathBuf>,
     node: Option<Node>,
 }
 
@@ -67,6 +71,8 @@ pub struct Surroundings<'a> {
 pub struct Described {
     /// Who leads, by index; `None`: nobody.
     pub leader: Option<usize>,
+    /// Who holds it, by index, the preferred leader first.
+    pub replicas: Vec<usize>,
     /// Who is in sync, by index.
     pub isr: Vec<usize>,
 }
@@ -80,6 +86,14 @@ impl Cluster {
         Cluster::start_each(folder, count, settings, |_| Vec::new())
     }
 
+    /// The same with brokers that `binary` is, if one is given.
+    ///
+    /// # Errors
+    /// One does not answer.
+    pub fn start_from(binary: Option<&Path>, folder: &Path, count: usize, settings: &[&str]) -> Result<Cluster> {
+        Cluster::beside_an_etcd(binary, folder, count, settings, Box::new(|_| Vec::new()))
+    }
+
     /// The same with settings of each broker's own. They are asked for at each start of a broker, and `listeners` among them are
     /// beside the one for clients.
     ///
@@ -91,13 +105,23 @@ impl Cluster {
         settings: &[&str],
         own: impl Fn(usize) -> Vec<String> + Send + Sync + 'static,
     ) -> Result<Cluster> {
+        Cluster::beside_an_etcd(None, folder, count, settings, Box::new(own))
+    }
+
+    fn beside_an_etcd(
+        binary: Option<&Path>,
+        folder: &Path,
+        count: usize,
+        settings: &[&str],
+        own: Box<OwnSettings>,
+    ) -> Result<Cluster> {
         let place = folder.join("etcd");
         fs::create_dir_all(&place)?;
         let etcd = vec![Etcd::start(&place)?];
         let bucket = format!("varve.object.store.url=file://{}", folder.join("bucket").display());
         let settings = [&[bucket.as_str()], settings].concat();
         let ways = (0..count).map(|_| Ok((stable_address()?, None))).collect::<Result<_>>()?;
-        Cluster::among(Surroundings { folder, etcd, settings: &settings, variables: &[] }, ways, Box::new(own))
+        Cluster::among(binary, Surroundings { folder, etcd, settings: &settings, variables: &[] }, ways, own)
     }
 
     /// Starts a broker on each of `hosts`.
@@ -106,18 +130,21 @@ impl Cluster {
     /// One does not answer.
     pub fn start_on(hosts: &[&Host], surroundings: Surroundings<'_>) -> Result<Cluster> {
         let ways = hosts.iter().map(|&host| (host.at(PORTS.0), Some(host.clone()))).collect();
-        Cluster::among(surroundings, ways, Box::new(|_| Vec::new()))
+        Cluster::among(None, surroundings, ways, Box::new(|_| Vec::new()))
     }
 
     fn among(
+        binary: Option<&Path>,
         surroundings: Surroundings<'_>,
         ways: Vec<(SocketAddr, Option<Host>)>,
         own: Box<OwnSettings>,
     ) -> Result<Cluster> {
         let Surroundings { folder, etcd, settings, variables } = surroundings;
         let routes = Routes::new(ways.iter().map(|(address, _)| *address).collect()).waiting_at_most(LOOK_LIMIT);
-        let brokers: Vec<Broker> =
-            ways.into_iter().map(|(address, host)| Broker { address, host, node: None }).collect();
+        let brokers: Vec<Broker> = ways
+            .into_iter()
+            .map(|(address, host)| Broker { address, host, binary: binary.map(Path::to_owned), node: None })
+            .collect();
         let all: Vec<usize> = (0..brokers.len()).collect();
         let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut cluster = Cluster {
@@ -149,6 +176,22 @@ impl Cluster {
         self.await_admission()
     }
 
+    /// Starts one more broker; its number.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn add(&mut self) -> Result<usize> {
+        self.brokers.push(Broker { address: stable_address()?, host: None, binary: None, node: None });
+        let at = self.brokers.len() - 1;
+        self.start_all(&[at])?;
+        Ok(at)
+    }
+
+    /// From its next start on a broker is the version under test.
+    pub fn upgrade(&mut self, at: usize) {
+        self.brokers[at].binary = None;
+    }
+
     /// Waits until every broker that runs was let in, as each of them sees it.
     fn await_admission(&self) -> Result<()> {
         let running: Vec<usize> = (0..self.brokers.len()).filter(|&at| self.brokers[at].node.is_some()).collect();
@@ -178,10 +221,10 @@ impl Cluster {
     fn launch(&self, at: usize) -> Result<Node> {
         let folder = self.folder(at);
         fs::create_dir_all(&folder)?;
-        let Broker { address, host, .. } = &self.brokers[at];
+        let Broker { address, host, binary, .. } = &self.brokers[at];
         let members: Vec<String> = self.etcd.iter().map(|member| member.address().to_string()).collect();
         let mut own = vec![format!("node.id={at}"), format!("varve.metadata.url=etcd://{}/varve", members.join(","))];
-        let mut command = varve()?;
+        let mut command = binary.as_deref().map_or_else(varve, |binary| Ok(varve_at(binary)))?;
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(host) = host {
             own.push(format!("varve.http.listener={}", host.at(PORTS.1)));
@@ -258,6 +301,7 @@ impl Cluster {
         partitions.sort_by_key(|partition| partition.partition_index);
         let described = partitions.into_iter().map(|partition| Described {
             leader: index(partition.leader_id.0),
+            replicas: partition.replica_nodes.iter().filter_map(|id| index(id.0)).collect(),
             isr: partition.isr_nodes.iter().filter_map(|id| index(id.0)).collect(),
         });
         Ok(described.collect())

@@ -46,13 +46,18 @@ pub fn binary() -> Result<PathBuf> {
 /// # Errors
 /// As [`binary`].
 pub fn varve() -> Result<Command> {
-    let mut command = Command::new(binary()?);
+    Ok(varve_at(&binary()?))
+}
+
+/// The same for the `varve` at `path`.
+pub fn varve_at(path: &Path) -> Command {
+    let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("VARVE_") {
             command.env_remove(name);
         }
     }
-    Ok(command)
+    command
 }
 
 /// A free loopback address that stays free while nobody listens there: the system takes the ports of outgoing connections

@@ -8,67 +8,24 @@ use anyhow::{Context, Result, ensure};
 use kafka_protocol::{messages::FindCoordinatorRequest, protocol::StrBytes};
 use varve_tests::{
     client::Client,
-    cluster::{Cluster, Described},
-    history::{Place, Recorder},
+    cluster::{
+        Cluster, Described,
+        load::{CONFIGS, CREW, Load, SETTINGS, TOPIC, judged, setting},
+    },
+    history::Place,
     node::{eventually, varve},
     running::signal,
     tools,
     transactions::{CommittedReader, batch},
-    workload::{Crew, Faults, Random},
 };
 
 const BROKERS: usize = 3;
-/// The shortest time after which etcd takes a silent broker for dead; internal topics on all brokers.
-const SETTINGS: [&str; 12] = [
-    "broker.session.timeout.ms=2000",
-    "replica.lag.time.max.ms=3000",
-    "offsets.topic.replication.factor=3",
-    "transaction.state.log.replication.factor=3",
-    "transaction.state.log.min.isr=2",
-    "offsets.topic.num.partitions=3",
-    "group.initial.rebalance.delay.ms=0",
-    "group.min.session.timeout.ms=1000",
-    "varve.archive.lag.ms=200",
-    "remote.log.manager.task.interval.ms=500",
-    "varve.compactor.interval.ms=200",
-    "log.segment.delete.delay.ms=0",
-];
-const TOPIC: &str = "ledger";
-const CREW: Crew = Crew { topic: TOPIC, partitions: 3, writers: 3, groups: &["audit", "balance"], members: 2 };
-/// Small segments, so that they roll, move to the archive and leave the local disk.
-const CONFIGS: [(&str, &str); 4] = [
-    ("min.insync.replicas", "2"),
-    ("internal.segment.bytes", "20000"),
-    ("local.retention.bytes", "40000"),
-    ("retention.ms", "-1"),
-];
-
-fn setting(name: &str, default: u64) -> Result<u64> {
-    std::env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))
-}
-
-/// What happens to the brokers while clients work. Ends early when a client has found a fault.
-type Trouble<'a> = dyn Fn(&mut Cluster, &mut Random, &Faults) -> Result<()> + 'a;
-
-/// Writers and groups at work during `trouble`; then everything is read, and judged.
-fn judged(seed: u64, trouble: &Trouble<'_>) -> Result<()> {
-    let mut random = Random(seed);
-    let folder = tempfile::tempdir()?;
-    let mut cluster = Cluster::start(folder.path(), BROKERS, &SETTINGS)?;
-    Client::connect(cluster.addresses()[0])?.create_replicated(TOPIC, CREW.partitions, BROKERS as i16, &CONFIGS)?;
-    let (routes, recorder) = (cluster.routes(), Recorder::default());
-    CREW.work(&routes, &recorder, &mut random, |random, faults| trouble(&mut cluster, random, faults))
-        .and_then(|()| {
-            cluster.await_isr(TOPIC, BROKERS)?;
-            CREW.judge(&routes, &recorder)
-        })
-        .with_context(|| format!("VARVE_CLUSTER_SEED={seed}"))
-}
+const LOAD: Load = Load { brokers: BROKERS, replicas: BROKERS, replicas_after: BROKERS };
 
 #[test]
 fn no_history_of_writers_and_groups_breaks_a_promise_when_brokers_are_killed() -> Result<()> {
     let rounds = setting("VARVE_CLUSTER_ROUNDS", 4)?;
-    judged(setting("VARVE_CLUSTER_SEED", 1)?, &|cluster, random, faults| {
+    judged(LOAD, setting("VARVE_CLUSTER_SEED", 1)?, &|cluster, random, faults| {
         for round in 0..rounds {
             if faults.recv_timeout(Duration::from_millis(500 + random.below(2_000))).is_ok() {
                 break;
@@ -118,7 +75,7 @@ fn a_killed_broker_is_missed_long_before_its_lease_ends() -> Result<()> {
 
 #[test]
 fn a_rolling_restart_moves_leadership_first_and_no_client_is_left_without_one() -> Result<()> {
-    judged(setting("VARVE_CLUSTER_SEED", 2)?, &|cluster, _, faults| {
+    judged(LOAD, setting("VARVE_CLUSTER_SEED", 2)?, &|cluster, _, faults| {
         for at in 0..BROKERS {
             if faults.recv_timeout(Duration::from_millis(1_000)).is_ok() {
                 break;
@@ -141,7 +98,7 @@ fn a_rolling_restart_moves_leadership_first_and_no_client_is_left_without_one() 
 
 #[test]
 fn clients_go_on_while_etcd_is_away_and_brokers_need_no_restart_when_it_is_back() -> Result<()> {
-    judged(setting("VARVE_CLUSTER_SEED", 3)?, &|cluster, _, faults| {
+    judged(LOAD, setting("VARVE_CLUSTER_SEED", 3)?, &|cluster, _, faults| {
         let routes = cluster.routes();
         let ends = || -> Result<Vec<i64>> {
             let end = |place: Place| routes.to_leader(&place)?.list_offset(&place.topic, place.partition, -1);

@@ -111,14 +111,15 @@ impl Writer {
                     });
                 }
                 // Written behind one that was not: a hole in the sequence, which brokers must refuse.
-                Ok(offset) if is_first => {
+                Ok(offset) if is_first && !failed.as_ref().is_some_and(may_be_written) => {
                     let (writer, first) = (self.id, batch.first);
                     anyhow::bail!(
                         "{place}: {writer}/{first} is taken at {offset} though one before is not: {failed:?}"
                     );
                 }
-                // A try before may have written that one, which this broker refused before it knew that it leads. The next try
-                // is answered for both; a hole would be refused then, and found in the history.
+                // A try before may have written that one, which this broker refused before it knew that it leads; or this broker
+                // did, and leads in another epoch since. The next try is answered for both; a hole would be refused then, and
+                // found in the history.
                 Ok(_) => {}
                 // What follows one that was refused is out of order, and refused for that.
                 Err(error) if failed.is_some() && is_out_of_order(&error) => {}
@@ -162,4 +163,18 @@ impl Writer {
 
 fn is_out_of_order(error: &anyhow::Error) -> bool {
     Refusal::of(error).is_some_and(|refusal| refusal.name() == ResponseError::OutOfOrderSequenceNumber)
+}
+
+/// Whether the broker may have refused to say that a batch is committed which it has written: its leadership, or its epoch,
+/// ended while it waited for the others.
+fn may_be_written(error: &anyhow::Error) -> bool {
+    let name = Refusal::of(error).map(Refusal::name);
+    name.is_some_and(|name| {
+        [
+            ResponseError::NotLeaderOrFollower,
+            ResponseError::NotEnoughReplicasAfterAppend,
+            ResponseError::RequestTimedOut,
+        ]
+        .contains(&name)
+    })
 }
