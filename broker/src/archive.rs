@@ -40,10 +40,11 @@ use varve_tiering::tier::{
     snapshots::Snapshots,
 };
 
+pub(crate) use self::options::compactor_options;
 use self::{
     ends::ArchiveEnds,
     keeper::Led,
-    options::{archiver_options, cold_options, compactor_options},
+    options::{archiver_options, cold_options},
 };
 use crate::{config::BrokerConfig, partition::Partition};
 
@@ -168,7 +169,8 @@ impl Archive {
         }))
     }
 
-    /// Rewrites the archive of the partitions here until `stop`.
+    /// Rewrites the archive of the partitions that are led here until `stop`, as long as no process is there that does only
+    /// that.
     pub fn compact_in_background(
         self: &Arc<Archive>,
         metadata: &Arc<ClusterMetadata>,
@@ -176,10 +178,12 @@ impl Archive {
         stop: &CancellationToken,
     ) {
         let (archive, metadata, stop) = (self.clone(), metadata.clone(), stop.clone());
-        let topics = move || Some(metadata.image().topics().values().map(|topic| topic.id).collect());
         tasks.spawn(async move {
             if archive.claimed(&stop).await {
-                archive.compactor.run(|| archive.assigned(), topics, stop).await;
+                let topics = || Some(metadata.image().topics().values().map(|topic| topic.id).collect());
+                let is_ours = || metadata.image().membership().compactors().is_empty();
+                let assigned = || if is_ours() { archive.assigned() } else { Vec::new() };
+                archive.compactor.run(assigned, topics, is_ours, stop).await;
             }
         });
     }
@@ -384,19 +388,7 @@ impl Archive {
 
     /// What the archiver and the compactor go by. To clients an internal topic is none that is archived.
     fn settings_of(&self, topic: &TopicImage) -> Arc<TopicConfig> {
-        if !topic.internal {
-            return topic.config.clone();
-        }
-        let is_copied = self.is_copied(topic);
-        Arc::new(TopicConfig {
-            remote_storage: is_copied,
-            remote_copy_disable: false,
-            remote_delete_on_disable: true,
-            archive_lag: self.backup_lag,
-            // Retention is the local log's, which stays whole whatever else leaves the disk; the copy follows its start.
-            cleanup: CleanupPolicy { delete: false, ..topic.config.cleanup },
-            ..(*topic.config).clone()
-        })
+        archive_settings(topic, self.backup_lag)
     }
 
     /// Whether nobody but this node can have records of the partition that were acknowledged.
@@ -412,6 +404,22 @@ impl Archive {
     fn was_archived(&self, id: PartitionId) -> bool {
         self.listed.as_ref().is_some_and(|listed| listed.newest.contains_key(&id))
     }
+}
+
+/// What the archiver and the compactor go by, where internal topics are copied with that lag, or not at all.
+pub(crate) fn archive_settings(topic: &TopicImage, backup_lag: Option<Duration>) -> Arc<TopicConfig> {
+    if !topic.internal {
+        return topic.config.clone();
+    }
+    Arc::new(TopicConfig {
+        remote_storage: backup_lag.is_some(),
+        remote_copy_disable: false,
+        remote_delete_on_disable: true,
+        archive_lag: backup_lag,
+        // Retention is the local log's, which stays whole whatever else leaves the disk; the copy follows its start.
+        cleanup: CleanupPolicy { delete: false, ..topic.config.cleanup },
+        ..(*topic.config).clone()
+    })
 }
 
 /// Whether clients see the topic as archived. Internal topics never are: their coordinators read them whole from the local
@@ -443,7 +451,7 @@ fn wall_clock() -> Timestamp {
 }
 
 /// An error with its causes.
-fn told(error: &dyn std::error::Error) -> String {
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     chain.collect::<Vec<_>>().join(": ")
 }

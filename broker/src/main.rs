@@ -11,7 +11,7 @@ use varve_broker::{
     cli::{Asked, Cli},
     config::{BrokerConfig, Loaded},
     logging,
-    node::Node,
+    node::{CompactorNode, Node, StartError},
 };
 
 /// Keeps the resident size steady while large buffers come and go.
@@ -58,6 +58,9 @@ fn allow_many_connections() {
 
 /// Runs a node until SIGTERM or SIGINT, or until it cannot go on.
 async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels) -> anyhow::Result<()> {
+    if !config.roles.broker {
+        return compact(config).await;
+    }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let node = tokio::select! {
         started = Node::start(config.clone(), levels) => started?,
@@ -76,6 +79,26 @@ async fn run(config: Arc<BrokerConfig>, levels: varve_broker::server::LogLevels)
     };
     node.stop().await;
     ended
+}
+
+/// The same for a process that only rewrites the archive.
+async fn compact(config: Arc<BrokerConfig>) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let node = tokio::select! {
+        started = CompactorNode::start(config) => started?,
+        _ = terminate.recv() => return stopped_early(),
+        _ = interrupt.recv() => return stopped_early(),
+    };
+    let ended: Result<(), StartError> = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        why = node.failed() => {
+            error!("{why}");
+            Err(why)
+        }
+    };
+    node.stop().await;
+    Ok(ended?)
 }
 
 fn stopped_early() -> anyhow::Result<()> {

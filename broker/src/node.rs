@@ -1,10 +1,11 @@
 //! The node: everything started in order, and stopped in the opposite one.
 
+mod compactor;
 mod last_life;
 mod membership;
 mod neighbours;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, lookup_host},
@@ -18,7 +19,7 @@ use varve_log::local::{LogDirError, LogDirOwner};
 use varve_metadata::{
     cluster::{ClusterMetadata, MetadataError},
     image::{BrokerImage, ClusterImage, Endpoint},
-    model::BrokerId,
+    model::{BrokerId, Feature, Unserved},
     store::{ConnectError, EmbeddedStore, MetadataStore, OpenError},
 };
 
@@ -36,6 +37,7 @@ use crate::{
     server::{Broker, Limits, ListenerName, LogLevels, Server, live, make_first_users, sweep_tokens},
 };
 
+pub use compactor::CompactorNode;
 use membership::{Membership, Place};
 
 /// Name of the metadata store's file in its directory.
@@ -78,6 +80,9 @@ pub enum StartError {
         /// Its id.
         node: BrokerId,
     },
+    /// Others have agreed on a feature meanwhile that this version does not serve.
+    #[error(transparent)]
+    Outdated(#[from] Unserved),
     /// A log directory is somebody else's.
     #[error(transparent)]
     LogDir(#[from] LogDirError),
@@ -192,6 +197,8 @@ impl Node {
         if let Some(last_life) = &last_life {
             membership::note_life(&config, last_life)?;
         }
+        // New logs keep out of cordoned directories from the first one on.
+        broker.live.apply(&broker, &metadata.image());
         storage.apply(&metadata.image()).await;
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(watch_log_dirs(storage.clone(), health.clone(), stop.clone()));
@@ -294,13 +301,24 @@ impl Node {
 
     /// Returns when this node cannot go on, and says why: it is to be stopped then. Cancel-safe.
     pub async fn failed(&self) -> StartError {
-        if let Some(mut is_replaced) = self.is_replaced.clone()
-            && is_replaced.wait_for(|is_so| *is_so).await.is_ok()
-        {
-            self.health.broken("another process has registered as this node");
-            return StartError::Replaced { node: self.node };
+        let replaced = async {
+            if let Some(mut is_replaced) = self.is_replaced.clone()
+                && is_replaced.wait_for(|is_so| *is_so).await.is_ok()
+            {
+                return;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = replaced => {
+                self.health.broken("another process has registered as this node");
+                StartError::Replaced { node: self.node }
+            }
+            unserved = self.broker.metadata.outdated() => {
+                self.health.broken("the cluster has agreed on a feature that this version does not serve");
+                unserved.into()
+            }
         }
-        std::future::pending().await
     }
 
     /// Stops: no new requests, those under way are answered, logs are closed and marked as clean. All waits together end with
@@ -446,7 +464,18 @@ fn registration(config: &BrokerConfig, life: Uuid, bound: &[(&Listener, TcpListe
         let host = advertised.host.clone().unwrap_or_else(host_name);
         endpoints.insert(listener.name.clone(), Endpoint { host, port: advertised.port.unwrap_or(own) });
     }
-    BrokerImage { id: config.node, incarnation: life, endpoints, rack: config.rack.clone(), fenced: false }
+    let shown = |dirs: &[PathBuf]| dirs.iter().map(|dir| dir.display().to_string()).collect();
+    BrokerImage {
+        id: config.node,
+        incarnation: life,
+        endpoints,
+        rack: config.rack.clone(),
+        fenced: false,
+        log_dirs: shown(&config.logs.dirs),
+        cordoned_log_dirs: shown(&config.logs.cordoned),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: Feature::served(),
+    }
 }
 
 fn host_name() -> String {

@@ -171,11 +171,12 @@ impl Compactor {
     }
 
     /// Looks after the partitions that `assigned` names, until `stop`. Work under way is dropped then; what it uploaded is an
-    /// orphan for the sweep. `topics` as [`Compactor::sweep`] takes them.
+    /// orphan for the sweep. `topics` as [`Compactor::sweep`] takes them; `sweeps`: whether that is for this process at the moment.
     pub async fn run(
         &self,
         assigned: impl Fn() -> Vec<Assigned>,
         topics: impl Fn() -> Option<HashSet<TopicId>>,
+        sweeps: impl Fn() -> bool,
         stop: CancellationToken,
     ) {
         let work = async {
@@ -183,7 +184,9 @@ impl Compactor {
             loop {
                 self.look_after(assigned()).await;
                 if Instant::now() >= next_sweep {
-                    if let Err(error) = self.sweep(wall_clock(), &topics).await {
+                    if sweeps()
+                        && let Err(error) = self.sweep(wall_clock(), &topics).await
+                    {
                         tracing::warn!(%error, "sweep of the bucket failed, trying again later");
                     }
                     next_sweep = Instant::now() + self.options.sweep_interval;

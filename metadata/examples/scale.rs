@@ -111,5 +111,6 @@ fn broker(id: u32) -> BrokerImage {
         endpoints: BTreeMap::from([("PLAINTEXT".to_owned(), endpoint)]),
         rack: Some(format!("rack-{}", id % 3)),
         fenced: false,
+        ..BrokerImage::default()
     }
 }

@@ -8,11 +8,13 @@
 //! A change is answered once the image shows it, so that whoever asked finds what it made.
 
 mod alive;
+mod compactor;
 mod in_sync;
 mod member;
 mod requests;
 
 pub use alive::Verdict;
+pub use compactor::CompactorMember;
 pub use in_sync::{IsrProposal, ProposalOutcome};
 pub use member::{Joining, Member};
 
@@ -29,9 +31,9 @@ use crate::{
     controller::{Decision, TooManyAcls, TooManyPartitions},
     image::{
         ClusterImage, ImageBuilder, ImageError,
-        record::{self, ClusterRecord, Key, ProducerIdsRecord},
+        record::{self, ClusterRecord, FeatureRecord, Key, ProducerIdsRecord},
     },
-    model::{BrokerId, ProducerId, TopicId},
+    model::{BrokerId, Feature, ProducerId, TopicId, Unserved},
     store::{
         Expect, MetadataStore, Revision, Snapshot, StoreError, Transaction, TransactionLimits, WatchError,
         transact_settled,
@@ -67,6 +69,9 @@ pub enum MetadataError {
     /// What the store holds cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The cluster has agreed on a feature that this version does not serve.
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
 }
 
 /// Producer ids that nobody else will ever hand out.
@@ -108,7 +113,8 @@ impl ClusterMetadata {
     /// ends when the last handle is dropped. `static_settings` are the broker's own, for the defaults of topics.
     ///
     /// # Errors
-    /// [`MetadataError::Store`] and [`MetadataError::Image`].
+    /// [`MetadataError::Store`], [`MetadataError::Image`], and [`MetadataError::Unserved`]: this version is too old for the
+    /// cluster, or too new.
     pub async fn start(
         store: Arc<dyn MetadataStore>,
         node: BrokerId,
@@ -121,6 +127,11 @@ impl ClusterMetadata {
             let create = Transaction::default()
                 .put(Key::Cluster.text(), record::encode(ClusterRecord { id }))
                 .expecting(Key::Cluster.text(), Expect::Absent);
+            // Said once: a later version, with other levels for new clusters, must not take them for those of this one.
+            let create = Feature::ALL.iter().fold(create, |create, feature| {
+                let level = FeatureRecord { level: feature.initial };
+                create.put(Key::Feature(feature.name.to_owned()).text(), record::encode(level))
+            });
             match transact_settled(store.as_ref(), create, Instant::now() + SETTLE_TIMEOUT).await {
                 // Lost to another broker of the same new cluster: its id is as good.
                 Ok(_) | Err(StoreError::Conflict) => {}
@@ -129,6 +140,7 @@ impl ClusterMetadata {
             builder.load(&store.range("").await?)?;
         }
         let image = Arc::new(builder.image().clone());
+        Feature::check_all(image.finalized_features())?;
         let metadata = Arc::new(ClusterMetadata {
             store,
             newest: ArcSwap::new(Arc::clone(&image)),
@@ -174,6 +186,20 @@ impl ClusterMetadata {
     /// Wakes with every new image; images in between may be skipped.
     pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterImage>> {
         self.published.subscribe()
+    }
+
+    /// Returns when the cluster has agreed on a feature that this version does not serve: whoever runs it has to end then.
+    /// Cancel-safe.
+    pub async fn outdated(&self) -> Unserved {
+        let mut images = self.subscribe();
+        loop {
+            if let Err(unserved) = Feature::check_all(images.borrow_and_update().finalized_features()) {
+                return unserved;
+            }
+            if images.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Takes producer ids out of circulation, durably, and lends them to the caller. What a crash leaves unused is
@@ -355,6 +381,7 @@ mod tests {
             endpoints: BTreeMap::new(),
             rack: None,
             fenced: false,
+            ..BrokerImage::default()
         };
         metadata.register(broker).await.unwrap();
         metadata

@@ -159,7 +159,14 @@ async fn three_brokers(etcd: &[Etcd]) -> Vec<(Arc<ClusterMetadata>, Member)> {
         let store = EtcdStore::connect(&options).await.unwrap();
         let metadata = ClusterMetadata::start(Arc::new(store), id, BTreeMap::new()).await.unwrap();
         let incarnation = uuid::Uuid::new_v4();
-        let broker = BrokerImage { id, incarnation, endpoints: BTreeMap::new(), rack: None, fenced: false };
+        let broker = BrokerImage {
+            id,
+            incarnation,
+            endpoints: BTreeMap::new(),
+            rack: None,
+            fenced: false,
+            ..BrokerImage::default()
+        };
         let joining = Joining { broker, lease: Duration::from_secs(2), may_have_lost_records: false };
         let member = Member::join(metadata.clone(), joining).await.unwrap();
         member.admitted(id, incarnation).await;
@@ -272,6 +279,7 @@ async fn what_others_write_to_the_same_etcd_is_not_waited_for() {
         endpoints: BTreeMap::new(),
         rack: None,
         fenced: false,
+        ..BrokerImage::default()
     };
     one.register(broker).await.unwrap();
     etcd.ctl(&["put", "/others/key", "value"]).unwrap();

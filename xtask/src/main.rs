@@ -6,6 +6,7 @@ mod documents;
 mod faults;
 mod floors;
 mod fuzz;
+mod mixed;
 mod run;
 mod test;
 mod tools;
@@ -36,6 +37,11 @@ enum Command {
     Cluster(cluster::ClusterArguments),
     /// Has a cluster suffer every fault there is, under load and with its promises checked: each once, or by chance for some time
     Faults(faults::FaultsArguments),
+    /// Upgrades a cluster of another commit's brokers, under load, to those that are checked out
+    Mixed {
+        /// The commit, a tag for one.
+        commit: String,
+    },
     /// Formatting, floors, files that documents name, lints, documentation, licences
     Check,
     /// Fails where an import points up the house (ARCHITECTURE.md) or a pure room does IO
@@ -59,6 +65,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Test { filters } => test::run(&filters),
         Command::Cluster(arguments) => cluster::run(arguments),
         Command::Faults(arguments) => faults::run(&arguments),
+        Command::Mixed { commit } => mixed::run(&commit),
         Command::Check => check::run(),
         Command::Floors => floors::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

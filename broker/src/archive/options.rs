@@ -40,7 +40,7 @@ pub(super) fn archiver_options(config: &BrokerConfig) -> ArchiverOptions {
     }
 }
 
-pub(super) fn compactor_options(config: &BrokerConfig) -> CompactorOptions {
+pub(crate) fn compactor_options(config: &BrokerConfig) -> CompactorOptions {
     let compactor = &config.compactor;
     let mut options = CompactorOptions {
         map_bytes: size(compactor.memory_bytes / u64::from(compactor.threads.max(1))),

@@ -191,6 +191,8 @@ pub struct TransactionConfig {
 pub struct LogConfig {
     /// Where they lie; never empty, no directory twice.
     pub dirs: Vec<PathBuf>,
+    /// Those of them that get no new partitions (KIP-1066).
+    pub cordoned: Vec<PathBuf>,
     /// Logs opened at the same time, per directory.
     pub recovery_threads: u32,
     /// How often logs are looked at for records to force to disk; `None`: never.

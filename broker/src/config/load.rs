@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use varve_metadata::config::{ConfigError, ConfigErrors, TopicDefaults, Treatment};
+use varve_metadata::image::{ALL_LOG_DIRS, CORDONED_LOG_DIRS};
 use varve_metadata::model::{BrokerId, Principal};
 
 use super::broker::*;
@@ -243,7 +244,10 @@ fn roles(reader: &mut Reader<'_>) -> Roles {
     let roles = Roles { broker: has("broker"), tiering: has("tiering"), compactor: has("compactor") };
     if words.is_empty() {
         reader.invalid("varve.roles", "at least one of broker, tiering, compactor");
-    } else if !roles.broker {
+    } else if !roles.broker && roles.tiering {
+        let why = "broker beside tiering: segments go up from the disk of the broker that has them";
+        reader.invalid("varve.roles", why);
+    } else if !roles.broker && !reader.text("varve.metadata.url").is_some_and(|url| url.starts_with("etcd://")) {
         let why = "a list with broker in it: a process without one shares cluster state with brokers, which embedded \
                    metadata cannot do";
         reader.invalid("varve.roles", why);
@@ -384,13 +388,31 @@ fn logs(reader: &mut Reader<'_>, data_dir: &Path) -> LogConfig {
     if dirs.is_empty() {
         dirs.push(data_dir.join("log"));
     }
+    let cordoned = cordoned(reader, &dirs);
     LogConfig {
         dirs,
+        cordoned,
         recovery_threads: reader.count("num.recovery.threads.per.data.dir"),
         flush_check_interval: reader.limit("log.flush.scheduler.interval.ms").map(Duration::from_millis),
         recovery_checkpoint_interval: reader.millis("log.flush.offset.checkpoint.interval.ms"),
         retention_check_interval: reader.millis("log.retention.check.interval.ms"),
     }
+}
+
+fn cordoned(reader: &mut Reader<'_>, dirs: &[PathBuf]) -> Vec<PathBuf> {
+    let name = CORDONED_LOG_DIRS;
+    let named = reader.list(name);
+    if named.iter().any(|dir| dir == ALL_LOG_DIRS) {
+        if named.len() > 1 {
+            reader.invalid(name, "* alone, or directories");
+        }
+        return dirs.to_vec();
+    }
+    let cordoned: Vec<PathBuf> = named.into_iter().map(PathBuf::from).collect();
+    if cordoned.iter().any(|dir| !dirs.contains(dir)) {
+        reader.invalid(name, "*, or entries of log.dirs");
+    }
+    cordoned
 }
 
 fn cleaner(reader: &mut Reader<'_>) -> CleanerConfig {

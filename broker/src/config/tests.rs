@@ -377,6 +377,7 @@ const OTHER: &[(&str, &str)] = &[
     ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
     ("group.consumer.migration.policy", "upgrade"),
     ("group.consumer.min.heartbeat.interval.ms", "4000"),
+    ("cordoned.log.dirs", "*"),
     ("group.consumer.min.session.timeout.ms", "40000"),
     ("listeners", "PLAINTEXT://127.0.0.1:9999"),
     ("log.local.retention.ms", "1000"),

@@ -34,6 +34,8 @@ pub struct LogDirHealth {
     /// Rung when it fails.
     bell: Notify,
     full: AtomicBool,
+    /// It gets no new logs while another one can take them (KIP-1066).
+    cordoned: AtomicBool,
     last_refusal: Mutex<Option<Instant>>,
 }
 
@@ -50,9 +52,9 @@ impl LogDirHealth {
 
     fn with(path: PathBuf, files: Option<LogDir>, threads: u32) -> Arc<LogDirHealth> {
         let turns = Semaphore::new((threads.max(1) as usize).min(Semaphore::MAX_PERMITS));
-        let (failed, full) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (failed, full, cordoned) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
         let bell = Notify::new();
-        Arc::new(LogDirHealth { path, files, turns, failed, bell, full, last_refusal: Mutex::default() })
+        Arc::new(LogDirHealth { path, files, turns, failed, bell, full, cordoned, last_refusal: Mutex::default() })
     }
 
     /// Waits until the disk has time for one more log to be opened.
@@ -85,6 +87,15 @@ impl LogDirHealth {
         if !self.is_failed() {
             rung.await;
         }
+    }
+
+    /// Whether it gets no new logs (`cordoned.log.dirs`).
+    pub fn is_cordoned(&self) -> bool {
+        self.cordoned.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_cordoned(&self, is_cordoned: bool) {
+        self.cordoned.store(is_cordoned, Ordering::Relaxed);
     }
 
     /// Whether its disk had no room of late. Appends are tried all the same, and each that finds room succeeds.

@@ -9,6 +9,8 @@
 //! | none has, and another is offline      | the one with fewest   | offline: its log may be there          |
 //! | one has, and it may have moved on      | offline               | offline: to a directory that is gone   |
 //!
+//! Among those with fewest, cordoned ones (KIP-1066) come last.
+//!
 //! Nothing about this is written down when a partition is created: the directory itself says whose it is. A partition that
 //! the node shows at its start is taken for one that has a log somewhere, also if a crash came before the log was made; all
 //! that costs is that it waits for the failed directory.
@@ -66,9 +68,10 @@ pub(super) fn place(
     if !is_new && dirs.iter().any(|dir| dir.is_failed()) {
         return Err(Nowhere::Unreachable);
     }
-    // Every partition in a directory holds a reference to it.
+    // Every partition in a directory holds a reference to it. A cordoned one is the last resort: the replica was given to this
+    // node before all of them were.
     let online = dirs.iter().filter(|dir| dir.files().is_some());
-    online.min_by_key(|dir| Arc::strong_count(dir)).cloned().ok_or(Nowhere::NoneOnline)
+    online.min_by_key(|dir| (dir.is_cordoned(), Arc::strong_count(dir))).cloned().ok_or(Nowhere::NoneOnline)
 }
 
 /// Takes the logs in `dir` of partitions that `node` does not have out of the way: of topics that were deleted while the node,

@@ -1,6 +1,6 @@
 //! All partitions of this broker, by every name a request may use.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -97,6 +97,13 @@ impl Default for Partitions {
 }
 
 impl Partitions {
+    /// Keeps new logs out of these directories, and lets them into the others (`cordoned.log.dirs`).
+    pub(crate) fn cordon(&self, dirs: &[PathBuf]) {
+        for dir in self.log_dirs.read().iter() {
+            dir.set_cordoned(dirs.contains(&dir.path));
+        }
+    }
+
     /// The topic of that name.
     ///
     /// # Errors

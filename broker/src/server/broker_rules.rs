@@ -9,7 +9,7 @@ use tracing::warn;
 use varve_metadata::{
     config::{ConfigDef, ConfigErrors, ConfigTable, Kind, Synonym, Treatment, Unit, Update, topic_table},
     controller::{AlterError, BrokerRules},
-    image::{ClusterImage, ConfigResource, overlay},
+    image::{CORDONED_LOG_DIRS, ClusterImage, ConfigResource, overlay},
     model::BrokerId,
 };
 
@@ -69,7 +69,7 @@ impl Rules<'_> {
         if !fixed.is_empty() {
             return Err(format!("Cannot update these configs dynamically: [{}]", fixed.join(", ")));
         }
-        check_listener_settings(resource, changed)?;
+        check_own_settings(resource, changed)?;
         for (name, value) in settings {
             let definition = definition(name).ok_or_else(|| config_text(&broker_table().unknown(name)))?;
             definition.parse(value).map_err(|error| config_text(&error))?;
@@ -174,8 +174,8 @@ fn definition(name: &str) -> Option<&'static ConfigDef> {
     broker_table().get(name).or_else(|| listener_setting(name))
 }
 
-/// Settings of TLS and SASL change for one listener of one broker at a time (KIP-226).
-fn check_listener_settings(resource: &ConfigResource, changed: &[&str]) -> Result<(), String> {
+/// Settings of TLS and SASL change for one listener of one broker at a time (KIP-226), directories for one broker.
+fn check_own_settings(resource: &ConfigResource, changed: &[&str]) -> Result<(), String> {
     let is_of_security = |name: &str| name.starts_with("ssl.") || name.starts_with("sasl.");
     let general: Vec<&str> = changed.iter().copied().filter(|name| is_of_security(name)).collect();
     if !general.is_empty() {
@@ -184,7 +184,8 @@ fn check_listener_settings(resource: &ConfigResource, changed: &[&str]) -> Resul
             general.join(", ")
         ));
     }
-    let own: Vec<&str> = changed.iter().copied().filter(|name| listener_setting(name).is_some()).collect();
+    let is_own = |name: &str| listener_setting(name).is_some() || name == CORDONED_LOG_DIRS;
+    let own: Vec<&str> = changed.iter().copied().filter(|name| is_own(name)).collect();
     if *resource == ConfigResource::BrokerDefaults && !own.is_empty() {
         return Err(format!(
             "Cannot update these configs at default cluster level, per-broker configs must be set at broker level: [{}]",

@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
-pub(crate) const LIVE: [&str; 17] = [
+pub(crate) const LIVE: [&str; 18] = [
+    "cordoned.log.dirs",
     "group.consumer.assignment.interval.ms",
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",
@@ -103,6 +104,7 @@ impl Live {
         let limits = ConnectionLimits::of(&config.network);
         let is_first = limits == ConnectionLimits::of(&self.started_with.network);
         self.connections.store((!is_first).then(|| Arc::new(limits)));
+        broker.partitions.cordon(&config.logs.cordoned);
         broker.partitions.moves().set_bytes_per_second(config.move_bytes_per_second);
         broker.quotas.set_max_connection_rate(config.quotas.max_connection_rate.map(|rate| rate as f64));
         if let Some(archive) = &broker.archive {

@@ -86,6 +86,7 @@ impl TestNode {
             endpoints: BTreeMap::from([("PLAINTEXT".to_owned(), endpoint)]),
             rack: None,
             fenced: false,
+            ..BrokerImage::default()
         };
         broker.metadata.register(registration).await.unwrap();
         TestNode { broker, address, metrics, server, _dir: dir }

@@ -270,6 +270,7 @@ pub(super) mod tests {
             endpoints: BTreeMap::new(),
             rack: None,
             fenced: false,
+            ..BrokerImage::default()
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
         ClusterImage,
         record::{self, FeatureRecord, Key},
     },
-    model::{BrokerId, Feature},
+    model::{BrokerId, Feature, FeatureLevels},
 };
 
 /// Which way a level may move.
@@ -101,7 +101,11 @@ fn check(image: &ClusterImage, update: &FeatureUpdate, node: BrokerId) -> Result
     let level = u16::try_from(update.level).map_err(|_| refuse("A feature version cannot be less than 0.".into()))?;
     let now = image.feature_level(&update.name);
     match Feature::named(&update.name) {
-        Some(feature) if feature.serves(level) => {}
+        Some(feature) if feature.serves(level) => {
+            if let Some(why) = unserved_by_others(image, feature, level) {
+                return Err(refuse(why));
+            }
+        }
         Some(Feature { min, max, .. }) => {
             return Err(refuse(format!("Local controller {node} only supports versions {min}-{max}")));
         }
@@ -127,4 +131,17 @@ fn check(image: &ClusterImage, update: &FeatureUpdate, node: BrokerId) -> Result
         });
     }
     Ok(level)
+}
+
+/// Which broker keeps a level from being set, also one that is down: it could not come back.
+fn unserved_by_others(image: &ClusterImage, feature: Feature, level: u16) -> Option<String> {
+    // One that says nothing runs a build from before brokers did.
+    let brokers = image.brokers().values().filter(|broker| !broker.features.is_empty());
+    brokers.into_iter().find_map(|broker| match broker.features.get(feature.name) {
+        Some(served) if (served.min..=served.max).contains(&level) => None,
+        Some(FeatureLevels { min, max }) => Some(format!("Broker {} only supports versions {min}-{max}", broker.id)),
+        // As for the controller itself, off is a level that nobody lacks.
+        None if level == 0 => None,
+        None => Some(format!("Broker {} does not support this feature.", broker.id)),
+    })
 }

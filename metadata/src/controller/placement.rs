@@ -46,7 +46,7 @@ pub enum PlacementError {
     /// 0, or below -1.
     #[error("Number of partitions was set to an invalid non-positive value.")]
     Partitions,
-    /// More replicas than brokers.
+    /// More replicas than brokers that are not cordoned.
     #[error(
         "The target replication factor of {wanted} cannot be reached because only {registered} broker(s) are \
          registered or some brokers have all their log directories cordoned."
@@ -54,7 +54,7 @@ pub enum PlacementError {
     TooFewBrokers {
         /// Replicas asked for.
         wanted: u16,
-        /// Brokers there are.
+        /// Such brokers.
         registered: usize,
     },
     /// No broker could lead.
@@ -110,12 +110,13 @@ pub(super) fn spread(
     replication_factor: u16,
     start: usize,
 ) -> Result<Vec<PartitionImage>, PlacementError> {
-    let brokers = image.brokers();
-    if brokers.values().all(|broker| broker.fenced) {
+    let usable = image.brokers().values().filter(|broker| !image.is_cordoned(broker.id));
+    if usable.clone().all(|broker| broker.fenced) {
         return Err(PlacementError::AllFenced);
     }
-    if usize::from(replication_factor) > brokers.len() {
-        return Err(PlacementError::TooFewBrokers { wanted: replication_factor, registered: brokers.len() });
+    let registered = usable.count();
+    if usize::from(replication_factor) > registered {
+        return Err(PlacementError::TooFewBrokers { wanted: replication_factor, registered });
     }
     let mut stripes = Stripes::new(image, start);
     Ok((0..partitions).map(|_| created(image, stripes.next(replication_factor.into()))).collect())

@@ -49,12 +49,12 @@ impl Turns {
 }
 
 impl Stripes {
-    /// Over the brokers of `image`; `start` decides where it begins and how it mixes.
+    /// Over the brokers of `image` that are not cordoned; `start` decides where it begins and how it mixes.
     pub(super) fn new(image: &ClusterImage, start: usize) -> Stripes {
         let mut chance = Chance(start as u64);
         let mut racks: BTreeMap<Option<&str>, Rack> = BTreeMap::new();
         let mut active = 0;
-        for broker in image.brokers().values() {
+        for broker in image.brokers().values().filter(|broker| !image.is_cordoned(broker.id)) {
             let rack = racks.entry(broker.rack.as_deref()).or_default();
             if broker.fenced {
                 rack.fenced.brokers.push(broker.id);
@@ -168,6 +168,7 @@ mod tests {
                 endpoints: BTreeMap::new(),
                 rack: rack.map(str::to_owned),
                 fenced: *fenced,
+                ..BrokerImage::default()
             };
             let value = Some(record::encode(BrokerRecord::of(&broker)));
             Change { key: Key::Broker(broker.id).text(), value }

@@ -1,6 +1,7 @@
 //! The controller's rules, with the texts that Kafka's users know.
 
 mod administration;
+mod brokers;
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ impl Cluster {
                 endpoints: BTreeMap::new(),
                 rack: None,
                 fenced,
+                ..BrokerImage::default()
             };
             decision.put(&Key::Broker(broker.id), crate::image::record::encode(BrokerRecord::of(&broker)));
         }

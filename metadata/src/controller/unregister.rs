@@ -2,7 +2,10 @@
 
 use super::Decision;
 use crate::{
-    image::{ClusterImage, record::Key},
+    image::{
+        CORDONED_LOG_DIRS, ClusterImage, ConfigResource,
+        record::{self, ConfigRecord, Key},
+    },
     model::BrokerId,
 };
 
@@ -27,8 +30,25 @@ pub fn unregister_broker(image: &ClusterImage, id: i32) -> (Result<(), Unregiste
         Some(broker) => {
             decision.delete(&Key::Broker(broker.id));
             decision.rewrites.push(Key::Broker(broker.id));
+            uncordon(image, broker.id, &mut decision);
             Ok(())
         }
     };
     (result, decision)
+}
+
+/// The next broker of this number is another one: that the last one was drained must not keep replicas from it.
+fn uncordon(image: &ClusterImage, id: BrokerId, decision: &mut Decision) {
+    let resource = ConfigResource::Broker(id);
+    let Some(given) = image.configs().get(&resource).filter(|given| given.contains_key(CORDONED_LOG_DIRS)) else {
+        return;
+    };
+    let mut settings = given.clone();
+    settings.remove(CORDONED_LOG_DIRS);
+    let key = Key::Config(resource);
+    match settings.is_empty() {
+        true => decision.delete(&key),
+        false => decision.put(&key, record::encode(ConfigRecord { settings })),
+    }
+    decision.rewrites.push(key);
 }

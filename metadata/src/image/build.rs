@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::{
     BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, QuotaImage, Quotas, Rules, TopicImage,
@@ -154,9 +155,9 @@ impl ImageBuilder {
     }
 
     fn take_membership(&mut self, staged: &Staged) {
-        let Staged { registered, live, leaving, distrusted, controller, .. } = staged;
+        let Staged { registered, live, leaving, distrusted, compactors, controller, .. } = staged;
         let is_touched = !(registered.is_empty() && live.is_empty() && leaving.is_empty() && distrusted.is_empty());
-        if !is_touched && controller.is_none() {
+        if !is_touched && compactors.is_empty() && controller.is_none() {
             return;
         }
         let membership = Arc::make_mut(&mut self.image.membership);
@@ -169,6 +170,13 @@ impl ImageBuilder {
                 membership.distrusted.insert(*id)
             } else {
                 membership.distrusted.remove(id)
+            };
+        }
+        for (id, is_there) in compactors {
+            if *is_there {
+                membership.compactors.insert(*id)
+            } else {
+                membership.compactors.remove(id)
             };
         }
         membership.controller = controller.unwrap_or(membership.controller);
@@ -347,6 +355,7 @@ struct Staged {
     live: Vec<(BrokerId, Option<LifeRecord>)>,
     leaving: Vec<(BrokerId, Option<LifeRecord>)>,
     distrusted: Vec<(BrokerId, bool)>,
+    compactors: Vec<(Uuid, bool)>,
     controller: Option<Option<BrokerId>>,
     acls: Vec<(ResourcePattern, String, Rules)>,
     scram: Vec<((ScramMechanism, String), Option<ScramCredential>)>,
@@ -377,6 +386,7 @@ impl Staged {
             Some(Key::Live(id)) => self.live.push((id, value.map(record::decode).transpose()?)),
             Some(Key::Leaving(id)) => self.leaving.push((id, value.map(record::decode).transpose()?)),
             Some(Key::Distrusted(id)) => self.distrusted.push((id, value.is_some())),
+            Some(Key::Compactor(id)) => self.compactors.push((id, value.is_some())),
             Some(Key::Controller) => {
                 let record = value.map(record::decode::<ControllerRecord>).transpose()?;
                 self.controller = Some(record.map(|record| record.broker));

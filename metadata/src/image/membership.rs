@@ -13,6 +13,7 @@ pub struct MembershipImage {
     pub(crate) distrusted: BTreeSet<BrokerId>,
     pub(crate) leaving: BTreeMap<BrokerId, Uuid>,
     pub(crate) registered: BTreeMap<BrokerId, Revision>,
+    pub(crate) compactors: BTreeSet<Uuid>,
     pub(crate) controller: Option<BrokerId>,
 }
 
@@ -35,6 +36,11 @@ impl MembershipImage {
     /// The broker that decides who leads.
     pub fn controller(&self) -> Option<BrokerId> {
         self.controller
+    }
+
+    /// Processes that only rewrite the archive.
+    pub fn compactors(&self) -> &BTreeSet<Uuid> {
+        &self.compactors
     }
 
     /// The revision that wrote a broker's registration last.

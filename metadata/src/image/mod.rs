@@ -21,8 +21,8 @@ use uuid::Uuid;
 use crate::{
     config::{ConfigError, TopicConfig, TopicDefaults},
     model::{
-        BrokerId, DelegationToken, Feature, LeaderEpoch, PartitionId, PartitionIndex, ScramCredential, ScramMechanism,
-        TopicId, TopicName,
+        BrokerId, DelegationToken, Feature, FeatureLevels, LeaderEpoch, PartitionId, PartitionIndex, ScramCredential,
+        ScramMechanism, TopicId, TopicName,
     },
     store::Revision,
 };
@@ -54,7 +54,7 @@ pub struct ClusterImage {
 }
 
 /// One broker as it registered itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerImage {
     /// Its `node.id`.
     pub id: BrokerId,
@@ -66,6 +66,14 @@ pub struct BrokerImage {
     pub rack: Option<String>,
     /// A fenced broker is registered, but leads and receives nothing.
     pub fenced: bool,
+    /// Its `log.dirs`.
+    pub log_dirs: Vec<String>,
+    /// `cordoned.log.dirs` of its own configuration (KIP-1066); a dynamic setting replaces it.
+    pub cordoned_log_dirs: Vec<String>,
+    /// The version of Varve that runs there.
+    pub version: String,
+    /// The levels of features that it serves, by name. Empty: it did not say.
+    pub features: BTreeMap<String, FeatureLevels>,
 }
 
 /// Where one listener is reached from outside (`advertised.listeners`).
@@ -180,6 +188,19 @@ impl ClusterImage {
         (self.membership.leaving(id) != Some(broker.incarnation)).then_some(broker.incarnation)
     }
 
+    /// Whether a broker gets no new replicas: all its log directories are cordoned (KIP-1066), because it is being drained for
+    /// one.
+    pub fn is_cordoned(&self, id: BrokerId) -> bool {
+        let Some(broker) = self.brokers.get(&id) else { return false };
+        let given = self.configs.get(&ConfigResource::Broker(id)).and_then(|settings| settings.get(CORDONED_LOG_DIRS));
+        let cordoned: Vec<&str> = match given {
+            Some(text) => text.split(',').map(str::trim).collect(),
+            None => broker.cordoned_log_dirs.iter().map(String::as_str).collect(),
+        };
+        let is_cordoned = |dir: &String| cordoned.contains(&dir.as_str());
+        cordoned.contains(&ALL_LOG_DIRS) || (!broker.log_dirs.is_empty() && broker.log_dirs.iter().all(is_cordoned))
+    }
+
     /// Topics in the order of their names.
     pub fn topics(&self) -> &BTreeMap<TopicName, Arc<TopicImage>> {
         &self.by_name
@@ -215,10 +236,16 @@ impl ClusterImage {
         &self.quotas
     }
 
-    /// The level of a feature that the cluster has agreed on, or that a new cluster has. 0: off, or not known.
+    /// The level of a feature that the cluster has agreed on. 0: off, or not known.
     pub fn feature_level(&self, name: &str) -> u16 {
-        let initial = || Feature::named(name).map_or(0, |feature| feature.initial);
-        self.features.get(name).copied().unwrap_or_else(initial)
+        let unsaid = || Feature::named(name).map_or(0, |feature| feature.unsaid);
+        self.features.get(name).copied().unwrap_or_else(unsaid)
+    }
+
+    /// The levels that the cluster has agreed on, by name, also those of features that this version does not know.
+    pub fn finalized_features(&self) -> BTreeMap<&str, u16> {
+        let unsaid = Feature::ALL.iter().map(|feature| (feature.name, feature.unsaid));
+        unsaid.chain(self.features.iter().map(|(name, level)| (name.as_str(), *level))).collect()
     }
 
     /// What a topic without overrides gets, dynamic broker settings included.
@@ -262,6 +289,11 @@ impl ClusterImage {
         changes
     }
 }
+
+/// The setting that keeps new replicas away from log directories (KIP-1066).
+pub const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
+/// Its value for all of them.
+pub const ALL_LOG_DIRS: &str = "*";
 
 /// Names that the cluster keeps for itself; clients may not create or write them by accident (Kafka's `isInternal`).
 pub const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! cluster                              {v, id}
-//! brokers/<id>                         {v, incarnation, endpoints, rack, fenced}
+//! brokers/<id>                         {v, incarnation, endpoints, rack, fenced, log_dirs?, cordoned_log_dirs?, version?,
+//!                                       features?: {name: {min, max}}}
 //! live/<id>                            {v, incarnation, returned?}   bound to the broker's lease
 //! leaving/<id>                         {v, incarnation}   it is about to stop; bound to the same lease
 //! distrusted/<id>                      {v, incarnation}   it may have lost records before this life
+//! compactors/<uuid>                    {v, incarnation}   a process that only rewrites the archive; bound to its lease
 //! controller                           {v, broker}        bound to that broker's lease
 //! topics/<topic id>                    {v, name, overrides, partitions: how many}
 //! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
@@ -13,7 +15,7 @@
 //!                                       adding?, removing?}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! quotas/<entity as JSON>              {v, quotas}        by kind of quota
-//! features/<name>                      {v, level}         absent: the level that a new cluster has
+//! features/<name>                      {v, level}         absent: the level of a cluster that is older than the feature
 //! producer-ids                         {v, next}          first id that no block holds
 //! acls/<type>/<pattern>/<principal>/<name>   {v, hosts: [{host, allow, deny}]}   `%` and `/` of the principal as %25, %2F
 //! scram/<mechanism>/<user>             {v, salt, stored_key, server_key, iterations}
@@ -29,7 +31,7 @@ use uuid::Uuid;
 
 use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage, Quotas, acls::Rules};
 use crate::model::{
-    BrokerId, LeaderEpoch, PartitionId, PartitionIndex, QuotaEntity, ScramMechanism, TopicId, TopicName,
+    BrokerId, FeatureLevels, LeaderEpoch, PartitionId, PartitionIndex, QuotaEntity, ScramMechanism, TopicId, TopicName,
     acl::{Operations, PatternType, Permission, ResourcePattern, ResourceType},
 };
 
@@ -44,6 +46,8 @@ pub(crate) enum Key {
     Live(BrokerId),
     Leaving(BrokerId),
     Distrusted(BrokerId),
+    /// A process that only rewrites the archive.
+    Compactor(Uuid),
     Controller,
     Topic(TopicId),
     TopicName(TopicName),
@@ -67,6 +71,7 @@ impl Key {
             Key::Live(id) => format!("live/{id}"),
             Key::Leaving(id) => format!("leaving/{id}"),
             Key::Distrusted(id) => format!("distrusted/{id}"),
+            Key::Compactor(id) => format!("compactors/{id}"),
             Key::Controller => "controller".to_owned(),
             Key::Topic(id) => format!("topics/{id}"),
             Key::TopicName(name) => format!("topic-names/{name}"),
@@ -106,6 +111,7 @@ impl Key {
             "live" => Some(Key::Live(BrokerId(rest.parse().ok()?))),
             "leaving" => Some(Key::Leaving(BrokerId(rest.parse().ok()?))),
             "distrusted" => Some(Key::Distrusted(BrokerId(rest.parse().ok()?))),
+            "compactors" => Some(Key::Compactor(rest.parse().ok()?)),
             "topics" => Some(Key::Topic(rest.parse().ok()?)),
             "topic-names" => Some(Key::TopicName(TopicName::parse(rest).ok()?)),
             "partitions" => {
@@ -147,10 +153,10 @@ fn parse_acls(rest: &str) -> Option<Key> {
     Some(Key::Acls(ResourcePattern { resource_type, pattern_type, name }, principal))
 }
 
-/// First letters of the keys that mean only a running broker, and nothing once all of them are gone.
-const EPHEMERAL: [&str; 5] = ["brokers/", "live/", "leaving/", "distrusted/", "controller"];
+/// First letters of the keys that mean only a running process, and nothing once all of them are gone.
+const EPHEMERAL: [&str; 6] = ["brokers/", "live/", "leaving/", "distrusted/", "compactors/", "controller"];
 
-/// Whether a key belongs to a running broker, and not to what a cluster keeps.
+/// Whether a key belongs to a running process, and not to what a cluster keeps.
 pub(crate) fn is_ephemeral(text: &str) -> bool {
     EPHEMERAL.iter().any(|prefix| text.starts_with(prefix))
 }
@@ -203,6 +209,14 @@ pub(crate) struct BrokerRecord {
     endpoints: BTreeMap<String, EndpointRecord>,
     rack: Option<String>,
     fenced: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    log_dirs: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cordoned_log_dirs: Vec<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    version: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    features: BTreeMap<String, FeatureLevels>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,13 +229,32 @@ impl BrokerRecord {
     pub(crate) fn of(broker: &BrokerImage) -> BrokerRecord {
         let endpoint = |endpoint: &Endpoint| EndpointRecord { host: endpoint.host.clone(), port: endpoint.port };
         let endpoints = broker.endpoints.iter().map(|(name, at)| (name.clone(), endpoint(at))).collect();
-        BrokerRecord { incarnation: broker.incarnation, endpoints, rack: broker.rack.clone(), fenced: broker.fenced }
+        BrokerRecord {
+            incarnation: broker.incarnation,
+            endpoints,
+            rack: broker.rack.clone(),
+            fenced: broker.fenced,
+            log_dirs: broker.log_dirs.clone(),
+            cordoned_log_dirs: broker.cordoned_log_dirs.clone(),
+            version: broker.version.clone(),
+            features: broker.features.clone(),
+        }
     }
 
     pub(crate) fn into_image(self, id: BrokerId) -> BrokerImage {
         let endpoint = |at: EndpointRecord| Endpoint { host: at.host, port: at.port };
         let endpoints = self.endpoints.into_iter().map(|(name, at)| (name, endpoint(at))).collect();
-        BrokerImage { id, incarnation: self.incarnation, endpoints, rack: self.rack, fenced: self.fenced }
+        BrokerImage {
+            id,
+            incarnation: self.incarnation,
+            endpoints,
+            rack: self.rack,
+            fenced: self.fenced,
+            log_dirs: self.log_dirs,
+            cordoned_log_dirs: self.cordoned_log_dirs,
+            version: self.version,
+            features: self.features,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ mod time;
 
 pub use delegation_token::DelegationToken;
 pub(crate) use delegation_token::DelegationTokenRecord;
-pub use feature::Feature;
+pub use feature::{Feature, FeatureLevels, Unserved};
 pub use ids::{BrokerId, PartitionId, PartitionIndex, TopicId, TopicName, TopicNameError};
 pub use offset::{HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
 pub use principal::Principal;

@@ -10,9 +10,14 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
          unset too, the directory log in varve.data.dir.",
     )),
     high(unset("log.dir", ANY_LIST, "One directory for the logs of partitions; log.dirs replaces it.")),
-    def("cordoned.log.dirs", ANY_LIST, "", "Log directories that get no new partitions.")
-        .dynamic()
-        .refused("directories cannot be closed to new partitions; leave them out of log.dirs once they are empty"),
+    def(
+        "cordoned.log.dirs",
+        ANY_LIST,
+        "",
+        "Log directories that get no new partitions, out of log.dirs; * means all, and keeps the controller from placing \
+         replicas on the broker.",
+    )
+    .dynamic(),
     high(def("num.partitions", POSITIVE_INT, "1", "Partitions of a topic that is created without saying how many.")),
     def(
         "default.replication.factor",

@@ -17,8 +17,9 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "varve.roles",
         Kind::List(&["broker", "tiering", "compactor"]),
         "broker,tiering,compactor",
-        "What this process does: broker serves clients, tiering uploads sealed segments, compactor rewrites them in \
-         the archive. One node needs broker.",
+        "What this process does: broker serves clients, tiering uploads its sealed segments, compactor rewrites them \
+         in the archive. In a cluster a process may be compactor alone: it serves nobody, and as long as one such \
+         process runs, brokers leave that work to it.",
     )),
     high(def(
         "varve.data.dir",

@@ -78,6 +78,7 @@ impl Logs {
             endpoints: Default::default(),
             rack: None,
             fenced: false,
+            ..BrokerImage::default()
         };
         metadata.register(broker).await.unwrap();
         let partitions = Arc::new(Partitions::default());

@@ -50,7 +50,7 @@ pub(in crate::server) fn metadata_error(error: &MetadataError) -> (ResponseError
         MetadataError::Store(StoreError::Unknown(_)) => ResponseError::RequestTimedOut,
         // It did not happen; the same request may succeed later.
         MetadataError::Store(StoreError::Conflict | StoreError::Unavailable(_)) => ResponseError::NotController,
-        MetadataError::Image(_) => ResponseError::UnknownServerError,
+        MetadataError::Image(_) | MetadataError::Unserved(_) => ResponseError::UnknownServerError,
     };
     (code, error.to_string())
 }

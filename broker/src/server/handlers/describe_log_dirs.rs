@@ -25,6 +25,7 @@ use crate::{
         Broker, RequestContext,
         authorizer::{Operation, Resource},
     },
+    wire::later::describe_log_dirs::cordoned,
 };
 
 /// Sizes by topic, then partition.
@@ -77,6 +78,8 @@ pub(crate) async fn handle(
             true => result(&dir.path).with_error_code(ResponseError::KafkaStorageError.code()),
             false => describe(&dir.path, local.remove(&dir.path).unwrap_or_default()),
         })
+        .zip(dirs.iter().map(|dir| dir.is_cordoned()))
+        .map(|(result, is_cordoned)| if is_cordoned { cordoned(result) } else { result })
         .collect();
     if shows_archive {
         results.push(

@@ -221,7 +221,14 @@ mod tests {
         let metadata = metadata.await.unwrap();
         let leader = BrokerId(2);
         let endpoints = BTreeMap::new();
-        let mut frozen = BrokerImage { id: leader, incarnation: Uuid::new_v4(), endpoints, rack: None, fenced: false };
+        let mut frozen = BrokerImage {
+            id: leader,
+            incarnation: Uuid::new_v4(),
+            endpoints,
+            rack: None,
+            fenced: false,
+            ..BrokerImage::default()
+        };
         metadata.register(frozen.clone()).await.unwrap();
         let placement = Ok(Placement::Manual(vec![ManualPartition { index: 0, replicas: vec![2] }]));
         let topic = NewTopic { name: "t".to_owned(), placement, overrides: BTreeMap::new() };
