@@ -34,7 +34,7 @@ fn brokers_are_upgraded_one_by_one_and_those_of_two_versions_serve_together() ->
         }
         // All serve what the new ones do: levels can be raised to what those would give a new cluster.
         let tools = KafkaTools::at(cluster.addresses()[0]);
-        let described = tools.run("kafka-features.sh describe")?;
+        let described = tools.run("kafka-features.sh --bootstrap-server NODE describe")?;
         let levels = described.lines().filter_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let after = |name: &str| words.iter().position(|word| *word == name).and_then(|at| words.get(at + 1));
@@ -53,7 +53,7 @@ fn a_broker_that_lacks_what_the_cluster_agreed_on_does_not_join_and_says_why() -
     let folder = tempfile::tempdir()?;
     let mut cluster = Cluster::start(folder.path(), 1, &SETTINGS)?;
     // As brokers of tomorrow would, that all serve it.
-    cluster.etcd.ctl(&["put", "/varve/features/of.tomorrow", r#"{"v":1,"level":1}"#])?;
+    cluster.etcd[0].ctl(&["put", "/varve/features/of.tomorrow", r#"{"v":1,"level":1}"#])?;
     eventually("the broker that is there ends", || Ok(cluster.printed(0)?.contains(WHY).then_some(())))?;
     cluster.kill(0);
     let before = cluster.printed(0)?.len();
@@ -61,7 +61,7 @@ fn a_broker_that_lacks_what_the_cluster_agreed_on_does_not_join_and_says_why() -
     ensure!(format!("{refused:#}").contains("varve ended with"), "{refused:#}");
     ensure!(cluster.printed(0)?[before..].contains(WHY), "{}", cluster.printed(0)?);
     // Off is a level that everybody serves.
-    cluster.etcd.ctl(&["put", "/varve/features/of.tomorrow", r#"{"v":1,"level":0}"#])?;
+    cluster.etcd[0].ctl(&["put", "/varve/features/of.tomorrow", r#"{"v":1,"level":0}"#])?;
     cluster.start_all(&[0])
 }
 
@@ -75,7 +75,7 @@ fn kafkas_tool_raises_a_level_once_every_broker_serves_it() -> Result<()> {
     // What an older version would register, and is down at the moment: it could not come back.
     let older = r#"{"v":1,"incarnation":"00000000-0000-0000-0000-000000000001","endpoints":{},"rack":null,"fenced":true,
         "version":"0.0.1","features":{"transaction.version":{"min":0,"max":1},"metadata.version":{"min":7,"max":29}}}"#;
-    cluster.etcd.ctl(&["put", "/varve/brokers/9", older])?;
+    cluster.etcd[0].ctl(&["put", "/varve/brokers/9", older])?;
     eventually("the older one keeps them from it", || {
         let line = format!("{features} upgrade --feature transaction.version=2");
         match tools.refused(&line) {
@@ -94,7 +94,7 @@ fn kafkas_tool_raises_a_level_once_every_broker_serves_it() -> Result<()> {
     tools.run(&format!("{features} upgrade --feature transaction.version=2"))?;
     for address in cluster.addresses() {
         Client::connect(address)?.api_versions()?;
-        let described = KafkaTools::at(address).run("kafka-features.sh describe")?;
+        let described = KafkaTools::at(address).run("kafka-features.sh --bootstrap-server NODE describe")?;
         let line = described.lines().find(|line| line.contains("transaction.version")).unwrap_or_default();
         ensure!(line.contains("FinalizedVersionLevel: 2"), "{described}");
     }

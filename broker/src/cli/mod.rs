@@ -1,5 +1,6 @@
 //! The command line: what can be asked of `varve`, and the help that teaches it.
 
+mod broker;
 mod config;
 mod content;
 mod dump;
@@ -50,6 +51,8 @@ Examples:
   varve config check server.properties            everything that is wrong with a file, at once
   varve tier describe logs                        what the archive holds of a topic
   varve tier verify                               read the whole archive and check it
+  varve broker list                               who is there, and what they hold
+  varve broker drain 2                            move everything off broker 2, which goes on serving meanwhile
   varve dump FILE --deep                          the records of a segment, or of an archived object
   varve restore --dry-run                         what would come back if all disks were lost
 
@@ -65,10 +68,16 @@ pub struct ConfigurationArgs {
     /// A setting on top of file and environment. May be repeated.
     #[arg(long = "override", value_name = "NAME=VALUE", global = true)]
     overrides: Vec<String>,
+    /// What this process does, instead of varve.roles: `--roles compactor` only rewrites a cluster's archive.
+    #[arg(long, value_name = "ROLES")]
+    roles: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at the brokers of a running cluster, and take one out of it.
+    #[command(subcommand)]
+    Broker(broker::BrokerCommand),
     /// Explain and check configurations.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -98,6 +107,7 @@ impl Cli {
     pub fn answer(self) -> anyhow::Result<Asked> {
         match self.command {
             None => Ok(Asked::Start(self.configuration)),
+            Some(Command::Broker(command)) => wait_for(broker::answer(command, &self.configuration)).map(Asked::Done),
             Some(Command::Config(command)) => config::answer(command, &self.configuration).map(Asked::Done),
             Some(Command::Dump(arguments)) => wait_for(dump::answer(arguments, &self.configuration)).map(Asked::Done),
             Some(Command::Restore(arguments)) => {
@@ -118,18 +128,19 @@ impl ConfigurationArgs {
     }
 
     fn sources(&self) -> anyhow::Result<Sources> {
+        let roles = self.roles.iter().map(|roles| format!("varve.roles={roles}"));
         Ok(Sources {
             file: self.config.as_deref().map(config::read_file).transpose()?,
             // Variables that are not Unicode cannot be ours.
             environment: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
-            overrides: self.overrides.clone(),
+            overrides: self.overrides.iter().cloned().chain(roles).collect(),
         })
     }
 }
 
-/// Runs a subcommand that reads from the object store.
+/// Runs a subcommand that reads from the object store, or asks brokers.
 fn wait_for<T>(answer: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(answer)
 }

@@ -10,6 +10,9 @@ pub(super) const BYTES: &str = "{bar:40} {binary_bytes} of {binary_total_bytes},
 /// Manifests that are read.
 pub(super) const MANIFESTS: &str = "{bar:40} {pos} of {len} manifests, {eta} left";
 
+/// Replicas that move from broker to broker.
+pub(super) const REPLICAS: &str = "{bar:40} {pos} of {len} replicas moved  {msg}";
+
 /// A bar on standard error, if someone is there to see it.
 pub(super) fn progress_bar(total: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(total);

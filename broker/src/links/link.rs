@@ -1,4 +1,4 @@
-//! One connection to another broker.
+//! One connection to a broker.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::{
 };
 use varve_metadata::model::BrokerId;
 
-use super::{LinkOptions, login, stream::LinkStream};
+use super::{login, stream::LinkStream};
 use crate::security::ListenerSecurity;
 
 /// The largest answer that is believed.
@@ -79,6 +79,15 @@ impl From<io::Error> for LinkError {
     }
 }
 
+/// How long somebody waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkLimits {
+    /// For a connection.
+    pub(crate) setup: Duration,
+    /// For an answer.
+    pub(crate) answer: Duration,
+}
+
 /// One connection. What is dropped in the middle of a request is of no use any more.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -94,11 +103,16 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) async fn connect(
+    /// Connects and logs in as `security` says, as a client that calls itself `client`.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub(crate) async fn connect(
         host: &str,
         port: u16,
         security: Arc<ListenerSecurity>,
-        options: &LinkOptions,
+        client: String,
+        limits: LinkLimits,
     ) -> Result<Link, LinkError> {
         let tls = security.tls.as_ref().and_then(|tls| tls.client());
         let connecting = async {
@@ -109,9 +123,8 @@ impl Link {
                 None => Ok(LinkStream::Plain(stream)),
             }
         };
-        let stream = timeout(options.setup_limit, connecting).await.map_err(|_| LinkError::TimedOut)??;
-        let client = StrBytes::from_string(format!("broker-{}", options.node));
-        let limit = options.answer_limit;
+        let stream = timeout(limits.setup, connecting).await.map_err(|_| LinkError::TimedOut)??;
+        let (client, limit) = (StrBytes::from_string(client), limits.answer);
         let mut link = Link { stream, security, renewed_at: None, client, next: 0, limit, is_busy: false };
         link.log_in().await?;
         Ok(link)
@@ -126,7 +139,7 @@ impl Link {
     }
 
     /// Whether the other side has not closed it, as far as is known.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !self.is_busy && self.stream.is_silent()
     }
 

@@ -27,7 +27,7 @@ use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use crate::security::ListenerSecurity;
 
-pub(crate) use link::{Link, LinkError};
+pub(crate) use link::{Link, LinkError, LinkLimits};
 
 /// Connections to one broker that are kept for later.
 const KEPT: usize = 4;
@@ -103,7 +103,9 @@ impl Links {
         let broker = image.brokers().get(&to).ok_or(LinkError::Unknown(to))?;
         let endpoint = broker.endpoints.get(&self.options.listener).ok_or(LinkError::Unknown(to))?;
         let security = self.security.get_or_init(ListenerSecurity::plaintext).clone();
-        Link::connect(&endpoint.host, endpoint.port, security, &self.options).await
+        let limits = LinkLimits { setup: self.options.setup_limit, answer: self.options.answer_limit };
+        let client = format!("broker-{}", self.options.node);
+        Link::connect(&endpoint.host, endpoint.port, security, client, limits).await
     }
 
     /// Asks a broker over whichever connection is free.
@@ -191,7 +193,14 @@ mod tests {
         let metadata = metadata.await.unwrap();
         let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
         let endpoints = BTreeMap::from([("B".to_owned(), endpoint)]);
-        let silent = BrokerImage { id: SILENT, incarnation: Uuid::new_v4(), endpoints, rack: None, fenced: false };
+        let silent = BrokerImage {
+            id: SILENT,
+            incarnation: Uuid::new_v4(),
+            endpoints,
+            rack: None,
+            fenced: false,
+            ..BrokerImage::default()
+        };
         metadata.register(silent).await.unwrap();
         let limit = Duration::from_secs(3600);
         let options =

@@ -47,7 +47,14 @@ async fn links(protocol: SecurityProtocol, host: &str, theirs: &[String], ours: 
     let (address, _) = node.listen(protocol, theirs);
     let endpoint = Endpoint { host: host.to_owned(), port: address.port() };
     let endpoints = BTreeMap::from([(protocol.name().to_owned(), endpoint)]);
-    let other = BrokerImage { id: OTHER, incarnation: Uuid::new_v4(), endpoints, rack: None, fenced: false };
+    let other = BrokerImage {
+        id: OTHER,
+        incarnation: Uuid::new_v4(),
+        endpoints,
+        rack: None,
+        fenced: false,
+        ..BrokerImage::default()
+    };
     node.broker.metadata.register(other).await.unwrap();
     let limit = Duration::from_secs(3600);
     let options = LinkOptions {

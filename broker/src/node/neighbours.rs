@@ -210,7 +210,8 @@ mod tests {
         let endpoints = BTreeMap::from([("B".to_owned(), endpoint)]);
         let (id, life) = (BrokerId(id), Uuid::new_v4());
         let metadata = ClusterMetadata::start(store.clone(), id, BTreeMap::new()).await.unwrap();
-        let broker = BrokerImage { id, incarnation: life, endpoints, rack: None, fenced: false };
+        let broker =
+            BrokerImage { id, incarnation: life, endpoints, rack: None, fenced: false, ..BrokerImage::default() };
         let joining = Joining { broker, lease: LEASE, may_have_lost_records: false };
         let member = Member::join(metadata.clone(), joining).await.unwrap();
         member.admitted(id, life).await;

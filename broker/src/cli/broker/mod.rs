@@ -1,0 +1,130 @@
+//! `varve broker`: who is there, and how one of them is taken out of the cluster or back into it.
+//!
+//! All of it by Kafka's own requests, so that what is done here can be seen, and done, by Kafka's tools too:
+//!
+//! ```text
+//! drain ─► IncrementalAlterConfigs cordoned.log.dirs=*      nothing new is placed there (KIP-1066)
+//!       ─► AlterPartitionReassignments, some at a time      others hold what it held (KIP-455)
+//!       ─► ElectLeaders preferred                           others lead what it led, before the copies are whole (KIP-460)
+//! decommission ─► drain ─► the process is stopped by whoever runs it ─► UnregisterBroker
+//! ```
+//! What is left to do is in the cluster alone: a drain that was broken off goes on when it is asked for again.
+
+mod client;
+mod drain;
+mod plan;
+mod show;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    ConfigurationArgs,
+    out::{Out, is_closed_pipe},
+};
+use client::Client;
+
+/// Subcommands of `varve broker`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerCommand {
+    /// List brokers: whether they serve, take new replicas, and what they lead and hold.
+    List {
+        #[command(flatten)]
+        at: Bootstrap,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what one broker leads and holds, partition by partition, and what a drain would say.
+    Describe {
+        /// Its node.id.
+        id: i32,
+        #[command(flatten)]
+        at: Bootstrap,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Move all leaderships and replicas off a broker, which goes on serving meanwhile; clients see no error.
+    Drain(DrainArgs),
+    /// Let a broker that was drained take new replicas again. Nothing moves back by itself.
+    Undrain {
+        /// Its node.id.
+        id: i32,
+        #[command(flatten)]
+        at: Bootstrap,
+    },
+    /// Drain a broker, wait until its process has been stopped, and have the cluster forget it.
+    Decommission(DrainArgs),
+}
+
+/// Where the cluster is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Bootstrap {
+    /// Brokers to ask, as HOST:PORT,HOST:PORT; without it, the listener of --config that brokers use with each other. TLS and
+    /// login are as that listener has them, and in the clear without --config.
+    #[arg(long, value_name = "BROKERS")]
+    bootstrap_server: Option<String>,
+}
+
+/// Arguments of `varve broker drain`.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct DrainArgs {
+    /// Its node.id.
+    id: i32,
+    #[command(flatten)]
+    at: Bootstrap,
+    /// Say what would move where, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Partitions that are copied at the same time.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    parallel: u32,
+    /// Give up after so many seconds; what was begun goes on, and the same command takes it up again.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Move partitions too of which another replica lags.
+    #[arg(long)]
+    allow_under_replicated: bool,
+    /// One JSON object per line, for each step.
+    #[arg(long)]
+    json: bool,
+}
+
+const NOTES: &str = "\
+A drain is refused, with the reason for each partition, and changes nothing, if the brokers that are left are fewer than a
+partition has replicas, if a partition would have fewer in sync than min.insync.replicas, or if another of its replicas lags.
+A broker that is down can be drained too: others copy from those that are in sync.
+
+It may be broken off at any time and begun again: the cluster knows how far it is. `varve broker undrain ID` lets the broker
+take new replicas again.
+
+Examples:
+  varve broker drain 2 --bootstrap-server broker-1:9092 --dry-run    what would move where, or why not
+  varve broker drain 2 --bootstrap-server broker-1:9092              do it
+  varve broker decommission 2 --bootstrap-server broker-1:9092       and have the cluster forget it once it is stopped";
+
+pub(super) async fn answer(command: BrokerCommand, configuration: &ConfigurationArgs) -> anyhow::Result<ExitCode> {
+    let answered = match command {
+        BrokerCommand::List { at, json } => show::list(&mut Client::of(&at, configuration)?, &mut Out::new(json)).await,
+        BrokerCommand::Describe { id, at, json } => {
+            show::describe(&mut Client::of(&at, configuration)?, id, &mut Out::new(json)).await
+        }
+        BrokerCommand::Drain(asked) => {
+            let mut out = Out::new(asked.json);
+            drain::drain(&mut Client::of(&asked.at, configuration)?, &asked, &mut out).await
+        }
+        BrokerCommand::Undrain { id, at } => drain::undrain(&mut Client::of(&at, configuration)?, id).await,
+        BrokerCommand::Decommission(asked) => {
+            let mut out = Out::new(asked.json);
+            drain::decommission(&mut Client::of(&asked.at, configuration)?, &asked, &mut out).await
+        }
+    };
+    match answered {
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        other => other,
+    }
+}

@@ -1,0 +1,354 @@
+//! A cluster in the hands of its operators, by `varve broker` and by Kafka's own tools, while clients are at work.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use kafka_protocol::{
+    messages::{
+        AlterPartitionReassignmentsRequest, BrokerId, TopicName,
+        alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
+    },
+    protocol::StrBytes,
+};
+use serde_json::{Value, json};
+use varve_tests::{
+    client::Client,
+    cluster::{
+        Cluster, Described,
+        load::{Load, SETTINGS, TOPIC, judged, setting},
+    },
+    kafka_tools::KafkaTools,
+    kcat,
+    node::{eventually, varve},
+    running::Running,
+    tools,
+};
+
+/// `varve broker …` against whichever broker runs, with what it prints as JSON.
+fn varve_broker(cluster: &Cluster, arguments: &[&str]) -> Result<Command> {
+    let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
+    let mut command = varve()?;
+    command.arg("broker").args(arguments).args(["--bootstrap-server", &addresses.join(",")]);
+    Ok(command)
+}
+
+/// The lines that it prints, and whether it ended with success.
+fn told(cluster: &Cluster, arguments: &[&str]) -> Result<(bool, Vec<Value>)> {
+    let Output { status, stdout, stderr } = varve_broker(cluster, arguments)?.output()?;
+    let (printed, errors) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    let lines = printed.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
+    let lines = lines.with_context(|| format!("varve broker {arguments:?}: {printed}\n{errors}"))?;
+    ensure!(!lines.is_empty(), "varve broker {arguments:?} ended with {status}:\n{errors}");
+    Ok((status.success(), lines))
+}
+
+fn is_there(lines: &[Value], state: &str) -> bool {
+    lines.iter().any(|line| line["state"] == state)
+}
+
+fn holds(described: &[Described], broker: usize) -> bool {
+    described.iter().any(|one| one.leader == Some(broker) || one.replicas.contains(&broker))
+}
+
+fn events(printed: &str, name: &str) -> Vec<Value> {
+    let lines = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|event| event["name"] == name).collect()
+}
+
+/// The broker's end, from the first move to its last word, beside writers and groups whose records are counted, and beside
+/// Kafka's own producer and consumer, which must not see a single error.
+#[test]
+fn a_broker_is_drained_and_decommissioned_and_no_client_sees_an_error() -> Result<()> {
+    const GONE: usize = 1;
+    const RECORDS: usize = 6_000;
+    let load = Load { brokers: 4, replicas: 3, replicas_after: 3 };
+    judged(load, setting("VARVE_CLUSTER_SEED", 4)?, &|cluster, _, _| {
+        let folder = tempfile::tempdir()?;
+        let mut client = Client::connect(cluster.addresses()[0])?;
+        client.create_replicated("watched", 6, 3, &[("min.insync.replicas", "2")])?;
+        let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
+        let common = ["--topic", "watched", "--bootstrap-server", &addresses.join(",")];
+        let mut produce = tools::program("kafka-verifiable-producer.sh")?;
+        produce.args(common).args(["--throughput", "300", "--acks", "-1", "--max-messages", &RECORDS.to_string()]);
+        let settings = folder.path().join("producer.properties");
+        // The tool does not retry by itself; Kafka's producer does.
+        fs::write(&settings, "retries=2147483647\nenable.idempotence=true\n")?;
+        produce.arg("--command-config").arg(&settings);
+        let mut producer = Running::start(produce, &folder.path().join("producer.log"))?;
+        let mut consume = tools::program("kafka-verifiable-consumer.sh")?;
+        consume.args(common).args(["--group-id", "watchers", "--reset-policy", "earliest", "--verbose"]);
+        let mut consumer = Running::start(consume, &folder.path().join("consumer.log"))?;
+        eventually("both have begun", || {
+            ensure!(producer.ended()?.is_none() && consumer.ended()?.is_none(), "{}", consumer.printed());
+            let is_so = !events(&producer.printed(), "producer_send_success").is_empty();
+            Ok((is_so && !events(&consumer.printed(), "record_data").is_empty()).then_some(()))
+        })?;
+
+        let id = GONE.to_string();
+        // Given up at once, it is taken up again where it was.
+        let (is_done, lines) = told(cluster, &["drain", &id, "--json", "--parallel", "1", "--timeout", "0"])?;
+        ensure!(!is_done && is_there(&lines, "cordoned"), "{lines:?}");
+        let (is_done, lines) = told(cluster, &["drain", &id, "--json", "--timeout", "100"])?;
+        ensure!(is_done && is_there(&lines, "drained"), "{lines:?}");
+        ensure!(!is_there(&lines, "cordoned"), "it was: {lines:?}");
+        for topic in [TOPIC, "watched", "__consumer_offsets"] {
+            let described = cluster.describe(topic)?;
+            ensure!(!holds(&described, GONE), "{topic}: {described:?}");
+        }
+        let (_, lines) = told(cluster, &["list", "--json"])?;
+        ensure!(lines.len() == 4 && is_there(&lines, "drained"), "{lines:?}");
+        // Nothing new is placed there either.
+        client.create_replicated("later", 12, 3, &[])?;
+        let later = cluster.describe("later")?;
+        ensure!(later.len() == 12 && !holds(&later, GONE), "{later:?}");
+
+        let mut forgetting = Running::start(
+            varve_broker(cluster, &["decommission", &id, "--json", "--timeout", "100"])?,
+            &folder.path().join("decommission.log"),
+        )?;
+        forgetting.until_it_says("stop the process now")?;
+        cluster.stop(GONE)?;
+        let ended = eventually("it is forgotten", || forgetting.ended())?;
+        ensure!(ended.success() && forgetting.printed().contains("forgotten"), "{}", forgetting.printed());
+        let (_, lines) = told(cluster, &["list", "--json"])?;
+        ensure!(lines.len() == 3 && lines.iter().all(|line| line["broker"] != GONE), "{lines:?}");
+
+        eventually("the producer ends", || producer.ended())?;
+        let printed = producer.printed();
+        let refused = events(&printed, "producer_send_error");
+        ensure!(refused.is_empty(), "the producer saw {} errors: {:?}", refused.len(), refused.first());
+        ensure!(events(&printed, "producer_send_success").len() == RECORDS, "all are acknowledged:\n{printed}");
+        let written = kcat::read_committed(cluster.addresses()[0], "watched")?;
+        ensure!(written.len() == RECORDS, "{} records are there", written.len());
+        let places: BTreeSet<(i64, i64)> =
+            written.iter().map(|record| (i64::from(record.partition), record.offset)).collect();
+        eventually("the consumer has read all", || {
+            ensure!(consumer.ended()?.is_none(), "the consumer ended:\n{}", consumer.printed());
+            let read: BTreeSet<(i64, i64)> = events(&consumer.printed(), "record_data")
+                .iter()
+                .filter_map(|event| Some((event["partition"].as_i64()?, event["offset"].as_i64()?)))
+                .collect();
+            Ok(places.is_subset(&read).then_some(()))
+        })?;
+        consumer.terminate()?;
+
+        // The next of this number is a new one, with nothing, that may hold what it is given.
+        cluster.start_all(&[GONE])?;
+        client.create_replicated("newest", 12, 3, &[])?;
+        let newest = cluster.describe("newest")?;
+        ensure!(holds(&newest, GONE), "{newest:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_drain_that_would_leave_too_little_is_refused_and_changes_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), 3, &SETTINGS)?;
+    let mut client = Client::connect(cluster.addresses()[0])?;
+    client.create_replicated("wide", 2, 3, &[])?;
+    let reasons = |lines: &[Value]| -> String {
+        lines.iter().filter_map(|line| line["reason"].as_str()).collect::<Vec<_>>().join("\n")
+    };
+    let (is_done, lines) = told(&cluster, &["drain", "1", "--json"])?;
+    ensure!(!is_done && reasons(&lines).contains("wide-0 has 3 replicas, and only 2 brokers are left"), "{lines:?}");
+    let (_, lines) = told(&cluster, &["list", "--json"])?;
+    ensure!(lines.iter().all(|line| line["state"] == "serves"), "{lines:?}");
+    let unknown = varve_broker(&cluster, &["drain", "7"])?.output()?;
+    ensure!(!unknown.status.success(), "there is no broker 7");
+    ensure!(String::from_utf8_lossy(&unknown.stderr).contains("there is no broker 7"), "{unknown:?}");
+
+    // With a broker more it could be drained, were it not for a replica that lags.
+    cluster.add()?;
+    cluster.await_isr("wide", 3)?;
+    cluster.kill(2);
+    eventually("the ISR shrinks", || {
+        let described = cluster.describe("wide")?;
+        Ok(described.iter().all(|one| one.isr.len() == 2 && one.leader.is_some()).then_some(()))
+    })?;
+    let (is_done, lines) = told(&cluster, &["drain", "1", "--json"])?;
+    ensure!(!is_done && reasons(&lines).contains("wide-0 is under-replicated: [2]"), "{lines:?}");
+    // The one that is down can be, and the cluster is whole without it.
+    let (is_done, lines) = told(&cluster, &["decommission", "2", "--json", "--timeout", "100"])?;
+    ensure!(is_done && is_there(&lines, "forgotten"), "{lines:?}");
+    cluster.await_isr("wide", 3)?;
+    ensure!(!holds(&cluster.describe("wide")?, 2), "it holds nothing");
+    Ok(())
+}
+
+/// A file for `kafka-reassign-partitions.sh`; its path.
+fn file(folder: &Path, name: &str, content: &Value) -> Result<String> {
+    let path = folder.join(name);
+    fs::write(&path, content.to_string())?;
+    Ok(path.display().to_string())
+}
+
+/// Runs the tool until it says that all of `plan` is done.
+fn await_reassigned(tools: &KafkaTools, plan: &str) -> Result<()> {
+    eventually("the reassignment ends", || {
+        let said = tools.run(&format!("kafka-reassign-partitions.sh --reassignment-json-file {plan} --verify"))?;
+        ensure!(!said.contains("FAILED") && said.contains("Reassignment of partition"), "{said}");
+        Ok((!said.contains("still in progress")).then_some(()))
+    })
+}
+
+#[test]
+fn kafkas_tools_widen_balance_cancel_elect_and_unregister_under_load() -> Result<()> {
+    let load = Load { brokers: 3, replicas: 2, replicas_after: 3 };
+    judged(load, setting("VARVE_CLUSTER_SEED", 5)?, &|cluster, _, _| {
+        let folder = tempfile::tempdir()?;
+        let tools = KafkaTools::at(cluster.addresses()[0]);
+        let reassign = "kafka-reassign-partitions.sh";
+
+        // A third replica for each partition.
+        let wider: Vec<Value> = (0..3)
+            .map(|index| json!({"topic": TOPIC, "partition": index, "replicas": [index, (index + 1) % 3, (index + 2) % 3]}))
+            .collect();
+        let wider = file(folder.path(), "wider.json", &json!({"version": 1, "partitions": wider}))?;
+        let said = tools.run(&format!("{reassign} --reassignment-json-file {wider} --execute"))?;
+        ensure!(said.contains("Successfully started partition reassignments"), "{said}");
+        await_reassigned(&tools, &wider)?;
+        cluster.await_isr(TOPIC, 3)?;
+
+        // One broker more, and what the tool proposes for four of them.
+        let added = cluster.add()?;
+        let topics = json!({"version": 1, "topics": [{"topic": TOPIC}, {"topic": "__consumer_offsets"}]});
+        let topics = file(folder.path(), "topics.json", &topics)?;
+        eventually("groups have their topic", || Ok(cluster.describe("__consumer_offsets").ok()))?;
+        let said = tools
+            .run(&format!("{reassign} --topics-to-move-json-file {topics} --broker-list 0,1,2,{added} --generate"))?;
+        let proposed = said.lines().skip_while(|line| !line.contains("Proposed partition reassignment")).nth(1);
+        let proposed: Value = serde_json::from_str(proposed.with_context(|| said.clone())?)?;
+        let plan = file(folder.path(), "balanced.json", &proposed)?;
+        tools.run(&format!("{reassign} --reassignment-json-file {plan} --execute"))?;
+        await_reassigned(&tools, &plan)?;
+        let described = [cluster.describe(TOPIC)?, cluster.describe("__consumer_offsets")?].concat();
+        ensure!(holds(&described, added), "{described:?}");
+        ensure!(!tools.run(&format!("{reassign} --list"))?.contains("replicas:"), "nothing is under way");
+
+        // A move to a broker that is down waits, until it is cancelled. The tool would ask that broker about throttles too.
+        let down = cluster.add()?;
+        cluster.stop(down)?;
+        let before = cluster.describe(TOPIC)?;
+        let kept: Vec<i32> = before[0].replicas[..2].iter().map(|at| *at as i32).collect();
+        let target: Vec<i32> = kept.iter().copied().chain([down as i32]).collect();
+        let partition = ReassignablePartition::default()
+            .with_partition_index(0)
+            .with_replicas(Some(target.iter().map(|id| BrokerId(*id)).collect()));
+        let topic = ReassignableTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str(TOPIC)))
+            .with_partitions(vec![partition]);
+        let asked = AlterPartitionReassignmentsRequest::default().with_timeout_ms(30_000).with_topics(vec![topic]);
+        let answer = Client::connect(cluster.addresses()[0])?.ask(0, &asked)?;
+        ensure!(answer.responses[0].partitions[0].error_code == 0, "{answer:?}");
+        let said = tools.run(&format!("{reassign} --list"))?;
+        ensure!(said.contains(&format!("adding: {down}")), "{said}");
+        let plan = json!({"version": 1, "partitions": [{"topic": TOPIC, "partition": 0, "replicas": target}]});
+        let plan = file(folder.path(), "waits.json", &plan)?;
+        let said = tools.run(&format!("{reassign} --reassignment-json-file {plan} --cancel --preserve-throttles"))?;
+        ensure!(said.contains("Successfully cancelled partition reassignment"), "{said}");
+        let sorted = |described: &Described| described.replicas.iter().copied().collect::<BTreeSet<_>>();
+        ensure!(sorted(&cluster.describe(TOPIC)?[0]) == sorted(&before[0]), "it is where it was");
+
+        // The broker that is down is forgotten; one that runs is not.
+        let refused = tools.refused("kafka-cluster.sh unregister --id 0 --bootstrap-server NODE")?;
+        ensure!(refused.contains("is running"), "{refused}");
+        let said = tools.run(&format!("kafka-cluster.sh unregister --id {down} --bootstrap-server NODE"))?;
+        ensure!(said.contains("is no longer registered"), "{said}");
+
+        // Leadership that a restart has moved comes back when it is asked for.
+        let at = cluster.describe(TOPIC)?[0].replicas[0];
+        cluster.stop(at)?;
+        cluster.start_all(&[at])?;
+        cluster.await_isr(TOPIC, 3)?;
+        ensure!(cluster.describe(TOPIC)?[0].leader != Some(at), "another one has taken over");
+        let said = tools.run("kafka-leader-election.sh --election-type preferred --all-topic-partitions")?;
+        ensure!(said.contains(&format!("{TOPIC}-0")), "{said}");
+        eventually("preferred replicas lead", || {
+            let described = cluster.describe(TOPIC)?;
+            Ok(described.iter().all(|one| one.leader == one.replicas.first().copied()).then_some(()))
+        })
+    })
+}
+
+#[test]
+fn preferred_replicas_lead_again_by_themselves() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let settings = [&SETTINGS[..], &["leader.imbalance.check.interval.seconds=1"]].concat();
+    let mut cluster = Cluster::start(folder.path(), 3, &settings)?;
+    Client::connect(cluster.addresses()[0])?.create_replicated("even", 6, 3, &[])?;
+    cluster.stop(1)?;
+    ensure!(cluster.describe("even")?.iter().all(|one| one.leader != Some(1)), "others have taken over");
+    cluster.start_all(&[1])?;
+    eventually("it leads again what it is to lead", || {
+        let described = cluster.describe("even")?;
+        Ok(described.iter().all(|one| one.leader == one.replicas.first().copied()).then_some(()))
+    })
+}
+
+/// The files of a partition at a broker: the smallest base offset, and how many bytes they have.
+fn local(cluster: &Cluster, at: usize, partition: &str) -> Result<(u64, u64)> {
+    let folder = cluster.folder(at).join("varve-data/log").join(partition);
+    let (mut first, mut bytes) = (None::<u64>, 0);
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(base) = name.strip_suffix(".log") else { continue };
+        let base = base.parse()?;
+        first = Some(first.map_or(base, |first| first.min(base)));
+        bytes += entry.metadata()?.len();
+    }
+    Ok((first.context("it has a log")?, bytes))
+}
+
+#[test]
+fn a_new_replica_copies_what_its_leader_has_on_the_disk_and_leaves_the_archive_where_it_is() -> Result<()> {
+    const RECORDS: usize = 4_000;
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), 2, &SETTINGS)?;
+    let configs = [
+        ("internal.segment.bytes", "50000"),
+        ("local.retention.bytes", "100000"),
+        ("retention.ms", "-1"),
+        ("remote.storage.enable", "true"),
+    ];
+    Client::connect(cluster.addresses()[0])?.create_replicated("long", 1, 2, &configs)?;
+    let kafka = KafkaTools::at(cluster.addresses()[0]);
+    let load = format!(
+        "kafka-producer-perf-test.sh --topic long --num-records {RECORDS} --record-size 1000 --throughput -1 \
+         --bootstrap-server NODE --command-property acks=all"
+    );
+    kafka.run(&load)?;
+    let leader = cluster.describe("long")?[0].leader.context("a leader")?;
+    let (start, here) = eventually("most of it is in the archive alone", || {
+        let (start, bytes) = local(&cluster, leader, "long-0")?;
+        Ok((start as usize > RECORDS / 2).then_some((start, bytes)))
+    })?;
+    let added = cluster.add()?;
+    let replicas: Vec<usize> = vec![leader, added];
+    let plan = json!({"version": 1, "partitions": [{"topic": "long", "partition": 0, "replicas": replicas}]});
+    let plan = file(folder.path(), "plan.json", &plan)?;
+    kafka.run(&format!("kafka-reassign-partitions.sh --reassignment-json-file {plan} --execute"))?;
+    await_reassigned(&kafka, &plan)?;
+    let (first, copied) = local(&cluster, added, "long-0")?;
+    println!(
+        "{RECORDS} records of 1000 bytes, {here} bytes from {start} on at the leader, {copied} from {first} on copied"
+    );
+    ensure!(
+        first >= start && copied <= here,
+        "copied from {first} on, {copied} bytes; at the leader {here} from {start} on"
+    );
+    // Whoever leads: all of it is there.
+    cluster.stop(leader)?;
+    eventually("the new one leads", || Ok((cluster.describe("long")?[0].leader == Some(added)).then_some(())))?;
+    let read = kcat::read_committed(cluster.addresses()[added], "long")?.len();
+    if read != RECORDS {
+        bail!("{read} records are read of {RECORDS}");
+    }
+    Ok(())
+}
