@@ -1,0 +1,102 @@
+# What wakes somebody. Instances send these numbers each minute (instance/instance.sh); docs/operations says what to do.
+
+locals {
+  per_broker = {
+    not-ready = {
+      metric  = "Ready", statistic = "Maximum", comparison = "LessThanThreshold", threshold = 1, minutes = 5, missing = "breaching"
+      meaning = "The broker answers no clients, or its instance sends nothing."
+    }
+    under-replicated = {
+      metric  = "UnderReplicatedPartitions", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 0, minutes = 15, missing = "notBreaching"
+      meaning = "Partitions that the broker leads have had too few replicas in sync for a quarter of an hour."
+    }
+    offline = {
+      metric  = "OfflinePartitions", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 0, minutes = 3, missing = "notBreaching"
+      meaning = "Partitions have no leader that the broker knows, or lie on a directory that failed."
+    }
+    archive-lag = {
+      metric  = "ArchiveLagSeconds", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 3600, minutes = 10, missing = "notBreaching"
+      meaning = "Records have waited an hour for the bucket: is it reachable, and may the broker's role write to it?"
+    }
+    disk = {
+      metric  = "DataVolumeUsedPercent", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 85, minutes = 5, missing = "notBreaching"
+      meaning = "The broker's volume fills: raise data_volume.gib, or see why the archive does not keep up."
+    }
+  }
+  per_member = {
+    not-ready = {
+      metric  = "Ready", statistic = "Maximum", comparison = "LessThanThreshold", threshold = 1, minutes = 5, missing = "breaching"
+      meaning = "The member of etcd is not healthy, or its instance sends nothing."
+    }
+    disk = {
+      metric  = "DataVolumeUsedPercent", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 80, minutes = 5, missing = "notBreaching"
+      meaning = "The member's volume fills."
+    }
+    backup = {
+      metric  = "BackupAgeSeconds", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 10800, minutes = 10, missing = "breaching"
+      meaning = "Three hours without a backup of etcd in the bucket."
+    }
+  }
+  alarms = merge(
+    merge([for id, _ in local.brokers : { for what, alarm in local.per_broker : "broker-${id}-${what}" => merge(alarm, { node = "broker-${id}" }) }]...),
+    merge([for member, _ in local.etcd_members : { for what, alarm in local.per_member : "etcd-${member}-${what}" => merge(alarm, { node = "etcd-${member}" }) }]...),
+  )
+}
+
+resource "aws_cloudwatch_metric_alarm" "node" {
+  for_each            = local.alarms
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.meaning
+  namespace           = "Varve"
+  metric_name         = each.value.metric
+  dimensions          = { Cluster = var.name, Node = each.value.node }
+  statistic           = each.value.statistic
+  comparison_operator = each.value.comparison
+  threshold           = each.value.threshold
+  period              = 60
+  evaluation_periods  = each.value.minutes
+  treat_missing_data  = each.value.missing
+  alarm_actions       = var.alarm_actions
+  ok_actions          = var.alarm_actions
+  tags                = local.tags
+}
+
+# An instance that was lost and not replaced: no volume was free, or the zone has no capacity.
+resource "aws_cloudwatch_metric_alarm" "capacity" {
+  for_each = merge(
+    { for zone, group in aws_autoscaling_group.broker : "broker-zone-${zone}" => { group = group.name, wanted = var.brokers_per_zone } },
+    { for member, group in aws_autoscaling_group.etcd : "etcd-${member}" => { group = group.name, wanted = 1 } },
+  )
+  alarm_name          = "${var.name}-${each.key}-capacity"
+  alarm_description   = "The auto-scaling group has fewer instances than it should."
+  namespace           = "AWS/AutoScaling"
+  metric_name         = "GroupInServiceInstances"
+  dimensions          = { AutoScalingGroupName = each.value.group }
+  statistic           = "Minimum"
+  comparison_operator = "LessThanThreshold"
+  threshold           = each.value.wanted
+  period              = 60
+  evaluation_periods  = 10
+  treat_missing_data  = "breaching"
+  alarm_actions       = var.alarm_actions
+  ok_actions          = var.alarm_actions
+  tags                = local.tags
+}
+
+resource "aws_cloudwatch_metric_alarm" "load_balancer" {
+  count               = var.external_access == null ? 0 : 1
+  alarm_name          = "${var.name}-external-unhealthy"
+  alarm_description   = "The load balancer reaches no broker that is ready."
+  namespace           = "AWS/NetworkELB"
+  metric_name         = "HealthyHostCount"
+  dimensions          = { LoadBalancer = aws_lb.external[0].arn_suffix, TargetGroup = aws_lb_target_group.bootstrap[0].arn_suffix }
+  statistic           = "Maximum"
+  comparison_operator = "LessThanThreshold"
+  threshold           = 1
+  period              = 60
+  evaluation_periods  = 3
+  treat_missing_data  = "breaching"
+  alarm_actions       = var.alarm_actions
+  ok_actions          = var.alarm_actions
+  tags                = local.tags
+}

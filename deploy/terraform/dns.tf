@@ -1,0 +1,29 @@
+# Names that stay when instances do not. Each instance enters its own address under its own name when it starts.
+
+resource "aws_route53_zone" "private" {
+  name          = local.domain
+  comment       = "Brokers and etcd of ${var.name}"
+  force_destroy = true # the instances' own entries are not the module's
+  tags          = local.tags
+
+  vpc {
+    vpc_id = local.vpc_id
+  }
+
+  lifecycle {
+    ignore_changes = [vpc] # other networks may be associated, so that their clients find the brokers
+  }
+}
+
+resource "aws_route53_record" "external" {
+  count   = try(var.external_access.zone_id, null) == null ? 0 : 1
+  zone_id = var.external_access.zone_id
+  name    = var.external_access.hostname
+  type    = "A"
+
+  alias {
+    name                   = aws_lb.external[0].dns_name
+    zone_id                = aws_lb.external[0].zone_id
+    evaluate_target_health = false
+  }
+}

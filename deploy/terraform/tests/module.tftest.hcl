@@ -1,0 +1,214 @@
+# The module against a provider that answers with made-up values: what is made, and what is refused with which words.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_region" {
+    defaults = { name = "xx-test-1" }
+  }
+  mock_data "aws_ami" {
+    defaults = { id = "ami-0123456789abcdef0" }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\": \"2012-10-17\", \"Statement\": []}" }
+  }
+  mock_data "aws_vpc" {
+    defaults = { cidr_block_associations = [{ association_id = "a", cidr_block = "10.9.0.0/16", state = "associated" }] }
+  }
+  mock_data "aws_subnet" {
+    defaults = { vpc_id = "vpc-0123456789abcdef0", availability_zone = "xx-test-1c" }
+  }
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws:iam::123456789012:role/varve" }
+  }
+  mock_resource "aws_iam_instance_profile" {
+    defaults = { arn = "arn:aws:iam::123456789012:instance-profile/varve" }
+  }
+  mock_resource "aws_iam_policy" {
+    defaults = { arn = "arn:aws:iam::123456789012:policy/varve" }
+  }
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws:kms:xx-test-1:123456789012:key/varve" }
+  }
+  mock_resource "aws_lb" {
+    defaults = { arn = "arn:aws:elasticloadbalancing:xx-test-1:123456789012:loadbalancer/net/varve/1", dns_name = "varve-1.elb.example" }
+  }
+  mock_resource "aws_lb_target_group" {
+    defaults = { arn = "arn:aws:elasticloadbalancing:xx-test-1:123456789012:targetgroup/varve/1" }
+  }
+  mock_resource "aws_lb_listener" {
+    defaults = { arn = "arn:aws:elasticloadbalancing:xx-test-1:123456789012:listener/net/varve/1/1" }
+  }
+  mock_resource "aws_launch_template" {
+    defaults = { id = "lt-0123456789abcdef0", latest_version = 1 }
+  }
+  mock_resource "aws_s3_bucket" {
+    defaults = { arn = "arn:aws:s3:::varve-archive", id = "varve-archive" }
+  }
+  mock_resource "aws_secretsmanager_secret" {
+    defaults = { arn = "arn:aws:secretsmanager:xx-test-1:123456789012:secret:varve" }
+  }
+}
+
+variables {
+  zones = ["xx-test-1a", "xx-test-1b", "xx-test-1c"]
+  varve_binary = {
+    url    = "s3://releases/varve"
+    sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+  }
+}
+
+run "the_defaults_are_a_cluster_in_three_zones" {
+  assert {
+    condition     = output.bootstrap_servers == "broker-1.varve.internal:9092,broker-2.varve.internal:9092,broker-3.varve.internal:9092"
+    error_message = "bootstrap_servers: ${output.bootstrap_servers}"
+  }
+  assert {
+    condition     = output.bootstrap_servers_external == null && length(aws_lb.external) == 0
+    error_message = "there is no load balancer unless asked for"
+  }
+  assert {
+    condition     = [for id in ["1", "2", "3"] : aws_ebs_volume.broker[id].availability_zone] == ["xx-test-1a", "xx-test-1b", "xx-test-1c"]
+    error_message = "each zone has a broker's volume"
+  }
+  assert {
+    condition     = alltrue([for volume in concat(values(aws_ebs_volume.broker), values(aws_ebs_volume.etcd)) : volume.encrypted && volume.final_snapshot])
+    error_message = "volumes are encrypted, and leave a snapshot"
+  }
+  assert {
+    condition     = length(aws_autoscaling_group.broker) == 3 && length(aws_autoscaling_group.etcd) == 3
+    error_message = "each zone has a group of brokers and one of etcd"
+  }
+  assert {
+    condition     = aws_launch_template.broker.metadata_options[0].http_tokens == "required" && aws_launch_template.etcd.metadata_options[0].http_tokens == "required"
+    error_message = "instances ask for their role with a token"
+  }
+  assert {
+    condition     = alltrue([for block in [aws_s3_bucket_public_access_block.archive] : block.block_public_acls && block.block_public_policy && block.ignore_public_acls && block.restrict_public_buckets])
+    error_message = "the bucket is nobody's but ours"
+  }
+  assert {
+    condition     = !aws_s3_bucket.archive.force_destroy
+    error_message = "a bucket with an archive does not go with the cluster"
+  }
+  assert {
+    condition     = strcontains(output.server_properties, "varve.object.store.url=s3://varve-archive/varve\n") && strcontains(output.server_properties, "min.insync.replicas=2\n")
+    error_message = output.server_properties
+  }
+  assert {
+    condition     = strcontains(output.server_properties, "INTERNAL:SSL") && strcontains(output.server_properties, "listener.name.internal.ssl.client.auth=required\n")
+    error_message = "brokers know each other by certificates"
+  }
+  assert {
+    condition     = !strcontains(output.server_properties, "EXTERNAL")
+    error_message = "no listener for clients outside"
+  }
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.node) == 3 * 5 + 3 * 3
+    error_message = "five alarms for each broker and three for each member of etcd"
+  }
+}
+
+run "only_brokers_reach_the_port_of_brokers" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for what, rule in aws_vpc_security_group_ingress_rule.between : rule.from_port != 9091 || what == "brokers to each other"
+    ])
+    error_message = "9091 is for brokers"
+  }
+  assert {
+    condition     = alltrue([for rule in aws_vpc_security_group_ingress_rule.ranges : rule.to_port < 9091 || rule.from_port > 9091])
+    error_message = "9091 is for no address"
+  }
+  assert {
+    condition     = alltrue([for rule in aws_vpc_security_group_ingress_rule.ranges : rule.cidr_ipv4 == "10.42.0.0/16"])
+    error_message = "clients are inside unless said otherwise"
+  }
+}
+
+run "more_brokers_leave_those_before_them_where_they_are" {
+  command = plan
+
+  variables {
+    brokers_per_zone = 3
+  }
+  assert {
+    condition     = [for id in ["1", "2", "3", "4", "9"] : aws_ebs_volume.broker[id].availability_zone] == ["xx-test-1a", "xx-test-1b", "xx-test-1c", "xx-test-1a", "xx-test-1c"]
+    error_message = "ids go round the zones"
+  }
+  assert {
+    condition     = aws_autoscaling_group.broker["0"].desired_capacity == 3
+    error_message = "each group has its share"
+  }
+}
+
+run "clients_outside_have_a_port_for_each_broker" {
+  variables {
+    external_access = { cidrs = ["198.51.100.0/24"], hostname = "kafka.example.com" }
+  }
+  assert {
+    condition     = output.bootstrap_servers_external == "kafka.example.com:9200"
+    error_message = "bootstrap_servers_external: ${output.bootstrap_servers_external}"
+  }
+  assert {
+    condition     = { for id, listener in aws_lb_listener.broker : id => listener.port } == { "1" = 9201, "2" = 9202, "3" = 9203 }
+    error_message = "one port for each broker"
+  }
+  assert {
+    condition     = strcontains(output.server_properties, ",EXTERNAL://kafka.example.com:@EXTERNAL_PORT@\n")
+    error_message = output.server_properties
+  }
+  assert {
+    condition     = contains(output.tls_names.broker, "kafka.example.com")
+    error_message = "certificates have the name that clients outside use"
+  }
+}
+
+run "clients_with_certificates_need_one_on_each_listener" {
+  variables {
+    client_authentication = "mtls"
+    external_access       = { cidrs = ["198.51.100.0/24"] }
+  }
+  assert {
+    condition     = strcontains(output.server_properties, "listener.name.client.ssl.client.auth=required\n") && strcontains(output.server_properties, "listener.name.external.ssl.client.auth=required\n")
+    error_message = output.server_properties
+  }
+  assert {
+    condition     = !strcontains(output.server_properties, "SASL") && strcontains(output.server_properties, "super.users=User:CN=broker;User:CN=admin\n")
+    error_message = output.server_properties
+  }
+}
+
+run "a_network_that_is_there_already_is_left_alone" {
+  variables {
+    zones   = null
+    network = { vpc_id = "vpc-0123456789abcdef0", private_subnet_ids = ["subnet-1", "subnet-2", "subnet-3"] }
+  }
+  assert {
+    condition     = length(aws_vpc.this) + length(aws_subnet.private) + length(aws_nat_gateway.this) + length(aws_vpc_endpoint.s3) == 0
+    error_message = "nothing of the network is the module's"
+  }
+  assert {
+    condition     = aws_vpc_security_group_ingress_rule.ranges["clients inside 0"].cidr_ipv4 == "10.9.0.0/16"
+    error_message = "clients inside are those in the network"
+  }
+}
+
+run "an_emulator_without_tls_is_the_only_reason_for_a_bucket_without" {
+  command = plan
+
+  variables {
+    deletion_protection = false
+    bucket_requires_tls = false
+  }
+  assert {
+    condition     = aws_s3_bucket.archive.force_destroy && !aws_ebs_volume.broker["1"].final_snapshot
+    error_message = "what is for a test goes with it"
+  }
+}

@@ -1,0 +1,286 @@
+# Each variable refuses what would go wrong later.
+
+mock_provider "aws" {
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\": \"2012-10-17\", \"Statement\": []}" }
+  }
+}
+
+variables {
+  zones = ["xx-test-1a", "xx-test-1b", "xx-test-1c"]
+  varve_binary = {
+    url    = "s3://releases/varve"
+    sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+  }
+}
+
+run "a_name_that_load_balancers_do_not_take" {
+  command = plan
+
+  variables {
+    name = "much-too-long-for-a-load-balancer"
+  }
+  expect_failures = [var.name]
+}
+
+run "two_zones" {
+  command = plan
+
+  variables {
+    zones = ["a", "b", "b"]
+  }
+  expect_failures = [var.zones]
+}
+
+run "a_network_in_zones_that_nobody_named" {
+  command = plan
+
+  variables {
+    zones = null
+  }
+  expect_failures = [var.zones]
+}
+
+run "a_range_without_room" {
+  command = plan
+
+  variables {
+    vpc_cidr = "10.0.0.0/30"
+  }
+  expect_failures = [var.vpc_cidr]
+}
+
+run "a_network_in_two_zones" {
+  command = plan
+
+  variables {
+    zones   = null
+    network = { vpc_id = "vpc-1", private_subnet_ids = ["subnet-1", "subnet-2"] }
+  }
+  expect_failures = [var.network]
+}
+
+run "some_other_way_out" {
+  command = plan
+
+  variables {
+    nat = "two"
+  }
+  expect_failures = [var.nat]
+}
+
+run "a_domain_of_one_part" {
+  command = plan
+
+  variables {
+    private_domain = "internal"
+  }
+  expect_failures = [var.private_domain]
+}
+
+run "the_internet_as_inside" {
+  command = plan
+
+  variables {
+    client_cidrs = ["0.0.0.0/0"]
+  }
+  expect_failures = [var.client_cidrs]
+}
+
+run "metrics_for_everybody" {
+  command = plan
+
+  variables {
+    monitoring_cidrs = ["0.0.0.0/0"]
+  }
+  expect_failures = [var.monitoring_cidrs]
+}
+
+run "clients_outside_who_are_nowhere" {
+  command = plan
+
+  variables {
+    external_access = { cidrs = [] }
+  }
+  expect_failures = [var.external_access]
+}
+
+run "an_entry_without_a_name" {
+  command = plan
+
+  variables {
+    external_access = { cidrs = ["10.0.0.0/8"], zone_id = "Z1" }
+  }
+  expect_failures = [var.external_access]
+}
+
+run "clients_without_a_login" {
+  command = plan
+
+  variables {
+    client_authentication = "none"
+  }
+  expect_failures = [var.client_authentication]
+}
+
+run "a_user_that_is_no_principal" {
+  command = plan
+
+  variables {
+    super_users = ["alice"]
+  }
+  expect_failures = [var.super_users]
+}
+
+run "a_port_for_ssh_without_a_key" {
+  command = plan
+
+  variables {
+    admin_cidrs = ["10.0.0.0/8"]
+  }
+  expect_failures = [var.admin_cidrs]
+}
+
+run "an_unknown_size" {
+  command = plan
+
+  variables {
+    size = "huge"
+  }
+  expect_failures = [var.size]
+}
+
+run "no_broker" {
+  command = plan
+
+  variables {
+    brokers_per_zone = 0
+  }
+  expect_failures = [var.brokers_per_zone]
+}
+
+run "an_unknown_architecture" {
+  command = plan
+
+  variables {
+    architecture = "riscv"
+  }
+  expect_failures = [var.architecture]
+}
+
+run "a_volume_faster_than_its_operations" {
+  command = plan
+
+  variables {
+    data_volume = { gib = 100, iops = 3000, throughput = 800 }
+  }
+  expect_failures = [var.data_volume]
+}
+
+run "a_binary_that_anybody_may_change" {
+  command = plan
+
+  variables {
+    varve_binary = { url = "http://releases.example/varve", sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" }
+  }
+  expect_failures = [var.varve_binary]
+}
+
+run "a_binary_without_a_checksum" {
+  command = plan
+
+  variables {
+    varve_binary = { url = "https://releases.example/varve", sha256 = "" }
+  }
+  expect_failures = [var.varve_binary]
+}
+
+run "an_image_by_name" {
+  command = plan
+
+  variables {
+    ami_id = "debian"
+  }
+  expect_failures = [var.ami_id]
+}
+
+run "settings_that_the_module_decides" {
+  command = plan
+
+  variables {
+    settings = { "varve.metadata.url" = "embedded:x" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "settings_of_two_lines" {
+  command = plan
+
+  variables {
+    settings = { "log.retention.ms" = "1\nnode.id=7" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "a_bucket_with_dots" {
+  command = plan
+
+  variables {
+    bucket_name = "a.b.c"
+  }
+  expect_failures = [var.bucket_name]
+}
+
+run "an_archive_among_backups" {
+  command = plan
+
+  variables {
+    archive_prefix = "etcd-backups/varve"
+  }
+  expect_failures = [var.archive_prefix]
+}
+
+run "versions_that_are_not_kept" {
+  command = plan
+
+  variables {
+    noncurrent_days = 0
+  }
+  expect_failures = [var.noncurrent_days]
+}
+
+run "days_before_the_first" {
+  command = plan
+
+  variables {
+    intelligent_tiering_days = -1
+  }
+  expect_failures = [var.intelligent_tiering_days]
+}
+
+run "backups_that_are_not_kept" {
+  command = plan
+
+  variables {
+    etcd_backup_days = 0.5
+  }
+  expect_failures = [var.etcd_backup_days]
+}
+
+run "a_key_by_its_alias" {
+  command = plan
+
+  variables {
+    kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:alias/varve"
+  }
+  expect_failures = [var.kms_key_arn]
+}
+
+run "an_alarm_for_a_mail_address" {
+  command = plan
+
+  variables {
+    alarm_actions = ["ops@example.com"]
+  }
+  expect_failures = [var.alarm_actions]
+}
