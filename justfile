@@ -30,7 +30,14 @@ bench *ARGS:
     cargo build --release
     cargo run --release --package varve-bench -- {{ARGS}}
 
-# docs/configuration.md from the definitions
+# docs/configuration.md and docs/metrics.md from the definitions
 docs:
     cargo run --quiet -- config docs > docs/.configuration.md
     mv docs/.configuration.md docs/configuration.md
+    cargo run --quiet -- metrics docs > docs/.metrics.md
+    mv docs/.metrics.md docs/metrics.md
+
+# A Debian package of the release binary, in target/
+deb:
+    cargo build --release
+    deploy/debian/build.sh target/release/varve target

@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use prometheus::Registry;
+use prometheus::core::Collector;
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
@@ -46,7 +46,7 @@ use self::{
     keeper::Led,
     options::{archiver_options, cold_options},
 };
-use crate::{config::BrokerConfig, partition::Partition};
+use crate::{config::BrokerConfig, metrics::Registry, partition::Partition};
 
 /// How long a starting node waits for the bucket to say whose it is, and what is in it.
 const CLAIM_LIMIT: Duration = Duration::from_secs(10);
@@ -118,7 +118,7 @@ impl Archive {
         registry: &Registry,
     ) -> Result<Arc<Archive>, ArchiveError> {
         let requests = BucketMetrics::new();
-        registered(requests.register(registry));
+        registered(registry, requests.collectors());
         let bucket =
             Bucket::open(config.object_store.url.as_str(), config.object_store.bucket_options(), requests).await?;
         let claim = Arc::new(Claim::new(bucket.clone(), cluster_id));
@@ -137,16 +137,16 @@ impl Archive {
         let remotes = Arc::new(RemotePartitions::new(ManifestStore::new(bucket)));
         let listed = if is_ours { list(remotes.store()).await } else { None };
         let reads = ColdMetrics::new();
-        registered(reads.register(registry));
+        registered(registry, reads.collectors());
         let reader = ColdReader::open(cold_options(config), reads).await?;
         let uploads = ArchiverMetrics::new();
-        registered(uploads.register(registry));
+        registered(registry, uploads.collectors());
         let archiver = config.roles.tiering.then(|| {
             let options = ArchiverOptions { claim: Some(claim.clone()), ..archiver_options(config) };
             Archiver::start(options, uploads)
         });
         let rewrites = CompactorMetrics::new();
-        registered(rewrites.register(registry));
+        registered(registry, rewrites.collectors());
         let compactor = Arc::new(Compactor::new(remotes.clone(), compactor_options(config), rewrites));
         let spread = RwLock::new(config.archive.task_interval);
         let unlisted = Mutex::new(listed.is_none().then(Vec::new));
@@ -463,6 +463,8 @@ fn recompression(config: &TopicConfig) -> Recompression {
     }
 }
 
-fn registered(result: Result<(), prometheus::Error>) {
-    result.expect("each metric is declared once");
+fn registered(registry: &Registry, metrics: Vec<Box<dyn Collector>>) {
+    for metric in metrics {
+        registry.register(metric).expect("each metric is declared once");
+    }
 }

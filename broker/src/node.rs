@@ -200,6 +200,7 @@ impl Node {
         // New logs keep out of cordoned directories from the first one on.
         broker.live.apply(&broker, &metadata.image());
         storage.apply(&metadata.image()).await;
+        metrics.watch_cluster(&broker);
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
         tasks.spawn(watch_log_dirs(storage.clone(), health.clone(), stop.clone()));
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
@@ -229,6 +230,7 @@ impl Node {
 
         broker.groups.register(&metrics);
         tasks.spawn(broker.groups.clone().follow(broker.clone()));
+        tasks.spawn(broker.groups.clone().follow_lag(broker.clone()));
         broker.transactions.register(&metrics);
         tasks.spawn(broker.transactions.clone().follow(broker.clone()));
 

@@ -1,6 +1,6 @@
 //! What the compactor does, seen from outside.
 
-use prometheus::{Counter, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use prometheus::{Counter, IntCounter, IntCounterVec, IntGauge, Opts, core::Collector};
 
 /// Counters of one compactor; clones count into the same.
 #[derive(Clone, Debug)]
@@ -52,12 +52,9 @@ impl CompactorMetrics {
         }
     }
 
-    /// Shows the counters in `registry`.
-    ///
-    /// # Errors
-    /// If they, or others of the same name, are already there.
-    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 8] = [
+    /// All of them, for a registry.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
             Box::new(self.backlog_bytes.clone()),
             Box::new(self.work.clone()),
             Box::new(self.read_bytes.clone()),
@@ -66,8 +63,7 @@ impl CompactorMetrics {
             Box::new(self.unreadable_batches.clone()),
             Box::new(self.encode_seconds.clone()),
             Box::new(self.swept_objects.clone()),
-        ];
-        all.into_iter().try_for_each(|collector| registry.register(collector))
+        ]
     }
 }
 

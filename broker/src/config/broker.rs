@@ -254,6 +254,8 @@ pub struct GroupConfig {
     pub offsets_retention: Duration,
     /// How often stale offsets are looked for.
     pub offsets_retention_check_interval: Duration,
+    /// How often it is looked how far groups are behind.
+    pub lag_interval: Duration,
     /// The most text that may be attached to an offset, in bytes.
     pub offset_metadata_max_bytes: u32,
     /// Bytes read at once when offsets are loaded.

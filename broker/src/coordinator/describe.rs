@@ -2,7 +2,7 @@
 
 use super::{
     ConsumerGroupState, DescribedGroup, DescribedMember, GroupFilter, GroupState, GroupType, ListedGroup, Shard,
-    ShardStats, group::Member, subscription::CONSUMER,
+    ShardStats, TopicOffsets, group::Member, subscription::CONSUMER,
 };
 
 impl Shard {
@@ -54,6 +54,11 @@ impl Shard {
             group_type: GroupType::Consumer,
         });
         classic.chain(consumer).filter(is_listed).collect()
+    }
+
+    /// The committed offsets of every group.
+    pub fn all_committed(&self) -> impl Iterator<Item = (&String, &TopicOffsets)> {
+        self.offsets.iter()
     }
 
     /// Numbers for metrics; costs a walk over all groups.

@@ -100,11 +100,28 @@ impl HttpServer {
     /// # Errors
     /// If the listening socket fails.
     pub async fn serve(self, metrics: Metrics, health: Health, stop: CancellationToken) -> std::io::Result<()> {
-        axum::serve(self.listener, pages(metrics, health)).with_graceful_shutdown(stop.cancelled_owned()).await
+        self.serve_page(move || metrics.text(), health, stop).await
+    }
+
+    /// The same with another `/metrics`.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub async fn serve_page(
+        self,
+        metrics: impl Fn() -> String + Send + Sync + 'static,
+        health: Health,
+        stop: CancellationToken,
+    ) -> std::io::Result<()> {
+        let pages = pages(Arc::new(metrics), health);
+        axum::serve(self.listener, pages).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 
-fn pages(metrics: Metrics, health: Health) -> Router {
+/// What `/metrics` says.
+type Page = Arc<dyn Fn() -> String + Send + Sync>;
+
+fn pages(metrics: Page, health: Health) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics).with_state(metrics))
         .route(
@@ -114,9 +131,9 @@ fn pages(metrics: Metrics, health: Health) -> Router {
         .route("/readyz", get(|State(health): State<Health>| async move { health.readiness() }).with_state(health))
 }
 
-async fn show_metrics(State(metrics): State<Metrics>) -> Response {
+async fn show_metrics(State(metrics): State<Page>) -> Response {
     // Gathering thousands of topics takes milliseconds, and asks file systems: not on a thread that serves clients.
-    match tokio::task::spawn_blocking(move || metrics.text()).await {
+    match tokio::task::spawn_blocking(move || metrics()).await {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use prometheus::{GaugeVec, Registry};
+use prometheus::GaugeVec;
 
-use super::by_directory;
+use super::{Registry, by_directory};
 
 /// Estimates when a disk is full, from its free space over time. Pure: the clock is the caller's.
 ///
@@ -39,9 +39,10 @@ impl TimeToFull {
     }
 }
 
-/// Free bytes and time to full of some directories, as gauges.
+/// Size, free bytes and time to full of some directories, as gauges.
 #[derive(Debug)]
 pub struct DiskGauges {
+    size: GaugeVec,
     free: GaugeVec,
     time_to_full: GaugeVec,
     started: Instant,
@@ -52,6 +53,7 @@ impl DiskGauges {
     /// Gauges for these directories, in `registry`. Call [`DiskGauges::refresh`] before each scrape.
     pub fn new(registry: &Registry, dirs: impl IntoIterator<Item = PathBuf>) -> DiskGauges {
         DiskGauges {
+            size: by_directory(registry, "varve_disk_bytes", "Size of the file system of a log directory"),
             free: by_directory(
                 registry,
                 "varve_disk_free_bytes",
@@ -76,11 +78,14 @@ impl DiskGauges {
                 Ok(space) => {
                     let free = space.f_bavail.saturating_mul(space.f_frsize);
                     let left = estimate.observe(now, free).map_or(f64::INFINITY, |left| left.as_secs_f64());
+                    let size = space.f_blocks.saturating_mul(space.f_frsize);
+                    self.size.with_label_values(&[label.as_ref()]).set(size as f64);
                     self.free.with_label_values(&[label.as_ref()]).set(free as f64);
                     self.time_to_full.with_label_values(&[label.as_ref()]).set(left);
                 }
                 Err(error) => {
                     tracing::warn!(dir = %label, %error, "cannot ask for free space");
+                    let _ = self.size.remove_label_values(&[label.as_ref()]);
                     let _ = self.free.remove_label_values(&[label.as_ref()]);
                     let _ = self.time_to_full.remove_label_values(&[label.as_ref()]);
                 }

@@ -4,24 +4,27 @@
 //! cheaper to look up than to keep up to date (sizes, lags) is refreshed right before it is read:
 //! [`Metrics::before_scrape`]. Labels are bounded: APIs, kinds, directories, topics; never a client or a partition.
 
+mod cluster;
 mod disk;
+mod reference;
+mod registry;
 mod storage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
-};
+use prometheus::{Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
+pub use cluster::ClusterGauges;
 pub use disk::{DiskGauges, TimeToFull};
+pub use reference::{declared, reference};
+pub use registry::{Declared, Registry};
 pub use storage::StorageMetrics;
 
-use crate::partition::Partitions;
+use crate::{partition::Partitions, server::Broker};
 
 /// The node's counters. Clones count into the same.
 #[derive(Clone)]
@@ -110,17 +113,23 @@ impl Metrics {
         });
     }
 
+    /// Has what this node sees of its cluster, and its certificates, looked up before each scrape.
+    pub fn watch_cluster(&self, broker: &Arc<Broker>) {
+        let (gauges, broker) = (ClusterGauges::new(&self.registry), Arc::downgrade(broker));
+        self.before_scrape(move || {
+            if let Some(broker) = broker.upgrade() {
+                gauges.show(&broker.metadata.image());
+                gauges.show_certificates(&broker.config.listeners, &broker.listeners);
+            }
+        });
+    }
+
     /// All counters in Prometheus' text format.
     pub fn text(&self) -> String {
         for refresh in self.refreshers.lock().iter() {
             refresh();
         }
-        let mut out = Vec::new();
-        // The encoder fails on a family without a name or values, which a registry does not give out.
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
-            tracing::error!(%error, "metrics cannot be printed");
-        }
-        let mut text = String::from_utf8(out).unwrap_or_default();
+        let mut text = self.registry.text();
         self.sections.lock().iter().for_each(|section| section(&mut text));
         text
     }
@@ -261,11 +270,14 @@ fn by_directory(registry: &Registry, name: &str, help: &str) -> GaugeVec {
     keep(registry, GaugeVec::new(Opts::new(name, help), &["dir"]))
 }
 
-/// `varve_build_info`: always 1, with the version as a label.
+/// `varve_build_info`: always 1, with the version as a label; and when the process started, which is now.
 pub fn register_build_info(registry: &Registry) {
     let opts = Opts::new("varve_build_info", "Always 1; the label says which version runs")
         .const_label("version", env!("CARGO_PKG_VERSION"));
     keep(registry, Gauge::with_opts(opts)).set(1.0);
+    let started = Gauge::new("varve_start_timestamp_seconds", "When the process started, in seconds since 1970");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    keep(registry, started).set(now.as_secs_f64());
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use super::keep;
+use super::{Registry, keep};
 use crate::partition::Partitions;
 
 /// Logs on the local disk and in the archive, by topic.
@@ -22,6 +22,8 @@ pub struct StorageMetrics {
     led: IntGauge,
     /// Those of them that lack a replica in sync.
     under_replicated: IntGauge,
+    /// Those of them that have fewer in sync than `min.insync.replicas`.
+    under_min_isr: IntGauge,
     /// Partitions that take no writes because of their disk.
     offline_partitions: IntGauge,
 }
@@ -51,6 +53,13 @@ impl StorageMetrics {
                     "Partitions that this node leads and that lack a replica in sync",
                 ),
             ),
+            under_min_isr: keep(
+                registry,
+                IntGauge::new(
+                    "varve_under_min_isr_partitions",
+                    "Partitions that this node leads and that take no acks=all writes: fewer are in sync than min.insync.replicas",
+                ),
+            ),
             offline_partitions: keep(
                 registry,
                 IntGauge::new("varve_offline_partitions", "Partitions that take no writes because of their disk"),
@@ -61,11 +70,12 @@ impl StorageMetrics {
     /// Asks every partition for its sizes. A deleted topic's last numbers go.
     pub fn measure(&self, partitions: &Partitions) {
         let (mut topics, mut here, mut failed) = (BTreeMap::<String, Sizes>::new(), 0, partitions.offline() as i64);
-        let (mut led, mut lacking) = (0, 0);
+        let (mut led, mut lacking, mut too_few) = (0, 0, 0);
         for partition in partitions.all() {
             here += 1;
             led += i64::from(partition.is_leader());
             lacking += i64::from(partition.in_sync().is_some_and(|(in_sync, replicas)| in_sync < replicas));
+            too_few += i64::from(partition.in_sync().is_some_and(|(in_sync, _)| in_sync < partition.min_in_sync()));
             failed += i64::from(partition.log_dir().is_failed());
             let sizes = topics.entry(partition.topic().as_str().to_owned()).or_default();
             sizes.appended += partition.appended_bytes();
@@ -75,6 +85,7 @@ impl StorageMetrics {
         self.partitions.set(here);
         self.led.set(led);
         self.under_replicated.set(lacking);
+        self.under_min_isr.set(too_few);
         self.offline_partitions.set(failed);
         self.appended_bytes.reset();
         self.local_bytes.reset();

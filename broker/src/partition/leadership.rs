@@ -187,7 +187,8 @@ impl Partition {
         &self.role
     }
 
-    pub(super) fn min_in_sync(&self) -> usize {
+    /// The topic's `min.insync.replicas`.
+    pub fn min_in_sync(&self) -> usize {
         self.min_in_sync.load(Ordering::Relaxed)
     }
 

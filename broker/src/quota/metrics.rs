@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{CounterVec, GaugeVec, IntCounterVec, Opts, Registry};
+use prometheus::{CounterVec, GaugeVec, IntCounterVec, Opts};
 use varve_metadata::model::QuotaKey;
 
-use crate::metrics::keep;
+use crate::metrics::{Registry, keep};
 
 /// Clients that are shown by name, per kind of quota: those that were told to wait longest.
 const SHOWN: usize = 50;

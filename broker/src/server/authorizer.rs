@@ -43,7 +43,7 @@ use self::audit::Audit;
 use super::{Broker, RequestContext};
 use crate::{
     config::AuthorizerConfig,
-    metrics::{Metrics, keep},
+    metrics::{Metrics, Registry, keep},
 };
 
 /// What access is checked for, and its name.
@@ -154,8 +154,7 @@ impl Broker {
     /// Registers what is counted about access, if it is checked.
     pub(crate) fn register_access(&self, metrics: &Metrics) {
         let Some(authorizer) = &self.authorizer else { return };
-        keep(metrics.registry(), Ok(authorizer.audit.denied()));
-        let acls = keep(metrics.registry(), IntGauge::new("varve_acls", "Rules of who may do what"));
+        let acls = access_metrics(metrics.registry(), &authorizer.audit);
         let metadata = Arc::downgrade(&self.metadata);
         metrics.before_scrape(move || {
             if let Some(metadata) = metadata.upgrade() {
@@ -163,6 +162,17 @@ impl Broker {
             }
         });
     }
+}
+
+/// Declares what is counted about access, for the reference of metrics.
+pub(super) fn declare(registry: &Registry) {
+    access_metrics(registry, &Audit::new());
+}
+
+/// Registers the counter of denials, and a gauge of rules, which it returns.
+fn access_metrics(registry: &Registry, audit: &Audit) -> IntGauge {
+    keep(registry, Ok(audit.denied()));
+    keep(registry, IntGauge::new("varve_acls", "Rules of who may do what"))
 }
 
 /// What one request's caller may do.

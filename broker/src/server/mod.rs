@@ -25,6 +25,7 @@ mod connection;
 mod consumer_group_test;
 #[cfg(test)]
 mod data_test;
+mod declared;
 mod dispatch;
 mod fetch_session;
 mod group_coordinator;
@@ -71,6 +72,7 @@ mod welcome;
 pub use authentication::{make_first_users, sweep_tokens};
 pub(crate) use auto_create::own_topic;
 pub use broker::Broker;
+pub(crate) use declared::declare;
 pub use group_coordinator::GroupCoordinator;
 pub use listener::{Limits, ListenerName, Server};
 pub use live::Live;

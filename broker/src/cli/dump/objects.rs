@@ -178,7 +178,21 @@ pub(super) async fn parquet<W: Write>(content: &Content, deep: bool, out: &mut O
     Ok(())
 }
 
-/// The batches of the group that begins at `from`, rebuilt from its columns and checked.
+/// The batches of the group that begins at `from`, rebuilt from its columns; none if there is no such group.
+pub(in crate::cli) async fn rebuilt_batches(
+    content: &Content,
+    footer: &TableFooter,
+    from: Offset,
+) -> anyhow::Result<Bytes> {
+    let Some(plan) = footer.plan_group(from)? else { return Ok(Bytes::new()) };
+    let mut fetched = Fetched::new(content.len());
+    for range in plan.ranges() {
+        fetched.add(range.start, content.read(range.clone()).await?);
+    }
+    Ok(footer.decode(&plan, &fetched, Recompression::None)?)
+}
+
+/// Prints the batches of the group that begins at `from`.
 async fn rebuilt<W: Write>(
     content: &Content,
     footer: &TableFooter,
@@ -186,12 +200,7 @@ async fn rebuilt<W: Write>(
     deep: bool,
     out: &mut Out<W>,
 ) -> anyhow::Result<()> {
-    let Some(plan) = footer.plan_group(from)? else { return Ok(()) };
-    let mut fetched = Fetched::new(content.len());
-    for range in plan.ranges() {
-        fetched.add(range.start, content.read(range.clone()).await?);
-    }
-    let bytes = footer.decode(&plan, &fetched, Recompression::None)?;
+    let bytes = rebuilt_batches(content, footer, from).await?;
     let mut rest = &bytes[..];
     while !rest.is_empty() {
         let (batch, behind) = RecordBatchView::parse(rest).context("a rebuilt batch")?;

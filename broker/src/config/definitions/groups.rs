@@ -61,6 +61,12 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "600000",
         "How often stale offsets are looked for, in milliseconds.",
     )),
+    def(
+        "varve.group.lag.interval.ms",
+        POSITIVE_LONG,
+        "30000",
+        "How often it is looked how far groups are behind, for varve_group_lag_records at /metrics, in milliseconds.",
+    ),
     high(def(
         "offset.metadata.max.bytes",
         NATURAL_INT,

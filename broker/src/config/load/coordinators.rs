@@ -30,6 +30,7 @@ pub(super) fn groups(reader: &mut Reader<'_>) -> GroupConfig {
         offsets_codec: codec.unwrap_or_default(),
         offsets_retention: Duration::from_secs(60 * reader.size("offsets.retention.minutes")),
         offsets_retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
+        lag_interval: reader.millis("varve.group.lag.interval.ms"),
         offset_metadata_max_bytes: reader.count("offset.metadata.max.bytes"),
         offsets_load_bytes: reader.count("offsets.load.buffer.size"),
         consumer: consumer_groups(reader),

@@ -93,7 +93,7 @@ fn cleaner(partitions: Vec<Arc<Partition>>, stop: CancellationToken) -> Arc<LogC
     LogCleaner::new(
         Arc::new(logs),
         Arc::new(ArcSwap::from_pointee(config)),
-        UpkeepMetrics::new(&prometheus::Registry::new()),
+        UpkeepMetrics::new(&crate::metrics::Registry::new()),
         stop,
     )
 }

@@ -1,8 +1,8 @@
 //! What upkeep counts.
 
-use prometheus::{Gauge, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, Opts};
 
-use crate::metrics::keep;
+use crate::metrics::{Registry, keep};
 
 /// Work on local logs.
 #[derive(Clone, Debug)]

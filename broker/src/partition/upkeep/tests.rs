@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use varve_log::{
     format::{BatchBuilder, RecordContent},
@@ -91,7 +90,7 @@ impl Logs {
         };
         let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node };
         let storage = Storage::open(&owner, partitions.clone(), settings, Arc::new(NoKeeper)).unwrap();
-        let metrics = UpkeepMetrics::new(&Registry::new());
+        let metrics = UpkeepMetrics::new(&crate::metrics::Registry::new());
         let upkeep = Upkeep::new(partitions, metadata, UpkeepSettings::of(&config), metrics);
         Logs { upkeep, storage, stop: CancellationToken::new(), dir }
     }

@@ -74,6 +74,7 @@ struct Loaded {
 struct Identity {
     subject: String,
     alternative_names: BTreeSet<Vec<u8>>,
+    not_after: Option<SystemTime>,
 }
 
 /// What changes when a file does: a new one in its place has another time or size.
@@ -110,6 +111,11 @@ impl TlsEndpoint {
     pub fn user(&self, certificate: &CertificateDer<'_>) -> Option<String> {
         let mapping: &PrincipalMapping = &self.current.load().config.mapping;
         mapping.name(&subject_text(certificate).ok()?)
+    }
+
+    /// When the listener's own certificate ends; `None` if it does not say.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.current.load().identity.not_after
     }
 
     /// Whether this node can go on with `config`, read anew now, without doing so.
@@ -256,7 +262,8 @@ fn identity(certificate: Option<&CertificateDer<'_>>) -> Identity {
         let names = certificate.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten();
         let names = names.map(|(_, names)| names.0).unwrap_or_default();
         let alternative_names = names.iter().filter_map(|name| name.to_der().ok()).collect();
-        Some(Identity { subject: subject_text(der).ok()?, alternative_names })
+        let not_after = Some(certificate.tbs_certificate().validity().not_after.to_system_time());
+        Some(Identity { subject: subject_text(der).ok()?, alternative_names, not_after })
     };
     certificate.and_then(read).unwrap_or_default()
 }

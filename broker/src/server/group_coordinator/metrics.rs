@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts};
 
-use super::GroupCoordinator;
+use super::{GroupCoordinator, lag};
 use crate::{
     coordinator::{Shard, ShardStats},
-    metrics::Metrics,
+    metrics::{Metrics, Registry, keep},
 };
 
-struct GroupMetrics {
+/// What is counted about the groups of this node.
+#[derive(Debug)]
+pub(crate) struct GroupMetrics {
     groups: IntGaugeVec,
     members: IntGauge,
     offsets: IntGauge,
@@ -23,23 +25,8 @@ impl GroupCoordinator {
     /// # Panics
     /// If called twice for the same `metrics`.
     pub fn register(self: &Arc<Self>, metrics: &Metrics) {
-        let registry = metrics.registry();
-        let valid = "names are distinct and valid";
-        let groups = Opts::new("varve_groups", "Consumer groups that this node coordinates, by state.");
-        let counters = GroupMetrics {
-            groups: IntGaugeVec::new(groups, &["state"]).expect(valid),
-            members: IntGauge::new("varve_group_members", "Members of those groups.").expect(valid),
-            offsets: IntGauge::new("varve_group_offsets", "Offsets committed by those groups.").expect(valid),
-            rebalances: IntCounter::new(
-                "varve_group_rebalances_total",
-                "Rebalances that ended with an assignment, since this node leads the groups.",
-            )
-            .expect(valid),
-        };
-        registry.register(Box::new(counters.groups.clone())).expect(valid);
-        registry.register(Box::new(counters.members.clone())).expect(valid);
-        registry.register(Box::new(counters.offsets.clone())).expect(valid);
-        registry.register(Box::new(counters.rebalances.clone())).expect(valid);
+        lag::register(&self.lags, metrics);
+        let counters = GroupMetrics::new(metrics.registry());
         let coordinator = Arc::downgrade(self);
         metrics.before_scrape(move || {
             if let Some(coordinator) = coordinator.upgrade() {
@@ -64,6 +51,22 @@ impl GroupCoordinator {
 }
 
 impl GroupMetrics {
+    pub(crate) fn new(registry: &Registry) -> GroupMetrics {
+        let groups = Opts::new("varve_groups", "Consumer groups that this node coordinates, by state");
+        GroupMetrics {
+            groups: keep(registry, IntGaugeVec::new(groups, &["state"])),
+            members: keep(registry, IntGauge::new("varve_group_members", "Members of those groups")),
+            offsets: keep(registry, IntGauge::new("varve_group_offsets", "Offsets committed by those groups")),
+            rebalances: keep(
+                registry,
+                IntCounter::new(
+                    "varve_group_rebalances_total",
+                    "Rebalances that ended with an assignment, since this node leads the groups",
+                ),
+            ),
+        }
+    }
+
     fn refresh(&self, stats: &ShardStats) {
         let states =
             [("stable", stats.stable_groups), ("rebalancing", stats.rebalancing_groups), ("empty", stats.empty_groups)];

@@ -1,5 +1,6 @@
 //! Consumer groups on this node: one [`Shard`] per partition of `__consumer_offsets` that it leads.
 
+mod lag;
 mod metrics;
 mod picture;
 
@@ -14,6 +15,8 @@ use varve_metadata::{
     model::{BrokerId, PartitionIndex},
 };
 
+pub(crate) use lag::LagMetrics;
+pub(crate) use metrics::GroupMetrics;
 use picture::{Surroundings, topics_change};
 
 use super::{
@@ -37,6 +40,7 @@ pub(crate) type Seat = seats::Seat<GroupOffice>;
 #[derive(Debug)]
 pub struct GroupCoordinator {
     seats: Arc<Seats<GroupOffice>>,
+    lags: lag::LastLags,
 }
 
 /// What makes a coordinator of groups of a seat.
@@ -115,7 +119,7 @@ impl GroupCoordinator {
         };
         let surroundings = Arc::new(Surroundings { node, metadata, settings: settings.consumer });
         let office = Arc::new(GroupOffice { rules: Arc::new(rules), surroundings, broker: OnceLock::new() });
-        Arc::new(GroupCoordinator { seats: Arc::new(Seats::new(terms, office, partitions)) })
+        Arc::new(GroupCoordinator { seats: Arc::new(Seats::new(terms, office, partitions)), lags: Arc::default() })
     }
 
     /// The partition of `__consumer_offsets` that holds the group: of the topic as it is, or as it will be made.

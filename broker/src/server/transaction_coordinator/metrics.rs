@@ -7,10 +7,12 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use super::TransactionCoordinator;
 use crate::{
     coordinator::transactions::{Shard, ShardStats},
-    metrics::Metrics,
+    metrics::{Metrics, Registry, keep},
 };
 
-struct TransactionMetrics {
+/// What is counted about the transactions of this node.
+#[derive(Debug)]
+pub(crate) struct TransactionMetrics {
     ids: IntGauge,
     open: IntGaugeVec,
     ended: IntCounterVec,
@@ -22,22 +24,7 @@ impl TransactionCoordinator {
     /// # Panics
     /// If called twice for the same `metrics`.
     pub fn register(self: &Arc<Self>, metrics: &Metrics) {
-        let registry = metrics.registry();
-        let valid = "names are distinct and valid";
-        let open = Opts::new(
-            "varve_transactions",
-            "Transactions that this node coordinates and that have not ended, by state.",
-        );
-        let ended = Opts::new("varve_transactions_ended_total", "Transactions that ended, since this node leads them.");
-        let counters = TransactionMetrics {
-            ids: IntGauge::new("varve_transactional_ids", "Transactional ids that this node coordinates.")
-                .expect(valid),
-            open: IntGaugeVec::new(open, &["state"]).expect(valid),
-            ended: IntCounterVec::new(ended, &["how"]).expect(valid),
-        };
-        registry.register(Box::new(counters.ids.clone())).expect(valid);
-        registry.register(Box::new(counters.open.clone())).expect(valid);
-        registry.register(Box::new(counters.ended.clone())).expect(valid);
+        let counters = TransactionMetrics::new(metrics.registry());
         let coordinator = Arc::downgrade(self);
         metrics.before_scrape(move || {
             if let Some(coordinator) = coordinator.upgrade() {
@@ -61,6 +48,25 @@ impl TransactionCoordinator {
 }
 
 impl TransactionMetrics {
+    pub(crate) fn new(registry: &Registry) -> TransactionMetrics {
+        let open = Opts::new(
+            "varve_transactions",
+            "Transactions that this node coordinates and that have not ended, by state (ongoing, completing)",
+        );
+        let ended = Opts::new(
+            "varve_transactions_ended_total",
+            "Transactions that ended since this node leads them, by how (committed, aborted; overdue: aborted by timeout)",
+        );
+        TransactionMetrics {
+            ids: keep(
+                registry,
+                IntGauge::new("varve_transactional_ids", "Transactional ids that this node coordinates"),
+            ),
+            open: keep(registry, IntGaugeVec::new(open, &["state"])),
+            ended: keep(registry, IntCounterVec::new(ended, &["how"])),
+        }
+    }
+
     fn refresh(&self, stats: &ShardStats) {
         self.ids.set(stats.transactional_ids as i64);
         self.open.with_label_values(&["ongoing"]).set(stats.ongoing as i64);

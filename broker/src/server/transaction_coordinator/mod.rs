@@ -17,6 +17,7 @@ use varve_metadata::{
 
 pub(crate) use admission::{Admission, Candidate, Denial, Generation, Verdict};
 pub(crate) use markers::MarkerError;
+pub(crate) use metrics::TransactionMetrics;
 
 use super::{
     Broker, GroupCoordinator,

@@ -1,6 +1,6 @@
 //! What the archiver does and how far behind it is, seen from outside.
 
-use prometheus::{IntCounter, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Opts, core::Collector};
 
 /// Counters of one archiver; clones count into the same.
 #[derive(Clone, Debug)]
@@ -76,11 +76,8 @@ impl ArchiverMetrics {
         }
     }
 
-    /// Shows them in `registry`.
-    ///
-    /// # Errors
-    /// If they, or others of the same name, are already there.
-    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+    /// All of them, for a registry.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
         let counters = [
             &self.uploaded_segments,
             &self.uploaded_bytes,
@@ -99,8 +96,9 @@ impl ArchiverMetrics {
             &self.hot_limit_bytes,
             &self.time_to_full_seconds,
         ];
-        counters.into_iter().try_for_each(|counter| registry.register(Box::new(counter.clone())))?;
-        gauges.into_iter().try_for_each(|gauge| registry.register(Box::new(gauge.clone())))
+        let counters = counters.into_iter().map(|counter| Box::new(counter.clone()) as Box<dyn Collector>);
+        let gauges = gauges.into_iter().map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>);
+        counters.chain(gauges).collect()
     }
 }
 

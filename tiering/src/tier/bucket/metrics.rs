@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, core::Collector};
 
 /// Kind of a request, as the store bills it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +60,9 @@ impl BucketMetrics {
         }
     }
 
-    /// Shows the counters in `registry`.
-    ///
-    /// # Errors
-    /// If they, or others of the same name, are already there.
-    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        registry.register(Box::new(self.requests.clone()))?;
-        registry.register(Box::new(self.bytes.clone()))?;
-        registry.register(Box::new(self.seconds.clone()))
+    /// All of them, for a registry.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![Box::new(self.requests.clone()), Box::new(self.bytes.clone()), Box::new(self.seconds.clone())]
     }
 
     /// Requests of one kind (`get`, `put`, `list`, `delete`, `head`) that ended in one outcome.

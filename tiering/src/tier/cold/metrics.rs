@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, core::Collector};
 
 /// Where the first batch of a read came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,19 +96,18 @@ impl ColdMetrics {
         }
     }
 
-    /// Shows the counters in `registry`.
-    ///
-    /// # Errors
-    /// If they, or others of the same name, are already there.
-    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        registry.register(Box::new(self.lookups.clone()))?;
-        registry.register(Box::new(self.seconds.clone()))?;
-        registry.register(Box::new(self.fetches.clone()))?;
-        registry.register(Box::new(self.fetched_bytes.clone()))?;
-        registry.register(Box::new(self.served_bytes.clone()))?;
-        registry.register(Box::new(self.in_flight.clone()))?;
-        registry.register(Box::new(self.skipped.clone()))?;
-        registry.register(Box::new(self.reloads.clone()))
+    /// All of them, for a registry.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.lookups.clone()),
+            Box::new(self.seconds.clone()),
+            Box::new(self.fetches.clone()),
+            Box::new(self.fetched_bytes.clone()),
+            Box::new(self.served_bytes.clone()),
+            Box::new(self.in_flight.clone()),
+            Box::new(self.skipped.clone()),
+            Box::new(self.reloads.clone()),
+        ]
     }
 
     /// Lookups that were answered from `memory`, from `disk`, or had to go to the `bucket`.

@@ -1,0 +1,118 @@
+//! `varve health`: what `/healthz` and `/readyz` of a node say, for those who have no HTTP client at hand: containers, scripts.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use super::{ConfigurationArgs, print};
+
+/// Arguments of `varve health`.
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// Ask whether it serves clients (/readyz), and not only whether it lives (/healthz).
+    #[arg(long)]
+    ready: bool,
+    /// Ask there instead of at varve.http.listener.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    address: Option<SocketAddr>,
+    /// Ask again until it is so, for at most so long.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    wait_seconds: u64,
+}
+
+/// How long one answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Most bytes of an answer that are read.
+const MOST_BYTES: u64 = 64 << 10;
+
+pub(super) async fn answer(arguments: HealthArgs, configuration: &ConfigurationArgs) -> anyhow::Result<ExitCode> {
+    let address = match arguments.address {
+        Some(address) => address,
+        None => configuration.load()?.config.http.context("varve.http.listener is empty: nothing can be asked")?,
+    };
+    let (address, path) = (reachable(address), if arguments.ready { "/readyz" } else { "/healthz" });
+    let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
+    loop {
+        let asked = timeout(ANSWER_LIMIT, ask(address, path)).await.context("no answer").flatten();
+        match asked {
+            Ok((true, said)) => {
+                print(&said)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            _ if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Ok((false, said)) => {
+                print(&said)?;
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(error) => return Err(error.context(format!("{address}{path}"))),
+        }
+    }
+}
+
+/// A node that listens on every address is asked on this machine's own.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        other => other,
+    }
+}
+
+/// Whether the page's status is 200, and what it says.
+async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(bool, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: varve\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut bytes = Vec::new();
+    stream.take(MOST_BYTES).read_to_end(&mut bytes).await?;
+    let text = String::from_utf8(bytes).context("the answer is not text")?;
+    let (head, body) = text.split_once("\r\n\r\n").context("the answer has no head")?;
+    let status = head.split_whitespace().nth(1).context("the answer has no status")?;
+    ensure!(head.starts_with("HTTP/1."), "the answer is not HTTP");
+    Ok((status == "200", body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        http::{Health, HttpServer},
+        metrics::Metrics,
+    };
+
+    #[tokio::test]
+    async fn a_node_is_asked_whether_it_lives_and_whether_it_serves() {
+        let server = HttpServer::bind(([0, 0, 0, 0], 0).into()).await.unwrap();
+        let (address, health, stop) = (server.local_addr(), Health::starting(), CancellationToken::new());
+        tokio::spawn(server.serve(Metrics::new(), health.clone(), stop.clone()));
+        let asked = async |ready| {
+            let arguments = HealthArgs { ready, address: Some(address), wait_seconds: 0 };
+            format!("{:?}", answer(arguments, &ConfigurationArgs::default()).await.unwrap())
+        };
+        let (yes, no) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::FAILURE));
+        assert_eq!((asked(false).await, asked(true).await), (yes.clone(), no));
+        health.ready();
+        assert_eq!(asked(true).await, yes);
+        stop.cancel();
+    }
+
+    #[test]
+    fn a_node_that_listens_everywhere_is_asked_here() {
+        assert_eq!(reachable(([0, 0, 0, 0], 9404).into()), ([127, 0, 0, 1], 9404).into());
+        assert_eq!(reachable(([10, 0, 0, 1], 9404).into()), ([10, 0, 0, 1], 9404).into());
+    }
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Makes varve_VERSION_ARCH.deb of a built binary:
+#
+#   cargo build --release && deploy/debian/build.sh target/release/varve .
+#
+# Needs dpkg-dev and gzip, and no root. The same binary gives the same package, byte for byte, if SOURCE_DATE_EPOCH is the same.
+set -euo pipefail
+
+[ $# -eq 2 ] || { echo "usage: $0 BINARY FOLDER" >&2; exit 2; }
+binary=$(realpath "$1")
+into=$(realpath "$2")
+here=$(realpath "$(dirname "$0")")
+checkout=$(realpath "$here/../..")
+
+version=$("$binary" --version)
+version=${version#varve }
+arch=$(dpkg --print-architecture)
+: "${SOURCE_DATE_EPOCH:=$(stat --format %Y "$checkout/CHANGELOG.md")}"
+export SOURCE_DATE_EPOCH
+
+work=$(mktemp --directory)
+trap 'rm -rf "$work"' EXIT
+root=$work/varve
+umask 022
+
+install -D --mode=0755 --strip "$binary" "$root/usr/bin/varve"
+install -D --mode=0644 -t "$root/usr/lib/systemd/system" "$checkout/deploy/systemd/varve.service"
+install -D --mode=0644 "$checkout/deploy/systemd/varve.sysusers" "$root/usr/lib/sysusers.d/varve.conf"
+install -D --mode=0644 -t "$root/etc/varve" "$checkout/deploy/systemd/server.properties"
+
+"$binary" man --into "$root/usr/share/man/man1"
+gzip --best --no-name "$root"/usr/share/man/man1/*.1
+mkdir -p "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions" \
+    "$root/usr/share/fish/vendor_completions.d"
+"$binary" completions bash >"$root/usr/share/bash-completion/completions/varve"
+"$binary" completions zsh >"$root/usr/share/zsh/vendor-completions/_varve"
+"$binary" completions fish >"$root/usr/share/fish/vendor_completions.d/varve.fish"
+
+doc=$root/usr/share/doc/varve
+install -D --mode=0644 "$here/copyright" "$doc/copyright"
+install -D --mode=0644 "$checkout/CHANGELOG.md" "$doc/changelog"
+gzip --best --no-name "$doc/changelog"
+install -D --mode=0644 -t "$doc/examples" "$checkout/deploy/systemd/varve-etcd.service"
+install -D --mode=0644 -t "$doc/examples/monitoring" "$checkout/deploy/monitoring/rules.yaml"
+install -D --mode=0644 -t "$doc/examples/monitoring/dashboards" "$checkout"/deploy/monitoring/dashboards/*.json
+
+# Which libraries, in which versions, the binary asks for; dpkg-shlibdeps wants to stand in a source package.
+mkdir "$work/debian"
+printf 'Source: varve\n\nPackage: varve\nArchitecture: any\n' >"$work/debian/control"
+depends=$(cd "$work" && dpkg-shlibdeps -O "$root/usr/bin/varve" 2>/dev/null)
+depends=${depends#shlibs:Depends=}
+
+mkdir "$root/DEBIAN"
+cat >"$root/DEBIAN/control" <<CONTROL
+Package: varve
+Version: $version
+Architecture: $arch
+Maintainer: The Varve developers <varve@localhost>
+Installed-Size: $(du --apparent-size --block-size=1024 --summarize --exclude=DEBIAN "$root" | cut -f1)
+Depends: $depends, systemd | systemd-standalone-sysusers
+Recommends: ca-certificates
+Section: net
+Priority: optional
+Description: log service that speaks Kafka's protocol
+ Kafka's clients and tools write to it and read from it unchanged. The hot end
+ of each partition lies on the local disk; sealed segments move to an object
+ store and become Parquet, which consumers and SQL engines read alike.
+CONTROL
+echo /etc/varve/server.properties >"$root/DEBIAN/conffiles"
+for script in postinst prerm postrm; do
+    install --mode=0755 "$here/$script" "$root/DEBIAN/$script"
+done
+(cd "$root" && find usr -type f -printf '%P\0' | sed --null-data 's|^|usr/|' | sort --zero-terminated |
+    xargs --null md5sum >DEBIAN/md5sums)
+
+find "$root" -newermt "@$SOURCE_DATE_EPOCH" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+dpkg-deb --root-owner-group --build "$root" "$into/varve_${version}_$arch.deb" >/dev/null
+echo "$into/varve_${version}_$arch.deb"

@@ -1,0 +1,46 @@
+{{- define "varve.name" -}}
+{{- if or (eq .Release.Name "varve") (hasPrefix "varve-" .Release.Name) }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-varve" .Release.Name | trunc 52 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "varve.selector" -}}
+app.kubernetes.io/name: varve
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "varve.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{ include "varve.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "varve.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- define "varve.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "varve.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{- define "varve.speaksTls" -}}
+{{- $protocols := list .Values.listeners.client.protocol .Values.listeners.broker.protocol -}}
+{{- if .Values.listeners.external.enabled }}{{ $protocols = append $protocols .Values.listeners.external.protocol }}{{ end -}}
+{{- range $protocols }}{{ if has . (list "SSL" "SASL_SSL") }}yes{{ end }}{{ end -}}
+{{- end }}
+
+{{- define "varve.tlsSecret" -}}
+{{- if .Values.tls.certManager.enabled }}{{ .Values.tls.secretName | default (printf "%s-tls" (include "varve.name" .)) }}{{ else }}{{ .Values.tls.secretName }}{{ end }}
+{{- end }}
+
+{{/* What would start and not work is refused here, with the value that is missing. */}}
+{{- define "varve.check" -}}
+{{- if and (gt (int .Values.replicas) 1) (not .Values.etcd.endpoints) }}{{ fail "replicas above 1 need etcd.endpoints: the brokers agree there" }}{{ end }}
+{{- if and (gt (int .Values.replicas) 1) (not .Values.objectStore.url) }}{{ fail "replicas above 1 need objectStore.url: all brokers share one archive" }}{{ end }}
+{{- if and (include "varve.speaksTls" .) (not (include "varve.tlsSecret" .)) }}{{ fail "a listener speaks TLS: tls.secretName or tls.certManager.enabled says with which certificate" }}{{ end }}
+{{- if and .Values.listeners.external.enabled (not (contains "{ordinal}" .Values.listeners.external.host)) }}{{ fail "listeners.external.host must have {ordinal} in it: each broker is reached under a name of its own" }}{{ end }}
+{{- if and (eq .Values.rack.from "initContainer") (not .Values.rack.initContainer.image) }}{{ fail "rack.from=initContainer needs rack.initContainer.image, with kubectl and a shell" }}{{ end }}
+{{- if and (has .Values.listeners.broker.protocol (list "SSL" "SASL_SSL")) (not .Values.tls.trustStoreFile) }}{{ fail "listeners.broker.protocol needs tls.trustStoreFile: brokers look at each other's certificates" }}{{ end }}
+{{- if and .Values.canary.enabled (or (ne .Values.listeners.client.protocol "PLAINTEXT") (ne .Values.listeners.broker.protocol "PLAINTEXT")) }}{{ fail "canary.enabled needs listeners that speak PLAINTEXT: run varve canary with settings of its own otherwise" }}{{ end }}
+{{- if and .Values.etcd.tls.enabled (not .Values.etcd.tls.secretName) }}{{ fail "etcd.tls.enabled needs etcd.tls.secretName" }}{{ end }}
+{{- if and .Values.etcd.user (not .Values.etcd.passwordSecretName) }}{{ fail "etcd.user needs etcd.passwordSecretName" }}{{ end }}
+{{- end }}

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# docs/operations/lose-etcd.md: all of etcd goes and comes back; then it is lost for good, and made anew from a backup.
+source "$(dirname "$0")/lib.sh"
+
+start_cluster
+make_topic ledger
+begin_ledger ledger
+goes_on
+
+say "a backup"
+ETCDCTL_API=3 etcdctl --endpoints "${etcd_clients[0]}" snapshot save "$WORK/backup.db" >/dev/null
+
+say "etcd is gone: who is in sync goes on"
+for number in 0 1 2; do fell "etcd-$number"; done
+goes_on
+sleep 5
+goes_on
+
+say "etcd is back: nothing is restarted"
+for number in 0 1 2; do start_etcd "$number"; done
+until_so "etcd answers" etcd_answers
+until_so "a topic can be made" make_topic afterwards 3
+goes_on
+all_in_sync 0 1 2
+
+say "the disks of etcd are lost: the brokers stop, etcd is made anew from the backup, the brokers start"
+end_ledger
+for number in 0 1 2; do finish "broker-$number"; done
+for number in 0 1 2; do
+    fell "etcd-$number"
+    rm -rf "$WORK/etcd-$number"
+    ETCDCTL_API=3 etcdctl snapshot restore "$WORK/backup.db" --name "m$number" --initial-cluster "$members" \
+        --initial-cluster-token restored --initial-advertise-peer-urls "${etcd_peers[$number]}" \
+        --data-dir "$WORK/etcd-$number" >/dev/null
+    start_etcd "$number" --initial-cluster-token restored
+done
+until_so "etcd answers" etcd_answers
+for number in 0 1 2; do start_broker "$number"; done
+for number in 0 1 2; do ready "$number"; done
+all_in_sync 0 1 2
+kcat -C -b "$bootstrap" -t ledger -o beginning -e -q | sort --numeric-sort | cmp - "$WORK/ledger.read"
+varve canary --bootstrap-server "$bootstrap" --no-archive

@@ -1,0 +1,109 @@
+//! `varve canary` against nodes that work and nodes that do not.
+
+use std::{net::TcpListener, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use varve_tests::{
+    cluster::Cluster,
+    node::{Node, eventually, varve},
+    running::Running,
+    tools,
+};
+
+/// What archives and rewrites as soon as it can.
+const EAGER: &[&str] = &[
+    "log.retention.check.interval.ms=100",
+    "remote.log.manager.task.interval.ms=100",
+    "varve.compactor.interval.ms=100",
+];
+
+/// The steps that were told, each with its outcome.
+fn steps(printed: &str) -> Result<Vec<(String, String)>> {
+    let each = printed.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        Ok((
+            line["step"].to_string().trim_matches('"').to_owned(),
+            line["outcome"].to_string().trim_matches('"').to_owned(),
+        ))
+    });
+    each.collect()
+}
+
+fn canary(node: &Node, arguments: &[&str]) -> Result<Command> {
+    let mut command = varve()?;
+    command.args(["canary", "--json", "--bootstrap-server", &node.address.to_string()]).args(arguments);
+    Ok(command)
+}
+
+#[test]
+fn a_record_is_followed_from_the_producer_into_a_parquet_object() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), EAGER)?;
+    // It finds the archive where the node has it.
+    let printed = tools::output_of(canary(&node, &[])?.current_dir(folder.path()))?;
+    let told = steps(&printed)?;
+    let names: Vec<&str> = told.iter().map(|(step, _)| step.as_str()).collect();
+    ensure!(
+        names == ["produce", "consume", "archive", "query"] && told.iter().all(|(_, how)| how == "ok"),
+        "{printed}"
+    );
+    node.stop()
+}
+
+#[test]
+fn a_round_ends_with_the_step_that_fails_and_exit_code_1() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), EAGER)?;
+    // Nothing comes into this archive.
+    let other = format!("varve.object.store.url=file://{}", folder.path().join("other").display());
+    let arguments = ["--archive-timeout-seconds", "1", "--override", &other];
+    let output = canary(&node, &arguments)?.current_dir(folder.path()).output()?;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.code() == Some(1), "{told} {}", String::from_utf8_lossy(&output.stderr));
+    let outcomes = [("produce", "ok"), ("consume", "ok"), ("archive", "failed")];
+    ensure!(steps(&told)? == outcomes.map(|(step, how)| (step.to_owned(), how.to_owned())), "{told}");
+    node.stop()?;
+    // Nobody listens there: the port was free a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let mut command = varve()?;
+    command.args(["canary", "--json", "--no-archive", "--timeout-seconds", "1"]);
+    let output = command.args(["--bootstrap-server", &address.to_string()]).current_dir(folder.path()).output()?;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.code() == Some(1), "{told}");
+    ensure!(steps(&told)? == [("produce".to_owned(), "failed".to_owned())], "{told}");
+    Ok(())
+}
+
+#[test]
+fn a_canary_that_stays_writes_to_every_broker_and_shows_what_it_measures() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let settings = [
+        EAGER,
+        &["default.replication.factor=2", "offsets.topic.replication.factor=2", "broker.session.timeout.ms=2000"],
+    ];
+    let cluster = Cluster::start(folder.path(), 2, &settings.concat())?;
+    let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
+    let bucket = format!("varve.object.store.url=file://{}", folder.path().join("bucket").display());
+    let mut command = varve()?;
+    command.args(["canary", "--bootstrap-server", &addresses.join(","), "--every-seconds", "1"]);
+    command.args(["--listen", "127.0.0.1:0", "--override", &bucket]).current_dir(folder.path());
+    let mut canary = Running::start(command, &folder.path().join("canary.log"))?;
+    canary.until_it_says("listening on ")?;
+    let printed = canary.printed();
+    let at =
+        printed.lines().find_map(|line| line.split("listening on ").nth(1)).context("an address")?.trim().to_owned();
+    let ready = |what: &str| {
+        varve().and_then(|mut varve| Ok(varve.args(["health", "--address", &at]).args(what.split(' ')).output()?))
+    };
+    ensure!(ready("--wait-seconds 10")?.status.success(), "it lives");
+    ensure!(ready("--ready --wait-seconds 120")?.status.success(), "a round succeeds:\n{}", canary.printed());
+    eventually("the second round, too", || {
+        let done = canary.printed().lines().filter(|line| line.contains("step: query  outcome: ok")).count();
+        Ok((done >= 2).then_some(()))
+    })?;
+    let described = cluster.describe("varve-canary")?;
+    ensure!(described.len() == 2, "a partition for each broker: {described:?}");
+    canary.terminate()?;
+    Ok(())
+}
