@@ -12,6 +12,10 @@ run *ARGS:
 cluster N="3":
     cargo xtask cluster {{N}}
 
+# deploy/terraform's cluster on emulators of AWS: up, smoke, down
+rig *ARGS:
+    cargo xtask rig {{ARGS}}
+
 # Everything that tests need, then every test, or those that match
 test *FILTERS:
     cargo xtask test {{FILTERS}}

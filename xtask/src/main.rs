@@ -7,6 +7,7 @@ mod faults;
 mod floors;
 mod fuzz;
 mod mixed;
+mod rig;
 mod run;
 mod test;
 mod tools;
@@ -42,6 +43,11 @@ enum Command {
         /// The commit, a tag for one.
         commit: String,
     },
+    /// The cluster of deploy/terraform on this machine: emulators of AWS, etcd, brokers
+    Rig {
+        #[command(subcommand)]
+        verb: rig::Verb,
+    },
     /// Formatting, floors, files that documents name, lints, documentation, licences
     Check,
     /// Fails where an import points up the house (ARCHITECTURE.md) or a pure room does IO
@@ -66,6 +72,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Cluster(arguments) => cluster::run(arguments),
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Mixed { commit } => mixed::run(&commit),
+        Command::Rig { verb } => rig::run(verb),
         Command::Check => check::run(),
         Command::Floors => floors::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

@@ -1,9 +1,9 @@
 //! Every test there is, in one command.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::{
-    fuzz,
+    fuzz, rig,
     run::{cargo, run_command},
     tools,
 };
@@ -11,7 +11,8 @@ use crate::{
 /// Seconds for each fuzz target in an ordinary test run.
 const FUZZ_SECONDS: u32 = 15;
 
-/// Installs the tools and runs all tests of the workspace, then each fuzz target for a short time.
+/// Installs the tools and runs all tests of the workspace, with the rig of `localstack` beside them, then each
+/// fuzz target for a short time.
 pub(crate) fn run(filters: &[String]) -> Result<()> {
     let tools = tools::install()?;
     // The black-box tests start the binary, which `cargo test` does not build for a package other than their own.
@@ -22,6 +23,15 @@ pub(crate) fn run(filters: &[String]) -> Result<()> {
     run_command(build)?;
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--locked"]).args(filters).env("VARVE_TEST_TOOLS", &tools);
-    run_command(tests)?;
-    if filters.is_empty() { fuzz::run(None, FUZZ_SECONDS) } else { Ok(()) }
+    if !filters.is_empty() {
+        return run_command(tests);
+    }
+    // The rig waits for Terraform most of its time, and the tests need not.
+    std::thread::scope(|scope| {
+        let rig = scope.spawn(|| rig::rehearse(&tools));
+        let tested = run_command(tests);
+        let rehearsed = rig.join().map_err(|_| anyhow!("the rig panicked"))?;
+        tested.and(rehearsed)
+    })?;
+    fuzz::run(None, FUZZ_SECONDS)
 }

@@ -1,8 +1,11 @@
 //! Installs what the tests need: Python, Go, Java, C, Rust and Node clients, Kafka's own tools with Streams, Connect and
-//! MirrorMaker 2, kcat, rsyslog, etcd, an S3 emulator; and what checks deploy: helm, promtool, hadolint, schemas.
+//! MirrorMaker 2, kcat, rsyslog, etcd, emulators of S3 and AWS; and what checks deploy: helm, promtool, hadolint, schemas,
+//! and Terraform's provider (`cloud.rs`).
 //!
 //! Everything is pinned by a file in `tests/tools` or `tests/clients` or below, comes from a package registry, and goes
 //! into one folder. A step runs again only when its pins change.
+
+mod cloud;
 
 use std::{
     fs,
@@ -65,6 +68,12 @@ const PROMTOOL: &str = "2.42.0";
 /// Version of cargo-deny, which checks licences and sources.
 const CARGO_DENY: &str = "0.20.2";
 
+/// One step of the installation; it gets the folder.
+type Step = fn(&Path) -> Result<()>;
+
+/// What stands for a cloud, and checks what is meant for one.
+const CLOUD: &[Step] = &[cloud::terraform, cloud::aws, cloud::checkov, cloud::localstack];
+
 /// Installs what is missing and returns the folder, which tests find as `VARVE_TEST_TOOLS`.
 ///
 /// # Errors
@@ -74,6 +83,9 @@ pub(crate) fn install() -> Result<PathBuf> {
     for step in
         [debian, etcd, rsyslog, python, kafka, launchers, java, go, c, rust, node, deny, promtool, helm, schemas]
     {
+        step(&place)?;
+    }
+    for step in CLOUD {
         step(&place)?;
     }
     Ok(place)
@@ -86,6 +98,18 @@ pub(crate) fn install() -> Result<PathBuf> {
 pub(crate) fn install_etcd() -> Result<PathBuf> {
     let place = folder()?;
     etcd(&place)?;
+    Ok(place)
+}
+
+/// Installs what the rig of `localstack` needs, if it is missing, and returns the folder.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_rig() -> Result<PathBuf> {
+    let place = folder()?;
+    for step in [etcd as Step, python].iter().chain(CLOUD) {
+        step(&place)?;
+    }
     Ok(place)
 }
 
