@@ -17,6 +17,7 @@ use crate::{
 /// How a node of a test is configured, so that subcommands find its archive too.
 pub struct Asked {
     folder: PathBuf,
+    file: Option<String>,
     settings: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -24,7 +25,14 @@ pub struct Asked {
 impl Asked {
     /// A node in `folder`, with its archive in `./varve-data`.
     pub fn of(folder: &Path) -> Asked {
-        Asked { folder: folder.to_owned(), settings: Vec::new(), environment: Vec::new() }
+        Asked { folder: folder.to_owned(), file: None, settings: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The same with a configuration file below the settings.
+    #[must_use]
+    pub fn with_file(mut self, file: &str) -> Asked {
+        self.file = Some(file.to_owned());
+        self
     }
 
     /// The same with settings (`name=value`).
@@ -90,6 +98,9 @@ impl Asked {
 
     fn command(&self) -> Result<Command> {
         let mut command = varve()?;
+        if let Some(file) = &self.file {
+            command.args(["--config", file]);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
