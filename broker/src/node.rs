@@ -174,7 +174,7 @@ impl Node {
         let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: config.node };
         let settings = StorageSettings {
             dirs: config.logs.dirs.clone(),
-            recovery_threads: config.logs.recovery_threads,
+            recovery_threads: effective(&config, &metadata.image()).logs.recovery_threads,
             producer_expiry: config.producer_expiry,
             max_transaction_timeout: config.transactions.max_timeout,
             verify_transactions: config.transactions.verify_partitions,
@@ -187,7 +187,8 @@ impl Node {
             true => {
                 let (us, links) = ((config.node, life), broker.links.clone());
                 let replication = config.replication.clone();
-                let replicas = Replicas::new(us, metadata.clone(), replication, links, tasks.clone(), stop.clone());
+                let reach = (links, broker.throttles.clone());
+                let replicas = Replicas::new(us, metadata.clone(), replication, reach, tasks.clone(), stop.clone());
                 tasks.spawn(replicas.clone().tick(partitions.clone()));
                 replicas
             }
@@ -443,6 +444,13 @@ async fn bind(server: &Server, listener: &Listener) -> Result<TcpListener, Start
         .and_then(|mut found| found.next().ok_or_else(nothing))
         .map_err(failed)?;
     server.bind(address).map_err(failed)
+}
+
+/// The settings as the dynamic ones have them, for what is read once.
+fn effective(config: &Arc<BrokerConfig>, image: &ClusterImage) -> Arc<BrokerConfig> {
+    let texts = image.configs().of_broker(config.node, &config.settings.texts());
+    // What cannot be taken was checked by another version before it was stored; it is told when it is taken up.
+    config.with_settings(&texts).map_or_else(|_| config.clone(), Arc::new)
 }
 
 /// What each listener asks of those who connect, in the order of the listeners.

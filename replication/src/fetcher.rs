@@ -184,6 +184,12 @@ impl Fetcher {
         }
     }
 
+    /// Does not ask for the partition before `until`, if it would now. Whether it would.
+    pub fn rest(&mut self, id: PartitionId, until: Duration) -> bool {
+        let ready = self.partitions.get_mut(&id).filter(|following| following.state == State::Ready);
+        ready.map(|following| following.state = State::Paused(until)).is_some()
+    }
+
     fn followed_in(&mut self, id: PartitionId, epoch: LeaderEpoch) -> Option<&mut Following> {
         self.partitions.get_mut(&id).filter(|following| following.wanted.epoch == epoch)
     }
@@ -322,6 +328,19 @@ mod tests {
         let mut fetcher = Fetcher::new(PAUSE);
         ids.iter().for_each(|id| fetcher.follow(*id, wanted(1, 0)));
         fetcher
+    }
+
+    #[test]
+    fn a_partition_rests_and_the_others_are_fetched_meanwhile() {
+        let ids = ids(2);
+        let mut fetcher = following(&ids);
+        assert!(fetcher.rest(ids[0], NOW + PAUSE));
+        assert!(!fetcher.rest(ids[0], NOW + 2 * PAUSE), "it rests already");
+        let named = |ask: Ask| ask.named.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(named(fetcher.next_ask(NOW).unwrap()), [ids[1]]);
+        assert_eq!(fetcher.wakes(), Some(NOW + PAUSE));
+        fetcher.take::<&str>(0, vec![], NOW);
+        assert_eq!(named(fetcher.next_ask(NOW + PAUSE).unwrap()).len(), 2);
     }
 
     #[test]

@@ -19,6 +19,7 @@ const ARCHIVER: &str = "tiering/src/tier/archiver/tests.rs";
 const DISABLED: &str = "tiering/src/tier/archiver/tests/disabled.rs";
 const COLD: &str = "tiering/src/tier/cold/tests/mod.rs";
 const COMPACTOR: &str = "compactor/src/plan_tests.rs";
+const THROTTLE: &str = "tests/tests/replication_throttle.rs";
 const ISR: &str = "metadata/src/controller/in_sync.rs";
 
 /// What shows the effect of each setting: a file, and a test in it.
@@ -42,6 +43,16 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("message.timestamp.after.max.ms", APPEND, "create_times_must_lie_near_the_brokers_clock"),
     ("min.insync.replicas", ISR, "who_leaves_an_isr_below_the_minimum_stays_eligible"),
     ("unclean.leader.election.enable", ISR, "only_where_it_is_allowed_does_a_replica_without_all_records_lead"),
+    (
+        "leader.replication.throttled.replicas",
+        THROTTLE,
+        "kafkas_tool_sets_a_throttle_that_holds_and_takes_it_away_again",
+    ),
+    (
+        "follower.replication.throttled.replicas",
+        THROTTLE,
+        "kafkas_tool_sets_a_throttle_that_holds_and_takes_it_away_again",
+    ),
     ("cleanup.policy", "broker/src/partition/upkeep/plan.rs", "only_the_policy_delete_lets_records_go"),
     ("retention.ms", LOGS, "a_topic_without_archive_loses_what_is_older_than_retention_ms"),
     ("retention.bytes", LOGS, "retention_that_is_changed_holds_at_the_next_look"),

@@ -57,6 +57,12 @@ pub struct ReplicationConfig {
     pub session: Duration,
     /// Whether a stop hands leadership over first.
     pub hands_over: bool,
+    /// Whether consumers are sent to a replica in their rack.
+    pub selects_by_rack: bool,
+    /// Bytes per second that throttled leaders send; `None`: no bound.
+    pub leader_rate: Option<u64>,
+    /// Bytes per second that throttled followers fetch; `None`: no bound.
+    pub follower_rate: Option<u64>,
     /// How often preferred replicas are given back their leadership; `None`: never.
     pub rebalance_interval: Option<Duration>,
 }
@@ -87,6 +93,7 @@ impl EtcdConfig {
 impl ReplicationConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> ReplicationConfig {
         let signed = |reader: &mut Reader<'_>, name: &str| i32::try_from(reader.int(name)).unwrap_or(i32::MAX);
+        let rate = |reader: &mut Reader<'_>, name: &str| Some(reader.size(name)).filter(|rate| *rate < i64::MAX as u64);
         let interval = Duration::from_secs(reader.size("leader.imbalance.check.interval.seconds"));
         ReplicationConfig {
             lag_max: reader.millis("replica.lag.time.max.ms"),
@@ -99,6 +106,11 @@ impl ReplicationConfig {
             setup_limit: reader.millis("socket.connection.setup.timeout.ms"),
             fetchers: reader.count("num.replica.fetchers"),
             session: reader.millis("broker.session.timeout.ms"),
+            selects_by_rack: reader
+                .text("replica.selector.class")
+                .is_some_and(|class| class.ends_with(".RackAwareReplicaSelector")),
+            leader_rate: rate(reader, "leader.replication.throttled.rate"),
+            follower_rate: rate(reader, "follower.replication.throttled.rate"),
             hands_over: reader.flag("controlled.shutdown.enable"),
             rebalance_interval: reader.flag("auto.leader.rebalance.enable").then_some(interval),
         }

@@ -47,6 +47,7 @@ impl Partition {
             return Err(DeleteRecordsError::BeyondHighWatermark { offset, high_watermark });
         }
         self.log().advance_log_start(offset).map_err(DeleteRecordsError::Failed)?;
+        self.wake_followers();
         Ok(offset)
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use parking_lot::RwLockReadGuard;
 use tracing::{info, warn};
 use varve_log::local::{
-    AppendContext, AppendError, AppendOrigin, LocalLog, ReadError, RemovedFiles, RollError, is_no_space,
+    AppendContext, AppendError, AppendOrigin, LocalLog, ProducerEntry, ReadError, RemovedFiles, RollError, is_no_space,
 };
-use varve_metadata::model::{HighWatermark, LeaderEpoch, LogEndOffset, LogStartOffset, Offset};
+use varve_metadata::model::{HighWatermark, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, ProducerId};
 use varve_replication::follower::{Position, ReplicaLog, truncation};
 
 use super::{Partition, role::Role, storage::wall_clock};
@@ -113,7 +113,8 @@ impl Partition {
     }
 
     /// Empties the log, to go on at `local_start`, where the leader's local part begins: what lies between `log_start` and
-    /// there is in the archive, or nowhere. Blocks on the disk.
+    /// there is in the archive, or nowhere. The leader's `producers` are known here, too, from now on: the batches of some are among
+    /// what lies before, and those of the others come with the records. Blocks on the disk.
     ///
     /// # Errors
     /// [`FollowError`].
@@ -122,11 +123,15 @@ impl Partition {
         epoch: LeaderEpoch,
         local_start: Offset,
         log_start: LogStartOffset,
+        producers: Vec<(ProducerId, ProducerEntry)>,
     ) -> Result<(), FollowError> {
         let _role = self.following(epoch)?;
         let before = self.log().end();
         let removed = self.log().truncate_fully(local_start, log_start.0).map_err(|error| self.cut_failed(error))?;
         self.learn_archived_epochs(local_start);
+        if let Err(error) = self.log().learn_producers(producers, wall_clock()) {
+            warn!(topic = %self.topic(), partition = %self.id().index, %error, "what producers wrote last is not on the disk");
+        }
         info!(topic = %self.topic(), partition = %self.id().index, end = %before.0, start = %local_start, "log begun anew where the leader's begins");
         self.after_cut(removed)
     }

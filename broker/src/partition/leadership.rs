@@ -13,9 +13,12 @@ use parking_lot::{Mutex, RwLock};
 use varve_log::local::{
     AppendContext, AppendError, AppendOrigin, Appended, LocalLog, LogConfig, TransactionTerms, is_no_space,
 };
-use varve_metadata::model::{
-    HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId, Timestamp,
-    TopicName,
+use varve_metadata::{
+    config::TopicConfig,
+    model::{
+        BrokerId, HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, PartitionId,
+        Timestamp, TopicName,
+    },
 };
 
 use varve_replication::AckError;
@@ -84,6 +87,8 @@ pub struct Partition {
     high_watermark: AtomicU64,
     /// The topic's `min.insync.replicas`.
     min_in_sync: AtomicUsize,
+    /// By the topic's settings, for this broker as the leader and as a follower.
+    throttled: (AtomicBool, AtomicBool),
     appended_bytes: AtomicU64,
     remote: RwLock<Option<Arc<dyn RemoteReader>>>,
     /// Who waits for records that are committed.
@@ -141,6 +146,7 @@ impl Partition {
             leader_epoch: AtomicU32::new(leader_epoch.0),
             high_watermark: AtomicU64::new(high_watermark.get()),
             min_in_sync: AtomicUsize::new(1),
+            throttled: Default::default(),
             appended_bytes: AtomicU64::new(0),
             remote: RwLock::new(None),
             waiters: Arc::default(),
@@ -195,6 +201,23 @@ impl Partition {
     /// The topic's `min.insync.replicas` is this from now on.
     pub(super) fn set_min_in_sync(&self, replicas: usize) {
         self.min_in_sync.store(replicas, Ordering::Relaxed);
+    }
+
+    /// What the topic says of replicas on `node`, this broker, that are copied at a limited rate.
+    pub(super) fn set_throttled(&self, node: BrokerId, config: &TopicConfig) {
+        let (leader, follower) = &self.throttled;
+        leader.store(config.leader_throttled.contains(self.id.index, node), Ordering::Relaxed);
+        follower.store(config.follower_throttled.contains(self.id.index, node), Ordering::Relaxed);
+    }
+
+    /// Whether what this broker sends of it as the leader counts for a rate.
+    pub fn is_leader_throttled(&self) -> bool {
+        self.throttled.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether what this broker fetches of it counts for a rate.
+    pub fn is_follower_throttled(&self) -> bool {
+        self.throttled.1.load(Ordering::Relaxed)
     }
 
     /// The epoch of the newest leadership known, this broker's or another's.
@@ -280,6 +303,11 @@ impl Partition {
     /// Wakes `waiter` whenever records are appended, committed or not, until the watch is dropped.
     pub fn watch_growth(&self, waiter: &Waiter) -> Watch {
         self.growth.watch(waiter)
+    }
+
+    /// Followers that wait are to hear of something that is no record.
+    pub(super) fn wake_followers(&self) {
+        self.growth.wake();
     }
 
     /// What this broker is to the partition has changed: everybody who waits looks again.

@@ -80,6 +80,21 @@ impl LogDirHealth {
         }
     }
 
+    /// `after` logs may be opened at the same time, where `before` might until now.
+    pub(super) async fn resize(&self, before: u32, after: u32) {
+        if self.files.is_none() {
+            return;
+        }
+        let permits = |threads: u32| (threads as usize).min(Semaphore::MAX_PERMITS);
+        match permits(after).checked_sub(permits(before)) {
+            Some(more) => self.turns.add_permits(more),
+            None => {
+                let fewer = self.turns.acquire_many(before.saturating_sub(after)).await;
+                fewer.expect("nobody closes it").forget();
+            }
+        }
+    }
+
     /// Returns once it failed. Cancel-safe.
     pub(super) async fn failed(&self) {
         // Made before the look: what rings between the two is heard.
@@ -130,5 +145,30 @@ impl LogDirHealth {
         if is_over && self.full.swap(false, Ordering::Relaxed) {
             info!(dir = %self.path.display(), "there is room on the disk again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use varve_log::local::LogDirOwner;
+    use varve_metadata::model::BrokerId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn more_logs_or_fewer_are_opened_at_the_same_time_from_now_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = LogDirOwner { cluster_id: "c".to_owned(), node: BrokerId(1) };
+        let dir = LogDirHealth::opened(LogDir::open(dir.path(), &owner).unwrap(), 2);
+        let (first, _second) = (dir.turn().await, dir.turn().await);
+        assert!(dir.turn().now_or_never().is_none(), "two have their turn");
+        dir.resize(2, 3).await;
+        let third = dir.turn().now_or_never().expect("a third one");
+        let mut fewer = Box::pin(dir.resize(3, 1));
+        assert!(fewer.as_mut().now_or_never().is_none(), "those that have it go on");
+        drop((first, third));
+        fewer.await;
+        assert!(dir.turn().now_or_never().is_none(), "one is left, and has it");
     }
 }

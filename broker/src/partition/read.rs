@@ -33,6 +33,8 @@ pub struct ReadRequest {
     pub max_bytes: u32,
     /// The first batch is given even if it is larger than `max_bytes`.
     pub at_least_one: bool,
+    /// The reader knows of followers (KIP-392): one that follows gives what it knows to be committed.
+    pub may_follow: bool,
 }
 
 /// The offsets that a reader learns with every answer.
@@ -129,7 +131,7 @@ impl Partition {
         }
         self.check_epoch(request.current_epoch)?;
         // Also who names no epoch is to look for the leader, and not to wait here for what does not come.
-        if !self.is_leader() {
+        if !(self.is_leader() || request.may_follow && self.is_replica()) {
             return Err(PartitionReadError::NotLeader);
         }
         let out_of_range = || PartitionReadError::OutOfRange { from: request.from };

@@ -82,6 +82,26 @@ impl Partition {
         !matches!(*self.role().read(), Role::Follower { .. })
     }
 
+    /// Whether this broker has the partition, whoever leads it.
+    pub fn is_replica(&self) -> bool {
+        !self.is_retired()
+    }
+
+    /// The follower to send a reader to that wants `from`, of those that are `near`: in sync, since one that lags would keep the
+    /// reader behind for as long as it is sent there; the one that has most, or else that was last seen to have all.
+    pub fn follower_near(&self, from: Offset, near: &dyn Fn(BrokerId) -> bool) -> Option<BrokerId> {
+        let role = self.role().read();
+        let Role::Leader(leading) = &*role else { return None };
+        let leader = leading.leader.lock();
+        let isr = &leader.partition().isr;
+        let has = |end: Option<Offset>, start: Offset| start <= from && end.is_some_and(|end| end >= from);
+        let fit = leader
+            .followers()
+            .iter()
+            .filter(|(id, follower)| isr.contains(id) && has(follower.end, follower.log_start) && near(**id));
+        fit.max_by_key(|(id, follower)| (follower.end, follower.caught_up, **id)).map(|(id, _)| *id)
+    }
+
     /// Whether this broker leads, and has since `epoch`.
     pub fn leads_in(&self, epoch: LeaderEpoch) -> bool {
         let role = self.role().read();
@@ -252,6 +272,11 @@ impl Partition {
             Role::Leader(leading) => leading.leader.lock().knows_what_is_committed(),
             Role::Alone | Role::Follower { .. } => true,
         }
+    }
+
+    /// Whether `replica` is in sync, where this broker leads.
+    pub fn has_in_sync(&self, replica: BrokerId) -> bool {
+        matches!(&*self.role().read(), Role::Leader(leading) if leading.leader.lock().partition().isr.contains(&replica))
     }
 
     /// Whether `replica` is one of those that follow this broker.

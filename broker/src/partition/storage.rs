@@ -12,7 +12,10 @@ use std::{
     collections::HashSet,
     io,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -73,6 +76,7 @@ pub struct Storage {
     /// Partitions to be opened once more is known about them.
     unsettled: parking_lot::Mutex<HashSet<PartitionId>>,
     producer_expiry: parking_lot::Mutex<Duration>,
+    recovery_threads: AtomicU32,
 }
 
 impl std::fmt::Debug for Storage {
@@ -126,6 +130,7 @@ impl Storage {
         }
         partitions.set_log_dirs(dirs.clone());
         let producer_expiry = parking_lot::Mutex::new(settings.producer_expiry);
+        let recovery_threads = AtomicU32::new(settings.recovery_threads.max(1));
         Ok(Arc::new(Storage {
             node: owner.node,
             partitions,
@@ -137,6 +142,7 @@ impl Storage {
             waiting: Default::default(),
             unsettled: parking_lot::Mutex::default(),
             producer_expiry,
+            recovery_threads,
         }))
     }
 
@@ -289,7 +295,7 @@ impl Storage {
     }
 
     fn parallel(&self) -> usize {
-        PARALLEL.max(self.dirs.len().saturating_mul(self.settings.recovery_threads as usize))
+        PARALLEL.max(self.dirs.len().saturating_mul(self.recovery_threads.load(Ordering::Relaxed) as usize))
     }
 
     /// Numbers of the topic's partitions that have a replica here.
@@ -304,6 +310,15 @@ impl Storage {
         let settings = &self.settings;
         let config = LogConfig::new(topic, *self.producer_expiry.lock(), settings.max_transaction_timeout);
         Arc::new(config.verifying_transactions(settings.verify_transactions))
+    }
+
+    /// From now on so many logs of each directory are opened, or closed, at the same time
+    /// (`num.recovery.threads.per.data.dir`). With fewer than before, those that are being opened go on.
+    pub async fn set_recovery_threads(&self, threads: u32) {
+        let before = self.recovery_threads.swap(threads.max(1), Ordering::Relaxed);
+        for dir in &self.dirs {
+            dir.resize(before, threads.max(1)).await;
+        }
     }
 
     /// From now on silent producers are remembered for so long (`producer.id.expiration.ms`).
@@ -324,6 +339,7 @@ impl Storage {
             partition.log().update_config(config.clone());
             partition.note_unflushed();
             partition.set_min_in_sync(topic.config.min_insync_replicas as usize);
+            partition.set_throttled(self.node, &topic.config);
             self.keeper.altered(&partition, topic);
         }
     }
@@ -371,6 +387,7 @@ impl Storage {
         let name = topic.name.clone();
         let partition = Partition::replica(id, name, log, dir.clone(), image.leader_epoch, committed);
         partition.set_min_in_sync(topic.config.min_insync_replicas as usize);
+        partition.set_throttled(self.node, &topic.config);
         self.take_up(&partition, &topic, may_lead);
         self.keeper.opened(&partition, &topic);
         self.partitions.insert(partition, topic.internal);

@@ -1,12 +1,17 @@
 //! One connection to one leader, over which partitions are fetched.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::future;
 use kafka_protocol::{
     messages::{
-        ListOffsetsRequest, TopicName,
+        DescribeProducersRequest, ListOffsetsRequest, TopicName,
+        describe_producers_request::TopicRequest,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
     },
     protocol::StrBytes,
@@ -18,7 +23,8 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
-use varve_metadata::model::{BrokerId, HighWatermark, LeaderEpoch, LogStartOffset, Offset, PartitionId};
+use varve_log::local::ProducerEntry;
+use varve_metadata::model::{BrokerId, HighWatermark, LeaderEpoch, LogStartOffset, Offset, PartitionId, ProducerId};
 use varve_replication::fetcher::{Ask, Fetcher, Step, Wanted};
 
 use super::{Replicas, incarnation_of, wire};
@@ -27,6 +33,8 @@ use crate::{
     partition::{FollowError, Partition, Peers},
 };
 
+/// The only version of DescribeProducers.
+const PRODUCERS_VERSION: i16 = 0;
 /// The version of ListOffsets that knows where the local part begins.
 const LIST_VERSION: i16 = 9;
 const EARLIEST: i64 = -2;
@@ -91,6 +99,7 @@ impl FetchTask {
         // What went wrong last, until the leader answers again.
         let mut trouble: Option<String> = None;
         loop {
+            self.rest_above_rate(replicas);
             let (ask, wakes) = {
                 let mut state = self.state.lock();
                 (state.fetcher.next_ask(replicas.now()), state.fetcher.wakes())
@@ -135,6 +144,21 @@ impl FetchTask {
         }
     }
 
+    /// Does not ask for throttled replicas, if this node has fetched too much of such, but of those that are in sync.
+    fn rest_above_rate(&self, replicas: &Replicas) {
+        let wait = replicas.throttles.follower.wait(Instant::now());
+        if wait.is_zero() {
+            return;
+        }
+        let until = replicas.now() + wait;
+        let mut state = self.state.lock();
+        let State { fetcher, partitions } = &mut *state;
+        let throttled = partitions.values().map(|(partition, _)| partition).filter(|one| one.is_follower_throttled());
+        let behind = throttled.filter(|partition| !replicas.is_in_sync(partition.id()));
+        let resting = behind.filter(|partition| fetcher.rest(partition.id(), until)).count();
+        replicas.throttles.follower.note_held_back(resting);
+    }
+
     async fn exchange(
         self: &Arc<Self>,
         replicas: &Arc<Replicas>,
@@ -161,6 +185,9 @@ impl FetchTask {
             let Some(partition) = self.still_followed(id, &asked) else { continue };
             match step {
                 Step::Append { records, high_watermark, log_start } => {
+                    if partition.is_follower_throttled() {
+                        replicas.throttles.follower.note(records.len(), Instant::now());
+                    }
                     let done = append(&partition, asked.epoch, records, high_watermark, log_start).await;
                     self.settle(replicas, &partition, asked.epoch, done);
                 }
@@ -258,7 +285,29 @@ async fn start_over(
 ) -> Result<(), StepError> {
     let local_start = ask_offset(&links, sides, &partition, epoch, EARLIEST_LOCAL).await?;
     let log_start = ask_offset(&links, sides, &partition, epoch, EARLIEST).await?;
-    blocking(move || partition.start_over(epoch, local_start, LogStartOffset(log_start))).await
+    let producers = ask_producers(&links, sides.1, &partition, local_start).await?;
+    blocking(move || partition.start_over(epoch, local_start, LogStartOffset(log_start), producers)).await
+}
+
+/// Who writes to the leader's log, and up to which sequence; all of it counts as written before `start`. What it has of them
+/// behind that is replicated, and takes the place of this.
+async fn ask_producers(
+    links: &Links,
+    leader: BrokerId,
+    partition: &Partition,
+    start: Offset,
+) -> Result<Vec<(ProducerId, ProducerEntry)>, StepError> {
+    let topic = TopicRequest::default()
+        .with_name(TopicName(StrBytes::from_string(partition.topic().to_string())))
+        .with_partition_indexes(vec![partition.id().index.to_wire()]);
+    let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+    let response = links.ask(leader, PRODUCERS_VERSION, &request).await?;
+    let found = response.topics.first().and_then(|topic| topic.partitions.first());
+    let found = found.ok_or_else(|| LinkError::Malformed("it names no partition".to_owned()))?;
+    if found.error_code != 0 {
+        return Err(StepError::Refused(found.error_code));
+    }
+    Ok(found.active_producers.iter().filter_map(|state| wire::producer(state, start)).collect())
 }
 
 /// Why a step was not done.

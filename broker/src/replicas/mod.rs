@@ -8,6 +8,7 @@
 //! The rules are `varve_replication`'s; here are clocks, tasks and sockets.
 
 mod fetch_task;
+mod throttle;
 mod wire;
 
 use std::{
@@ -36,6 +37,8 @@ use crate::{
 };
 use fetch_task::FetchTask;
 
+pub(crate) use throttle::Throttles;
+
 /// Proposals that are put to the store at the same time.
 const PROPOSALS: usize = 32;
 /// How often leaders look whether a follower lags, at least.
@@ -54,6 +57,7 @@ pub(crate) struct Replicas {
     metadata: Arc<ClusterMetadata>,
     config: ReplicationConfig,
     links: Arc<Links>,
+    throttles: Arc<Throttles>,
     started: Instant,
     followed: Mutex<Followed>,
     turns: Arc<Semaphore>,
@@ -88,7 +92,7 @@ impl Replicas {
         (node, life): (BrokerId, Uuid),
         metadata: Arc<ClusterMetadata>,
         config: ReplicationConfig,
-        links: Arc<Links>,
+        (links, throttles): (Arc<Links>, Arc<Throttles>),
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Replicas> {
@@ -99,6 +103,7 @@ impl Replicas {
             metadata,
             config,
             links,
+            throttles,
             started,
             followed: Mutex::default(),
             turns,
@@ -124,6 +129,13 @@ impl Replicas {
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
         Lane { leader, number: hasher.finish() % u64::from(self.config.fetchers.max(1)) }
+    }
+
+    /// Whether this node is in the ISR of the partition, by what is known here.
+    fn is_in_sync(&self, id: PartitionId) -> bool {
+        let image = self.metadata.image();
+        let partition = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.index));
+        partition.is_some_and(|(_, partition)| partition.isr.contains(&self.node))
     }
 
     async fn put_forward(&self, partition: &Arc<Partition>, proposal: Proposal) {

@@ -7,13 +7,16 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         FetchRequest, FetchResponse,
+        describe_producers_response::ProducerState,
         fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState},
         fetch_response::PartitionData,
     },
 };
 use uuid::Uuid;
+use varve_log::local::{BatchMetadata, ProducerEntry};
 use varve_metadata::model::{
-    BrokerId, HighWatermark, LeaderEpoch, LogStartOffset, Offset, PartitionId, PartitionIndex, TopicId,
+    BrokerId, HighWatermark, LeaderEpoch, LogStartOffset, Offset, PartitionId, PartitionIndex, ProducerEpoch,
+    ProducerId, Sequence, TopicId,
 };
 use varve_replication::{
     Incarnation,
@@ -107,6 +110,21 @@ fn fault(code: i16) -> Fault {
         ) => Fault::NotYet,
         _ => Fault::Other,
     }
+}
+
+/// What the leader knows of a producer, as of a log that begins at `start` and has no record of it: its last batch counts as one
+/// record right before. `None` where it says nothing that has a meaning.
+pub(super) fn producer(state: &ProducerState, start: Offset) -> Option<(ProducerId, ProducerEntry)> {
+    let epoch = i16::try_from(state.producer_epoch).ok().and_then(ProducerEpoch::from_wire)?;
+    let mut entry = ProducerEntry::new(epoch);
+    if let Some(sequence) = Sequence::from_wire(state.last_sequence) {
+        let last = Offset::new(start.get().saturating_sub(1)).unwrap_or_default();
+        let timestamp_ms = state.last_timestamp;
+        entry.push(BatchMetadata { last_sequence: Some(sequence), last, offset_delta: 0, timestamp_ms });
+    }
+    entry.last_timestamp_ms = state.last_timestamp;
+    entry.coordinator_epoch = Some(state.coordinator_epoch).filter(|epoch| *epoch >= 0);
+    Some((ProducerId::from_wire(state.producer_id.0)?, entry))
 }
 
 /// Whether the leader's authorizer does not take us for a broker.

@@ -1,6 +1,11 @@
 //! What every handler works on.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use prometheus::IntCounter;
 
 use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
@@ -14,9 +19,14 @@ use crate::{
     archive::Archive,
     config::BrokerConfig,
     links::{LinkOptions, Links},
+    metrics::{Metrics, keep},
     partition::Partitions,
+    replicas::Throttles,
     security::ListenerSecurity,
 };
+
+/// Fetch sessions of followers: more than any cluster has brokers and fetchers.
+const FOLLOWER_SESSIONS: usize = 10_000;
 
 /// The node: everything that a request may touch.
 pub struct Broker {
@@ -45,6 +55,8 @@ pub struct Broker {
     /// Levels of the node's own log.
     pub log_levels: LogLevels,
     pub(crate) producer_ids: Arc<ProducerIds>,
+    /// What copying between brokers may take.
+    pub(crate) throttles: Arc<Throttles>,
     /// Connections to other brokers.
     pub(crate) links: Arc<Links>,
     /// Cancelled when the node stops; long polls end then.
@@ -52,6 +64,10 @@ pub struct Broker {
     /// Most bytes of one fetch response (`fetch.max.bytes`).
     pub(crate) fetch_max_bytes: u32,
     pub(crate) fetch_sessions: FetchSessions,
+    /// Those of followers, which compete with no consumer's.
+    follower_sessions: FetchSessions,
+    /// Partitions that consumers were given records of which another broker leads.
+    follower_reads: AtomicU64,
     /// `None`: everybody may do everything. Ask [`access`](Broker::access).
     pub(super) authorizer: Option<Authorizer>,
 }
@@ -94,13 +110,38 @@ impl Broker {
             live: Live::new(Arc::clone(&config)),
             log_levels,
             producer_ids,
+            throttles: Arc::new(Throttles::new(&config.replication)),
             links,
             shutdown: CancellationToken::new(),
             fetch_max_bytes: config.network.fetch_max_bytes,
             fetch_sessions: FetchSessions::new(config.network.fetch_sessions as usize),
+            follower_sessions: FetchSessions::new(FOLLOWER_SESSIONS),
+            follower_reads: AtomicU64::new(0),
             authorizer: config.authorizer.as_ref().map(Authorizer::new),
             config,
         }
+    }
+
+    /// Where the session of a fetch is, if that is of another broker.
+    pub(super) fn sessions(&self, is_of_broker: bool) -> &FetchSessions {
+        if is_of_broker { &self.follower_sessions } else { &self.fetch_sessions }
+    }
+
+    pub(super) fn note_follower_reads(&self, partitions: u64) {
+        self.follower_reads.fetch_add(partitions, Ordering::Relaxed);
+    }
+
+    /// Counts reads from followers in `metrics`.
+    pub(super) fn register_reads(self: &Arc<Self>, metrics: &Metrics) {
+        let help = "Partitions that consumers were given records of by a follower (KIP-392)";
+        let counter = keep(metrics.registry(), IntCounter::new("varve_follower_reads_total", help));
+        self.throttles.register(metrics);
+        let broker = Arc::downgrade(self);
+        metrics.before_scrape(move || {
+            if let Some(broker) = broker.upgrade() {
+                counter.inc_by(broker.follower_reads.load(Ordering::Relaxed).saturating_sub(counter.get()));
+            }
+        });
     }
 
     /// The same node with an archive.

@@ -22,7 +22,12 @@ use crate::{
 
 const CLEANER_THREADS: &str = "log.cleaner.threads";
 /// Settings of how many work at the same time.
-const POOLS: [&str; 3] = [CLEANER_THREADS, "remote.log.manager.copier.thread.pool.size", "remote.log.reader.threads"];
+const POOLS: [&str; 4] = [
+    CLEANER_THREADS,
+    "num.recovery.threads.per.data.dir",
+    "remote.log.manager.copier.thread.pool.size",
+    "remote.log.reader.threads",
+];
 
 /// The rules of one node.
 pub(super) struct Rules<'a> {

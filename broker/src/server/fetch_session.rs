@@ -34,6 +34,8 @@ pub(crate) struct Wanted {
     pub(crate) last_fetched_epoch: i32,
     /// Where a follower's log starts.
     pub(crate) log_start: i64,
+    /// The high watermark and the log start that the session's last answer told; absent outside of a session.
+    pub(crate) told: Option<(i64, i64)>,
 }
 
 /// One consumer's partitions, in the order in which they get their turn.
@@ -61,7 +63,10 @@ struct Cached {
 impl Session {
     /// Its partitions and what is wanted of them.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = (&PartitionKey, Wanted)> {
-        self.partitions.values().map(|cached| (&cached.key, cached.wanted))
+        self.partitions.values().map(|cached| {
+            let told = Some((cached.high_watermark, cached.log_start));
+            (&cached.key, Wanted { told, ..cached.wanted })
+        })
     }
 
     fn put(&mut self, key: PartitionKey, wanted: Wanted, high_watermark: i64, log_start: i64) {
@@ -95,6 +100,7 @@ impl Session {
         let tell = has_records
             || answer.error != 0
             || answer.diverging.is_some()
+            || answer.preferred.is_some()
             || cached.high_watermark != answer.high_watermark
             || cached.log_start != answer.log_start;
         // After an error the next answer without one is told again.
@@ -302,7 +308,8 @@ mod tests {
         PartitionKey { topic: TopicKey::Named("t".into()), index }
     }
     fn named(indexes: &[i32]) -> Named {
-        let wanted = Wanted { offset: 0, max_bytes: 1000, current_epoch: -1, last_fetched_epoch: -1, log_start: -1 };
+        let wanted =
+            Wanted { offset: 0, max_bytes: 1000, current_epoch: -1, last_fetched_epoch: -1, log_start: -1, told: None };
         indexes.iter().map(|&index| (key(index), wanted)).collect()
     }
     fn answers(indexes: &[i32], high_watermark: i64) -> Vec<(PartitionKey, PartitionAnswer)> {

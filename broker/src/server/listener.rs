@@ -144,6 +144,7 @@ impl Server {
         });
         let measured = Measured::new(metrics);
         broker.register_access(metrics);
+        broker.register_reads(metrics);
         let (tasks, places) = (TaskTracker::new(), Places::new(limits.connections_per_listener.clone()));
         let refused = Arc::new(Semaphore::new(MOST_REFUSED));
         let first_limits = Arc::new(ConnectionLimits {

@@ -14,9 +14,11 @@ use crate::{
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
-pub(crate) const LIVE: [&str; 18] = [
+pub(crate) const LIVE: [&str; 21] = [
     "cordoned.log.dirs",
+    "follower.replication.throttled.rate",
     "group.consumer.assignment.interval.ms",
+    "leader.replication.throttled.rate",
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",
     "log.cleaner.io.max.bytes.per.second",
@@ -25,6 +27,7 @@ pub(crate) const LIVE: [&str; 18] = [
     "max.connections",
     "max.connections.per.ip",
     "max.connections.per.ip.overrides",
+    "num.recovery.threads.per.data.dir",
     "producer.id.expiration.ms",
     "remote.fetch.max.wait.ms",
     "remote.list.offsets.request.timeout.ms",
@@ -101,6 +104,7 @@ impl Live {
                 return;
             }
         };
+        broker.throttles.set_rates(&config.replication);
         let limits = ConnectionLimits::of(&config.network);
         let is_first = limits == ConnectionLimits::of(&self.started_with.network);
         self.connections.store((!is_first).then(|| Arc::new(limits)));
@@ -125,6 +129,7 @@ pub(crate) async fn follow(broker: Arc<Broker>, storage: Arc<Storage>, stop: Can
         let given = image.configs().of_broker(broker.node, &Default::default());
         if shown.as_ref() != Some(&given) {
             broker.live.apply(&broker, &image);
+            storage.set_recovery_threads(broker.live.config().logs.recovery_threads).await;
             storage.set_producer_expiry(broker.live.config().producer_expiry).await;
             if shown.is_some() {
                 info!("dynamic settings taken");

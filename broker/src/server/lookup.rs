@@ -73,10 +73,18 @@ impl FoundTopic<'_> {
     /// UNKNOWN_TOPIC_ID or UNKNOWN_TOPIC_OR_PARTITION if it does not exist, KAFKA_STORAGE_ERROR if its directory
     /// failed, NOT_LEADER_OR_FOLLOWER if it is not led here (yet).
     pub(crate) fn partition(&self, index: i32) -> Result<Arc<Partition>, ResponseError> {
+        self.partition_for(index, false)
+    }
+
+    /// The same, or, for a reader that `may_follow`, the replica here of one that another broker leads (KIP-392).
+    ///
+    /// # Errors
+    /// As [`partition`](Self::partition).
+    pub(crate) fn partition_for(&self, index: i32, may_follow: bool) -> Result<Arc<Partition>, ResponseError> {
         let wanted = PartitionIndex::from_wire(index);
         if let (Some(local), Some(wanted)) = (&self.local, wanted) {
             match local.partition(wanted) {
-                Ok(partition) if partition.is_leader() => return Ok(partition),
+                Ok(partition) if partition.is_leader() || may_follow && partition.is_replica() => return Ok(partition),
                 Ok(_) | Err(LookupError::NotLeader) => return Err(ResponseError::NotLeaderOrFollower),
                 Err(LookupError::Offline) => return Err(ResponseError::KafkaStorageError),
                 Err(LookupError::UnknownTopic | LookupError::UnknownPartition) => {}

@@ -101,6 +101,8 @@ pub(crate) struct PartitionAnswer {
     pub(crate) records: Records,
     pub(crate) diverging: Option<(i32, i64)>,
     pub(crate) leader: Option<(i32, i32)>,
+    /// The broker that the consumer is to read from instead (KIP-392).
+    pub(crate) preferred: Option<i32>,
 }
 
 /// A partition's records.
@@ -136,6 +138,7 @@ impl PartitionAnswer {
             records: Records::None,
             diverging: None,
             leader: None,
+            preferred: None,
         }
     }
 }
@@ -207,8 +210,8 @@ impl Writer {
         }
         self.aborted(partition.aborted.as_deref());
         if self.version >= 11 {
-            // Preferred read replica (KIP-392): none, this broker is the one to read from.
-            self.head().put_i32(-1);
+            // -1: this broker is the one to read from.
+            self.head().put_i32(partition.preferred.unwrap_or(-1));
         }
         self.records(partition.records)?;
         if self.flexible {
@@ -370,6 +373,7 @@ mod tests {
             records,
             diverging: (index == 1).then_some((4, 44)),
             leader: (index == 1).then_some((1, 9)),
+            preferred: (index == 1).then_some(3),
         });
         let rack = Some("r1".to_owned());
         let leaders = vec![NodeEndpoint { id: 1, host: "h".into(), port: 9092, rack }];
@@ -438,6 +442,9 @@ mod tests {
             if version >= FLEXIBLE_SINCE {
                 assert_eq!((second.diverging_epoch.epoch, second.diverging_epoch.end_offset), (4, 44));
                 assert_eq!((second.current_leader.leader_id.0, second.current_leader.leader_epoch), (1, 9));
+            }
+            if version >= 11 {
+                assert_eq!((first.preferred_read_replica.0, second.preferred_read_replica.0), (-1, 3));
             }
             if version >= 16 {
                 assert_eq!(response.node_endpoints[0].rack.as_deref(), Some("r1"));

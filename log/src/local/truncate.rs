@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use varve_metadata::model::{LeaderEpoch, Offset, Timestamp};
+use varve_metadata::model::{LeaderEpoch, Offset, ProducerId, Timestamp};
 
 use super::{
     active::ActiveSegment,
@@ -12,7 +12,7 @@ use super::{
     leader_epochs::EpochCache,
     log::{LocalLog, Writer},
     open::load_producers,
-    producer_state::ProducerState,
+    producer_state::{ProducerEntry, ProducerState},
     recovery,
     removed::RemovedFiles,
     txn_index::TxnIndex,
@@ -143,6 +143,26 @@ impl LocalLog {
         epochs.truncate_from_start(view.log_start);
         view.epochs = epochs;
         epochs_file::write(&self.dir(), &view.epochs)?;
+        Ok(())
+    }
+
+    /// The empty log knows `producers` from now on, also after a restart: of what they wrote nothing is here, but whoever wrote last
+    /// is to go on with the sequence that follows.
+    ///
+    /// # Errors
+    /// [`RollError::Storage`]: they are known until the log is closed, and not on disk.
+    pub fn learn_producers(
+        &self,
+        producers: impl IntoIterator<Item = (ProducerId, ProducerEntry)>,
+        now: Timestamp,
+    ) -> Result<(), RollError> {
+        let mut writer = self.writer.lock();
+        let end = self.view.read().end;
+        if writer.producers.end() == end && writer.producers.is_empty() {
+            writer.producers = ProducerState::load(producers, end, now.to_wire(), self.config().producer_expiry);
+            let Writer { snapshots, producers, .. } = &mut *writer;
+            snapshots.take(producers, true)?;
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod codec;
 mod compression;
 mod definition;
 mod error;
+mod throttled;
 mod topic;
 mod topic_definitions;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use codec::Codec;
 pub use compression::TopicCompression;
 pub use definition::{ConfigDef, ConfigTable, Importance, Kind, Scope, Synonym, Treatment, Unit, Update};
 pub use error::{ConfigError, ConfigErrors};
+pub use throttled::ThrottledReplicas;
 pub use topic::{ArchiveFormat, CleanupPolicy, FetchCompression, TimestampType, TopicConfig, TopicDefaults};
 pub use topic_definitions::topic_table;
 pub use value::ConfigValue;

@@ -7,6 +7,7 @@ use super::codec::Codec;
 use super::compression::TopicCompression;
 use super::definition::Synonym;
 use super::error::ConfigError;
+use super::throttled::ThrottledReplicas;
 use super::topic_definitions::topic_table;
 use super::value::ConfigValue;
 
@@ -98,6 +99,10 @@ pub struct TopicConfig {
     pub file_delete_delay: Duration,
     /// Replicas that must be in sync for a write with acks=all; at least 1.
     pub min_insync_replicas: u32,
+    /// Leaders that send to replicas out of sync at a limited rate.
+    pub leader_throttled: ThrottledReplicas,
+    /// Replicas that fetch at a limited rate while they are out of sync.
+    pub follower_throttled: ThrottledReplicas,
     /// Whether a replica that was not in sync may lead.
     pub unclean_leader_election: bool,
     /// Whether the disk space of a segment is reserved at its start.
@@ -321,6 +326,8 @@ impl Settings<'_> {
             max_compaction_lag: self.millis("max.compaction.lag.ms"),
             file_delete_delay: self.millis("file.delete.delay.ms"),
             min_insync_replicas: self.bytes("min.insync.replicas"),
+            leader_throttled: ThrottledReplicas::of(self.value("leader.replication.throttled.replicas")),
+            follower_throttled: ThrottledReplicas::of(self.value("follower.replication.throttled.replicas")),
             unclean_leader_election: self.flag("unclean.leader.election.enable"),
             preallocate: self.flag("preallocate"),
             remote_storage: self.flag("remote.storage.enable"),

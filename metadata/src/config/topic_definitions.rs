@@ -191,16 +191,14 @@ const RECORDS: &[ConfigDef] = &[
         "leader.replication.throttled.replicas",
         Kind::Replicas,
         Some(""),
-        "Replicas whose leader sends to them at a limited rate, as partition:broker pairs or *.",
-    )
-    .no_effect("replication is not throttled: a new replica copies only the local tail of the log"),
+        "Leaders that send at leader.replication.throttled.rate to replicas that are not in sync, as partition:broker pairs or *.",
+    ),
     ConfigDef::topic(
         "follower.replication.throttled.replicas",
         Kind::Replicas,
         Some(""),
-        "Replicas that fetch at a limited rate, as partition:broker pairs or *.",
-    )
-    .no_effect("replication is not throttled: a new replica copies only the local tail of the log"),
+        "Replicas that fetch at follower.replication.throttled.rate while they are not in sync, as partition:broker pairs or *.",
+    ),
 ];
 
 /// What is kept, and for how long.

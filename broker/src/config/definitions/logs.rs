@@ -36,12 +36,15 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         .refused("no Java classes are loaded, and the rules that it enforces would be lost"),
     low(unset("alter.config.policy.class.name", Kind::Class, "A Java class that may forbid a change of settings."))
         .refused("no Java classes are loaded, and the rules that it enforces would be lost"),
-    high(def(
-        "num.recovery.threads.per.data.dir",
-        POSITIVE_INT,
-        "2",
-        "Logs that are opened, recovered and closed at the same time, per log directory.",
-    )),
+    high(
+        def(
+            "num.recovery.threads.per.data.dir",
+            POSITIVE_INT,
+            "2",
+            "Logs that are opened, recovered and closed at the same time, per log directory.",
+        )
+        .dynamic(),
+    ),
     low(unset(
         "num.replica.alter.log.dirs.threads",
         POSITIVE_INT,

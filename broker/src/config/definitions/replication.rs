@@ -2,12 +2,11 @@
 
 use super::*;
 
-const LEADERS_ONLY: &str = "consumers read from leaders in this version";
 const AT_ONCE: &str = "a partition without a leader is looked at whenever something changes";
 const BY_THE_SYSTEM: &str = "the operating system chooses it";
 const CHECKPOINTS: &str = "they are written with the recovery points: log.flush.offset.checkpoint.interval.ms";
 const ALWAYS: &str = "a follower always begins where its leader's local log does";
-const NO_THROTTLE: &str = "replication is not throttled: a new replica copies only the local tail of the log";
+const BUCKET: &str = "a rate is kept over one second, whose bytes may go at once";
 
 pub(super) const DEFINITIONS: &[ConfigDef] = &[
     high(def(
@@ -61,9 +60,9 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
             "org.apache.kafka.common.replica.RackAwareReplicaSelector",
             "org.apache.kafka.common.replica.LeaderSelector",
         ]),
-        "How a consumer's replica is chosen: the one in its rack, or the leader.",
-    )
-    .no_effect(LEADERS_ONLY),
+        "Where consumers are sent to read: to a replica in sync that is in their rack (client.rack, broker.rack), or to the \
+         leader, also if unset.",
+    ),
     def(
         "follower.fetch.last.tiered.offset.enable",
         Kind::Bool,
@@ -97,18 +96,18 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "leader.replication.throttled.rate",
         NATURAL_LONG,
         LONG_MAX,
-        "Bytes per second that leaders send to throttled replicas.",
+        "Bytes per second that this broker, as the leader of replicas that are throttled \
+         (leader.replication.throttled.replicas of topics), sends to such that are not in sync.",
     )
-    .dynamic())
-    .no_effect(NO_THROTTLE),
+    .dynamic()),
     low(def(
         "follower.replication.throttled.rate",
         NATURAL_LONG,
         LONG_MAX,
-        "Bytes per second that throttled replicas fetch.",
+        "Bytes per second that this broker fetches for replicas that are throttled \
+         (follower.replication.throttled.replicas of topics) while they are not in sync.",
     )
-    .dynamic())
-    .no_effect(NO_THROTTLE),
+    .dynamic()),
     low(def(
         "replica.alter.log.dirs.io.max.bytes.per.second",
         NATURAL_LONG,
@@ -117,26 +116,26 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     )
     .dynamic()),
     low(def("replication.quota.window.num", POSITIVE_INT, "11", "Samples kept for replication rates."))
-        .no_effect(NO_THROTTLE),
+        .no_effect(BUCKET),
     low(def(
         "replication.quota.window.size.seconds",
         POSITIVE_INT,
         "1",
         "The time span of one such sample, in seconds.",
     ))
-    .no_effect(NO_THROTTLE),
+    .no_effect(BUCKET),
     low(def(
         "alter.log.dirs.replication.quota.window.num",
         POSITIVE_INT,
         "11",
         "Samples kept for the rate of moves between log directories.",
     ))
-    .no_effect(NO_THROTTLE),
+    .no_effect(BUCKET),
     low(def(
         "alter.log.dirs.replication.quota.window.size.seconds",
         POSITIVE_INT,
         "1",
         "The time span of one such sample, in seconds.",
     ))
-    .no_effect(NO_THROTTLE),
+    .no_effect(BUCKET),
 ];

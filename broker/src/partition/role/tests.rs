@@ -119,6 +119,7 @@ impl Replicated {
             isolation: Isolation::Uncommitted,
             max_bytes: 1 << 20,
             at_least_one: true,
+            may_follow: false,
         };
         let replica = Replica { id: follower.node, incarnation: Some(Incarnation(u64::from(follower.node.0))) };
         let (bounds, read) = self.partition.read_for(replica, position.log_start.0, &request)?;
@@ -277,10 +278,51 @@ fn a_deposed_leader_serves_nobody_also_who_names_no_epoch() {
         isolation: Isolation::Uncommitted,
         max_bytes: 1 << 20,
         at_least_one: true,
+        may_follow: false,
     };
     assert!(leader.partition.read(&request).is_ok());
     leader.shown(&image(TWO, 2));
     assert!(matches!(leader.partition.read(&request), Err(PartitionReadError::NotLeader)));
+    // But for who knows that it may be a follower.
+    assert!(leader.partition.read(&ReadRequest { may_follow: true, ..request }).is_ok());
+}
+
+#[test]
+fn a_follower_gives_readers_what_it_knows_to_be_committed_and_the_leader_knows_who_has_what() {
+    let (leader, follower) = pair();
+    let near = |from: u64| leader.partition.follower_near(at(from), &|id| id == TWO);
+    assert_eq!(near(0), None, "it has not said what it has");
+    leader.append(&["a", "b"]).unwrap();
+    leader.fetched_by(&follower).unwrap();
+    let read = |from: u64| {
+        let (from, isolation) = (at(from), Isolation::Uncommitted);
+        let (current_epoch, last_fetched_epoch) = (Some(LeaderEpoch(1)), None);
+        let request = ReadRequest {
+            from,
+            current_epoch,
+            last_fetched_epoch,
+            isolation,
+            max_bytes: 1 << 20,
+            at_least_one: true,
+            may_follow: true,
+        };
+        match follower.partition.read(&request) {
+            Ok((bounds, PartitionRead::Local { slice, .. })) => Ok((bounds.high_watermark.0, slice.len > 0)),
+            Ok((_, other)) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        }
+    };
+    // It has both, and has not heard that they are committed.
+    assert_eq!(read(0).unwrap(), (at(0), false));
+    assert_eq!(read(2).unwrap(), (at(0), false), "a reader who was told so by the leader waits");
+    assert!(matches!(read(3), Err(PartitionReadError::OutOfRange { .. })), "and who wants more asks the leader again");
+    assert_eq!((near(0), near(1)), (Some(TWO), None), "by its own word it had nothing yet");
+    leader.fetched_by(&follower).unwrap();
+    assert_eq!(read(0).unwrap(), (at(2), true));
+    assert_eq!((near(2), near(3)), (Some(TWO), None));
+    assert_eq!(leader.partition.follower_near(at(0), &|_| false), None, "nobody is near");
+    follower.partition.retire();
+    assert!(matches!(read(0), Err(PartitionReadError::NotLeader)), "what moves away is nobody's to read");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,11 @@
 //! What is written of logs beside them: checkpoints while they are open, and the mark of a clean end.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +52,7 @@ impl Storage {
                 is_whole = false;
                 continue;
             };
-            let clean = close_logs(&partitions, self.settings.recovery_threads);
+            let clean = close_logs(&partitions, self.recovery_threads.load(Ordering::Relaxed));
             let logs: Vec<_> = partitions.iter().map(|partition| checkpointed(partition)).collect();
             let marked = if clean { files.mark_clean(&logs) } else { files.checkpoint(&logs) };
             if let Err(error) = marked {

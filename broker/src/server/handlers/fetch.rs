@@ -17,7 +17,7 @@ use uuid::Uuid;
 use varve_metadata::model::BrokerId;
 use varve_replication::Incarnation;
 
-use super::fetch_read::{FetchLimits, Fetched, Round};
+use super::fetch_read::{Elsewhere, FetchLimits, Fetched, Round};
 use crate::{
     partition::{Isolation, Partition, Replica, Waiter, Watch},
     server::{
@@ -29,6 +29,8 @@ use crate::{
     wire::fetch_response::{FetchAnswer, NodeEndpoint, PartitionAnswer, TopicAnswer, TopicKey},
 };
 
+/// First version whose consumers may read from followers (KIP-392).
+const FOLLOWERS_SINCE: i16 = 11;
 /// First version that names topics by id (KIP-516).
 const TOPIC_IDS_SINCE: i16 = 13;
 /// First version that answers with the leader's address (KIP-951).
@@ -53,6 +55,8 @@ pub(in crate::server) struct Found {
     uses_topic_ids: bool,
     wanted: Named,
     is_replica: bool,
+    /// The session is among those of brokers.
+    is_of_broker: bool,
     answers: Vec<(PartitionKey, PartitionAnswer)>,
     leaders: Vec<NodeEndpoint>,
 }
@@ -77,17 +81,23 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
         is_negative: request.max_bytes < 0,
         isolation: if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted },
         replica,
+        is_above_rate: replica.is_some() && !broker.throttles.leader.wait(Instant::now()).is_zero(),
+        may_follow: replica.is_none() && context.api_version >= FOLLOWERS_SINCE,
+        elsewhere: elsewhere(broker, context, &request),
+        tells_high_watermark: broker.config.replication.selects_by_rack,
         deadline,
         remote_deadline: deadline.max(context.received + broker.live.config().archive.fetch_max_wait),
     };
     let session = (request.session_id, request.session_epoch);
     let (named, forgotten) = names(request, uses_topic_ids);
-    let begun = broker.fetch_sessions.begin(session, uses_topic_ids, named, &forgotten, Instant::now());
+    let access = broker.access(context);
+    let is_of_broker = replica.is_some() && access.shows(Operation::ClusterAction, Resource::Cluster);
+    let sessions = broker.sessions(is_of_broker);
+    let begun = sessions.begin(session, uses_topic_ids, named, &forgotten, Instant::now());
     let (turn, wanted) = match begun {
         Ok(begun) => begun,
         Err(error) => return Prepared::Refused(FetchAnswer { error: error.code(), ..FetchAnswer::default() }),
     };
-    let access = broker.access(context);
     let fetched = collect(broker, &access, &wanted, &limits).await;
     let mut leaders = Vec::new();
     let answers: Vec<_> = wanted
@@ -103,7 +113,21 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
             (key.clone(), answer)
         })
         .collect();
-    Prepared::Found(Found { turn, uses_topic_ids, wanted, is_replica: replica.is_some(), answers, leaders })
+    let is_replica = replica.is_some();
+    Prepared::Found(Found { turn, uses_topic_ids, wanted, is_replica, is_of_broker, answers, leaders })
+}
+
+/// A consumer that says which rack it is in, where that counts, and is not in ours.
+fn elsewhere(broker: &Broker, context: &RequestContext, request: &FetchRequest) -> Option<Elsewhere> {
+    let counts = broker.config.replication.selects_by_rack
+        && context.api_version >= FOLLOWERS_SINCE
+        && replica(request).is_none();
+    let rack = request.rack_id.to_string();
+    let is_ours = broker.config.rack.as_deref() == Some(rack.as_str());
+    (counts && !rack.is_empty() && !is_ours).then(|| {
+        let (image, listener) = (broker.metadata.image(), context.listener.0.clone());
+        Elsewhere { image, rack, listener }
+    })
 }
 
 /// The answer, or, to a client that is above its quotas, an empty one and how long to wait: what was found stays here, the
@@ -119,17 +143,18 @@ pub(in crate::server) fn finish(
         Prepared::Refused(answer) => return FetchAnswer { throttle: by_time, ..answer },
         Prepared::Found(found) => found,
     };
-    let Found { turn, uses_topic_ids, wanted, is_replica, mut answers, leaders } = found;
+    let Found { turn, uses_topic_ids, wanted, is_replica, is_of_broker, mut answers, leaders } = found;
+    let sessions = broker.sessions(is_of_broker);
     let bytes =
         RESPONSE_BYTES + answers.iter().map(|(_, answer)| PARTITION_BYTES + answer.records.len()).sum::<usize>();
     // What brokers need of each other is no client's.
     let by_bytes = if is_replica { Duration::ZERO } else { broker.quotas.note_fetched(context, bytes) };
     let throttle = by_bytes.max(by_time);
     let ended = if throttle.is_zero() {
-        broker.fetch_sessions.end(turn, uses_topic_ids, &wanted, &mut answers, Instant::now())
+        sessions.end(turn, uses_topic_ids, &wanted, &mut answers, Instant::now())
     } else {
         answers.clear();
-        broker.fetch_sessions.end_throttled(turn)
+        sessions.end_throttled(turn)
     };
     match ended {
         Ok(session_id) => FetchAnswer { error: 0, throttle, session_id, topics: by_topic(answers), leaders },
@@ -171,6 +196,7 @@ fn names(request: FetchRequest, uses_topic_ids: bool) -> (Named, Vec<PartitionKe
                 current_epoch: partition.current_leader_epoch,
                 last_fetched_epoch: partition.last_fetched_epoch,
                 log_start: partition.log_start_offset,
+                told: None,
             };
             (PartitionKey { topic: key.clone(), index: partition.partition }, wanted)
         }));
@@ -219,8 +245,26 @@ impl TopicKey {
 
 /// Reads until there are enough bytes, something cannot wait, or time is up.
 async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &FetchLimits) -> Vec<Fetched> {
-    let partitions = find_all(broker, access, limits.replica.is_some(), wanted);
-    let round = Round { wanted, partitions: &partitions, limits };
+    let partitions = find_all(broker, access, limits, wanted);
+    let fetched = wait_for(broker, &Round { wanted, partitions: &partitions, limits }).await;
+    if limits.replica.is_some() {
+        let throttled =
+            |partition: &Result<Arc<Partition>, _>| partition.as_ref().is_ok_and(|one| one.is_leader_throttled());
+        let pairs = partitions.iter().zip(&fetched).filter(|(partition, _)| throttled(partition));
+        let bytes: usize = pairs.map(|(_, fetched)| fetched.bytes()).sum();
+        broker.throttles.leader.note(bytes, Instant::now());
+    }
+    if limits.may_follow {
+        let followed = |partition: &&Arc<Partition>| !partition.is_leader();
+        let pairs =
+            partitions.iter().zip(&fetched).filter(|(partition, _)| partition.as_ref().is_ok_and(|one| followed(&one)));
+        broker.note_follower_reads(pairs.filter(|(_, fetched)| fetched.has_records()).count() as u64);
+    }
+    fetched
+}
+
+async fn wait_for(broker: &Broker, round: &Round<'_>) -> Vec<Fetched> {
+    let (partitions, limits) = (round.partitions, round.limits);
     let first = round.read();
     if first.is_enough(limits) || limits.deadline <= Instant::now() && first.remote == 0 {
         return first.fetched;
@@ -230,15 +274,17 @@ async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &
     }
     // Nothing may fall between a look at a partition and the wait for it: watch first, then look.
     let waiter = Waiter::default();
-    let watch = |partition: &Arc<Partition>| match limits.replica {
-        Some(_) => partition.watch_growth(&waiter),
-        None => partition.watch(&waiter),
+    let watch = |partition: &Arc<Partition>| {
+        let growth = limits.replica.map(|_| partition.watch_growth(&waiter));
+        let commits = (limits.replica.is_none() || limits.tells_high_watermark).then(|| partition.watch(&waiter));
+        growth.into_iter().chain(commits)
     };
-    let watches: Vec<Watch> = partitions.iter().flatten().map(watch).collect();
+    let watches: Vec<Watch> = partitions.iter().flatten().flat_map(watch).collect();
     let fetched = loop {
-        let appended = total_appended(&partitions);
+        let appended = total_appended(partitions);
         let is_hidden = partitions.iter().flatten().any(|partition| partition.has_hidden());
         let read = round.read();
+        broker.throttles.leader.note_held_back(read.held_back);
         if read.remote > 0 {
             break round.finish_remote(read.fetched).await;
         }
@@ -253,7 +299,7 @@ async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &
                 // marker of a few bytes. In both cases the count tells nothing: it looks.
                 let must_look = is_hidden || limits.isolation == Isolation::Committed || limits.replica.is_some();
                 let is_deposed = || partitions.iter().flatten().any(|partition| !partition.is_leader());
-                if must_look || is_deposed() || total_appended(&partitions).wrapping_sub(appended) >= missing {
+                if must_look || is_deposed() || total_appended(partitions).wrapping_sub(appended) >= missing {
                     return;
                 }
             }
@@ -275,9 +321,10 @@ fn total_appended(partitions: &[Result<Arc<Partition>, ResponseError>]) -> u64 {
 fn find_all(
     broker: &Broker,
     access: &Access<'_>,
-    is_replica: bool,
+    limits: &FetchLimits,
     wanted: &Named,
 ) -> Vec<Result<Arc<Partition>, ResponseError>> {
+    let is_replica = limits.replica.is_some();
     // Followers may read everything or nothing.
     if is_replica && !access.allows(Operation::ClusterAction, Resource::Cluster) {
         return wanted.iter().map(|_| Err(ResponseError::TopicAuthorizationFailed)).collect();
@@ -291,7 +338,8 @@ fn find_all(
                 Some((of, topic)) if *of == key.topic => topic,
                 _ => lookup::topic(broker, key.topic.as_ref()),
             };
-            let partition = readable.check(&key.topic, &topic).and_then(|()| topic.partition(key.index));
+            let partition =
+                readable.check(&key.topic, &topic).and_then(|()| topic.partition_for(key.index, limits.may_follow));
             found = Some((&key.topic, topic));
             partition
         })

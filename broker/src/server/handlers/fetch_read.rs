@@ -7,7 +7,10 @@ use kafka_protocol::error::ResponseError;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::{debug, warn};
 use varve_log::local::{AbortedTxn, ReadError};
-use varve_metadata::model::{LeaderEpoch, Offset};
+use varve_metadata::{
+    image::ClusterImage,
+    model::{BrokerId, LeaderEpoch, Offset},
+};
 
 use crate::{
     partition::{
@@ -18,8 +21,27 @@ use crate::{
     wire::fetch_response::{PartitionAnswer, Records},
 };
 
+/// A consumer in a rack of which the leader is none (KIP-392).
+pub(super) struct Elsewhere {
+    pub(super) image: Arc<ClusterImage>,
+    pub(super) rack: String,
+    /// By which it reaches brokers.
+    pub(super) listener: Arc<str>,
+}
+
+impl Elsewhere {
+    /// The follower in its rack that it is to read `from` of, if there is one that can give it.
+    fn replica(&self, partition: &Partition, from: Offset) -> Option<BrokerId> {
+        partition.follower_near(from, &|id| {
+            let broker = self.image.brokers().get(&id).filter(|_| self.image.in_service(id).is_some());
+            broker.is_some_and(|broker| {
+                broker.rack.as_deref() == Some(self.rack.as_str()) && broker.endpoints.contains_key(&*self.listener)
+            })
+        })
+    }
+}
+
 /// What holds for all partitions of one fetch.
-#[derive(Debug)]
 pub(super) struct FetchLimits {
     pub(super) min_bytes: u32,
     pub(super) max_bytes: u32,
@@ -28,6 +50,14 @@ pub(super) struct FetchLimits {
     pub(super) isolation: Isolation,
     /// Who asks, if it is a follower.
     pub(super) replica: Option<Replica>,
+    /// Throttled replicas that are not in sync have had more than the rate allows.
+    pub(super) is_above_rate: bool,
+    /// A consumer that knows of followers.
+    pub(super) may_follow: bool,
+    /// A consumer that may be sent to a follower.
+    pub(super) elsewhere: Option<Elsewhere>,
+    /// Consumers read from followers, which therefore are to hear at once what is committed.
+    pub(super) tells_high_watermark: bool,
     pub(super) deadline: Instant,
     /// Until when the archive may take, `remote.fetch.max.wait.ms` at least.
     pub(super) remote_deadline: Instant,
@@ -37,9 +67,22 @@ pub(super) struct FetchLimits {
 #[derive(Debug)]
 pub(super) enum Fetched {
     Failed(ResponseError),
-    Local { bounds: ReadBounds, records: Records, aborted: Option<Vec<AbortedTxn>> },
+    Local {
+        bounds: ReadBounds,
+        records: Records,
+        aborted: Option<Vec<AbortedTxn>>,
+    },
     Remote(RemoteRead),
-    Diverged { bounds: ReadBounds, epoch: LeaderEpoch, end: Offset },
+    Diverged {
+        bounds: ReadBounds,
+        epoch: LeaderEpoch,
+        end: Offset,
+    },
+    /// The consumer is to ask `replica`.
+    Preferred {
+        bounds: ReadBounds,
+        replica: BrokerId,
+    },
 }
 
 /// Records that the archive is to be asked for.
@@ -65,9 +108,11 @@ pub(super) struct Look {
     pub(super) fetched: Vec<Fetched>,
     /// Bytes of local records.
     pub(super) bytes: u64,
+    /// Replicas that had to wait for their rate.
+    pub(super) held_back: usize,
     /// Partitions that lie in the archive.
     pub(super) remote: usize,
-    /// Something that a client is to know at once: an error, or that its log diverged.
+    /// Something that a client is to know at once: an error, that its log diverged, where it is to read.
     urgent: bool,
 }
 
@@ -95,10 +140,17 @@ impl Round<'_> {
                     Fetched::Failed(ResponseError::UnknownServerError)
                 }
                 Ok(partition) => {
-                    let reader = Reader { isolation: self.limits.isolation, replica: self.limits.replica };
-                    read_one(partition, wanted, max_bytes, at_least_one, reader)
+                    let fetched = read_one(partition, wanted, max_bytes, at_least_one, Reader::of(self.limits));
+                    match fetched {
+                        Fetched::Local { bounds, records, .. } if records.len() > 0 && self.must_wait(partition) => {
+                            look.held_back += 1;
+                            nothing(bounds, self.limits.isolation)
+                        }
+                        fetched => fetched,
+                    }
                 }
             };
+            look.urgent |= self.limits.replica.is_some() && is_news(&fetched, wanted, self.limits);
             let taken = match &fetched {
                 Fetched::Local { records, .. } => {
                     look.bytes += records.len() as u64;
@@ -109,7 +161,7 @@ impl Round<'_> {
                     look.remote += 1;
                     remote.max_bytes.max(1)
                 }
-                Fetched::Failed(_) | Fetched::Diverged { .. } => {
+                Fetched::Failed(_) | Fetched::Diverged { .. } | Fetched::Preferred { .. } => {
                     look.urgent = true;
                     0
                 }
@@ -122,12 +174,39 @@ impl Round<'_> {
     }
 }
 
+impl Round<'_> {
+    /// Whether the follower that asks is not to have records of this one now.
+    fn must_wait(&self, partition: &Partition) -> bool {
+        self.limits.is_above_rate
+            && partition.is_leader_throttled()
+            && self.limits.replica.is_some_and(|replica| !partition.has_in_sync(replica.id))
+    }
+}
+
+/// Whether a follower is to hear of more than records: that some were deleted, or, if others wait for that, are committed.
+fn is_news(fetched: &Fetched, wanted: &Wanted, limits: &FetchLimits) -> bool {
+    let (Fetched::Local { bounds, .. }, Some((high_watermark, log_start))) = (fetched, wanted.told) else {
+        return false;
+    };
+    let is_more_committed = limits.tells_high_watermark && bounds.high_watermark.0.to_wire() > high_watermark;
+    is_more_committed || bounds.log_start.0.to_wire() > log_start
+}
+
 /// Who reads what.
 #[derive(Clone, Copy)]
-struct Reader {
+struct Reader<'a> {
     isolation: Isolation,
     /// A follower reads all that there is.
     replica: Option<Replica>,
+    may_follow: bool,
+    elsewhere: Option<&'a Elsewhere>,
+}
+
+impl Reader<'_> {
+    fn of(limits: &FetchLimits) -> Reader<'_> {
+        let (isolation, replica) = (limits.isolation, limits.replica);
+        Reader { isolation, replica, may_follow: limits.may_follow, elsewhere: limits.elsewhere.as_ref() }
+    }
 }
 
 fn read_one(
@@ -135,7 +214,7 @@ fn read_one(
     wanted: &Wanted,
     max_bytes: u32,
     at_least_one: bool,
-    reader: Reader,
+    reader: Reader<'_>,
 ) -> Fetched {
     let isolation = reader.isolation;
     let Some(from) = Offset::from_wire(wanted.offset) else { return Fetched::Failed(ResponseError::OffsetOutOfRange) };
@@ -146,7 +225,14 @@ fn read_one(
         isolation,
         max_bytes,
         at_least_one,
+        may_follow: reader.may_follow,
     };
+    if let Some(elsewhere) = reader.elsewhere
+        && partition.check_epoch(request.current_epoch).is_ok()
+        && let Some(replica) = elsewhere.replica(partition, from)
+    {
+        return Fetched::Preferred { bounds: partition.bounds(), replica };
+    }
     let read = match reader.replica {
         Some(replica) => {
             let start = Offset::from_wire(wanted.log_start).unwrap_or_default();
@@ -211,6 +297,7 @@ impl RemoteRead {
     /// in the cache: slow is late, never lost work.
     pub(super) async fn finish(self, partition: &Arc<Partition>, limits: &FetchLimits) -> Fetched {
         let RemoteRead { bounds, reader, from, bound, max_bytes } = self;
+        let archive = reader.clone();
         let read = tokio::spawn(reader.read(from, bound, max_bytes)).map(|joined| match joined {
             Ok(read) => read,
             Err(panic) => Err(RemoteError::Unavailable(panic.to_string())),
@@ -232,8 +319,13 @@ impl RemoteRead {
                 });
             }
         };
+        // What a follower knows of the archive may end before its local log begins: what lies between is the leader's to tell.
+        let local_start = partition.log().local_start();
+        if batches.is_empty() && !partition.is_leader() && archive.bounds().is_none_or(|(_, end)| end < local_start) {
+            return Fetched::Failed(ResponseError::OffsetOutOfRange);
+        }
         if batches.is_empty() {
-            return read_behind_gap(partition, bounds, max_bytes, limits.isolation);
+            return read_behind_gap(partition, bounds, max_bytes, limits);
         }
         Fetched::Local {
             bounds,
@@ -244,22 +336,36 @@ impl RemoteRead {
 }
 
 /// Compaction may leave nothing between the offset asked for and the local log: the reader goes on there.
-fn read_behind_gap(partition: &Arc<Partition>, bounds: ReadBounds, max_bytes: u32, isolation: Isolation) -> Fetched {
+fn read_behind_gap(partition: &Arc<Partition>, bounds: ReadBounds, max_bytes: u32, limits: &FetchLimits) -> Fetched {
     let wanted = Wanted {
         offset: partition.log().local_start().to_wire(),
         max_bytes: max_bytes as i32,
         current_epoch: -1,
         last_fetched_epoch: -1,
         log_start: -1,
+        told: None,
     };
-    match read_one(partition, &wanted, max_bytes, true, Reader { isolation, replica: None }) {
+    match read_one(partition, &wanted, max_bytes, true, Reader { elsewhere: None, ..Reader::of(limits) }) {
         // The archive moved on meanwhile: next time.
-        Fetched::Remote(_) => nothing(bounds, isolation),
+        Fetched::Remote(_) => nothing(bounds, limits.isolation),
         read => read,
     }
 }
 
 impl Fetched {
+    /// Bytes of records that were found here.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Fetched::Local { records, .. } => records.len(),
+            Fetched::Failed(_) | Fetched::Remote(_) | Fetched::Diverged { .. } | Fetched::Preferred { .. } => 0,
+        }
+    }
+
+    /// Whether it gives the reader any.
+    pub(super) fn has_records(&self) -> bool {
+        self.bytes() > 0
+    }
+
     /// As it is told to the client.
     pub(super) fn answer(self, index: i32) -> PartitionAnswer {
         let with = |bounds: ReadBounds| PartitionAnswer {
@@ -278,6 +384,9 @@ impl Fetched {
             Fetched::Local { bounds, records, aborted } => PartitionAnswer { records, aborted, ..with(bounds) },
             Fetched::Diverged { bounds, epoch, end } => {
                 PartitionAnswer { diverging: Some((epoch.to_wire(), end.to_wire())), ..with(bounds) }
+            }
+            Fetched::Preferred { bounds, replica } => {
+                PartitionAnswer { preferred: Some(replica.to_wire()), ..with(bounds) }
             }
             // Nobody asked the archive: the client asks again.
             Fetched::Remote(remote) => with(remote.bounds),

@@ -96,6 +96,7 @@ async fn read_all<O: Office>(
             isolation: Isolation::Uncommitted,
             max_bytes,
             at_least_one: true,
+            may_follow: false,
         };
         let (_, read) = partition.read(&request)?;
         let next = match read {

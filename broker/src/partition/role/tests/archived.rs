@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use varve_log::local::OffsetAndTimestamp;
+use varve_log::local::{BatchMetadata, OffsetAndTimestamp, ProducerEntry};
+use varve_metadata::model::{ProducerEpoch, ProducerId, Sequence};
 
 use super::*;
-use crate::partition::{RemoteBatches, RemoteError, RemoteReader};
+use crate::partition::{RemoteBatches, RemoteError, RemoteReader, storage::wall_clock};
 
 /// An archive of the offsets below 120: epoch 0 from 0, 2 from 50 and 4 from 110.
 #[derive(Debug)]
@@ -59,6 +60,16 @@ fn from_the_leader() -> Bytes {
     batch.build().unwrap().into()
 }
 
+/// Of whom the archive has the last batch, up to sequence 6, and nothing is here.
+const WRITER: i64 = 77;
+
+fn writers() -> Vec<(ProducerId, ProducerEntry)> {
+    let mut entry = ProducerEntry::new(ProducerEpoch::from_wire(1).unwrap());
+    let (last_sequence, timestamp_ms) = (Sequence::from_wire(6), wall_clock().to_wire());
+    entry.push(BatchMetadata { last_sequence, last: at(99), offset_delta: 0, timestamp_ms });
+    vec![(ProducerId::from_wire(WRITER).unwrap(), entry)]
+}
+
 fn started_over(archive_is_known_before: bool) -> Replicated {
     let follower = Replicated::on(TWO);
     follower.shown(&image(ONE, 5));
@@ -66,7 +77,7 @@ fn started_over(archive_is_known_before: bool) -> Replicated {
     if archive_is_known_before {
         partition.set_remote(Arc::new(Archive));
     }
-    partition.start_over(LeaderEpoch(5), at(100), LogStartOffset(at(0))).unwrap();
+    partition.start_over(LeaderEpoch(5), at(100), LogStartOffset(at(0)), writers()).unwrap();
     partition.set_remote(Arc::new(Archive));
     let (committed, start) = (HighWatermark(at(100)), LogStartOffset(at(0)));
     partition.replicate(LeaderEpoch(5), &from_the_leader(), committed, start).unwrap();
@@ -88,4 +99,21 @@ fn the_archive_answers_for_epochs_before_those_of_the_local_log() {
     let end = |epoch| follower.partition.end_of_epoch(LeaderEpoch(epoch));
     assert_eq!(end(1), Some((LeaderEpoch(0), at(50))));
     assert_eq!(end(2), Some((LeaderEpoch(2), at(101))), "what the local log knows counts");
+}
+
+#[test]
+fn a_replica_that_starts_over_goes_on_with_the_sequences_of_producers_that_only_the_archive_knows() {
+    let follower = started_over(true);
+    follower.shown(&image(TWO, 6));
+    follower.partition.set_min_in_sync(1);
+    let append = |sequence: i32| {
+        let (producer, epoch) = (ProducerId::from_wire(WRITER).unwrap(), ProducerEpoch::from_wire(1).unwrap());
+        let mut batch = BatchBuilder::new(at(0)).producer(producer, epoch, Sequence::from_wire(sequence));
+        batch.push(RecordContent { timestamp: Some(now()), key: None, value: Some(b"v"), headers: &[] });
+        follower.partition.append(&batch.build().unwrap(), AppendOrigin::Client, now())
+    };
+    assert!(matches!(append(9), Err(PartitionAppendError::Refused(_))), "records between are missing");
+    assert!(append(7).is_ok());
+    let known = follower.partition.log().producers();
+    assert_eq!(known.len(), 1, "{known:?}");
 }
