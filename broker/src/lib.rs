@@ -20,6 +20,7 @@ pub mod quota;
 pub(crate) mod replicas;
 pub mod security;
 pub mod server;
+pub mod share;
 pub mod telemetry;
 pub(crate) mod wire;
 

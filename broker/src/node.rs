@@ -234,6 +234,8 @@ impl Node {
         tasks.spawn(broker.groups.clone().follow_lag(broker.clone()));
         broker.transactions.register(&metrics);
         tasks.spawn(broker.transactions.clone().follow(broker.clone()));
+        tasks.spawn(broker.share_states.clone().follow(broker.clone()));
+        tasks.spawn(broker.shares.clone().follow(broker.clone()));
 
         for (keys, source) in security.iter().filter_map(|one| one.sasl.as_ref()?.keys().cloned()) {
             tasks.spawn(keys.follow(source, stop.clone()));

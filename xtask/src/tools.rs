@@ -36,6 +36,7 @@ const KAFKA_TOOLS: &[(&str, &str)] = &[
     ("kafka-e2e-latency.sh", "org.apache.kafka.tools.EndToEndLatency"),
     ("kafka-verifiable-producer.sh", "org.apache.kafka.tools.VerifiableProducer"),
     ("kafka-verifiable-consumer.sh", "org.apache.kafka.tools.VerifiableConsumer"),
+    ("kafka-verifiable-share-consumer.sh", "org.apache.kafka.tools.VerifiableShareConsumer"),
     ("kafka-replica-verification.sh", "org.apache.kafka.tools.ReplicaVerificationTool"),
     ("kafka-transactions.sh", "org.apache.kafka.tools.TransactionsCommand"),
     ("kafka-leader-election.sh", "org.apache.kafka.tools.LeaderElectionCommand"),

@@ -21,7 +21,7 @@ use super::content::open_bucket;
 use super::out::Out;
 use super::progress::{self, progress_bar};
 use crate::config::{BrokerConfig, MetadataUrl};
-use crate::coordinator::{OFFSETS_TOPIC, transactions::TRANSACTIONS_TOPIC};
+use crate::coordinator::{OFFSETS_TOPIC, share_state::SHARE_STATE_TOPIC, transactions::TRANSACTIONS_TOPIC};
 use crate::node::open_store;
 use crate::server::own_topic;
 
@@ -70,7 +70,8 @@ pub(super) async fn answer(arguments: RestoreArgs, configuration: &Configuration
     }
     let archived = archived(&ManifestStore::new(bucket)).await?;
     let only = matches!(config.metadata, MetadataUrl::Embedded(_)).then_some(config.node);
-    let own = [OFFSETS_TOPIC, TRANSACTIONS_TOPIC].map(|name| Ok((TopicName::parse(name)?, own_topic(&config, name))));
+    let own = [OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTIONS_TOPIC]
+        .map(|name| Ok((TopicName::parse(name)?, own_topic(&config, name))));
     let own = own.into_iter().collect::<Result<_, TopicNameError>>()?;
     let revived = revive(&snapshot, &archived, &Terms { only, own })?;
     if !arguments.dry_run {

@@ -262,6 +262,67 @@ pub struct GroupConfig {
     pub offsets_load_bytes: u32,
     /// Groups of the consumer protocol (KIP-848).
     pub consumer: ConsumerGroupConfig,
+    /// Share groups (KIP-932).
+    pub share: ShareGroupConfig,
+}
+
+/// Share groups (KIP-932).
+#[derive(Clone, Debug)]
+pub struct ShareGroupConfig {
+    /// The most members of one group.
+    pub max_size: u32,
+    /// The most share sessions of this node.
+    pub max_sessions: u32,
+    /// How often a record is delivered at most.
+    pub delivery_limit: GroupLimit,
+    /// How long a record is one member's.
+    pub lock_duration: GroupTime,
+    /// Records of one partition that are out at one time.
+    pub max_locks: GroupLimit,
+    /// A member that is silent for longer leaves.
+    pub session_timeout: GroupTime,
+    /// How often members say that they are there.
+    pub heartbeat_interval: GroupTime,
+    /// Time between two assignments.
+    pub assignment_interval: GroupTime,
+    /// Pause before the keepers of share partitions are asked to begin again.
+    pub begin_retry: Duration,
+    /// The topic that keeps the state of share partitions.
+    pub state: ShareStateTopicConfig,
+}
+
+/// `__share_group_state`, and how it is written and read.
+#[derive(Clone, Copy, Debug)]
+pub struct ShareStateTopicConfig {
+    /// Partitions when it is created.
+    pub partitions: u32,
+    /// Wanted replicas.
+    pub replication_factor: u32,
+    /// Replicas that have to be in sync.
+    pub min_in_sync: u32,
+    /// Segment size, in bytes.
+    pub segment_bytes: u32,
+    /// Its codec.
+    pub codec: Codec,
+    /// Bytes read at once when a partition is loaded.
+    pub load_bytes: u32,
+    /// Changes of a share partition between two snapshots.
+    pub updates_per_snapshot: u32,
+    /// A share partition that is quiet for so long gets a snapshot.
+    pub cold_after: Duration,
+    /// How often what says nothing any more is deleted.
+    pub prune_interval: Duration,
+}
+
+/// A number that groups may have their own of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupLimit {
+    /// Of groups that have none of their own.
+    pub usual: u32,
+    /// The smallest that a group may have.
+    pub min: u32,
+    /// The largest that a group may have.
+    pub max: u32,
 }
 
 /// Groups of the consumer protocol (KIP-848).

@@ -30,8 +30,8 @@ mod tls;
 
 pub use broker::{
     ArchiveConfig, AuthorizerConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, ConsumerGroupConfig,
-    GroupConfig, GroupTime, LogConfig, LogFormat, MetadataUrl, NetworkConfig, QuotaConfig, Roles, SelfLogConfig,
-    TopicCreation, TransactionConfig,
+    GroupConfig, GroupLimit, GroupTime, LogConfig, LogFormat, MetadataUrl, NetworkConfig, QuotaConfig, Roles,
+    SelfLogConfig, ShareGroupConfig, ShareStateTopicConfig, TopicCreation, TransactionConfig,
 };
 pub use cluster::{EtcdConfig, ReplicationConfig};
 pub(crate) use definitions::is_outside_kafkas_table;

@@ -20,6 +20,8 @@ pub trait ClusterView: Debug + Send + Sync {
     fn version(&self) -> i64;
     /// The times of a consumer group: its own settings over those of the broker.
     fn consumer_times(&self, group_id: &str) -> ConsumerTimes;
+    /// The times of a share group, likewise.
+    fn share_times(&self, group_id: &str) -> ShareTimes;
 }
 
 /// What an assignor needs to know of a topic.
@@ -56,6 +58,27 @@ pub struct ConsumerTimes {
 impl Default for ConsumerTimes {
     fn default() -> ConsumerTimes {
         ConsumerTimes {
+            session_timeout: Duration::from_secs(45),
+            heartbeat_interval: Duration::from_secs(5),
+            assignment_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Times of a share group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareTimes {
+    /// A member that is silent for longer leaves the group (`share.session.timeout.ms`).
+    pub session_timeout: Duration,
+    /// How often members shall say that they are there (`share.heartbeat.interval.ms`).
+    pub heartbeat_interval: Duration,
+    /// Shortest time between two assignments (`share.assignment.interval.ms`).
+    pub assignment_interval: Duration,
+}
+
+impl Default for ShareTimes {
+    fn default() -> ShareTimes {
+        ShareTimes {
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(5),
             assignment_interval: Duration::from_secs(1),

@@ -29,10 +29,10 @@ impl Shard {
 
     /// Whether there is a group of another type than DescribeGroups is about.
     pub fn is_not_classic(&self, group_id: &str) -> bool {
-        self.consumers.contains_key(group_id)
+        self.consumers.contains_key(group_id) || self.shares.contains_key(group_id)
     }
 
-    /// The groups that pass `filter`, classic ones first, by id.
+    /// The groups that pass `filter`, classic ones first and share groups last, by id.
     pub fn list(&self, filter: &GroupFilter) -> Vec<ListedGroup> {
         let is_wanted = |names: &[String], name: &str| {
             names.is_empty() || names.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
@@ -53,7 +53,13 @@ impl Shard {
             state: group.state().name(),
             group_type: GroupType::Consumer,
         });
-        classic.chain(consumer).filter(is_listed).collect()
+        let share = self.shares.iter().map(|(id, group)| ListedGroup {
+            group_id: id.clone(),
+            protocol_type: GroupType::Share.name().to_owned(),
+            state: group.state(),
+            group_type: GroupType::Share,
+        });
+        classic.chain(consumer).chain(share).filter(is_listed).collect()
     }
 
     /// The committed offsets of every group.
@@ -81,6 +87,14 @@ impl Shard {
                 ConsumerGroupState::Stable => stats.stable_groups += 1,
                 ConsumerGroupState::Empty => stats.empty_groups += 1,
                 ConsumerGroupState::Assigning | ConsumerGroupState::Reconciling => stats.rebalancing_groups += 1,
+            }
+        }
+        for group in self.shares.values() {
+            stats.groups += 1;
+            stats.members += group.member_count() as u64;
+            match group.is_empty() {
+                true => stats.empty_groups += 1,
+                false => stats.stable_groups += 1,
             }
         }
         let per_group = self.offsets.values().flat_map(|topics| topics.values());

@@ -30,9 +30,11 @@ impl Shard {
             CoordinatorRecord::Group(group_id, Some(metadata)) => {
                 let group = Group::from_record(group_id.clone(), metadata).ok_or(RecordError::Malformed)?;
                 self.consumers.remove(&group_id);
+                self.shares.remove(&group_id);
                 self.groups.insert(group_id, group);
             }
             CoordinatorRecord::Consumer(record) => self.apply_consumer(record, now),
+            CoordinatorRecord::Share(record) => self.apply_share(record, now),
         }
         Ok(())
     }
@@ -43,6 +45,7 @@ impl Shard {
         let at = now.elapsed + self.config.offsets_retention_check_interval;
         self.timers.set(TimerKey::Expiry, at, TimerAction::Cleanup);
         self.start_consumer_timers(now);
+        self.start_share_timers(now);
         let mut too_large = Vec::new();
         for (group_id, group) in &self.groups {
             for (member_id, member) in &group.members {

@@ -4,12 +4,16 @@
 //! the log acknowledged, and so does a group that changes its type: until then, whatever would change it waits here, in
 //! the order in which it came. With a log that acknowledges at once nothing ever waits.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use varve_metadata::model::TopicId;
 
 use super::{
     JoinRequest, LeaveRequest, RequestId, SyncRequest,
+    assignor::PartitionSet,
     consumer::ConsumerHeartbeat,
     records::ResolvedRegex,
+    share_group::{ShareHeartbeat, SharePlace},
     timers::{TimerAction, TimerKey},
 };
 
@@ -23,6 +27,13 @@ pub(super) enum Task {
     DeleteGroup(RequestId, String),
     /// Topics were found for the patterns of a group.
     Resolved(String, BTreeMap<String, ResolvedRegex>),
+    ShareHeartbeat(RequestId, Box<ShareHeartbeat>),
+    AlterShares(RequestId, String, Vec<SharePlace>),
+    /// Keepers were asked to begin, and all of them have, or not.
+    SharesBegun(Option<RequestId>, String, PartitionSet, bool),
+    EndShares(RequestId, String, Option<Vec<String>>),
+    /// Keepers have forgotten topics; if nobody asked for it, the topics are gone.
+    SharesEnded(Option<RequestId>, String, BTreeSet<TopicId>),
     /// A timer that fell due. It no longer counts if it was set anew since.
     Timer(TimerKey, TimerAction),
 }

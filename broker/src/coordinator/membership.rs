@@ -44,6 +44,9 @@ impl Shard {
 
     /// Joins a group of whatever type it is.
     pub(super) fn join_any(&mut self, id: RequestId, request: JoinRequest, step: &mut Step<'_>) {
+        if self.shares.contains_key(&request.group_id) {
+            return step.answer(id, refused_join("", GroupError::InconsistentProtocol));
+        }
         let Some(group) = self.consumers.get(&request.group_id) else { return self.join_classic(id, request, step) };
         if !group.is_empty() {
             return self.join_consumer(id, request, step);

@@ -11,6 +11,7 @@ use super::{
     assignor::Assignor,
     consumer::{HeartbeatAnswer, HeartbeatError, RegexJob},
     records::CoordinatorRecord,
+    share_group::{BeginShares, ShareGroupError, ShareHeartbeatAnswer, SharesToEnd},
 };
 
 /// The numbers that the coordinator needs, by Kafka's names.
@@ -38,6 +39,10 @@ pub struct GroupConfig {
     pub migration: MigrationPolicy,
     /// `group.consumer.regex.refresh.interval.ms`
     pub regex_refresh_interval: Duration,
+    /// `group.share.max.size`
+    pub share_max_size: usize,
+    /// `group.share.initialize.retry.interval.ms`
+    pub share_begin_retry: Duration,
 }
 
 /// Which groups may change their protocol while they have members (KIP-848).
@@ -84,6 +89,8 @@ impl Default for GroupConfig {
             consumer_assignors: vec![Assignor::Uniform, Assignor::Range],
             migration: MigrationPolicy::default(),
             regex_refresh_interval: Duration::from_secs(600),
+            share_max_size: 200,
+            share_begin_retry: Duration::from_secs(30),
         }
     }
 }
@@ -109,7 +116,16 @@ impl Generation {
 }
 
 /// What a shard of groups asks of the server.
-pub type Effect = super::machine::Effect<CoordinatorRecord, Answer, RegexJob>;
+pub type Effect = super::machine::Effect<CoordinatorRecord, Answer, GroupOrder>;
+
+/// What a shard of groups asks to be done beside the log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GroupOrder {
+    /// Topics are to be found for patterns; reported with [`Shard::regexes_resolved`](super::Shard::regexes_resolved).
+    Resolve(RegexJob),
+    /// Keepers of share partitions are to begin; reported with [`Shard::shares_begun`](super::Shard::shares_begun).
+    BeginShares(BeginShares),
+}
 
 /// What a request is refused with. Each is one of Kafka's error codes; the server maps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -214,6 +230,14 @@ pub enum Answer {
     DeleteOffsets(CommitAnswer),
     /// To [`Shard::consumer_heartbeat`](super::Shard::consumer_heartbeat).
     Heartbeat(Result<HeartbeatAnswer, HeartbeatError>),
+    /// To [`Shard::share_heartbeat`](super::Shard::share_heartbeat).
+    ShareHeartbeat(Result<ShareHeartbeatAnswer, ShareGroupError>),
+    /// To [`Shard::alter_share_offsets`](super::Shard::alter_share_offsets): whom to ask.
+    BeginShares(Result<BeginShares, ShareGroupError>),
+    /// To [`Shard::end_shares`](super::Shard::end_shares): whom to ask.
+    EndShares(Result<SharesToEnd, ShareGroupError>),
+    /// To [`Shard::shares_begun`](super::Shard::shares_begun) and [`Shard::shares_ended`](super::Shard::shares_ended).
+    SharesSettled(Result<(), ShareGroupError>),
     /// To [`Shard::settle`](super::Shard::settle).
     Settled,
     /// To [`Shard::end_transaction`](super::Shard::end_transaction).
@@ -457,6 +481,8 @@ pub enum GroupType {
     Classic,
     /// The coordinator assigns (KIP-848).
     Consumer,
+    /// Members share partitions record by record (KIP-932).
+    Share,
 }
 
 impl GroupType {
@@ -465,6 +491,7 @@ impl GroupType {
         match self {
             GroupType::Classic => "classic",
             GroupType::Consumer => "consumer",
+            GroupType::Share => "share",
         }
     }
 }

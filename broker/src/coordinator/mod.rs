@@ -33,6 +33,8 @@ mod rebalance;
 pub mod records;
 mod retention;
 mod shard;
+mod share_group;
+pub mod share_state;
 mod subscription;
 mod timers;
 mod tombstones;
@@ -40,13 +42,13 @@ mod transactional;
 pub mod transactions;
 
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::{ClusterView, ConsumerTimes, TopicFacts, TopicsChange};
+pub use cluster::{ClusterView, ConsumerTimes, ShareTimes, TopicFacts, TopicsChange};
 pub use consumer::{
     Asker, ConsumerGroupState, ConsumerHeartbeat, DescribedConsumer, DescribedConsumerGroup, HeartbeatAnswer,
     HeartbeatError, MemberEpoch, MemberState, Owned, OwnedPartitions, RegexJob, compile, find_topics,
@@ -57,12 +59,16 @@ pub use machine::{
 };
 pub use messages::{
     Answer, CommitAnswer, CommitPartition, CommitRequest, CommitTopic, CommittedOffset, DescribedGroup,
-    DescribedMember, Effect, Generation, GroupConfig, GroupError, GroupFilter, GroupType, JoinAnswer, JoinRequest,
-    JoinedGroup, JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity, MigrationPolicy,
-    PartitionOutcomes, SyncAnswer, SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
+    DescribedMember, Effect, Generation, GroupConfig, GroupError, GroupFilter, GroupOrder, GroupType, JoinAnswer,
+    JoinRequest, JoinedGroup, JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity,
+    MigrationPolicy, PartitionOutcomes, SyncAnswer, SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
 };
 pub use placement::partition_for;
 pub use shard::{Shard, ShardStats};
+pub use share_group::{
+    BeginShares, DescribedShareGroup, DescribedShareMember, ShareGroupError, ShareHeartbeat, ShareHeartbeatAnswer,
+    SharePlace, SharesToEnd,
+};
 pub use transactional::TransactionalCommit;
 
 /// The internal topic that holds groups and their committed offsets.

@@ -15,6 +15,10 @@ impl Shard {
     /// Answered with [`Answer::Commit`] once they are in the log.
     pub fn commit(&mut self, now: Now, id: RequestId, request: CommitRequest, effects: &mut Vec<Effect>) {
         let mut step = Step { now, effects };
+        if self.shares.contains_key(&request.group_id) {
+            // Where members of a share group have come to is kept elsewhere.
+            return step.answer(id, Answer::Commit(CommitAnswer(Err(GroupError::GroupIdNotFound))));
+        }
         let checked = match self.consumers.get(&request.group_id) {
             Some(group) => check_consumer_commit(group, &request),
             None => self.check_commit(&request),

@@ -16,9 +16,10 @@
 //! ```
 //! A string is int16 length and UTF-8, bytes are int32 length and content; flexible versions use unsigned varints
 //! (length + 1, 0 for null) and end every struct with tagged fields. The kinds of consumer groups (KIP-848) are in
-//! `consumer`; other kinds belong to other group types and are reported as such.
+//! `consumer`, those of share groups (KIP-932) in `share`; other kinds belong to other group types and are reported as such.
 
 mod consumer;
+mod share;
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use super::{
 pub use consumer::{
     ClassicMetadata, ConsumerMemberRecord, ConsumerRecord, CurrentRecord, GroupEpochRecord, ResolvedRegex, TargetRecord,
 };
+pub use share::{KeptPartitions, ShareCurrentRecord, ShareGroupRecord, ShareMemberRecord, TopicShare};
 
 /// One record of the coordinator, before it has bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub enum CoordinatorRecord {
     Group(String, Option<GroupMetadata>),
     /// A part of a consumer group (KIP-848).
     Consumer(ConsumerRecord),
+    /// A part of a share group (KIP-932).
+    Share(ShareGroupRecord),
 }
 
 impl CoordinatorRecord {
@@ -53,6 +57,7 @@ impl CoordinatorRecord {
             CoordinatorRecord::Offset(..) => None,
             CoordinatorRecord::Group(group, _) => Some(group),
             CoordinatorRecord::Consumer(record) => Some(record.group()),
+            CoordinatorRecord::Share(record) => Some(record.group()),
         }
     }
 }
@@ -130,6 +135,7 @@ impl LogRecord for CoordinatorRecord {
                 metadata.as_ref().map(encode_group).transpose()?
             }
             CoordinatorRecord::Consumer(record) => record.encode(&mut key)?,
+            CoordinatorRecord::Share(record) => record.encode(&mut key)?,
         };
         Ok(EncodedRecord { key: key.into_bytes(), value })
     }
@@ -152,6 +158,9 @@ impl LogRecord for CoordinatorRecord {
             }
             kind if ConsumerRecord::KINDS.contains(&kind) => {
                 ConsumerRecord::decode(kind, &mut key, value).map(CoordinatorRecord::Consumer)
+            }
+            kind if ShareGroupRecord::KINDS.contains(&kind) => {
+                ShareGroupRecord::decode(kind, &mut key, value).map(CoordinatorRecord::Share)
             }
             kind => Err(RecordError::UnknownKind(kind)),
         }

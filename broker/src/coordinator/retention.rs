@@ -37,6 +37,9 @@ impl Shard {
         if let Some(group) = self.consumers.get(group_id) {
             return if group.is_empty() { Ok(()) } else { Err(GroupError::NonEmptyGroup) };
         }
+        if let Some(group) = self.shares.get(group_id) {
+            return if group.is_empty() { Ok(()) } else { Err(GroupError::NonEmptyGroup) };
+        }
         match self.groups.get(group_id).map(|group| group.state) {
             None | Some(GroupState::Dead) => Err(GroupError::GroupIdNotFound),
             Some(GroupState::Empty) => Ok(()),
@@ -55,6 +58,10 @@ impl Shard {
         records.extend(keys.into_iter().map(|key| CoordinatorRecord::Offset(key, None)));
         if let Some(group) = self.consumers.get(group_id) {
             records.extend(group.end_records([].into_iter()).into_iter().map(CoordinatorRecord::Consumer));
+            return;
+        }
+        if let Some(group) = self.shares.get(group_id) {
+            records.extend(group.end_records().into_iter().map(CoordinatorRecord::Share));
             return;
         }
         records.push(CoordinatorRecord::Group(group_id.to_owned(), None));
@@ -170,8 +177,13 @@ impl Shard {
         for group in self.consumers.values_mut() {
             group.must_look_at_topics |= change.touched.iter().any(|topic| group.is_subscribed(topic));
         }
+        for group in self.shares.values_mut() {
+            group.must_look_at_topics |= change.touched.iter().any(|topic| group.is_subscribed(topic));
+        }
         if !change.deleted.is_empty() {
             self.topics_deleted(now, &change.deleted, effects);
+            let ids = change.deleted.iter().map(|(_, id)| *id).collect();
+            self.forget_share_topics(&ids, &mut Step { now, effects });
         }
     }
 

@@ -11,16 +11,17 @@ use varve_metadata::model::{Offset, ProducerId};
 
 use super::{
     Answer, AppendFailure, AppendId, Batch, CommitAnswer, CommittedOffset, Effect, Effects, Entry, Generation,
-    GroupConfig, GroupError, GroupState, JoinRequest, Machine, Now, RequestId, TopicOffsets,
+    GroupConfig, GroupError, GroupOrder, GroupState, JoinRequest, Machine, Now, RequestId, TopicOffsets,
     cluster::ClusterView,
     codec::RecordError,
-    consumer::{ConsumerGroup, Outcome, RegexJob},
+    consumer::{ConsumerGroup, Outcome},
     group::{Group, Member},
     locks::{Locks, Need, Task},
     machine,
     open_commits::{OpenCommits, Settled},
     rebalance::refused_join,
-    records::{ConsumerRecord, CoordinatorRecord, OffsetKey},
+    records::{ConsumerRecord, CoordinatorRecord, OffsetKey, ShareGroupRecord},
+    share_group::{self, ShareGroup},
     timers::{TimerAction, TimerKey, Timers},
 };
 
@@ -34,6 +35,7 @@ pub struct Shard {
     pub(super) groups: BTreeMap<String, Group>,
     /// Consumer groups (KIP-848). No id is in both.
     pub(super) consumers: BTreeMap<String, ConsumerGroup>,
+    pub(super) shares: BTreeMap<String, ShareGroup>,
     pub(super) cluster: Arc<dyn ClusterView>,
     /// The version of the cluster in which the newest topic came.
     pub(super) newest_topic_at: i64,
@@ -74,6 +76,7 @@ pub(super) enum Completion {
     },
     StaticRejoin(Box<StaticRejoin>),
     Consumer(Box<Outcome>),
+    Share(Box<share_group::Outcome>),
     /// A group of another type made room for the classic one that this member joins.
     MadeRoom(RequestId, Box<JoinRequest>),
 }
@@ -120,6 +123,7 @@ impl Shard {
             config,
             groups: BTreeMap::new(),
             consumers: BTreeMap::new(),
+            shares: BTreeMap::new(),
             newest_topic_at: cluster.version(),
             cluster,
             locks: Locks::default(),
@@ -139,6 +143,9 @@ impl Shard {
             (key, action) if key.group().is_some_and(|group| self.consumers.contains_key(group)) => {
                 self.expire_member(&key, action, step);
             }
+            (key, action) if key.group().is_some_and(|group| self.shares.contains_key(group)) => {
+                self.expire_share_member(&key, action, step);
+            }
             (TimerKey::Session { group, member }, _) => self.expire_session(&group, &member, step),
             (TimerKey::Join { group }, TimerAction::CompleteInitialJoin { delay, remaining }) => {
                 self.complete_initial_join(&group, delay, remaining, step);
@@ -153,7 +160,8 @@ impl Shard {
 
     /// How much of the group somebody needs who does not change its type.
     pub(super) fn need_of(&self, group_id: &str) -> Need {
-        if self.consumers.contains_key(group_id) { Need::Alone } else { Need::Shared }
+        let has_log_first = self.consumers.contains_key(group_id) || self.shares.contains_key(group_id);
+        if has_log_first { Need::Alone } else { Need::Shared }
     }
 
     /// Does it now, or when nothing is on its way that it has to wait for.
@@ -171,6 +179,11 @@ impl Shard {
             Task::Leave(id, request) => self.leave_any(id, &request, step),
             Task::DeleteGroup(id, group) => self.delete_now(id, group, step),
             Task::Resolved(group, found) => self.take_resolved(&group, found, step),
+            Task::ShareHeartbeat(id, request) => self.heartbeat_share(id, &request, step),
+            Task::AlterShares(id, group, places) => self.alter_shares(id, &group, &places, step),
+            Task::SharesBegun(id, group, partitions, all) => self.take_begun(id, &group, &partitions, all, step),
+            Task::EndShares(id, group, topics) => self.begin_end(id, &group, topics, step),
+            Task::SharesEnded(id, group, topics) => self.take_ended(id, &group, &topics, step),
             Task::Timer(key, action) => self.fire(key, action, step),
         }
     }
@@ -196,8 +209,12 @@ impl Shard {
         let id = AppendId(self.next_append);
         self.next_append += 1;
         for group in memberships(&batch) {
-            let is_consumer = |record: &CoordinatorRecord| matches!(record, CoordinatorRecord::Consumer(record) if record.group() == group);
-            self.locks.hold(group, records_of(&batch).iter().any(is_consumer));
+            let is_exclusive = |record: &CoordinatorRecord| match record {
+                CoordinatorRecord::Consumer(record) => record.group() == group,
+                CoordinatorRecord::Share(record) => record.group() == group,
+                CoordinatorRecord::Offset(..) | CoordinatorRecord::Group(..) => false,
+            };
+            self.locks.hold(group, records_of(&batch).iter().any(is_exclusive));
         }
         self.pending.push_back(PendingAppend { id, batch: batch.clone(), then, waiting: Vec::new() });
         step.effects.push(Effect::Append { id, batch });
@@ -208,7 +225,11 @@ impl Shard {
         match batch {
             Batch::Records(records) => {
                 let is_target = |record: &CoordinatorRecord| {
-                    matches!(record, CoordinatorRecord::Consumer(ConsumerRecord::Target(_, Some(_))))
+                    matches!(
+                        record,
+                        CoordinatorRecord::Consumer(ConsumerRecord::Target(_, Some(_)))
+                            | CoordinatorRecord::Share(ShareGroupRecord::Target(_, Some(_)))
+                    )
                 };
                 // Replay does not come by here: what it finds was counted before.
                 self.completed_rebalances += u64::from(records.iter().any(is_target));
@@ -236,6 +257,7 @@ impl Shard {
             CoordinatorRecord::Group(group, None) => self.remove_group(group, now),
             CoordinatorRecord::Group(_, Some(_)) => {}
             CoordinatorRecord::Consumer(record) => self.apply_consumer(record.clone(), now),
+            CoordinatorRecord::Share(record) => self.apply_share(record.clone(), now),
         }
     }
 
@@ -268,7 +290,8 @@ impl Shard {
 
     /// A commit without membership makes a simple group: empty, without a protocol type.
     fn ensure_group(&mut self, group_id: &str, now: Now) {
-        if !self.groups.contains_key(group_id) && !self.consumers.contains_key(group_id) {
+        let is_other = self.consumers.contains_key(group_id) || self.shares.contains_key(group_id);
+        if !self.groups.contains_key(group_id) && !is_other {
             self.groups.insert(group_id.to_owned(), Group::new(group_id.to_owned(), now.wall));
         }
     }
@@ -326,6 +349,7 @@ impl Shard {
             }
             Completion::StaticRejoin(rejoin) => self.static_rejoin_appended(*rejoin, result, step),
             Completion::Consumer(outcome) => self.settle_consumer(*outcome, result, step),
+            Completion::Share(outcome) => self.settle_share(*outcome, result, step),
             Completion::MadeRoom(request, join) => match result {
                 Ok(()) => self.locks.put_first(&join.group_id.clone(), Task::Join(request, join)),
                 Err(error) => step.answer(request, refused_join("", error)),
@@ -368,7 +392,7 @@ impl Shard {
 impl Machine for Shard {
     type Record = CoordinatorRecord;
     type Answer = Answer;
-    type Order = RegexJob;
+    type Order = GroupOrder;
 
     fn replay(&mut self, now: Now, entry: Entry<CoordinatorRecord>) -> Result<(), RecordError> {
         self.replay_entry(now, entry)

@@ -54,6 +54,10 @@ impl ClusterView for TestCluster {
     fn consumer_times(&self, _group_id: &str) -> ConsumerTimes {
         self.times
     }
+
+    fn share_times(&self, _group_id: &str) -> ShareTimes {
+        ShareTimes::default()
+    }
 }
 
 /// A coordinator on a log that acknowledges at once, unless told to wait or to fail.
@@ -69,6 +73,8 @@ pub(super) struct Harness {
     pub(super) cluster: TestCluster,
     /// Patterns that the shard asked to be resolved.
     pub(super) to_resolve: Vec<RegexJob>,
+    /// Keepers of share partitions that the shard asked to begin.
+    pub(super) to_begin: Vec<BeginShares>,
     next_request: u64,
 }
 
@@ -88,6 +94,7 @@ impl Harness {
             shard: Shard::new(Arc::new(config), Arc::new(cluster.clone())),
             cluster,
             to_resolve: Vec::new(),
+            to_begin: Vec::new(),
             log: Vec::new(),
             answers: BTreeMap::new(),
             held: Vec::new(),
@@ -119,7 +126,8 @@ impl Harness {
                 Effect::Answer { request, answer } => {
                     assert_eq!(self.answers.insert(request, answer), None, "a request is answered once");
                 }
-                Effect::Order(job) => self.to_resolve.push(job),
+                Effect::Order(GroupOrder::Resolve(job)) => self.to_resolve.push(job),
+                Effect::Order(GroupOrder::BeginShares(job)) => self.to_begin.push(job),
                 Effect::Append { id, batch } if self.holds_appends || !self.held.is_empty() => {
                     self.held.push((id, batch));
                 }

@@ -63,6 +63,9 @@ impl Shard {
                 error => error,
             });
         }
+        if self.shares.contains_key(&request.group_id) {
+            return Err(GroupError::GroupIdNotFound);
+        }
         let Some(group) = self.groups.get(&request.group_id) else {
             return if request.generation.is_none() { Ok(()) } else { Err(GroupError::IllegalGeneration) };
         };

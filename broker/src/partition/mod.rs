@@ -48,4 +48,5 @@ pub use role::Replica;
 pub use storage::{Keeper, NoKeeper, Storage, StorageSettings, Unsettled};
 pub use table::{LocalTopic, LookupError, Partitions};
 pub use upkeep::{Upkeep, UpkeepMetrics, UpkeepSettings};
+pub(crate) use waiters::Waiters;
 pub use waiters::{Waiter, Watch};

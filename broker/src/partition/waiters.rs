@@ -19,9 +19,9 @@ impl Waiter {
     }
 }
 
-/// The waiters of one partition. An append that nobody waits for costs one relaxed load.
+/// The waiters of one partition, or of what is read of it. An append that nobody waits for costs one relaxed load.
 #[derive(Debug, Default)]
-pub(super) struct Waiters {
+pub(crate) struct Waiters {
     count: AtomicUsize,
     list: Mutex<Vec<Arc<Notify>>>,
 }
@@ -29,7 +29,7 @@ pub(super) struct Waiters {
 impl Waiters {
     /// Adds `waiter` until the returned watch is dropped. The caller looks at the partition *after* this: what comes
     /// later wakes it, so nothing falls in between.
-    pub(super) fn watch(self: &Arc<Waiters>, waiter: &Waiter) -> Watch {
+    pub(crate) fn watch(self: &Arc<Waiters>, waiter: &Waiter) -> Watch {
         let mut list = self.list.lock();
         list.push(waiter.0.clone());
         self.count.store(list.len(), Ordering::SeqCst);
@@ -42,7 +42,7 @@ impl Waiters {
     }
 
     /// Wakes all who watch.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // Sequentially consistent on both sides: either this load sees the watcher, or the watcher's look at the
         // partition, which comes after its store, sees the records.
         if self.count.load(Ordering::SeqCst) > 0 {

@@ -23,7 +23,7 @@ use super::{
 
 use crate::{
     config::{BrokerConfig, MetadataUrl},
-    coordinator::transactions::TRANSACTIONS_TOPIC,
+    coordinator::{share_state::SHARE_STATE_TOPIC, transactions::TRANSACTIONS_TOPIC},
 };
 
 /// How long a request waits for a topic that it makes (Kafka's `request.timeout.ms`).
@@ -92,11 +92,11 @@ fn new_topic(broker: &Broker, name: &TopicName) -> NewTopic {
 /// A topic of the cluster's own. A node that agrees with itself has one replica of it, whatever is asked for; among others it
 /// has as many as asked for, and is not made before there are as many brokers, as in Kafka: nobody would give it more later.
 fn internal_topic(broker: &Broker, name: &TopicName) -> NewTopic {
-    let transactions = &broker.config.transactions;
-    let is_transactions = name.as_str() == TRANSACTIONS_TOPIC;
-    let wanted = match is_transactions {
-        true => transactions.log_replication_factor,
-        false => broker.config.groups.offsets_replication_factor,
+    let (transactions, shares) = (&broker.config.transactions, &broker.config.groups.share.state);
+    let (wanted, min_in_sync) = match name.as_str() {
+        TRANSACTIONS_TOPIC => (transactions.log_replication_factor, Some(transactions.log_min_in_sync)),
+        SHARE_STATE_TOPIC => (shares.replication_factor, Some(shares.min_in_sync)),
+        _ => (broker.config.groups.offsets_replication_factor, None),
     };
     let OwnTopic { partitions, overrides } = own_topic(&broker.config, name.as_str());
     let replication_factor = match broker.config.metadata {
@@ -105,9 +105,9 @@ fn internal_topic(broker: &Broker, name: &TopicName) -> NewTopic {
     };
     let mut overrides: BTreeMap<String, Option<String>> =
         overrides.into_iter().map(|(name, value)| (name, Some(value))).collect();
-    if is_transactions {
-        // More than there are would keep every transaction waiting.
-        let min_in_sync = transactions.log_min_in_sync.min(u32::from(replication_factor));
+    if let Some(min_in_sync) = min_in_sync {
+        // More than there are would keep everybody waiting.
+        let min_in_sync = min_in_sync.min(u32::from(replication_factor));
         overrides.insert("min.insync.replicas".to_owned(), Some(min_in_sync.to_string()));
     }
     let placement = Placement::Spread { partitions: Some(partitions), replication_factor: Some(replication_factor) };
@@ -116,22 +116,32 @@ fn internal_topic(broker: &Broker, name: &TopicName) -> NewTopic {
 
 /// What a topic of the cluster's own is made with, whatever brokers there are.
 pub(crate) fn own_topic(config: &BrokerConfig, name: &str) -> OwnTopic {
-    let is_transactions = name == TRANSACTIONS_TOPIC;
-    let (partitions, segment_bytes) = match is_transactions {
-        true => (config.transactions.log_partitions, config.transactions.log_segment_bytes),
-        false => (config.groups.offsets_partitions, config.groups.offsets_segment_bytes),
-    };
-    let mut overrides: BTreeMap<String, String> = [
-        ("cleanup.policy", "compact".to_owned()),
+    let shares = &config.groups.share.state;
+    let (partitions, segment_bytes, settings): (_, _, &[(&str, &str)]) = match name {
         // Batches of a coordinator are kept as it made them.
-        ("compression.type", if is_transactions { "uncompressed" } else { "producer" }.to_owned()),
-        ("segment.bytes", segment_bytes.to_string()),
-        ("remote.storage.enable", "false".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
-    if is_transactions {
-        overrides.insert("unclean.leader.election.enable".to_owned(), "false".to_owned());
-    }
+        TRANSACTIONS_TOPIC => (
+            config.transactions.log_partitions,
+            config.transactions.log_segment_bytes,
+            &[
+                ("cleanup.policy", "compact"),
+                ("compression.type", "uncompressed"),
+                ("unclean.leader.election.enable", "false"),
+            ],
+        ),
+        // Its coordinators delete what says nothing any more.
+        SHARE_STATE_TOPIC => (
+            shares.partitions,
+            shares.segment_bytes,
+            &[("cleanup.policy", "delete"), ("compression.type", "producer"), ("retention.ms", "-1")],
+        ),
+        _ => (
+            config.groups.offsets_partitions,
+            config.groups.offsets_segment_bytes,
+            &[("cleanup.policy", "compact"), ("compression.type", "producer")],
+        ),
+    };
+    let common = [("segment.bytes", segment_bytes.to_string()), ("remote.storage.enable", "false".to_owned())];
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let overrides = settings.chain(common.map(|(name, value)| (name.to_owned(), value))).collect();
     OwnTopic { partitions, overrides }
 }

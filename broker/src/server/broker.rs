@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{
-    GroupCoordinator, Live, NodeQuotas, Telemetry, TransactionCoordinator, authorizer::Authorizer,
+    GroupCoordinator, Live, NodeQuotas, ShareStates, Shares, Telemetry, TransactionCoordinator, authorizer::Authorizer,
     fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds,
     transaction_coordinator::Surroundings,
 };
@@ -48,6 +48,10 @@ pub struct Broker {
     pub quotas: Arc<NodeQuotas>,
     /// Transactions.
     pub transactions: Arc<TransactionCoordinator>,
+    /// Share partitions that are read here.
+    pub shares: Arc<Shares>,
+    /// The state of share partitions.
+    pub share_states: Arc<ShareStates>,
     /// Metrics that clients push.
     pub telemetry: Arc<Telemetry>,
     /// Settings that changed since the start.
@@ -97,9 +101,18 @@ impl Broker {
             producer_ids: producer_ids.clone(),
             groups: groups.clone(),
         };
+        let share_states = ShareStates::new(
+            config.groups.share.state,
+            config.node,
+            metadata.clone(),
+            partitions.clone(),
+            links.clone(),
+        );
         Broker {
             node: config.node,
             metadata,
+            shares: Shares::new(config.groups.share.clone()),
+            share_states,
             groups,
             transactions: TransactionCoordinator::new(config.transactions.clone(), around),
             partitions,

@@ -13,9 +13,13 @@ use varve_metadata::{
     model::BrokerId,
 };
 
-use super::{handlers::admin_errors::config_text, live::LIVE};
+use super::{
+    handlers::admin_errors::config_text,
+    live::LIVE,
+    shares::{OFFSET_RESET, OffsetReset},
+};
 use crate::{
-    config::{BrokerConfig, broker_table, listener_setting},
+    config::{BrokerConfig, GroupLimit, GroupTime, broker_table, listener_setting},
     security::{ListenerSecurity, SecurityError, chain},
     telemetry::Subscription,
 };
@@ -93,8 +97,8 @@ impl Rules<'_> {
             return refused(format!("Unknown group config name: {name}"));
         }
         // Stored, they would promise what nobody keeps.
-        if changed.iter().any(|name| !name.starts_with("consumer.")) {
-            return Err(AlterError::Unsupported("Share and streams groups are not served by this broker."));
+        if changed.iter().any(|name| name.starts_with("streams.")) {
+            return Err(AlterError::Unsupported("Streams groups are not served by this broker."));
         }
         for (name, value) in settings {
             if let Some(definition) = group_table().get(name) {
@@ -102,28 +106,47 @@ impl Rules<'_> {
             }
         }
         let given = |name: &str| settings.get(name).and_then(|value| value.trim().parse::<u64>().ok());
-        let consumer = &self.config.groups.consumer;
-        for (name, time) in [
-            ("consumer.heartbeat.interval.ms", consumer.heartbeat_interval),
-            ("consumer.session.timeout.ms", consumer.session_timeout),
-            ("consumer.assignment.interval.ms", consumer.assignment_interval),
+        let (consumer, share) = (&self.config.groups.consumer, &self.config.groups.share);
+        for (name, [_, min, max]) in [
+            ("consumer.heartbeat.interval.ms", millis(consumer.heartbeat_interval)),
+            ("consumer.session.timeout.ms", millis(consumer.session_timeout)),
+            ("consumer.assignment.interval.ms", millis(consumer.assignment_interval)),
+            ("share.heartbeat.interval.ms", millis(share.heartbeat_interval)),
+            ("share.session.timeout.ms", millis(share.session_timeout)),
+            ("share.record.lock.duration.ms", millis(share.lock_duration)),
+            ("share.delivery.count.limit", numbers(share.delivery_limit)),
+            ("share.partition.max.record.locks", numbers(share.max_locks)),
+            ("share.assignment.interval.ms", millis(share.assignment_interval)),
         ] {
-            let Some(value) = given(name).map(std::time::Duration::from_millis) else { continue };
-            let suffix = name.trim_start_matches("consumer.");
-            if value < time.min {
-                return refused(format!("{name} must be greater than or equal to group.consumer.min.{suffix}"));
+            let Some(value) = given(name) else { continue };
+            let (kind, suffix) = name.split_once('.').unwrap_or_default();
+            if value < min {
+                return refused(format!("{name} must be greater than or equal to group.{kind}.min.{suffix}"));
             }
-            if value > time.max {
-                return refused(format!("{name} must be less than or equal to group.consumer.max.{suffix}"));
+            if value > max {
+                return refused(format!("{name} must be less than or equal to group.{kind}.max.{suffix}"));
             }
         }
-        let usual = |time: crate::config::GroupTime| u64::try_from(time.usual.as_millis()).unwrap_or(u64::MAX);
-        let session = given("consumer.session.timeout.ms").unwrap_or_else(|| usual(consumer.session_timeout));
-        let heartbeat = given("consumer.heartbeat.interval.ms").unwrap_or_else(|| usual(consumer.heartbeat_interval));
-        if session <= heartbeat {
-            return refused(
-                "consumer.session.timeout.ms must be greater than consumer.heartbeat.interval.ms".to_owned(),
-            );
+        for (kind, session, heartbeat) in [
+            ("consumer", consumer.session_timeout, consumer.heartbeat_interval),
+            ("share", share.session_timeout, share.heartbeat_interval),
+        ] {
+            let [longer, shorter] =
+                ["session.timeout.ms", "heartbeat.interval.ms"].map(|suffix| format!("{kind}.{suffix}"));
+            let session = given(&longer).unwrap_or_else(|| millis(session)[0]);
+            let heartbeat = given(&shorter).unwrap_or_else(|| millis(heartbeat)[0]);
+            if session <= heartbeat {
+                return refused(format!("{longer} must be greater than {shorter}"));
+            }
+        }
+        if let Some(reset) = settings.get(OFFSET_RESET)
+            && OffsetReset::parse(reset).is_none()
+        {
+            return refused(format!(
+                "Invalid value {reset} for configuration {OFFSET_RESET}: Invalid value `{reset}` for configuration \
+                 {OFFSET_RESET}. The value must be either 'earliest', 'latest' or of the format \
+                 'by_duration:<PnDTnHnMn.nS>'."
+            ));
         }
         Ok(())
     }
@@ -172,6 +195,16 @@ impl Rules<'_> {
         }
         Ok(())
     }
+}
+
+/// The usual, smallest and largest of a time, in milliseconds.
+fn millis(time: GroupTime) -> [u64; 3] {
+    [time.usual, time.min, time.max].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The usual, smallest and largest of a number.
+fn numbers(limit: GroupLimit) -> [u64; 3] {
+    [limit.usual, limit.min, limit.max].map(u64::from)
 }
 
 /// The definition of a setting, or of what stands behind a listener's name.
@@ -344,6 +377,49 @@ const GROUP: &[ConfigDef] = &[
         "5000",
         behind!("group.share.heartbeat.interval.ms"),
         "How often members say that they are there.",
+    ),
+    group(
+        "share.record.lock.duration.ms",
+        Kind::Int { min: 1000, max: i32::MAX },
+        "30000",
+        behind!("group.share.record.lock.duration.ms"),
+        "How long a record is one member's, in milliseconds.",
+    ),
+    group(
+        "share.delivery.count.limit",
+        Kind::Int { min: 2, max: i32::MAX },
+        "5",
+        behind!("group.share.delivery.count.limit"),
+        "How often a record is delivered at most.",
+    ),
+    group(
+        "share.partition.max.record.locks",
+        Kind::Int { min: 100, max: i32::MAX },
+        "2000",
+        behind!("group.share.partition.max.record.locks"),
+        "Records of one partition that are out at one time.",
+    ),
+    group(
+        OFFSET_RESET,
+        Kind::Text,
+        "latest",
+        &[],
+        "Where a group begins to read: earliest, latest or by_duration:<ISO 8601>.",
+    ),
+    group(
+        "share.isolation.level",
+        Kind::Enum(&["read_committed", "read_uncommitted"]),
+        "read_uncommitted",
+        &[],
+        "Whether records of transactions are delivered that were not committed.",
+    ),
+    group("share.renew.acknowledge.enable", Kind::Bool, "true", &[], "Members may ask for more time for a record."),
+    group(
+        "share.assignment.interval.ms",
+        NATURAL,
+        "1000",
+        behind!("group.share.assignment.interval.ms"),
+        "Shortest time between two assignments of the group.",
     ),
     group(
         "streams.session.timeout.ms",

@@ -88,6 +88,7 @@ pub(super) async fn serve(
     let mut connection = Connection { shared, entrance, transport, buffer: BytesMut::new(), client: Arc::default() };
     let ended = connection.converse(peer, principal).await;
     shared.broker.telemetry.disconnected(&connection.client);
+    shared.broker.shares.disconnected(connection.client.id());
     connection.transport.close().await;
     ended
 }

@@ -8,19 +8,22 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, AlterConfigsRequest,
-        AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, AlterUserScramCredentialsRequest, ApiKey,
-        ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateAclsRequest,
-        CreateDelegationTokenRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
-        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
+        AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, AlterShareGroupOffsetsRequest,
+        AlterUserScramCredentialsRequest, ApiKey, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+        ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreateDelegationTokenRequest, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+        DeleteShareGroupOffsetsRequest, DeleteShareGroupStateRequest, DeleteTopicsRequest, DescribeAclsRequest,
         DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeDelegationTokenRequest,
         DescribeGroupsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
         DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest,
         ExpireDelegationTokenRequest, FetchRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest,
-        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-        ListTransactionsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-        PushTelemetryRequest, RenewDelegationTokenRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
-        SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, InitializeShareGroupStateRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+        ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetDeleteRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, ReadShareGroupStateRequest,
+        RenewDelegationTokenRequest, SaslAuthenticateRequest, SaslHandshakeRequest, ShareGroupDescribeRequest,
+        ShareGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest,
+        UpdateFeaturesRequest,
     },
     protocol::{Decodable, Encodable},
 };
@@ -237,6 +240,38 @@ async fn route(broker: &Broker, key: ApiKey, context: &RequestContext, body: Byt
         ApiKey::ConsumerGroupDescribe => {
             serve!(broker, key, context, body, ConsumerGroupDescribeRequest, consumer_group_describe)
         }
+        ApiKey::ShareGroupHeartbeat => {
+            serve!(broker, key, context, body, ShareGroupHeartbeatRequest, share_group_heartbeat)
+        }
+        ApiKey::ShareGroupDescribe => {
+            serve!(broker, key, context, body, ShareGroupDescribeRequest, share_group_describe)
+        }
+        ApiKey::ShareFetch => share_fetch(broker, context, body).await,
+        ApiKey::ShareAcknowledge => share_acknowledge(broker, context, body).await,
+        ApiKey::InitializeShareGroupState => {
+            serve!(broker, key, context, body, InitializeShareGroupStateRequest, initialize_share_group_state unthrottled)
+        }
+        ApiKey::ReadShareGroupState => {
+            serve!(broker, key, context, body, ReadShareGroupStateRequest, read_share_group_state unthrottled)
+        }
+        ApiKey::WriteShareGroupState => {
+            serve!(broker, key, context, body, write_share_group_state by later unthrottled)
+        }
+        ApiKey::DeleteShareGroupState => {
+            serve!(broker, key, context, body, DeleteShareGroupStateRequest, delete_share_group_state unthrottled)
+        }
+        ApiKey::ReadShareGroupStateSummary => {
+            serve!(broker, key, context, body, read_share_group_state_summary by later unthrottled)
+        }
+        ApiKey::DescribeShareGroupOffsets => {
+            serve!(broker, key, context, body, describe_share_group_offsets by later)
+        }
+        ApiKey::AlterShareGroupOffsets => {
+            serve!(broker, key, context, body, AlterShareGroupOffsetsRequest, alter_share_group_offsets)
+        }
+        ApiKey::DeleteShareGroupOffsets => {
+            serve!(broker, key, context, body, DeleteShareGroupOffsetsRequest, delete_share_group_offsets)
+        }
         ApiKey::ListConfigResources => {
             serve!(broker, key, context, body, ListConfigResourcesRequest, list_config_resources)
         }
@@ -311,6 +346,30 @@ async fn fetch(broker: &Broker, context: &RequestContext, body: Bytes) -> Result
     let answer = handlers::fetch::finish(broker, context, prepared);
     let pause = answer.throttle;
     Ok(Reply::Fetch(fetch_response::encode(version, context.correlation_id, answer)?).then(pause))
+}
+
+/// What was found goes out in any case, as it is the member's now: who is above a quota is told to wait afterwards.
+async fn share_fetch(broker: &Broker, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
+    let (key, version) = (ApiKey::ShareFetch, context.api_version);
+    let request = decoded(key, version, later::share_fetch::decode(version, body))?;
+    let (mut answer, spent) = Timed::new(handlers::share_fetch::handle(broker, context, request)).await;
+    let by_bytes = broker.quotas.note_fetched(context, handlers::share_fetch::record_bytes(&answer));
+    let pause = by_bytes.max(broker.quotas.note_time(context, spent));
+    answer.throttle_ms = pause.as_millis() as i32;
+    Ok(Reply::Fetch(later::share_fetch::encode(version, context.correlation_id, answer)?).then(pause))
+}
+
+async fn share_acknowledge(broker: &Broker, context: &RequestContext, body: Bytes) -> Result<Reply, DispatchError> {
+    let (key, version) = (ApiKey::ShareAcknowledge, context.api_version);
+    let request = decoded(key, version, later::share_acknowledge::decode(version, body))?;
+    let (mut response, spent) = Timed::new(handlers::share_acknowledge::handle(broker, context, request)).await;
+    let pause = broker.quotas.note_time(context, spent);
+    response.known.throttle_time_ms = pause.as_millis() as i32;
+    let mut out = BytesMut::with_capacity(256);
+    let start = frame::begin_response(&mut out, key, version, context.correlation_id);
+    encoded(key, version, later::share_acknowledge::encode(&mut out, version, &response))?;
+    frame::finish_response(&mut out, start, 0);
+    Ok(Reply::Frame(out).then(pause))
 }
 
 fn decode<R: Decodable>(key: ApiKey, version: i16, mut body: Bytes) -> Result<R, DispatchError> {

@@ -51,6 +51,10 @@ mod resource_type;
 mod sasl_test;
 mod seats;
 #[cfg(test)]
+mod share_group_test;
+mod share_states;
+mod shares;
+#[cfg(test)]
 mod socket_test;
 mod telemetry;
 #[cfg(test)]
@@ -78,6 +82,8 @@ pub use listener::{Limits, ListenerName, Server};
 pub use live::Live;
 pub use log_levels::{LogLevel, LogLevels};
 pub use quotas::NodeQuotas;
+pub use share_states::ShareStates;
+pub use shares::Shares;
 pub use telemetry::Telemetry;
 pub use transaction_coordinator::TransactionCoordinator;
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,6 +21,7 @@ use varve_metadata::{
 use super::RequestContext;
 use crate::{
     metrics::Metrics,
+    share::ConnectionId,
     telemetry::{ClientInfo, ClientMetrics, Denied, Pushed, Subscribed, Subscription},
 };
 
@@ -27,8 +31,18 @@ const MOST_NAME_BYTES: usize = 255;
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
 /// What a connection says of its client beyond single requests.
-#[derive(Debug, Default)]
-pub(crate) struct Peer(Mutex<PeerState>);
+#[derive(Debug)]
+pub(crate) struct Peer {
+    id: ConnectionId,
+    state: Mutex<PeerState>,
+}
+
+impl Default for Peer {
+    fn default() -> Peer {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Peer { id: ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed)), state: Mutex::default() }
+    }
+}
 
 #[derive(Debug, Default)]
 struct PeerState {
@@ -37,14 +51,19 @@ struct PeerState {
 }
 
 impl Peer {
+    /// The connection's number.
+    pub(super) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
     /// The client named its library (KIP-511).
     pub(super) fn set_software(&self, name: &str, version: &str) {
-        self.0.lock().software = Some((bounded(name), bounded(version)));
+        self.state.lock().software = Some((bounded(name), bounded(version)));
     }
 
     pub(super) fn software(&self) -> (String, String) {
         let unknown = || ("unknown".to_owned(), "unknown".to_owned());
-        self.0.lock().software.clone().unwrap_or_else(unknown)
+        self.state.lock().software.clone().unwrap_or_else(unknown)
     }
 }
 
@@ -108,14 +127,14 @@ impl Telemetry {
 
     pub(super) fn get(&self, context: &RequestContext, id: Uuid) -> Result<Subscribed, Denied> {
         let told = self.clients.lock().get(id, &info(context), self.now())?;
-        context.connection.0.lock().pushes_as = Some(told.id);
+        context.connection.state.lock().pushes_as = Some(told.id);
         Ok(told)
     }
 
     pub(super) fn push(&self, context: &RequestContext, pushed: &Pushed<'_>) -> Result<(), Denied> {
         let outcome = self.take(context, pushed);
         if outcome != Err(Denied::Invalid) {
-            context.connection.0.lock().pushes_as = Some(pushed.id);
+            context.connection.state.lock().pushes_as = Some(pushed.id);
         }
         outcome
     }
@@ -130,7 +149,7 @@ impl Telemetry {
 
     /// The connection of `peer` is gone.
     pub(super) fn disconnected(&self, peer: &Peer) {
-        let pushes_as = peer.0.lock().pushes_as;
+        let pushes_as = peer.state.lock().pushes_as;
         if let Some(id) = pushes_as {
             self.clients.lock().forget(id);
         }

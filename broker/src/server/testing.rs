@@ -73,6 +73,8 @@ impl TestNode {
         tokio::spawn(storage.follow(broker.metadata.clone(), broker.shutdown.clone()));
         tokio::spawn(broker.groups.clone().follow(broker.clone()));
         tokio::spawn(broker.transactions.clone().follow(broker.clone()));
+        tokio::spawn(broker.share_states.clone().follow(broker.clone()));
+        tokio::spawn(broker.shares.clone().follow(broker.clone()));
         let metrics = Metrics::new();
         broker.quotas.register(&metrics);
         broker.telemetry.register(&metrics);

@@ -87,6 +87,18 @@ pub(crate) static SERVED: &[Api] = &[
     api(ApiKey::PushTelemetry, 0, 0, &shapes::PUSH_TELEMETRY),
     api(ApiKey::ListConfigResources, 0, 1, &shapes::LIST_CONFIG_RESOURCES),
     api(ApiKey::DescribeTopicPartitions, 0, 0, &shapes::DESCRIBE_TOPIC_PARTITIONS),
+    api(ApiKey::ShareGroupHeartbeat, 1, 1, &shapes::SHARE_GROUP_HEARTBEAT),
+    api(ApiKey::ShareGroupDescribe, 1, 1, &shapes::SHARE_GROUP_DESCRIBE),
+    api(ApiKey::ShareFetch, 1, 2, &shapes::SHARE_FETCH),
+    api(ApiKey::ShareAcknowledge, 1, 2, &shapes::SHARE_ACKNOWLEDGE),
+    api(ApiKey::InitializeShareGroupState, 0, 0, &shapes::INITIALIZE_SHARE_GROUP_STATE),
+    api(ApiKey::ReadShareGroupState, 0, 0, &shapes::READ_SHARE_GROUP_STATE),
+    api(ApiKey::WriteShareGroupState, 0, 1, &shapes::WRITE_SHARE_GROUP_STATE),
+    api(ApiKey::DeleteShareGroupState, 0, 0, &shapes::DELETE_SHARE_GROUP_STATE),
+    api(ApiKey::ReadShareGroupStateSummary, 0, 1, &shapes::READ_SHARE_GROUP_STATE_SUMMARY),
+    api(ApiKey::DescribeShareGroupOffsets, 0, 1, &shapes::DESCRIBE_SHARE_GROUP_OFFSETS),
+    api(ApiKey::AlterShareGroupOffsets, 0, 0, &shapes::ALTER_SHARE_GROUP_OFFSETS),
+    api(ApiKey::DeleteShareGroupOffsets, 0, 0, &shapes::DELETE_SHARE_GROUP_OFFSETS),
 ];
 
 /// The served request with that number.
@@ -115,6 +127,10 @@ mod tests {
                 // Version 6 (KIP-939) is unstable in Kafka 4.3 and not offered.
                 ApiKey::InitProducerId => 5,
                 ApiKey::WriteTxnMarkers => 2,
+                ApiKey::ShareFetch | ApiKey::ShareAcknowledge => 2,
+                ApiKey::WriteShareGroupState
+                | ApiKey::ReadShareGroupStateSummary
+                | ApiKey::DescribeShareGroupOffsets => 1,
                 _ => known.max,
             };
             assert_eq!((api.min, api.max), (known.min, newest), "{:?}", api.key);

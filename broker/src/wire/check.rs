@@ -5,19 +5,22 @@ use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest, AlterConfigsRequest,
-        AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, AlterUserScramCredentialsRequest, ApiKey,
-        ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateAclsRequest,
-        CreateDelegationTokenRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
-        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
+        AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, AlterShareGroupOffsetsRequest,
+        AlterUserScramCredentialsRequest, ApiKey, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+        ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreateDelegationTokenRequest, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+        DeleteShareGroupOffsetsRequest, DeleteShareGroupStateRequest, DeleteTopicsRequest, DescribeAclsRequest,
         DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeDelegationTokenRequest,
         DescribeGroupsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
         DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest,
         ExpireDelegationTokenRequest, FetchRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest,
-        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-        ListTransactionsRequest, MetadataRequest, OffsetDeleteRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-        PushTelemetryRequest, RenewDelegationTokenRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
-        SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, InitializeShareGroupStateRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+        ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetDeleteRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, ReadShareGroupStateRequest,
+        RenewDelegationTokenRequest, SaslAuthenticateRequest, SaslHandshakeRequest, ShareGroupDescribeRequest,
+        ShareGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest,
+        UpdateFeaturesRequest,
     },
     protocol::Decodable,
 };
@@ -98,6 +101,22 @@ fn decode(key: ApiKey, version: i16, body: Bytes) -> Option<Result<()>> {
         ApiKey::UpdateFeatures => known::<UpdateFeaturesRequest>,
         ApiKey::ConsumerGroupHeartbeat => known::<ConsumerGroupHeartbeatRequest>,
         ApiKey::ConsumerGroupDescribe => known::<ConsumerGroupDescribeRequest>,
+        ApiKey::ShareGroupHeartbeat => known::<ShareGroupHeartbeatRequest>,
+        ApiKey::ShareGroupDescribe => known::<ShareGroupDescribeRequest>,
+        ApiKey::InitializeShareGroupState => known::<InitializeShareGroupStateRequest>,
+        ApiKey::ReadShareGroupState => known::<ReadShareGroupStateRequest>,
+        ApiKey::DeleteShareGroupState => known::<DeleteShareGroupStateRequest>,
+        ApiKey::AlterShareGroupOffsets => known::<AlterShareGroupOffsetsRequest>,
+        ApiKey::DeleteShareGroupOffsets => known::<DeleteShareGroupOffsetsRequest>,
+        ApiKey::ShareFetch => return Some(later::share_fetch::decode(version, body).map(drop)),
+        ApiKey::ShareAcknowledge => return Some(later::share_acknowledge::decode(version, body).map(drop)),
+        ApiKey::WriteShareGroupState => return Some(later::write_share_group_state::decode(version, body).map(drop)),
+        ApiKey::ReadShareGroupStateSummary => {
+            return Some(later::read_share_group_state_summary::decode(version, body).map(drop));
+        }
+        ApiKey::DescribeShareGroupOffsets => {
+            return Some(later::describe_share_group_offsets::decode(version, body).map(drop));
+        }
         ApiKey::DescribeLogDirs => return Some(later::describe_log_dirs::decode(version, body).map(drop)),
         ApiKey::OffsetCommit => return Some(later::offset_commit::decode(version, body).map(drop)),
         ApiKey::OffsetFetch => return Some(later::offset_fetch::decode(version, body).map(drop)),

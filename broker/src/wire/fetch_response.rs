@@ -160,6 +160,33 @@ pub(crate) fn encode(version: i16, correlation_id: i32, answer: FetchAnswer) -> 
     Ok(writer.frame)
 }
 
+/// Writes records, or where they are. Returns how many bytes are elsewhere.
+///
+/// # Errors
+/// If records that are copied cannot be read.
+pub(super) fn put_records(head: &mut BytesMut, splices: &mut Vec<Splice>, records: Records) -> io::Result<usize> {
+    let mut spliced = 0;
+    let at = head.len();
+    match records {
+        Records::None => {}
+        Records::Local(slice) if slice.len <= INLINE_BYTES => {
+            head.resize(at + slice.len as usize, 0);
+            slice.read_into(&mut head[at..])?;
+        }
+        Records::Local(slice) => {
+            spliced += slice.len as usize;
+            splices.push(Splice { at, source: Source::File(slice) });
+        }
+        Records::Remote(pieces) => {
+            for piece in pieces {
+                spliced += piece.len();
+                splices.push(Splice { at, source: Source::Memory(piece) });
+            }
+        }
+    }
+    Ok(spliced)
+}
+
 struct Writer {
     version: i16,
     flexible: bool,
@@ -241,31 +268,8 @@ impl Writer {
 
     fn records(&mut self, records: Records) -> io::Result<()> {
         self.count(records.len());
-        match records {
-            Records::None => {}
-            Records::Local(slice) if slice.len <= INLINE_BYTES => {
-                let at = self.head().len();
-                self.head().resize(at + slice.len as usize, 0);
-                slice.read_into(&mut self.head()[at..])?;
-            }
-            Records::Local(slice) => {
-                let len = slice.len as usize;
-                self.splice(Source::File(slice), len);
-            }
-            Records::Remote(pieces) => {
-                for piece in pieces {
-                    let len = piece.len();
-                    self.splice(Source::Memory(piece), len);
-                }
-            }
-        }
+        self.spliced += put_records(&mut self.frame.head, &mut self.frame.splices, records)?;
         Ok(())
-    }
-
-    fn splice(&mut self, source: Source, len: usize) {
-        let at = self.frame.head.len();
-        self.frame.splices.push(Splice { at, source });
-        self.spliced += len;
     }
 
     fn partition_tags(&mut self, diverging: Option<(i32, i64)>, leader: Option<(i32, i32)>) {

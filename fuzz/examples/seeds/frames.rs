@@ -6,6 +6,9 @@ use kafka_protocol::{
         add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction},
         alter_client_quotas_request::{EntityData, EntryData, OpData},
         alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
+        alter_share_group_offsets_request::{
+            AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
+        },
         alter_user_scram_credentials_request::ScramCredentialUpsertion,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
@@ -16,12 +19,12 @@ use kafka_protocol::{
         write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
         *,
     },
-    protocol::{Encodable, StrBytes},
+    protocol::{Encodable, Message, StrBytes},
 };
 
 use crate::Seeds;
 
-fn frame<R: Encodable>(key: ApiKey, version: i16, request: &R) -> Vec<u8> {
+fn frame<R: Encodable + Message>(key: ApiKey, version: i16, request: &R) -> Vec<u8> {
     let mut out = BytesMut::new();
     out.put_i16(key as i16);
     out.put_i16(version);
@@ -31,7 +34,9 @@ fn frame<R: Encodable>(key: ApiKey, version: i16, request: &R) -> Vec<u8> {
     if key.request_header_version(version) >= 2 {
         out.put_u8(0);
     }
-    request.encode(&mut out, version).expect("a request of a version that has all its fields");
+    // Versions that the codec does not know, and that are asked for here, are laid out as the last one that it knows.
+    let known = R::VERSIONS.max.min(version);
+    request.encode(&mut out, known).expect("a request of a version that has all its fields");
     out.to_vec()
 }
 
@@ -93,9 +98,18 @@ pub(crate) fn frames() -> Seeds {
         GetTelemetrySubscriptions GetTelemetrySubscriptionsRequest 0,
         PushTelemetry PushTelemetryRequest 0,
         ListConfigResources ListConfigResourcesRequest 1,
+        ShareGroupHeartbeat ShareGroupHeartbeatRequest 1,
+        ShareGroupDescribe ShareGroupDescribeRequest 1,
+        InitializeShareGroupState InitializeShareGroupStateRequest 0,
+        ReadShareGroupState ReadShareGroupStateRequest 0,
+        DeleteShareGroupState DeleteShareGroupStateRequest 0,
+        ReadShareGroupStateSummary ReadShareGroupStateSummaryRequest 1,
+        DescribeShareGroupOffsets DescribeShareGroupOffsetsRequest 1,
+        DeleteShareGroupOffsets DeleteShareGroupOffsetsRequest 0,
     };
     seeds.extend(filled());
     seeds.extend(filled_of_coordinators_and_controllers());
+    seeds.extend(filled_of_shares());
     seeds
 }
 
@@ -175,5 +189,41 @@ fn filled_of_coordinators_and_controllers() -> Seeds {
         ("AlterClientQuotas".into(), frame(ApiKey::AlterClientQuotas, 1, &quotas)),
         ("AlterPartitionReassignments".into(), frame(ApiKey::AlterPartitionReassignments, 1, &reassign)),
         ("AlterUserScramCredentials".into(), frame(ApiKey::AlterUserScramCredentials, 0, &scram)),
+    ]
+}
+
+fn filled_of_shares() -> Seeds {
+    let id = uuid::Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef);
+    let (group, member) = (|| Some(GroupId(text("s"))), || Some(text("AAAAAAAAAAAAAAAAAAAAAQ")));
+    let said = share_fetch_request::AcknowledgementBatch::default().with_last_offset(2).with_acknowledge_types(vec![1]);
+    let partition = share_fetch_request::FetchPartition::default().with_acknowledgement_batches(vec![said]);
+    let fetched = share_fetch_request::FetchTopic::default().with_topic_id(id).with_partitions(vec![partition]);
+    let fetch = ShareFetchRequest::default().with_group_id(group()).with_member_id(member()).with_topics(vec![fetched]);
+
+    let said = share_acknowledge_request::AcknowledgementBatch::default()
+        .with_last_offset(2)
+        .with_acknowledge_types(vec![1, 2, 3]);
+    let partition = share_acknowledge_request::AcknowledgePartition::default().with_acknowledgement_batches(vec![said]);
+    let settled =
+        share_acknowledge_request::AcknowledgeTopic::default().with_topic_id(id).with_partitions(vec![partition]);
+    let acknowledge =
+        ShareAcknowledgeRequest::default().with_group_id(group()).with_member_id(member()).with_topics(vec![settled]);
+
+    let batch = write_share_group_state_request::StateBatch::default().with_last_offset(2).with_delivery_state(2);
+    let partition = write_share_group_state_request::PartitionData::default().with_state_batches(vec![batch]);
+    let written =
+        write_share_group_state_request::WriteStateData::default().with_topic_id(id).with_partitions(vec![partition]);
+    let write = WriteShareGroupStateRequest::default().with_group_id(text("s")).with_topics(vec![written]);
+
+    let partition = AlterShareGroupOffsetsRequestPartition::default().with_start_offset(7);
+    let altered = AlterShareGroupOffsetsRequestTopic::default()
+        .with_topic_name(TopicName(text("web.clicks")))
+        .with_partitions(vec![partition]);
+    let alter = AlterShareGroupOffsetsRequest::default().with_group_id(GroupId(text("s"))).with_topics(vec![altered]);
+    vec![
+        ("ShareFetch".into(), frame(ApiKey::ShareFetch, 1, &fetch)),
+        ("ShareAcknowledge".into(), frame(ApiKey::ShareAcknowledge, 1, &acknowledge)),
+        ("WriteShareGroupState".into(), frame(ApiKey::WriteShareGroupState, 0, &write)),
+        ("AlterShareGroupOffsets".into(), frame(ApiKey::AlterShareGroupOffsets, 0, &alter)),
     ]
 }

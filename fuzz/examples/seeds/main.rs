@@ -25,6 +25,7 @@ fn main() {
         ("raw_object", stored::raw_objects()),
         ("sasl", logins::messages()),
         ("segment", stored::segments()),
+        ("share_record", stored::share_records()),
         ("subject", logins::subjects()),
         ("table", stored::tables()),
         ("transaction_record", stored::transaction_records()),

@@ -8,8 +8,10 @@ use varve_broker::coordinator::{
     CommittedOffset, Generation, LogRecord, MemberEpoch, MemberState, Protocol,
     records::{
         ClassicMetadata, ConsumerMemberRecord, ConsumerRecord, CoordinatorRecord, CurrentRecord, GroupEpochRecord,
-        GroupMetadata, MemberMetadata, OffsetKey, ResolvedRegex, TargetRecord,
+        GroupMetadata, KeptPartitions, MemberMetadata, OffsetKey, ResolvedRegex, ShareCurrentRecord, ShareGroupRecord,
+        ShareMemberRecord, TargetRecord, TopicShare,
     },
+    share_state::{DeliveryState, KeptState, ShareKey, ShareRecord, Snapshot, StateBatch, StateEpoch, Update},
     transactions::{
         TopicPartition, TransactionState, TransactionVersion,
         records::{TransactionMetadata, TransactionRecord},
@@ -128,7 +130,72 @@ pub(crate) fn coordinator_records() -> Seeds {
     ];
     let of_consumers = consumer_records().into_iter();
     all.extend(of_consumers.map(|(name, record)| (name, CoordinatorRecord::Consumer(record))));
+    let of_shares = share_group_records().into_iter();
+    all.extend(of_shares.map(|(name, record)| (name, CoordinatorRecord::Share(record))));
     all.into_iter().map(record_input).collect()
+}
+
+/// The records of a share group (KIP-932).
+fn share_group_records() -> Vec<(&'static str, ShareGroupRecord)> {
+    let (group, member) = (|| "s".to_owned(), || "m1".to_owned());
+    let described = ShareMemberRecord {
+        rack_id: Some("r".into()),
+        client_id: "c".into(),
+        client_host: "/127.0.0.1".into(),
+        topics: ["web.clicks".into()].into(),
+    };
+    let (topic, index) = (partition().topic, partition().index);
+    let current = ShareCurrentRecord {
+        epoch: MemberEpoch(5),
+        previous_epoch: MemberEpoch(4),
+        assigned: [(topic, [index].into())].into(),
+    };
+    let share = TopicShare { name: "web.clicks".into(), partitions: [index].into() };
+    let kept = KeptPartitions {
+        begun: [(topic, TopicShare { partitions: [PartitionIndex(4)].into(), ..share.clone() })].into(),
+        kept: [(topic, share)].into(),
+        ending: [(topic, "web.gone".into())].into(),
+    };
+    let target = TargetRecord { epoch: 5, assigned_at: Some(now()) };
+    vec![
+        ("share-epoch", ShareGroupRecord::Group(group(), Some(GroupEpochRecord { epoch: 5, metadata_hash: 7 }))),
+        ("share-member", ShareGroupRecord::Member(group(), member(), Some(described))),
+        ("share-target", ShareGroupRecord::Target(group(), Some(target))),
+        (
+            "share-member-target",
+            ShareGroupRecord::MemberTarget(group(), member(), Some([(topic, [index].into())].into())),
+        ),
+        ("share-current", ShareGroupRecord::Current(group(), member(), Some(current))),
+        ("share-partitions", ShareGroupRecord::Partitions(group(), Some(kept))),
+        ("share-left", ShareGroupRecord::Member(group(), member(), None)),
+    ]
+}
+
+/// What the keepers of share partitions write.
+pub(crate) fn share_records() -> Seeds {
+    let PartitionId { topic, index } = partition();
+    let key = ShareKey { group: "s".into(), topic, partition: index };
+    let batches = vec![
+        StateBatch { first: at(10), last: at(12), state: DeliveryState::Available, deliveries: 2 },
+        StateBatch { first: at(13), last: at(13), state: DeliveryState::Archived, deliveries: 5 },
+    ];
+    let state = KeptState {
+        state_epoch: StateEpoch(1),
+        leader_epoch: Some(LeaderEpoch(3)),
+        start: Some(at(10)),
+        settled: Some(1),
+        batches: batches.clone(),
+    };
+    let snapshot = Snapshot { epoch: 7, state, made_at: now(), written_at: now() };
+    let update =
+        Update { snapshot_epoch: 7, leader_epoch: Some(LeaderEpoch(3)), start: Some(at(10)), settled: None, batches };
+    [
+        ("snapshot", ShareRecord::Snapshot(key.clone(), Some(snapshot))),
+        ("ended", ShareRecord::Snapshot(key.clone(), None)),
+        ("update", ShareRecord::Update(key, update)),
+    ]
+    .map(record_input)
+    .into()
 }
 
 /// The records of a consumer group (KIP-848).

@@ -58,9 +58,12 @@ impl Feature {
     /// `group.version`: 1 serves groups of the consumer protocol (KIP-848).
     pub const GROUP_VERSION: Feature = Feature { name: "group.version", min: 0, max: 1, initial: 1, unsaid: 1 };
 
+    /// `share.version`: 1 serves share groups (KIP-932).
+    pub const SHARE_VERSION: Feature = Feature { name: "share.version", min: 0, max: 1, initial: 1 };
+
     /// Every feature, by name.
     pub const ALL: &'static [Feature] =
-        &[Feature::GROUP_VERSION, Feature::METADATA_VERSION, Feature::TRANSACTION_VERSION];
+        &[Feature::GROUP_VERSION, Feature::METADATA_VERSION, Feature::SHARE_VERSION, Feature::TRANSACTION_VERSION];
 
     /// The feature of that name.
     pub fn named(name: &str) -> Option<Feature> {

@@ -16,6 +16,7 @@ import java.util.stream.Collectors;
 import org.apache.kafka.clients.admin.*;
 import org.apache.kafka.clients.consumer.ConsumerGroupMetadata;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
@@ -84,6 +85,7 @@ public final class AdminTour {
             tour.records();
             tour.configs();
             tour.groups();
+            tour.shares();
             tour.cluster();
             tour.quotasAndUsers();
             tour.acls();
@@ -242,10 +244,66 @@ public final class AdminTour {
             .all().get().stream().filter(one -> one.groupId().startsWith("tour")).toList());
         say("listGroups consumer type", () -> admin.listGroups(new ListGroupsOptions().withTypes(Set.of(GroupType.CONSUMER)))
             .all().get().stream().filter(one -> one.groupId().startsWith("tour")).toList());
-        say("describeShareGroups", () -> admin.describeShareGroups(List.of("tour-shared")).all().get());
         say("describeStreamsGroups", () -> admin.describeStreamsGroups(List.of("tour-streams")).all().get());
         say("deleteConsumerGroups", () -> admin.deleteConsumerGroups(List.of("tour-group", "tour-made")).all().get());
         say("deleteConsumerGroups again", () -> admin.deleteConsumerGroups(List.of("tour-group")).all().get());
+    }
+
+    private void shares() throws Exception {
+        var group = new ConfigResource(ConfigResource.Type.GROUP, "tour-shared");
+        var asked = Map.of("tour-shared", new ListShareGroupOffsetsSpec());
+        say("describeShareGroups unknown", () -> admin.describeShareGroups(List.of("tour-shared")).all().get());
+        say("listShareGroupOffsets unknown", () -> admin.listShareGroupOffsets(asked).all().get());
+        say("incrementalAlterConfigs share group", () ->
+            alter(group, Map.of("share.auto.offset.reset", "earliest"), AlterConfigOp.OpType.SET));
+        say("describeConfigs share group", () -> settings(group, "share.auto.offset.reset",
+            "share.record.lock.duration.ms", "share.session.timeout.ms", "share.isolation.level"));
+        Map<String, Object> config = Map.of("bootstrap.servers", bootstrap, "group.id", "tour-shared",
+            "client.id", "guest", "share.acknowledgement.mode", "explicit");
+        try (var consumer = new KafkaShareConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {
+            consumer.subscribe(List.of("tour"));
+            say("share records", () -> {
+                int found = 0;
+                for (int polls = 0; found < 6 && polls < 100; polls++) {
+                    var records = consumer.poll(Duration.ofMillis(200));
+                    records.forEach(consumer::acknowledge);
+                    found += records.count();
+                    consumer.commitSync();
+                }
+                return found;
+            });
+            say("describeShareGroups", () -> {
+                var described = admin.describeShareGroups(List.of("tour-shared"),
+                    new DescribeShareGroupsOptions().includeAuthorizedOperations(true)).all().get().get("tour-shared");
+                var members = described.members().stream().map(member -> member.clientId() + " " + member.host() + " "
+                    + places(member.assignment().topicPartitions())).toList();
+                return described.groupState() + " " + members + " " + show(described.authorizedOperations());
+            });
+            say("deleteShareGroups live", () -> admin.deleteShareGroups(List.of("tour-shared")).all().get());
+            say("alterShareGroupOffsets live", () ->
+                admin.alterShareGroupOffsets("tour-shared", Map.of(FIRST, 5L)).all().get());
+            say("deleteShareGroupOffsets live", () ->
+                admin.deleteShareGroupOffsets("tour-shared", Set.of("tour")).all().get());
+        }
+        say("describeShareGroups empty", () -> {
+            var described = admin.describeShareGroups(List.of("tour-shared")).all().get().get("tour-shared");
+            return described.groupState() + " " + described.members().size();
+        });
+        say("listGroups share type", () -> admin.listGroups(new ListGroupsOptions().withTypes(Set.of(GroupType.SHARE)))
+            .all().get().stream().filter(one -> one.groupId().startsWith("tour")).toList());
+        say("listShareGroupOffsets", () -> admin.listShareGroupOffsets(asked).all().get());
+        say("alterShareGroupOffsets", () ->
+            admin.alterShareGroupOffsets("tour-shared", Map.of(FIRST, 5L)).all().get());
+        say("alterShareGroupOffsets unknown topic", () -> admin.alterShareGroupOffsets("tour-shared",
+            Map.of(new TopicPartition("nobody", 0), 1L)).all().get());
+        say("listShareGroupOffsets altered", () -> admin.listShareGroupOffsets(asked).all().get());
+        say("deleteShareGroupOffsets", () ->
+            admin.deleteShareGroupOffsets("tour-shared", Set.of("tour")).all().get());
+        say("deleteShareGroupOffsets unknown topic", () ->
+            admin.deleteShareGroupOffsets("tour-shared", Set.of("nobody")).all().get());
+        say("listShareGroupOffsets deleted", () -> admin.listShareGroupOffsets(asked).all().get());
+        say("deleteShareGroups", () -> admin.deleteShareGroups(List.of("tour-shared")).all().get());
+        say("deleteShareGroups again", () -> admin.deleteShareGroups(List.of("tour-shared")).all().get());
     }
 
     private void cluster() throws Exception {

@@ -28,7 +28,7 @@ use varve_tests::{
 };
 
 /// Settings that both brokers need for this.
-pub(crate) const SETTINGS: [&str; 7] = [
+pub(crate) const SETTINGS: [&str; 10] = [
     "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "allow.everyone.if.no.acl.found=true",
     "offsets.topic.num.partitions=1",
@@ -36,6 +36,9 @@ pub(crate) const SETTINGS: [&str; 7] = [
     "group.initial.rebalance.delay.ms=0",
     "transaction.state.log.replication.factor=1",
     "transaction.state.log.min.isr=1",
+    "share.coordinator.state.topic.replication.factor=1",
+    "share.coordinator.state.topic.min.isr=1",
+    "share.coordinator.state.topic.num.partitions=1",
 ];
 
 /// Where one of them comes from; the other from 127.0.0.1.

@@ -27,10 +27,11 @@ use crate::{
     },
     clients::{GROUP, TOPIC, TRANSACTIONAL_ID, case, group, init_producer_id, topic, transactional_id},
     matrix::{Case, Sign},
+    shares,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
-    [groups(), offsets(), transactions()].into_iter().flatten().collect()
+    [groups(), offsets(), transactions(), shares::cases()].into_iter().flatten().collect()
 }
 fn groups() -> Vec<Case> {
     let read = [(Read, Group(GROUP))];

@@ -11,6 +11,7 @@ mod coordinated;
 mod documented;
 mod libraries;
 mod matrix;
+mod shares;
 mod tool;
 mod users;
 

@@ -21,14 +21,8 @@ pub(crate) struct Meant {
 /// All of them, in the order of the page.
 pub(crate) const MEANT: &[Meant] = &[
     Meant {
-        place: "FindCoordinator for share groups",
-        varve: "UNSUPPORTED_VERSION",
-        why: "Not served.",
-        signs: &[("share-find-coordinators", "")],
-    },
-    Meant {
         place: "ApiVersions features",
-        varve: "`metadata.version`, `transaction.version` and `group.version`",
+        varve: "`metadata.version`, `transaction.version`, `group.version` and `share.version`",
         why: "The others stand for requests that are not served.",
         signs: &[("api-versions", "_features")],
     },
@@ -86,10 +80,10 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[],
     },
     Meant {
-        place: "DescribeConfigs, IncrementalAlterConfigs of share and streams groups",
+        place: "DescribeConfigs, IncrementalAlterConfigs of streams groups",
         varve: "INVALID_REQUEST with a message",
-        why: "They configure protocols that are not served.",
-        signs: &[("describe-configs-32-", "share."), ("describe-configs-32-", "streams.")],
+        why: "They configure a protocol that is not served.",
+        signs: &[("describe-configs-32-", "streams.")],
     },
     Meant {
         place: "ConsumerGroupHeartbeat with a pattern that is none",
@@ -210,6 +204,36 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[],
     },
     Meant {
+        place: "ShareAcknowledge, ShareFetch: what is said beside the code of an acknowledgement that is refused",
+        varve: "INVALID_RECORD_STATE or INVALID_REQUEST as in Kafka, in other words",
+        why: "Kafka tells how it looked for the records.",
+        signs: &[("share-acknowledge-", ".error_message")],
+    },
+    Meant {
+        place: "ShareFetch, ShareAcknowledge in an epoch below -1",
+        varve: "INVALID_SHARE_SESSION_EPOCH",
+        why: "Kafka: SHARE_SESSION_NOT_FOUND where there is no session either.",
+        signs: &[("share-fetch-no-session--2", ""), ("share-acknowledge-no-session--2", "")],
+    },
+    Meant {
+        place: "ShareFetch of a topic that does not exist",
+        varve: "UNKNOWN_TOPIC_ID for its partitions",
+        why: "Kafka: UNKNOWN_SERVER_ERROR for the whole request.",
+        signs: &[("share-fetch-unknown-topic", "")],
+    },
+    Meant {
+        place: "ShareFetch above a quota",
+        varve: "its records, and how long to wait afterwards",
+        why: "Kafka has them locked by then, and answers without them.",
+        signs: &[],
+    },
+    Meant {
+        place: "DescribeShareGroupOffsets without a group or partitions, or of a partition that does not exist",
+        varve: "that there is no offset",
+        why: "Kafka: UNKNOWN_SERVER_ERROR, or no answer at all.",
+        signs: &[],
+    },
+    Meant {
         place: "Order",
         varve: "that of the request, or of the fetch session",
         why: "Kafka's is that of its hash maps.",
@@ -232,6 +256,7 @@ const UNORDERED: &[&str] = &[
     "txn-",
     "offset-delete-",
     "consumer-",
+    "share-",
 ];
 
 /// Removes what is meant; returns the signs that removed nothing. One that nothing needs would hide the next bug of that

@@ -51,7 +51,6 @@ fn coordinators(pair: &mut Pair) -> Result<()> {
         pair.ask(&format!("find-coordinator-kind-{kind}"), &versions(1, 3), |_, _| one("g", kind))?;
         pair.ask(&format!("find-coordinators-kind-{kind}"), &versions(4, 6), |_, _| several(&["g"], kind))?;
     }
-    pair.ask("share-find-coordinators", &versions(4, 6), |_, _| several(&["g:AAAAAAAAAAAAAAAAAAAAAA:0"], 2))?;
     Ok(())
 }
 

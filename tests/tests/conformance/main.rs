@@ -16,6 +16,7 @@ mod members;
 mod newest;
 mod page;
 mod request;
+mod shares;
 mod topics;
 mod transactions;
 
@@ -29,13 +30,17 @@ use varve_tests::{
 };
 
 /// What both brokers are told.
-const BOTH: [&str; 8] = [
+const BOTH: [&str; 12] = [
     // The scripts' records are of a fixed day.
     "log.retention.ms=-1",
     "group.initial.rebalance.delay.ms=0",
     "group.consumer.assignment.interval.ms=0",
+    "group.share.assignment.interval.ms=0",
     "offsets.topic.num.partitions=1",
     "offsets.topic.replication.factor=1",
+    "share.coordinator.state.topic.num.partitions=1",
+    "share.coordinator.state.topic.replication.factor=1",
+    "share.coordinator.state.topic.min.isr=1",
     "transaction.state.log.num.partitions=1",
     "transaction.state.log.replication.factor=1",
     "transaction.state.log.min.isr=1",
@@ -50,7 +55,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 13] = [
+    let scripts: [(&str, Script); 14] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
@@ -61,6 +66,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
         ("consumers", consumers::script),
         ("newest", newest::script),
         ("transactions", transactions::script),
+        ("shares", shares::script),
         ("administration", administration::script),
         ("credentials", credentials::script),
         // The last one: it cuts what the others have sent.

@@ -34,10 +34,14 @@ fn node_and_group(folder: &std::path::Path) -> Result<(Node, KafkaTools)> {
 }
 
 /// A console consumer that runs until it is told to stop.
-struct Live(Child);
+pub(crate) struct Live(Child);
 
 impl Live {
-    fn stop(mut self) -> Result<()> {
+    pub(crate) fn of(command: &mut Command) -> Result<Live> {
+        Ok(Live(command.spawn()?))
+    }
+
+    pub(crate) fn stop(mut self) -> Result<()> {
         Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status()?;
         self.0.wait()?;
         Ok(())
@@ -105,7 +109,7 @@ fn a_group_at_work_shows_its_member_and_is_protected() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (node, kafka) = node_and_group(folder.path())?;
     let mut consumer = kafka.command("kafka-console-consumer.sh --topic orders --group desk")?;
-    let live = Live(consumer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    let live = Live::of(consumer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
     let stable = "varve_groups{state=\"stable\"} 1";
     eventually("the group is stable", || Ok(node.http_get("/metrics")?.contains(stable).then_some(())))?;
 

@@ -9,6 +9,7 @@ mod dump;
 mod groups;
 mod partitions;
 mod quotas;
+mod share_groups;
 mod topics;
 mod transactions;
 mod unserved;

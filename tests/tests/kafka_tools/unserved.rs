@@ -27,7 +27,9 @@ fn the_versions_of_what_is_served_are_shown_as_usable() -> Result<()> {
         "Metadata(3): 0 to 13 [usable: 13]",
         "DescribeTopicPartitions(75): 0 [usable: 0]",
         "ConsumerGroupHeartbeat(68): 0 to 1 [usable: 1]",
-        "ShareGroupHeartbeat(76): UNSUPPORTED",
+        "ShareGroupHeartbeat(76): 1 [usable: 1]",
+        "ShareFetch(78): 1 to 2 [usable: 2]",
+        "StreamsGroupHeartbeat(88): UNSUPPORTED",
     ] {
         ensure!(printed.contains(wanted), "{wanted} is missing:\n{printed}");
     }

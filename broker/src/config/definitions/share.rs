@@ -1,11 +1,15 @@
-//! Share groups (KIP-932), which are not served.
+//! Share groups (KIP-932).
 
 use super::*;
 
-const NO_SHARE: &str = "share groups are not served: clients are not offered the requests for them";
+const NO_THREADS: &str = "coordinators run on the node's own threads";
+const NO_LINGER: &str = "what happens at once is written at once";
+const NO_BUFFER: &str = "no buffers are kept between writes";
+const NO_WAIT: &str = "a write is answered once it is committed, or the node stops leading";
+const NO_CLASS: &str = "state is kept in __share_group_state, as by Kafka's default";
 
 const fn share(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ConfigDef {
-    low(def(name, kind, default, doc)).no_effect(NO_SHARE)
+    low(def(name, kind, default, doc))
 }
 
 pub(super) const DEFINITIONS: &[ConfigDef] = &[
@@ -129,26 +133,30 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "org.apache.kafka.server.share.persister.DefaultStatePersister",
         "The Java class that keeps the state of share groups.",
     )
+    .no_effect(NO_CLASS)
     .internal(),
-    share("share.coordinator.threads", POSITIVE_INT, "1", "Threads of the share coordinator."),
+    share("share.coordinator.threads", POSITIVE_INT, "1", "Threads of the share coordinator.").no_effect(NO_THREADS),
     share(
         "share.coordinator.write.timeout.ms",
         POSITIVE_INT,
         "5000",
         "The longest that the share coordinator waits for its replicas, in milliseconds.",
-    ),
+    )
+    .no_effect(NO_WAIT),
     share(
         "share.coordinator.append.linger.ms",
         Kind::Int { min: -1, max: i32::MAX },
         "-1",
         "How long the share coordinator gathers writes, in milliseconds.",
-    ),
+    )
+    .no_effect(NO_LINGER),
     share(
         "share.coordinator.cached.buffer.max.bytes",
         Kind::Int { min: 524_288, max: i32::MAX },
         "1048588",
         "The largest write buffer that the share coordinator keeps, in bytes.",
     )
+    .no_effect(NO_BUFFER)
     .dynamic(),
     share(
         "share.coordinator.load.buffer.size",

@@ -6,7 +6,10 @@ use varve_metadata::config::Codec;
 
 use crate::{
     config::{
-        broker::{ConsumerGroupConfig, GroupConfig, GroupTime, TransactionConfig},
+        broker::{
+            ConsumerGroupConfig, GroupConfig, GroupLimit, GroupTime, ShareGroupConfig, ShareStateTopicConfig,
+            TransactionConfig,
+        },
         settings::Reader,
     },
     coordinator::{MigrationPolicy, assignor::Assignor},
@@ -34,6 +37,7 @@ pub(super) fn groups(reader: &mut Reader<'_>) -> GroupConfig {
         offset_metadata_max_bytes: reader.count("offset.metadata.max.bytes"),
         offsets_load_bytes: reader.count("offsets.load.buffer.size"),
         consumer: consumer_groups(reader),
+        share: share_groups(reader),
     }
 }
 
@@ -90,6 +94,63 @@ fn consumer_groups(reader: &mut Reader<'_>) -> ConsumerGroupConfig {
         assignment_interval: group_time(reader, "group.consumer.", "assignment.interval.ms"),
         regex_refresh_interval: reader.millis("group.consumer.regex.refresh.interval.ms"),
     }
+}
+
+fn share_groups(reader: &mut Reader<'_>) -> ShareGroupConfig {
+    const PREFIX: &str = "group.share.";
+    if reader.list("group.share.assignors") != ["simple"] {
+        reader.invalid("group.share.assignors", "simple, which is all there is");
+    }
+    let session_timeout = group_time(reader, PREFIX, "session.timeout.ms");
+    let heartbeat_interval = group_time(reader, PREFIX, "heartbeat.interval.ms");
+    if heartbeat_interval.usual >= session_timeout.usual {
+        reader.invalid("group.share.heartbeat.interval.ms", "less than group.share.session.timeout.ms");
+    }
+    let max_size = reader.count("group.share.max.size");
+    let max_sessions = reader.count("group.share.max.share.sessions");
+    if max_sessions < max_size {
+        reader.invalid("group.share.max.share.sessions", "no less than group.share.max.size");
+    }
+    let codec = u8::try_from(reader.int("share.coordinator.state.topic.compression.codec")).ok();
+    let codec = codec.and_then(Codec::from_wire).unwrap_or_else(|| {
+        reader.invalid("share.coordinator.state.topic.compression.codec", "the number of a codec");
+        Codec::None
+    });
+    ShareGroupConfig {
+        max_size,
+        max_sessions,
+        delivery_limit: group_limit(reader, "delivery.count.limit"),
+        lock_duration: group_time(reader, PREFIX, "record.lock.duration.ms"),
+        max_locks: group_limit(reader, "partition.max.record.locks"),
+        session_timeout,
+        heartbeat_interval,
+        assignment_interval: group_time(reader, PREFIX, "assignment.interval.ms"),
+        begin_retry: reader.millis("group.share.initialize.retry.interval.ms"),
+        state: ShareStateTopicConfig {
+            partitions: reader.count("share.coordinator.state.topic.num.partitions"),
+            replication_factor: reader.count("share.coordinator.state.topic.replication.factor"),
+            min_in_sync: reader.count("share.coordinator.state.topic.min.isr"),
+            segment_bytes: reader.count("share.coordinator.state.topic.segment.bytes"),
+            codec,
+            load_bytes: reader.count("share.coordinator.load.buffer.size"),
+            updates_per_snapshot: reader.count("share.coordinator.snapshot.update.records.per.snapshot"),
+            cold_after: reader.millis("share.coordinator.cold.partition.snapshot.interval.ms"),
+            prune_interval: reader.millis("share.coordinator.state.topic.prune.interval.ms"),
+        },
+    }
+}
+
+/// `group.share.<name>` between `group.share.min.<name>` and `group.share.max.<name>`.
+fn group_limit(reader: &mut Reader<'_>, name: &str) -> GroupLimit {
+    let [usual, min, max] = ["", "min.", "max."].map(|which| format!("group.share.{which}{name}"));
+    let limit = GroupLimit { usual: reader.count(&usual), min: reader.count(&min), max: reader.count(&max) };
+    if limit.max < limit.min {
+        reader.invalid(&max, format!("no less than {min}"));
+    }
+    if limit.usual < limit.min || limit.usual > limit.max {
+        reader.invalid(&usual, format!("between {min} and {max}"));
+    }
+    limit
 }
 
 /// `<prefix><name>` between `<prefix>min.<name>` and `<prefix>max.<name>`.

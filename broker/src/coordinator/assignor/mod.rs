@@ -10,6 +10,7 @@
 
 mod mixed;
 mod range;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod uniform;
@@ -17,6 +18,8 @@ mod uniform;
 use std::collections::{BTreeMap, BTreeSet};
 
 use varve_metadata::model::{PartitionIndex, TopicId};
+
+pub use shared::share;
 
 /// Some partitions, by topic.
 pub type PartitionSet = BTreeMap<TopicId, BTreeSet<PartitionIndex>>;

@@ -186,3 +186,66 @@ proptest! {
         prop_assert_eq!(Assignor::Range.assign(&group), with_past);
     }
 }
+
+/// How many members each partition has.
+fn sharers(targets: &BTreeMap<String, PartitionSet>) -> BTreeMap<(TopicId, PartitionIndex), usize> {
+    let mut counts = BTreeMap::new();
+    for (topic, partitions) in targets.values().flatten() {
+        partitions.iter().for_each(|partition| *counts.entry((*topic, *partition)).or_default() += 1);
+    }
+    counts
+}
+
+#[test]
+fn members_of_a_share_group_share_partitions_where_there_are_too_few() {
+    let mut four = division(&[2], &[&[0], &[0], &[0], &[0]]);
+    let targets = share(&four);
+    assert_eq!(sizes(&targets), [1, 1, 1, 1]);
+    assert_eq!(sharers(&targets).into_values().collect::<Vec<_>>(), [2, 2]);
+    again(&mut four, targets.clone());
+    assert_eq!(share(&four), targets, "nobody moves without need");
+    assert_eq!(sizes(&share(&division(&[5], &[&[0], &[0]]))), [3, 2]);
+}
+
+proptest! {
+    #[test]
+    fn in_a_share_group_every_partition_has_a_member_and_every_member_a_partition(
+        sizes_of_topics in prop::collection::vec(1u32..7, 1..4),
+        members in prop::collection::vec(prop::collection::btree_set(0usize..4, 1..4), 1..9),
+        is_homogeneous in any::<bool>(),
+        gone in any::<prop::sample::Index>(),
+    ) {
+        let subscriptions: Vec<Vec<u128>> = members
+            .iter()
+            .map(|topics| if is_homogeneous { &members[0] } else { topics })
+            .map(|topics| topics.iter().map(|topic| (topic % sizes_of_topics.len()) as u128).collect())
+            .collect();
+        let borrowed: Vec<&[u128]> = subscriptions.iter().map(Vec::as_slice).collect();
+        let mut division = division(&sizes_of_topics, &borrowed);
+        for _ in 0..2 {
+            let targets = share(&division);
+            for (id, target) in &targets {
+                let topics = &division.members[id].topics;
+                prop_assert!(target.keys().all(|topic| topics.contains(topic)));
+                prop_assert!(topics.is_empty() || !target.is_empty(), "{} has none of {:?}", id, targets);
+            }
+            let counts = sharers(&targets);
+            for topic in division.members.values().flat_map(|member| &member.topics) {
+                for index in 0..division.partitions(*topic) {
+                    prop_assert!(counts.contains_key(&(*topic, PartitionIndex(index))));
+                }
+            }
+            if is_homogeneous {
+                let sizes = sizes(&targets);
+                let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+                prop_assert!(least * 2 >= *most || most - least <= 1, "{:?}", sizes);
+            }
+            again(&mut division, targets);
+            // The next time somebody is gone.
+            let id = gone.get(&division.members.keys().cloned().collect::<Vec<_>>()).clone();
+            if division.members.len() > 1 {
+                division.members.remove(&id);
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{migration::Downgraded, regex::RegexJob};
 use crate::coordinator::{
-    Answer, CommitAnswer, Effect, GroupError, JoinAnswer, LeaveAnswer, RequestId, Shard, SyncAnswer,
+    Answer, CommitAnswer, Effect, GroupError, GroupOrder, JoinAnswer, LeaveAnswer, RequestId, Shard, SyncAnswer,
     records::CoordinatorRecord,
     shard::{Completion, Step},
     timers::{TimerAction, TimerKey},
@@ -92,7 +92,7 @@ impl Shard {
             }
             if let Some(job) = outcome.resolve {
                 group.resolves_regexes = true;
-                step.effects.push(Effect::Order(job));
+                step.effects.push(Effect::Order(GroupOrder::Resolve(job)));
             }
         }
         if let Some((request, answer)) = outcome.answer {
@@ -122,5 +122,7 @@ fn refused(answer: Answer, error: GroupError) -> Answer {
         Answer::DeleteGroup(_) => Answer::DeleteGroup(Err(error)),
         Answer::Settled => Answer::Settled,
         Answer::TransactionEnded(_) => Answer::TransactionEnded(Err(error)),
+        // Never in a plan of a consumer group.
+        Answer::ShareHeartbeat(_) | Answer::BeginShares(_) | Answer::EndShares(_) | Answer::SharesSettled(_) => answer,
     }
 }

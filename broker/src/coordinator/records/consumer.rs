@@ -194,7 +194,7 @@ impl ConsumerRecord {
 }
 
 /// A value of version 0.
-fn started() -> Writer {
+pub(super) fn started() -> Writer {
     let mut value = Writer::default();
     value.int16(0);
     value
@@ -242,13 +242,13 @@ fn encode_topics() -> Result<Writer, TooLong> {
     Ok(value)
 }
 
-fn encode_target(target: &TargetRecord) -> Result<Writer, TooLong> {
+pub(super) fn encode_target(target: &TargetRecord) -> Result<Writer, TooLong> {
     let mut value = started();
     value.int32(target.epoch);
     Ok(end_with_number(value, target.assigned_at.map_or(0, Timestamp::to_wire)))
 }
 
-fn decode_target(value: &mut Reader<'_>) -> Result<TargetRecord, RecordError> {
+pub(super) fn decode_target(value: &mut Reader<'_>) -> Result<TargetRecord, RecordError> {
     let epoch = value.int32()?;
     let assigned_at = Timestamp::from_wire(end_number(value)?).filter(|at| at.to_wire() != 0);
     Ok(TargetRecord { epoch, assigned_at })
@@ -329,7 +329,7 @@ fn decode_classic(field: &mut Reader<'_>) -> Result<Option<ClassicMetadata>, Rec
     Ok(Some(ClassicMetadata { session_timeout, protocols }))
 }
 
-fn decode_names(value: &mut Reader<'_>) -> Result<BTreeSet<String>, RecordError> {
+pub(super) fn decode_names(value: &mut Reader<'_>) -> Result<BTreeSet<String>, RecordError> {
     let count = value.count()?;
     let mut names = BTreeSet::new();
     for _ in 0..count {
@@ -338,8 +338,14 @@ fn decode_names(value: &mut Reader<'_>) -> Result<BTreeSet<String>, RecordError>
     Ok(names)
 }
 
-fn encode_member_target(target: &PartitionSet) -> Result<Writer, TooLong> {
+pub(super) fn encode_member_target(target: &PartitionSet) -> Result<Writer, TooLong> {
     let mut value = started();
+    put_targets(&mut value, target);
+    value.no_tags();
+    Ok(value)
+}
+
+pub(super) fn put_targets(value: &mut Writer, target: &PartitionSet) {
     value.compact_count(target.len());
     for (topic, partitions) in target {
         value.raw(topic.to_wire().as_bytes());
@@ -347,11 +353,15 @@ fn encode_member_target(target: &PartitionSet) -> Result<Writer, TooLong> {
         partitions.iter().for_each(|partition| value.int32(partition.to_wire()));
         value.no_tags();
     }
-    value.no_tags();
-    Ok(value)
 }
 
-fn decode_member_target(value: &mut Reader<'_>) -> Result<PartitionSet, RecordError> {
+pub(super) fn decode_member_target(value: &mut Reader<'_>) -> Result<PartitionSet, RecordError> {
+    let target = take_targets(value)?;
+    value.tagged_fields(|_, _| Ok(()))?;
+    Ok(target)
+}
+
+pub(super) fn take_targets(value: &mut Reader<'_>) -> Result<PartitionSet, RecordError> {
     let count = value.count()?;
     let mut target = PartitionSet::new();
     for _ in 0..count {
@@ -359,15 +369,14 @@ fn decode_member_target(value: &mut Reader<'_>) -> Result<PartitionSet, RecordEr
         target.entry(topic).or_default().extend(decode_partitions(value)?);
         value.tagged_fields(|_, _| Ok(()))?;
     }
-    value.tagged_fields(|_, _| Ok(()))?;
     Ok(target)
 }
 
-fn decode_topic(value: &mut Reader<'_>) -> Result<TopicId, RecordError> {
+pub(super) fn decode_topic(value: &mut Reader<'_>) -> Result<TopicId, RecordError> {
     TopicId::from_wire(Uuid::from_bytes(value.uuid()?)).ok_or(RecordError::Malformed)
 }
 
-fn decode_partitions(value: &mut Reader<'_>) -> Result<Vec<PartitionIndex>, RecordError> {
+pub(super) fn decode_partitions(value: &mut Reader<'_>) -> Result<Vec<PartitionIndex>, RecordError> {
     let count = value.count()?;
     let mut partitions = Vec::new();
     for _ in 0..count {

@@ -165,7 +165,7 @@ fn legacy_offset_keys_are_read() {
 
 #[test]
 fn kinds_of_other_group_types_are_told_apart_from_damage() {
-    assert_eq!(CoordinatorRecord::decode(&hex("000a0001"), None), Err(RecordError::UnknownKind(10)));
+    assert_eq!(CoordinatorRecord::decode(&hex("00110001"), None), Err(RecordError::UnknownKind(17)));
     assert_eq!(CoordinatorRecord::decode(&hex(OFFSET_KEY), Some(&hex("0005"))), Err(RecordError::UnknownVersion(5)));
     assert_eq!(CoordinatorRecord::decode(&hex(GROUP_KEY), Some(&[])), Err(RecordError::Malformed));
 }

@@ -28,7 +28,9 @@ use super::{
 use crate::{
     config::GroupConfig as Settings,
     coordinator::{
-        Asker, GroupConfig, GroupError, OFFSETS_TOPIC, RegexJob, Shard, find_topics, records::ResolvedRegex,
+        Asker, BeginShares, GroupConfig, GroupError, GroupOrder, OFFSETS_TOPIC, RegexJob, Shard, find_topics,
+        records::ResolvedRegex,
+        share_state::{ShareKey, ShareStateError, StateRequest},
     },
     partition::{Partition, Partitions},
 };
@@ -63,14 +65,23 @@ impl Office for GroupOffice {
         machine.see(self.surroundings.picture());
     }
 
-    fn perform(self: &Arc<Self>, seat: &Arc<Seat>, job: RegexJob) {
+    fn perform(self: &Arc<Self>, seat: &Arc<Seat>, order: GroupOrder) {
         let (office, seat) = (self.clone(), seat.clone());
-        // Beside the path of requests: there may be many topics.
-        tokio::spawn(async move {
-            let RegexJob { group_id, patterns, asker } = job;
-            let found = office.find_topics(patterns, asker).await;
-            let _ = seat.step(|shard, now, effects| shard.regexes_resolved(now, &group_id, found, effects));
-        });
+        match order {
+            // Beside the path of requests: there may be many topics.
+            GroupOrder::Resolve(RegexJob { group_id, patterns, asker }) => drop(tokio::spawn(async move {
+                let found = office.find_topics(patterns, asker).await;
+                let _ = seat.step(|shard, now, effects| shard.regexes_resolved(now, &group_id, found, effects));
+            })),
+            GroupOrder::BeginShares(job) => drop(tokio::spawn(async move {
+                let Some(broker) = office.broker.get().and_then(Weak::upgrade) else { return };
+                let all = begin_shares(&broker, &job).await.is_ok();
+                let (group, partitions) = (&job.group_id, job.set());
+                let _ = seat.step(|shard, now, effects| {
+                    shard.shares_begun(now, None, group, partitions, all, effects);
+                });
+            })),
+        }
     }
 
     fn loaded(&self, partition: PartitionIndex, machine: &Shard) {
@@ -110,6 +121,8 @@ impl GroupCoordinator {
             consumer_assignors: settings.consumer.assignors.clone(),
             migration: settings.consumer.migration,
             regex_refresh_interval: settings.consumer.regex_refresh_interval,
+            share_max_size: settings.share.max_size as usize,
+            share_begin_retry: settings.share.begin_retry,
         };
         let terms = TopicTerms {
             name: OFFSETS_TOPIC,
@@ -117,7 +130,7 @@ impl GroupCoordinator {
             codec: settings.offsets_codec,
             load_bytes: settings.offsets_load_bytes,
         };
-        let surroundings = Arc::new(Surroundings { node, metadata, settings: settings.consumer });
+        let surroundings = Arc::new(Surroundings { node, metadata, settings });
         let office = Arc::new(GroupOffice { rules: Arc::new(rules), surroundings, broker: OnceLock::new() });
         Arc::new(GroupCoordinator { seats: Arc::new(Seats::new(terms, office, partitions)), lags: Arc::default() })
     }
@@ -158,6 +171,21 @@ impl GroupCoordinator {
         drop((broker, self));
         seats.follow(metadata, stop, |seats, changes| office.show(seats, changes)).await;
     }
+}
+
+/// Has the keepers of share partitions begin, each as it is told.
+///
+/// # Errors
+/// The first that did not; others may have.
+pub(crate) async fn begin_shares(broker: &Broker, job: &BeginShares) -> Result<(), ShareStateError> {
+    let each = job.partitions.iter().flat_map(|(topic, partitions)| {
+        partitions.iter().map(|(partition, start)| {
+            let key = ShareKey { group: job.group_id.clone(), topic: *topic, partition: *partition };
+            (key, StateRequest::Initialize { state_epoch: job.state_epoch, start: *start })
+        })
+    });
+    let outcomes = broker.share_states.ask_each(broker, each.collect()).await;
+    outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
 }
 
 impl GroupOffice {

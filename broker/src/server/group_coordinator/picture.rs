@@ -9,15 +9,15 @@ use varve_metadata::{
 };
 
 use crate::{
-    config::{ConsumerGroupConfig, GroupTime},
-    coordinator::{ClusterView, ConsumerTimes, TopicFacts, TopicsChange},
+    config::{GroupConfig, GroupTime},
+    coordinator::{ClusterView, ConsumerTimes, ShareTimes, TopicFacts, TopicsChange},
 };
 
 /// Where pictures come from.
 pub(super) struct Surroundings {
     pub(super) node: BrokerId,
     pub(super) metadata: Arc<ClusterMetadata>,
-    pub(super) settings: ConsumerGroupConfig,
+    pub(super) settings: GroupConfig,
 }
 
 impl Surroundings {
@@ -89,7 +89,7 @@ impl ClusterView for Picture {
 
     fn consumer_times(&self, group_id: &str) -> ConsumerTimes {
         let group = ConfigResource::Group(group_id.to_owned());
-        let settings = &self.around.settings;
+        let settings = &self.around.settings.consumer;
         let interval = self.dynamic("group.consumer.assignment.interval.ms");
         ConsumerTimes {
             session_timeout: self.time(&group, "consumer.session.timeout.ms", settings.session_timeout, None),
@@ -97,6 +97,22 @@ impl ClusterView for Picture {
             assignment_interval: self.time(
                 &group,
                 "consumer.assignment.interval.ms",
+                settings.assignment_interval,
+                interval,
+            ),
+        }
+    }
+
+    fn share_times(&self, group_id: &str) -> ShareTimes {
+        let group = ConfigResource::Group(group_id.to_owned());
+        let settings = &self.around.settings.share;
+        let interval = self.dynamic("group.share.assignment.interval.ms");
+        ShareTimes {
+            session_timeout: self.time(&group, "share.session.timeout.ms", settings.session_timeout, None),
+            heartbeat_interval: self.time(&group, "share.heartbeat.interval.ms", settings.heartbeat_interval, None),
+            assignment_interval: self.time(
+                &group,
+                "share.assignment.interval.ms",
                 settings.assignment_interval,
                 interval,
             ),

@@ -34,6 +34,11 @@ pub(in crate::server) fn plain(error: ResponseError) -> (ResponseError, String) 
         ResponseError::GroupAuthorizationFailed => "Group authorization failed.",
         ResponseError::ClusterAuthorizationFailed => "Cluster authorization failed.",
         ResponseError::TransactionalIdAuthorizationFailed => "Transactional Id authorization failed.",
+        ResponseError::InvalidGroupId => "The group id is invalid.",
+        ResponseError::FencedLeaderEpoch => "The leader epoch in the request is older than the epoch on the broker.",
+        ResponseError::FencedStateEpoch => {
+            "The share coordinator rejected the request because the share-group state epoch did not match."
+        }
         ResponseError::DelegationTokenAuthorizationFailed => "Delegation Token authorization failed.",
         ResponseError::SecurityDisabled => "Security features are disabled.",
         _ => return (error, error.to_string()),

@@ -184,7 +184,14 @@ async fn changes_that_cannot_be_are_refused_whole() {
             40,
             "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms",
         ),
-        (GROUP, "g", &[("share.session.timeout.ms", 0, Some("50000"))], 42, "Share and streams groups are not served"),
+        (
+            GROUP,
+            "g",
+            &[("share.session.timeout.ms", 0, Some("1"))],
+            40,
+            "share.session.timeout.ms must be greater than or equal to group.share.min.session.timeout.ms",
+        ),
+        (GROUP, "g", &[("streams.session.timeout.ms", 0, Some("50000"))], 42, "Streams groups are not served"),
         (GROUP, "g", &[("no.such", 0, Some("1"))], 40, ""),
     ];
     for (resource_type, resource, ops, code, message) in cases {

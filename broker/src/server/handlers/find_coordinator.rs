@@ -12,7 +12,11 @@ use varve_metadata::{
 
 use super::group_support::text;
 use crate::{
-    coordinator::{OFFSETS_TOPIC, transactions::TRANSACTIONS_TOPIC},
+    coordinator::{
+        OFFSETS_TOPIC,
+        share_state::{SHARE_STATE_TOPIC, ShareKey},
+        transactions::TRANSACTIONS_TOPIC,
+    },
     server::{
         Broker, RequestContext,
         authorizer::{Operation, Resource},
@@ -59,11 +63,11 @@ async fn find(broker: &Broker, context: &RequestContext, key_type: i8, key: StrB
         (Err(denied), _) => Err(denied),
         (Ok(()), 0) => coordinator(broker, context, OFFSETS_TOPIC, &key).await,
         (Ok(()), 1) => coordinator(broker, context, TRANSACTIONS_TOPIC, &key).await,
-        // An error that clients do not retry: there will be none in a minute either.
-        (Ok(()), 2) if context.api_version >= SHARES_SINCE => {
-            Err((ResponseError::UnsupportedVersion, "share groups are not served"))
-        }
-        (Ok(()), 2) => Err((ResponseError::InvalidRequest, "")),
+        (Ok(()), 2) if context.api_version >= SHARES_SINCE => match ShareKey::is_spelled(&key) {
+            true => coordinator(broker, context, SHARE_STATE_TOPIC, &key).await,
+            false => Err((ResponseError::InvalidRequest, "")),
+        },
+        (Ok(()), 2) if context.api_version >= BATCHES_SINCE => Err((ResponseError::InvalidRequest, "")),
         (Ok(()), _) => Err((ResponseError::InvalidRequest, MALFORMED)),
     };
     let answer = Coordinator::default().with_key(key);
@@ -88,6 +92,10 @@ fn authorize(
     let resource = match key_type {
         0 => Resource::Group(key),
         1 => Resource::TransactionalId(key),
+        2 if context.api_version >= SHARES_SINCE => {
+            let required = broker.access(context).require(Operation::ClusterAction, Resource::Cluster);
+            return required.map_err(|error| (error, ""));
+        }
         _ => return Ok(()),
     };
     let required = broker.access(context).require(Operation::Describe, resource);
@@ -112,6 +120,7 @@ async fn coordinator(
     let image = broker.metadata.image();
     let index = match topic {
         TRANSACTIONS_TOPIC => broker.transactions.partition_of(&image, key),
+        SHARE_STATE_TOPIC => broker.share_states.partition_of(&image, key),
         _ => broker.groups.partition_of(&image, key),
     };
     let topic = image.topic(topic).ok_or_else(|| not_available("the coordinator's topic is being created"))?;

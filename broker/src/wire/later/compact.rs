@@ -68,6 +68,14 @@ pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     out.put_slice(text.as_bytes());
 }
 
+/// Writes a string, or null.
+pub(super) fn put_nullable_text(out: &mut BytesMut, text: Option<&str>) {
+    match text {
+        Some(text) => put_text(out, text),
+        None => out.put_u8(0),
+    }
+}
+
 /// Writes that there are no tagged fields.
 pub(super) fn put_no_tags(out: &mut BytesMut) {
     out.put_u8(0);

@@ -6,7 +6,12 @@ mod compact;
 pub(crate) mod describe_log_dirs;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_fetch;
+pub(crate) mod share_acknowledge;
+pub(crate) mod share_fetch;
+pub(crate) mod share_state;
 pub(crate) mod write_txn_markers;
+
+pub(crate) use share_state::{describe_share_group_offsets, read_share_group_state_summary, write_share_group_state};
 
 use kafka_protocol::messages::ApiKey;
 
