@@ -11,8 +11,6 @@ for name in $(compgen -e VARVE_ || true); do unset "$name"; done
 
 : "${WORK:=$(mktemp --directory)}"
 mkdir -p "$WORK"
-pids=$WORK/pids
-: >"$pids"
 read -r -a ports <<<"${PORTS:-$(seq -s ' ' 21000 21039)}"
 
 # Nothing outlives a rehearsal.
@@ -24,8 +22,9 @@ cleanup() {
             case $log in */etcd-*) tail -n 2 "$log" ;; *) printf '%s\n' "-- $log" && tail -n 20 "$log" ;; esac
         done >&2 || true
     fi
-    # Each is the head of a group, with all that it started.
-    while read -r pid; do kill -KILL -- "-$pid" "$pid" 2>/dev/null; done <"$pids" || true
+    # Children that were not waited for, and so no other processes of the same number. Each is the head of a group, with all that
+    # it started.
+    for pid in $(jobs -p); do kill -KILL -- "-$pid" "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
     rm -rf "$WORK"
     exit "$ended"
@@ -50,7 +49,6 @@ begin() {
     shift
     setsid "$@" >>"$WORK/$name.log" 2>&1 </dev/null &
     echo $! >"$WORK/$name.pid"
-    echo $! >>"$pids"
 }
 
 pid_of() { cat "$WORK/$1.pid"; }

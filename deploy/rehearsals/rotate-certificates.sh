@@ -29,7 +29,6 @@ secure=(-b "localhost:${ports[10]}" -X security.protocol=ssl -X "ssl.ca.location
 mkfifo "$WORK/lines"
 kcat -P "${secure[@]}" -X acks=all -X linger.ms=5 <"$WORK/lines" >"$WORK/client.log" 2>&1 &
 client=$!
-echo "$client" >>"$pids"
 exec 4>"$WORK/lines"
 echo before >&4
 
