@@ -463,7 +463,8 @@ fn recompression(config: &TopicConfig) -> Recompression {
     }
 }
 
-fn registered(registry: &Registry, metrics: Vec<Box<dyn Collector>>) {
+/// Has `metrics` shown.
+pub(crate) fn registered(registry: &Registry, metrics: Vec<Box<dyn Collector>>) {
     for metric in metrics {
         registry.register(metric).expect("each metric is declared once");
     }

@@ -138,11 +138,6 @@ impl Link {
         Ok(())
     }
 
-    /// The same connection, which calls itself `client` from now on and not by the number of a broker.
-    pub(crate) fn named(self, client: &str) -> Link {
-        Link { client: StrBytes::from_string(client.to_owned()), ..self }
-    }
-
     /// Whether the other side has not closed it, as far as is known.
     pub(crate) fn is_open(&self) -> bool {
         !self.is_busy && self.stream.is_silent()

@@ -34,7 +34,7 @@ use varve_tiering::{
 
 use super::{StartError, open_store, serve_http};
 use crate::{
-    archive::{ArchiveError, archive_settings, compactor_options, told},
+    archive::{ArchiveError, archive_settings, compactor_options, registered, told},
     config::BrokerConfig,
     http::Health,
     metrics::{Metrics, register_build_info},
@@ -80,14 +80,14 @@ impl CompactorNode {
 
         health.waiting_for("the object store");
         let requests = BucketMetrics::new();
-        requests.register(metrics.registry()).expect("each metric is declared once");
+        registered(metrics.registry(), requests.collectors());
         let options = config.object_store.bucket_options();
         let bucket = Bucket::open(config.object_store.url.as_str(), options, requests).await;
         let bucket = bucket.map_err(ArchiveError::Bucket)?;
         let claim = Claim::new(bucket.clone(), metadata.image().cluster_id());
         claimed(&claim).await?;
         let rewrites = CompactorMetrics::new();
-        rewrites.register(metrics.registry()).expect("each metric is declared once");
+        registered(metrics.registry(), rewrites.collectors());
         let partitions = Arc::new(RemotePartitions::new(ManifestStore::new(bucket)));
         let compactor = Arc::new(Compactor::new(partitions.clone(), compactor_options(&config), rewrites));
 

@@ -59,7 +59,7 @@ impl Feature {
     pub const GROUP_VERSION: Feature = Feature { name: "group.version", min: 0, max: 1, initial: 1, unsaid: 1 };
 
     /// `share.version`: 1 serves share groups (KIP-932).
-    pub const SHARE_VERSION: Feature = Feature { name: "share.version", min: 0, max: 1, initial: 1 };
+    pub const SHARE_VERSION: Feature = Feature { name: "share.version", min: 0, max: 1, initial: 1, unsaid: 0 };
 
     /// Every feature, by name.
     pub const ALL: &'static [Feature] =

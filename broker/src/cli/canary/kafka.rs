@@ -20,7 +20,7 @@ use varve_log::format::{BatchBuilder, RecordContent};
 use varve_metadata::model::{BrokerId, Offset, PartitionIndex, TopicId};
 
 use crate::{
-    links::{Link, LinkOptions},
+    links::{Link, LinkLimits},
     security::ListenerSecurity,
     server::wall_clock,
 };
@@ -271,11 +271,6 @@ fn parse_address(text: &str) -> anyhow::Result<(String, u16)> {
 }
 
 async fn connect(host: &str, port: u16, security: Arc<ListenerSecurity>) -> Result<Link, crate::links::LinkError> {
-    let options = LinkOptions {
-        listener: String::new(),
-        node: BrokerId::default(),
-        setup_limit: ANSWER_LIMIT,
-        answer_limit: ANSWER_LIMIT,
-    };
-    Ok(Link::connect(host, port, security, &options).await?.named("varve-canary"))
+    let limits = LinkLimits { setup: ANSWER_LIMIT, answer: ANSWER_LIMIT };
+    Link::connect(host, port, security, "varve-canary".to_owned(), limits).await
 }

@@ -157,7 +157,7 @@ async fn a_dynamic_broker_setting_takes_effect_at_once_and_is_shown() {
 async fn changes_that_cannot_be_are_refused_whole() {
     let (node, mut client) = node_with(&[("t", 1)]).await;
     type Ops<'a> = &'a [(&'a str, i8, Option<&'a str>)];
-    let cases: [(i8, &str, Ops<'_>, i16, &str); 10] = [
+    let cases: [(i8, &str, Ops<'_>, i16, &str); 11] = [
         (TOPIC, "u", &[("retention.ms", 0, Some("1"))], 3, "The topic 'u' does not exist."),
         (TOPIC, "", &[("retention.ms", 0, Some("1"))], 42, "Default topic resources are not allowed."),
         (TOPIC, "t", &[("retention.ms", 0, None)], 42, "Null value not supported for : retention.ms"),

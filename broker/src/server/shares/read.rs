@@ -94,6 +94,7 @@ pub(super) fn look(partition: &Partition, wanted: Wanted) -> Result<Look, ShareR
         isolation: wanted.isolation,
         max_bytes: wanted.max_bytes,
         at_least_one: true,
+        may_follow: false,
     };
     match partition.read(&request)?.1 {
         PartitionRead::Local { slice, aborted } => Ok(Look::Local(walk_file(slice, wanted, &aborted)?)),
