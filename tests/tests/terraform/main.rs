@@ -176,7 +176,9 @@ fn a_node_tiers(folder: &Path, broker: &Broker, role: &Caller, told: &Value) -> 
 
     let configs = [("varve.archive.lag.ms", "300"), ("local.retention.ms", "1"), ("file.delete.delay.ms", "0")];
     let mut client = Client::connect(node.address)?;
-    client.create_topic("logs", 1, &[&configs[..], &[("retention.ms", "-1")]].concat())?;
+    let configs = [&configs[..], &[("retention.ms", "-1")]].concat();
+    // The node serves before it takes part in the cluster.
+    eventually("the broker is let in, and has the topic", || Ok(client.create_topic("logs", 1, &configs).ok()))?;
     for batch in Lines::load(None)?.batches(Codec::Zstd, 64 << 10, 1 << 20)? {
         client.produce("logs", 0, batch)?;
     }

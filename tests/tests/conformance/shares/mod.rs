@@ -190,7 +190,6 @@ fn members(pair: &mut Pair) -> Result<()> {
     pair.ask("share-heartbeat-second", &[1], |_, _| first(GROUP, SECOND))?;
     await_assignment(pair, SECOND, 1)?;
     await_assignment(pair, FIRST, 1)?;
-    look(pair, "two")?;
     pair.ask("share-heartbeat-second-leaves", &[1], |_, _| later(GROUP, SECOND, -1))?;
     pair.ask("share-heartbeat-second-left", &[1], |_, _| later(GROUP, SECOND, -1))?;
     await_assignment(pair, FIRST, 2)?;
