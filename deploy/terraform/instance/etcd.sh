@@ -28,7 +28,7 @@ others() {
 # new or existing: what etcd must be told about a member without data. A member that has lost its data may not come back as
 # who it was: it has promised the others things that it no longer knows. It leaves, and joins as somebody new.
 cluster_state() {
-    local name=$1 members line id known
+    local name=$1 members line id known tries=0
     if [ -d "$data/member" ]; then
         echo existing # etcd goes by its data
         return
@@ -53,7 +53,12 @@ cluster_state() {
     if [ -n "$id" ]; then
         ctl "$(others "$name")" member remove "$id" >&2
     fi
-    ctl "$(others "$name")" member add "$name" --peer-urls "$(url "$name" 2380)" >&2
+    # Those that stay refuse a change until they have been connected with each other for some seconds.
+    until ctl "$(others "$name")" member add "$name" --peer-urls "$(url "$name" 2380)" >&2; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge 15 ]; then return 1; fi
+        sleep 2
+    done
     touch "$data/joining"
     echo existing
 }
