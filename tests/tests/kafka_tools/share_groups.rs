@@ -97,11 +97,10 @@ fn a_share_group_at_work_shows_its_member_and_is_protected() -> Result<()> {
     let (node, kafka) = node_and_group(folder.path())?;
     let mut consumer = kafka.command("kafka-console-share-consumer.sh --topic orders --group desk")?;
     let live = Live::of(consumer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-    eventually("the member has read all there is", || {
-        let described = kafka.run("kafka-share-groups.sh --describe --group desk")?;
-        Ok(described.contains("orders").then_some(()))
+    let described = eventually("the member has heard of its partitions", || {
+        let described = kafka.run("kafka-share-groups.sh --describe --group desk --members")?;
+        Ok(described.contains("orders").then_some(described))
     })?;
-    let described = kafka.run("kafka-share-groups.sh --describe --group desk --members")?;
     let rows = table(&described, "GROUP")?;
     ensure!(rows.len() == 1 && rows[0][0] == "desk", "{described}");
     ensure!(rows[0][2..] == ["/127.0.0.1", "console-share-consumer", "2", "orders:0,1"], "{described}");
