@@ -162,7 +162,8 @@ impl<'a> ConfigView<'a> {
     }
 
     /// Settings of a kind of their own, over the definitions of `table`; a definition's first synonym is the broker's setting
-    /// that gives its default.
+    /// that gives its default. Where there is none, Kafka shows a group's built-in default under its own name, and nothing
+    /// for client metrics.
     pub(super) fn resource(
         &self,
         resource: &ConfigResource,
@@ -174,6 +175,10 @@ impl<'a> ConfigView<'a> {
             .map(|definition| {
                 let mut layers = match definition.synonyms.first() {
                     Some(first) => self.broker_layers(first.name, &[first.name], is_sensitive(definition)),
+                    None if source == Source::Group => {
+                        let default = shown_value(definition, definition.default);
+                        vec![Layer { name: text(definition.name), value: default, source: Source::Default }]
+                    }
                     None => Vec::new(),
                 };
                 let own = given.and_then(|given| given.get(definition.name)).map(String::as_str);
