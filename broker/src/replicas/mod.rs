@@ -37,7 +37,7 @@ use crate::{
 };
 use fetch_task::FetchTask;
 
-pub(crate) use throttle::Throttles;
+pub(crate) use throttle::{ThrottleMetrics, Throttles};
 
 /// Proposals that are put to the store at the same time.
 const PROPOSALS: usize = 32;

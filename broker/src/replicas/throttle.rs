@@ -16,7 +16,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use crate::{
     config::ReplicationConfig,
-    metrics::{Metrics, keep},
+    metrics::{Metrics, Registry, keep},
 };
 
 /// A rate may have become larger before then.
@@ -29,6 +29,29 @@ pub(crate) struct Throttles {
     pub(crate) leader: Throttle,
     /// Of what it fetches as a follower.
     pub(crate) follower: Throttle,
+}
+
+/// What is shown of throttles, by side.
+#[derive(Debug)]
+pub(crate) struct ThrottleMetrics {
+    bytes: IntCounterVec,
+    held: IntCounterVec,
+    rates: IntGaugeVec,
+}
+
+impl ThrottleMetrics {
+    /// Declares them in `registry`.
+    pub(crate) fn new(registry: &Registry) -> ThrottleMetrics {
+        let counter = |name: &str, help: &str| keep(registry, IntCounterVec::new(Opts::new(name, help), &["side"]));
+        let help = "Bytes of throttled replicas, by side, while a rate is set";
+        let bytes = counter("varve_replication_throttled_bytes_total", help);
+        let help = "Times that a replica had to wait for its rate, by side";
+        let held = counter("varve_replication_held_back_total", help);
+        let help = "Bytes per second of throttled replicas, by side; -1: no bound";
+        let rates =
+            keep(registry, IntGaugeVec::new(Opts::new("varve_replication_throttle_rate_bytes", help), &["side"]));
+        ThrottleMetrics { bytes, held, rates }
+    }
 }
 
 impl Throttles {
@@ -46,15 +69,7 @@ impl Throttles {
 
     /// Shows them in `metrics`.
     pub(crate) fn register(self: &Arc<Self>, metrics: &Metrics) {
-        let registry = metrics.registry();
-        let counter = |name: &str, help: &str| keep(registry, IntCounterVec::new(Opts::new(name, help), &["side"]));
-        let help = "Bytes of throttled replicas, by side, while a rate is set";
-        let bytes = counter("varve_replication_throttled_bytes_total", help);
-        let help = "Times that a replica had to wait for its rate, by side";
-        let held = counter("varve_replication_held_back_total", help);
-        let help = "Bytes per second of throttled replicas, by side; -1: no bound";
-        let rates =
-            keep(registry, IntGaugeVec::new(Opts::new("varve_replication_throttle_rate_bytes", help), &["side"]));
+        let ThrottleMetrics { bytes, held, rates } = ThrottleMetrics::new(metrics.registry());
         let throttles = self.clone();
         metrics.before_scrape(move || {
             for (side, throttle) in [("leader", &throttles.leader), ("follower", &throttles.follower)] {

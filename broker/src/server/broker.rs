@@ -19,7 +19,7 @@ use crate::{
     archive::Archive,
     config::BrokerConfig,
     links::{LinkOptions, Links},
-    metrics::{Metrics, keep},
+    metrics::{Metrics, Registry, keep},
     partition::Partitions,
     replicas::Throttles,
     security::ListenerSecurity,
@@ -146,8 +146,7 @@ impl Broker {
 
     /// Counts reads from followers in `metrics`.
     pub(super) fn register_reads(self: &Arc<Self>, metrics: &Metrics) {
-        let help = "Partitions that consumers were given records of by a follower (KIP-392)";
-        let counter = keep(metrics.registry(), IntCounter::new("varve_follower_reads_total", help));
+        let counter = follower_reads(metrics.registry());
         self.throttles.register(metrics);
         let broker = Arc::downgrade(self);
         metrics.before_scrape(move || {
@@ -175,4 +174,10 @@ impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker").field("node", &self.node).finish_non_exhaustive()
     }
+}
+
+/// Declares the count of reads from followers in `registry`.
+pub(super) fn follower_reads(registry: &Registry) -> IntCounter {
+    let help = "Partitions that consumers were given records of by a follower (KIP-392)";
+    keep(registry, IntCounter::new("varve_follower_reads_total", help))
 }

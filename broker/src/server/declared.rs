@@ -2,10 +2,11 @@
 
 use super::{
     authorizer,
+    broker::follower_reads,
     group_coordinator::{GroupMetrics, LagMetrics},
     transaction_coordinator::TransactionMetrics,
 };
-use crate::metrics::Registry;
+use crate::{metrics::Registry, replicas::ThrottleMetrics};
 
 /// Declares it in `registry`.
 pub(crate) fn declare(registry: &Registry) {
@@ -13,4 +14,6 @@ pub(crate) fn declare(registry: &Registry) {
     LagMetrics::new(registry);
     TransactionMetrics::new(registry);
     authorizer::declare(registry);
+    follower_reads(registry);
+    ThrottleMetrics::new(registry);
 }
