@@ -29,7 +29,7 @@ impl Kafka {
     /// # Errors
     /// The tools are not installed, or the broker ends or stays silent; with its log.
     pub fn start(folder: &Path, overrides: &[&str]) -> Result<Kafka> {
-        let (address, controller) = (free_port()?, free_port()?);
+        let [address, controller] = free_ports()?;
         let properties = folder.join("server.properties");
         let own = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
@@ -69,6 +69,8 @@ impl Drop for Kafka {
     }
 }
 
-fn free_port() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// Two that differ: both are held while they are chosen.
+fn free_ports() -> Result<[SocketAddr; 2]> {
+    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    Ok([held[0].local_addr()?, held[1].local_addr()?])
 }
