@@ -1,13 +1,14 @@
 //! A member of a consumer group in a process of its own: one of the test clients (tests/clients/README.md).
 
 use std::{
+    cell::RefCell,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{node::eventually, tools};
 
@@ -27,7 +28,8 @@ pub struct Membership<'a> {
 
 /// A running member; killed when dropped.
 pub struct Member {
-    process: Child,
+    process: RefCell<Child>,
+    /// Open as long as it is to stay.
     input: Option<ChildStdin>,
     output: PathBuf,
 }
@@ -48,14 +50,17 @@ impl Member {
         command.stdout(log.try_clone()?).stderr(log);
         let mut process = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let input = process.stdin.take();
-        Ok(Member { process, input, output })
+        Ok(Member { process: RefCell::new(process), input, output })
     }
 
     /// What it has read so far, in order.
     ///
     /// # Errors
-    /// What it wrote is not what a client writes.
+    /// It ended by itself, or what it wrote is not what a client writes.
     pub fn read(&self) -> Result<Vec<Place>> {
+        if let (Some(_), Some(status)) = (&self.input, self.process.borrow_mut().try_wait()?) {
+            bail!("{} ended by itself with {status}\n{}", self.output.display(), self.printed()?);
+        }
         let text = match fs::read_to_string(&self.output) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -77,9 +82,8 @@ impl Member {
     /// It does not end well; with what it printed.
     pub fn leave(&mut self) -> Result<()> {
         drop(self.input.take());
-        let status = self.process.wait()?;
-        let log = fs::read_to_string(self.output.with_extension("log")).unwrap_or_default();
-        ensure!(status.success(), "{} ended with {status}\n{log}", self.output.display());
+        let status = self.process.get_mut().wait()?;
+        ensure!(status.success(), "{} ended with {status}\n{}", self.output.display(), self.printed()?);
         Ok(())
     }
 
@@ -88,8 +92,12 @@ impl Member {
     /// # Errors
     /// It goes on, or ends well.
     pub fn failure(&mut self) -> Result<String> {
-        let status = eventually("a member fails", || Ok(self.process.try_wait()?))?;
+        let status = eventually("a member fails", || Ok(self.process.get_mut().try_wait()?))?;
         ensure!(!status.success(), "{} ended well", self.output.display());
+        self.printed()
+    }
+
+    fn printed(&self) -> Result<String> {
         Ok(fs::read_to_string(self.output.with_extension("log"))?)
     }
 
@@ -98,15 +106,17 @@ impl Member {
     /// # Errors
     /// It cannot be ended.
     pub fn crash(&mut self) -> Result<()> {
-        self.process.kill()?;
-        self.process.wait()?;
+        self.input = None;
+        self.process.get_mut().kill()?;
+        self.process.get_mut().wait()?;
         Ok(())
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let process = self.process.get_mut();
+        let _ = process.kill();
+        let _ = process.wait();
     }
 }

@@ -73,12 +73,20 @@ fn rows(printed: &str) -> Vec<Vec<&str>> {
 }
 
 /// Waits until the tool describes the group in that state with so many members.
+///
+/// # Errors
+/// It has not come to that in time: with how the group and its members look then, and with what the node printed.
 fn await_state(node: &Node, state: &str, members: &str) -> Result<String> {
     let kafka = KafkaTools::of(node);
-    eventually(&format!("{members} members, {state}"), || {
+    let there = eventually(&format!("{members} members, {state}"), || {
         let printed = kafka.run("kafka-consumer-groups.sh --describe --group desk --state")?;
         let is_there = rows(&printed).first().is_some_and(|row| row.ends_with(&[state, members]));
         Ok(is_there.then_some(printed))
+    });
+    there.or_else(|error| {
+        let group = kafka.run("kafka-consumer-groups.sh --describe --group desk --state")?;
+        let members = kafka.run("kafka-consumer-groups.sh --describe --group desk --members --verbose")?;
+        Err(error.context(format!("{group}\n{members}\nThe node printed:\n{}", node.printed())))
     })
 }
 

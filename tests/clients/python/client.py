@@ -178,6 +178,10 @@ def group_librdkafka(options, write, flush):
     while not ended.is_set():
         messages = consumer.consume(100, 0.2)
         for message in messages:
+            # librdkafka joins again by itself, and tells of it: a group that takes up the other protocol (KIP-848) turns
+            # away whoever waits to join it.
+            if message.error() and message.error().code() == KafkaError.REBALANCE_IN_PROGRESS:
+                continue
             if message.error():
                 raise SystemExit(f"group: {message.error()}")
             write(
