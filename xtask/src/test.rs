@@ -21,8 +21,9 @@ pub(crate) fn run(filters: &[String]) -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--workspace", "--exclude", "varve-xtask", "--bins", "--tests", "--locked"]);
     run_command(build)?;
+    // One failure shall not hide another: a run takes long.
     let mut tests = cargo();
-    tests.args(["test", "--workspace", "--locked"]).args(filters).env("VARVE_TEST_TOOLS", &tools);
+    tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(filters).env("VARVE_TEST_TOOLS", &tools);
     if !filters.is_empty() {
         return run_command(tests);
     }
