@@ -24,6 +24,7 @@ pub mod records;
 pub mod rig;
 pub mod running;
 pub mod s3;
+pub mod streams_groups;
 pub mod terraform;
 pub mod tools;
 pub mod transactions;

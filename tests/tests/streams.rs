@@ -24,7 +24,7 @@ use varve_tests::{
 };
 
 /// Data leaves the local disk within a second, so that state is restored from the archive.
-const EAGER: [&str; 8] = [
+const EAGER: [&str; 13] = [
     "log.retention.check.interval.ms=200",
     "remote.log.manager.task.interval.ms=200",
     "log.cleaner.backoff.ms=200",
@@ -33,6 +33,11 @@ const EAGER: [&str; 8] = [
     "log.local.retention.ms=1",
     "group.initial.rebalance.delay.ms=0",
     "group.min.session.timeout.ms=1000",
+    "group.streams.initial.rebalance.delay.ms=0",
+    "group.streams.min.session.timeout.ms=1000",
+    "group.streams.session.timeout.ms=3000",
+    "group.streams.min.heartbeat.interval.ms=100",
+    "group.streams.heartbeat.interval.ms=300",
 ];
 
 const PARTITIONS: i32 = 4;
@@ -108,10 +113,10 @@ fn write(address: SocketAddr, topic: &str, rows: impl Iterator<Item = (usize, i6
     Ok(())
 }
 
-fn application(folder: &Path, address: SocketAddr, guarantee: &str) -> Result<Running> {
+fn application(folder: &Path, address: SocketAddr, guarantee: &str, protocol: &str) -> Result<Running> {
     let mut command = tools::program("java-Streams")?;
     command.args(["--bootstrap", &address.to_string(), "--application", "shop-app", "--topic", "shop"]);
-    command.args(["--guarantee", guarantee, "--state"]).arg(folder.join("state"));
+    command.args(["--guarantee", guarantee, "--protocol", protocol, "--state"]).arg(folder.join("state"));
     Running::start(command, &folder.join("streams.log"))
 }
 
@@ -132,7 +137,7 @@ fn numbers(address: SocketAddr) -> Result<BTreeMap<String, BTreeSet<usize>>> {
 }
 
 /// Runs the application through `rounds` kills.
-fn counts_survive(guarantee: &str, default_rounds: usize) -> Result<()> {
+fn counts_survive(guarantee: &str, protocol: &str, default_rounds: usize) -> Result<()> {
     let rounds = match std::env::var("VARVE_STREAMS_ROUNDS") {
         Ok(text) => text.parse().with_context(|| format!("VARVE_STREAMS_ROUNDS={text}"))?,
         Err(_) => default_rounds,
@@ -152,7 +157,7 @@ fn counts_survive(guarantee: &str, default_rounds: usize) -> Result<()> {
     let now = std::time::UNIX_EPOCH.elapsed()?.as_millis() as i64;
     let mut events = Events { base: (now - 120 * MINUTE) / MINUTE * MINUTE, sent: 0 };
     events.write_hosts(address)?;
-    let mut application_runs = application(folder.path(), address, guarantee)?;
+    let mut application_runs = application(folder.path(), address, guarantee, protocol)?;
     application_runs.until_it_says("RUNNING")?;
     for round in 0..rounds {
         let before = written(address, "shop-counts", -1)?;
@@ -174,7 +179,7 @@ fn counts_survive(guarantee: &str, default_rounds: usize) -> Result<()> {
                 if kind == 2 {
                     fs::remove_dir_all(folder.path().join("state"))?;
                 }
-                application_runs = application(folder.path(), address, guarantee)?;
+                application_runs = application(folder.path(), address, guarantee, protocol)?;
             }
         }
     }
@@ -203,8 +208,14 @@ fn counts_survive(guarantee: &str, default_rounds: usize) -> Result<()> {
         let end = written(address, "shop-app-by-region-repartition", -1)?;
         Ok((start > 0 && start * 10 >= end * 9).then_some(()))
     })?;
+    if protocol == "streams" {
+        shown(address)?;
+    }
     application_runs.end_input()?;
-    reset(address)?;
+    match protocol {
+        "streams" => forget(address)?,
+        _ => reset(address)?,
+    }
     ensure!(!node.printed().contains("ERROR"), "the node saw nothing wrong:\n{}", node.printed());
     node.stop()
 }
@@ -226,12 +237,72 @@ fn reset(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// Kafka's own tool shows the group of the running application.
+fn shown(address: SocketAddr) -> Result<()> {
+    let kafka = KafkaTools::at(address);
+    let listed = kafka.run("kafka-streams-groups.sh --list")?;
+    ensure!(listed.trim() == "shop-app", "{listed}");
+    let listed = kafka.run("kafka-groups.sh --list --streams")?;
+    ensure!(listed.contains("shop-app") && listed.contains("Streams"), "{listed}");
+    // What was killed is a member until its session ends.
+    eventually("the group has settled", || {
+        let state = kafka.run("kafka-streams-groups.sh --describe --group shop-app --state --verbose")?;
+        Ok(state.contains("Stable").then_some(()))
+    })?;
+    eventually("two threads of one process share the tasks", || {
+        let members = kafka.run("kafka-streams-groups.sh --describe --group shop-app --members --verbose")?;
+        let rows = members.lines().filter(|line| line.starts_with("shop-app"));
+        Ok((rows.count() == 2 && members.contains("ACTIVE")).then_some(()))
+    })?;
+    let offsets = kafka.run("kafka-streams-groups.sh --describe --group shop-app --offsets")?;
+    for topic in ["shop-events", "shop-hosts", "shop-app-by-region-repartition"] {
+        ensure!(offsets.contains(topic), "{topic} is not among\n{offsets}");
+    }
+    let described = kafka.run("kafka-topics.sh --describe --topic shop-app-counts-changelog")?;
+    ensure!(described.contains("PartitionCount: 4") && described.contains("cleanup.policy="), "{described}");
+    Ok(())
+}
+
+/// Kafka's own tool sets the offsets of the ended application back, and then forgets it.
+fn forget(address: SocketAddr) -> Result<()> {
+    let kafka = KafkaTools::at(address);
+    eventually("nobody is in the group", || {
+        let state = kafka.run("kafka-streams-groups.sh --describe --group shop-app --state")?;
+        Ok(state.contains("Empty").then_some(()))
+    })?;
+    kafka.run(
+        "kafka-streams-groups.sh --reset-offsets --group shop-app --input-topic shop-events --to-earliest --execute",
+    )?;
+    let mut client = Client::connect(address)?;
+    for partition in 0..PARTITIONS {
+        let committed = client.committed("shop-app", "shop-events", partition)?;
+        ensure!(committed == Some(0), "partition {partition} is at {committed:?}");
+    }
+    let deleted = kafka.run("kafka-streams-groups.sh --delete --group shop-app --delete-all-internal-topics")?;
+    ensure!(deleted.contains("successful"), "{deleted}");
+    let listed = kafka.run("kafka-streams-groups.sh --list")?;
+    ensure!(listed.trim().is_empty(), "{listed}");
+    let listed = kafka.run("kafka-topics.sh --list")?;
+    ensure!(listed.contains("shop-events") && !listed.contains("shop-app"), "{listed}");
+    Ok(())
+}
+
 #[test]
 fn at_least_once_every_event_is_counted_whoever_is_killed() -> Result<()> {
-    counts_survive("at_least_once", 3)
+    counts_survive("at_least_once", "classic", 3)
 }
 
 #[test]
 fn exactly_once_every_event_is_counted_once_whoever_is_killed() -> Result<()> {
-    counts_survive("exactly_once_v2", 3)
+    counts_survive("exactly_once_v2", "classic", 3)
+}
+
+#[test]
+fn with_tasks_from_the_broker_every_event_is_counted_whoever_is_killed() -> Result<()> {
+    counts_survive("at_least_once", "streams", 3)
+}
+
+#[test]
+fn with_tasks_from_the_broker_every_event_is_counted_once_whoever_is_killed() -> Result<()> {
+    counts_survive("exactly_once_v2", "streams", 3)
 }

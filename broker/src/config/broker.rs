@@ -264,6 +264,8 @@ pub struct GroupConfig {
     pub consumer: ConsumerGroupConfig,
     /// Share groups (KIP-932).
     pub share: ShareGroupConfig,
+    /// Groups of the streams protocol.
+    pub streams: StreamsGroupConfig,
 }
 
 /// Share groups (KIP-932).
@@ -344,6 +346,27 @@ pub struct ConsumerGroupConfig {
     pub assignment_interval: GroupTime,
     /// How often patterns are resolved again.
     pub regex_refresh_interval: Duration,
+}
+
+/// Groups of the streams protocol (KIP-1071).
+#[derive(Clone, Debug)]
+pub struct StreamsGroupConfig {
+    /// Whether `group.coordinator.rebalance.protocols` names it.
+    pub enabled: bool,
+    /// The most members of one group.
+    pub max_size: u32,
+    /// How many copies of each stateful task are kept, for groups that have no setting of their own.
+    pub standby_replicas: u32,
+    /// The most copies that a group may have.
+    pub max_standby_replicas: u32,
+    /// How long a group that had no members waits for more, if it has no setting of its own.
+    pub initial_rebalance_delay: Duration,
+    /// A member that is silent for longer leaves.
+    pub session_timeout: GroupTime,
+    /// How often members say that they are there.
+    pub heartbeat_interval: GroupTime,
+    /// Time between two assignments.
+    pub assignment_interval: GroupTime,
 }
 
 /// A time that groups may have their own of.

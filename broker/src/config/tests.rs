@@ -381,6 +381,8 @@ const OTHER: &[(&str, &str)] = &[
     ("group.consumer.min.session.timeout.ms", "40000"),
     ("group.share.min.heartbeat.interval.ms", "4000"),
     ("group.share.min.session.timeout.ms", "40000"),
+    ("group.streams.min.heartbeat.interval.ms", "4000"),
+    ("group.streams.min.session.timeout.ms", "40000"),
     ("listeners", "PLAINTEXT://127.0.0.1:9999"),
     ("log.local.retention.ms", "1000"),
     ("max.connections.per.ip.overrides", "10.0.0.1:5"),

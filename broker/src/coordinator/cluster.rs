@@ -22,6 +22,8 @@ pub trait ClusterView: Debug + Send + Sync {
     fn consumer_times(&self, group_id: &str) -> ConsumerTimes;
     /// The times of a share group, likewise.
     fn share_times(&self, group_id: &str) -> ShareTimes;
+    /// The settings of a streams group: its own over those of the broker.
+    fn streams_settings(&self, group_id: &str) -> StreamsSettings;
 }
 
 /// What an assignor needs to know of a topic.
@@ -82,6 +84,33 @@ impl Default for ShareTimes {
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(5),
             assignment_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Settings of a streams group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamsSettings {
+    /// A member that is silent for longer leaves the group (`streams.session.timeout.ms`).
+    pub session_timeout: Duration,
+    /// How often members shall say that they are there (`streams.heartbeat.interval.ms`).
+    pub heartbeat_interval: Duration,
+    /// Shortest time between two assignments (`streams.assignment.interval.ms`).
+    pub assignment_interval: Duration,
+    /// How long a group that had no members waits for more (`streams.initial.rebalance.delay.ms`).
+    pub initial_rebalance_delay: Duration,
+    /// How many copies of each stateful task are kept (`streams.num.standby.replicas`).
+    pub standby_replicas: u32,
+}
+
+impl Default for StreamsSettings {
+    fn default() -> StreamsSettings {
+        StreamsSettings {
+            session_timeout: Duration::from_secs(45),
+            heartbeat_interval: Duration::from_secs(5),
+            assignment_interval: Duration::from_secs(1),
+            initial_rebalance_delay: Duration::from_secs(3),
+            standby_replicas: 0,
         }
     }
 }

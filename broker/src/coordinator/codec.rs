@@ -119,10 +119,18 @@ impl Writer {
 
     /// Ends a struct with one tagged field.
     pub(super) fn one_tag(&mut self, tag: u32, field: Writer) {
-        self.varint(1);
-        self.varint(tag);
-        self.varint(field.0.len() as u32);
-        self.raw(&field.0);
+        self.tags(vec![(tag, field)]);
+    }
+
+    /// Ends a struct with these tagged fields, which are in the order of their tags.
+    pub(super) fn tags(&mut self, fields: Vec<(u32, Writer)>) {
+        // A format has a handful.
+        self.varint(fields.len() as u32);
+        for (tag, field) in fields {
+            self.varint(tag);
+            self.varint(field.0.len() as u32);
+            self.raw(&field.0);
+        }
     }
 
     pub(super) fn varint(&mut self, mut number: u32) {

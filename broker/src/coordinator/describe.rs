@@ -2,8 +2,11 @@
 
 use super::{
     ConsumerGroupState, DescribedGroup, DescribedMember, GroupFilter, GroupState, GroupType, ListedGroup, Shard,
-    ShardStats, TopicOffsets, group::Member, subscription::CONSUMER,
+    ShardStats, StreamsGroupState, TopicOffsets, group::Member, subscription::CONSUMER,
 };
+
+/// The protocol type of Kafka Streams applications.
+const STREAMS: &str = "streams";
 
 impl Shard {
     /// The classic group in full; `None` if there is none.
@@ -29,7 +32,14 @@ impl Shard {
 
     /// Whether there is a group of another type than DescribeGroups is about.
     pub fn is_not_classic(&self, group_id: &str) -> bool {
-        self.consumers.contains_key(group_id) || self.shares.contains_key(group_id)
+        self.consumers.contains_key(group_id)
+            || self.shares.contains_key(group_id)
+            || self.streams.contains_key(group_id)
+    }
+
+    /// Whether there is a group of that name, of whatever type.
+    pub(super) fn has_group(&self, group_id: &str) -> bool {
+        self.groups.contains_key(group_id) || self.is_not_classic(group_id)
     }
 
     /// The groups that pass `filter`, classic ones first and share groups last, by id.
@@ -53,13 +63,19 @@ impl Shard {
             state: group.state().name(),
             group_type: GroupType::Consumer,
         });
+        let streams = self.streams.iter().map(|(id, group)| ListedGroup {
+            group_id: id.clone(),
+            protocol_type: STREAMS.to_owned(),
+            state: group.state().name(),
+            group_type: GroupType::Streams,
+        });
         let share = self.shares.iter().map(|(id, group)| ListedGroup {
             group_id: id.clone(),
             protocol_type: GroupType::Share.name().to_owned(),
             state: group.state(),
             group_type: GroupType::Share,
         });
-        classic.chain(consumer).chain(share).filter(is_listed).collect()
+        classic.chain(consumer).chain(streams).chain(share).filter(is_listed).collect()
     }
 
     /// The committed offsets of every group.
@@ -95,6 +111,17 @@ impl Shard {
             match group.is_empty() {
                 true => stats.empty_groups += 1,
                 false => stats.stable_groups += 1,
+            }
+        }
+        for group in self.streams.values() {
+            stats.groups += 1;
+            stats.members += group.member_count() as u64;
+            match group.state() {
+                StreamsGroupState::Stable => stats.stable_groups += 1,
+                StreamsGroupState::Empty => stats.empty_groups += 1,
+                StreamsGroupState::NotReady | StreamsGroupState::Assigning | StreamsGroupState::Reconciling => {
+                    stats.rebalancing_groups += 1;
+                }
             }
         }
         let per_group = self.offsets.values().flat_map(|topics| topics.values());

@@ -31,10 +31,12 @@ impl Shard {
                 let group = Group::from_record(group_id.clone(), metadata).ok_or(RecordError::Malformed)?;
                 self.consumers.remove(&group_id);
                 self.shares.remove(&group_id);
+                self.streams.remove(&group_id);
                 self.groups.insert(group_id, group);
             }
             CoordinatorRecord::Consumer(record) => self.apply_consumer(record, now),
             CoordinatorRecord::Share(record) => self.apply_share(record, now),
+            CoordinatorRecord::Streams(record) => self.apply_streams(record, now),
         }
         Ok(())
     }
@@ -46,6 +48,7 @@ impl Shard {
         self.timers.set(TimerKey::Expiry, at, TimerAction::Cleanup);
         self.start_consumer_timers(now);
         self.start_share_timers(now);
+        self.start_streams_timers(now);
         let mut too_large = Vec::new();
         for (group_id, group) in &self.groups {
             for (member_id, member) in &group.members {

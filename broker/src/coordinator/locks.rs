@@ -1,8 +1,8 @@
 //! Who may change a group while an append for it is on its way.
 //!
-//! Classic groups are ahead of their log, and go on while appends are on their way. Consumer groups change only by what
-//! the log acknowledged, and so does a group that changes its type: until then, whatever would change it waits here, in
-//! the order in which it came. With a log that acknowledges at once nothing ever waits.
+//! Classic groups are ahead of their log, and go on while appends are on their way. Consumer, share and streams groups change
+//! only by what the log acknowledged, and so does a group that changes its type: until then, whatever would change it waits
+//! here, in the order in which it came. With a log that acknowledges at once nothing ever waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -14,6 +14,7 @@ use super::{
     consumer::ConsumerHeartbeat,
     records::ResolvedRegex,
     share_group::{ShareHeartbeat, SharePlace},
+    streams::StreamsHeartbeat,
     timers::{TimerAction, TimerKey},
 };
 
@@ -21,6 +22,7 @@ use super::{
 #[derive(Debug)]
 pub(super) enum Task {
     Heartbeat(RequestId, Box<ConsumerHeartbeat>),
+    StreamsHeartbeat(RequestId, Box<StreamsHeartbeat>),
     Join(RequestId, Box<JoinRequest>),
     Sync(RequestId, Box<SyncRequest>),
     Leave(RequestId, Box<LeaveRequest>),

@@ -47,10 +47,19 @@ impl Shard {
         if self.shares.contains_key(&request.group_id) {
             return step.answer(id, refused_join("", GroupError::InconsistentProtocol));
         }
-        let Some(group) = self.consumers.get(&request.group_id) else { return self.join_classic(id, request, step) };
-        if !group.is_empty() {
-            return self.join_consumer(id, request, step);
-        }
+        let end_records: Vec<CoordinatorRecord> =
+            match (self.consumers.get(&request.group_id), self.streams.get(&request.group_id)) {
+                (None, None) => return self.join_classic(id, request, step),
+                (Some(group), _) if !group.is_empty() => return self.join_consumer(id, request, step),
+                (Some(group), _) => {
+                    group.end_records([].into_iter()).into_iter().map(CoordinatorRecord::Consumer).collect()
+                }
+                // Only Kafka Streams itself joins such a group, and by another request.
+                (None, Some(group)) if !group.is_empty() => {
+                    return step.answer(id, refused_join("", GroupError::InconsistentProtocol));
+                }
+                (None, Some(group)) => group.end_records().into_iter().map(CoordinatorRecord::Streams).collect(),
+            };
         // Nobody is in it: it ends, and a classic one takes its place.
         let refusal = if request.member_id.is_some() {
             Some(GroupError::UnknownMemberId)
@@ -62,8 +71,7 @@ impl Shard {
         if let Some(error) = refusal {
             return step.answer(id, refused_join(request.member_id.as_deref().unwrap_or_default(), error));
         }
-        let records = group.end_records([].into_iter()).into_iter().map(CoordinatorRecord::Consumer).collect();
-        self.append(records, Completion::MadeRoom(id, Box::new(request)), step);
+        self.append(end_records, Completion::MadeRoom(id, Box::new(request)), step);
     }
 
     fn join_classic(&mut self, id: RequestId, request: JoinRequest, step: &mut Step<'_>) {

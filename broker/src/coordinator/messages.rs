@@ -12,6 +12,7 @@ use super::{
     consumer::{HeartbeatAnswer, HeartbeatError, RegexJob},
     records::CoordinatorRecord,
     share_group::{BeginShares, ShareGroupError, ShareHeartbeatAnswer, SharesToEnd},
+    streams::{StreamsAnswer, StreamsError},
 };
 
 /// The numbers that the coordinator needs, by Kafka's names.
@@ -43,6 +44,8 @@ pub struct GroupConfig {
     pub share_max_size: usize,
     /// `group.share.initialize.retry.interval.ms`
     pub share_begin_retry: Duration,
+    /// `group.streams.max.size`
+    pub streams_max_size: usize,
 }
 
 /// Which groups may change their protocol while they have members (KIP-848).
@@ -91,6 +94,7 @@ impl Default for GroupConfig {
             regex_refresh_interval: Duration::from_secs(600),
             share_max_size: 200,
             share_begin_retry: Duration::from_secs(30),
+            streams_max_size: i32::MAX as usize,
         }
     }
 }
@@ -205,6 +209,9 @@ pub enum GroupError {
     /// Not a regular expression (KIP-848).
     #[error("the regular expression is not valid")]
     InvalidRegularExpression,
+    /// No topics that may come would help this topology (KIP-1071).
+    #[error("the topology is invalid")]
+    InvalidTopology,
     /// A member of a consumer group asks in a version that does not know member epochs.
     #[error("the version does not support this")]
     UnsupportedVersion,
@@ -238,6 +245,8 @@ pub enum Answer {
     EndShares(Result<SharesToEnd, ShareGroupError>),
     /// To [`Shard::shares_begun`](super::Shard::shares_begun) and [`Shard::shares_ended`](super::Shard::shares_ended).
     SharesSettled(Result<(), ShareGroupError>),
+    /// To [`Shard::streams_heartbeat`](super::Shard::streams_heartbeat).
+    StreamsHeartbeat(Result<StreamsAnswer, StreamsError>),
     /// To [`Shard::settle`](super::Shard::settle).
     Settled,
     /// To [`Shard::end_transaction`](super::Shard::end_transaction).
@@ -483,6 +492,8 @@ pub enum GroupType {
     Consumer,
     /// Members share partitions record by record (KIP-932).
     Share,
+    /// The coordinator assigns the tasks of a Kafka Streams application (KIP-1071).
+    Streams,
 }
 
 impl GroupType {
@@ -492,6 +503,7 @@ impl GroupType {
             GroupType::Classic => "classic",
             GroupType::Consumer => "consumer",
             GroupType::Share => "share",
+            GroupType::Streams => "streams",
         }
     }
 }

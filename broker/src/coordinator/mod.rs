@@ -35,6 +35,7 @@ mod retention;
 mod shard;
 mod share_group;
 pub mod share_state;
+mod streams;
 mod subscription;
 mod timers;
 mod tombstones;
@@ -48,7 +49,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::{ClusterView, ConsumerTimes, ShareTimes, TopicFacts, TopicsChange};
+pub use cluster::{ClusterView, ConsumerTimes, ShareTimes, StreamsSettings, TopicFacts, TopicsChange};
 pub use consumer::{
     Asker, ConsumerGroupState, ConsumerHeartbeat, DescribedConsumer, DescribedConsumerGroup, HeartbeatAnswer,
     HeartbeatError, MemberEpoch, MemberState, Owned, OwnedPartitions, RegexJob, compile, find_topics,
@@ -68,6 +69,12 @@ pub use shard::{Shard, ShardStats};
 pub use share_group::{
     BeginShares, DescribedShareGroup, DescribedShareMember, ShareGroupError, ShareHeartbeat, ShareHeartbeatAnswer,
     SharePlace, SharesToEnd,
+};
+pub use streams::{
+    AssignedTasks, CopartitionGroup, DescribedStreams, DescribedStreamsGroup, DescribedSubtopology, DescribedTopic,
+    DescribedTopology, Endpoint, EndpointPartitions, EpochTasks, InternalTopic, InternalTopicPlan, OwnedKind,
+    StreamsAnswer, StreamsError, StreamsGroupState, StreamsHeartbeat, StreamsMemberState, StreamsStatus, Subtopology,
+    TaskSet, Tasks, Topology,
 };
 pub use transactional::TransactionalCommit;
 

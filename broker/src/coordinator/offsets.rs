@@ -8,6 +8,7 @@ use super::{
     consumer::{Committer, ConsumerGroup},
     records::{CoordinatorRecord, OffsetKey},
     shard::{Completion, Step},
+    streams::StreamsGroup,
 };
 
 impl Shard {
@@ -19,9 +20,10 @@ impl Shard {
             // Where members of a share group have come to is kept elsewhere.
             return step.answer(id, Answer::Commit(CommitAnswer(Err(GroupError::GroupIdNotFound))));
         }
-        let checked = match self.consumers.get(&request.group_id) {
-            Some(group) => check_consumer_commit(group, &request),
-            None => self.check_commit(&request),
+        let checked = match (self.consumers.get(&request.group_id), self.streams.get(&request.group_id)) {
+            (Some(group), _) => check_consumer_commit(group, &request),
+            (None, Some(group)) => check_streams_commit(group, &request),
+            (None, None) => self.check_commit(&request),
         };
         if let Err(error) = checked {
             return step.answer(id, Answer::Commit(CommitAnswer(Err(error))));
@@ -109,17 +111,21 @@ impl Shard {
     pub fn committed(&self, group_id: &str) -> Option<&TopicOffsets> {
         const NONE: &TopicOffsets = &TopicOffsets::new();
         let is_classic = self.groups.get(group_id).is_some_and(|group| group.state != GroupState::Dead);
-        let exists = is_classic || self.consumers.contains_key(group_id);
+        let exists = is_classic || self.consumers.contains_key(group_id) || self.streams.contains_key(group_id);
         exists.then(|| self.offsets.get(group_id).unwrap_or(NONE))
     }
 
-    /// Whether a member of a consumer group may read its offsets (KIP-848). Others may always.
+    /// Whether a member of a consumer or streams group may read its offsets (KIP-848). Others may always.
     ///
     /// # Errors
     /// [`GroupError::UnknownMemberId`], [`GroupError::StaleMemberEpoch`], and for members of the classic protocol
     /// [`GroupError::IllegalGeneration`].
     pub fn check_fetch(&self, group_id: &str, member_id: Option<&str>, epoch: i32) -> Result<(), GroupError> {
-        self.consumers.get(group_id).map_or(Ok(()), |group| group.check_fetch(member_id, epoch))
+        match (self.consumers.get(group_id), self.streams.get(group_id)) {
+            (Some(group), _) => group.check_fetch(member_id, epoch),
+            (None, Some(group)) => group.check_fetch(member_id, epoch),
+            (None, None) => Ok(()),
+        }
     }
 
     /// Deletes offsets of topics that no member subscribes to (KIP-496). Answered with [`Answer::DeleteOffsets`].
@@ -135,10 +141,10 @@ impl Shard {
         if let Err(error) = self.check_offset_delete(group_id) {
             return step.answer(id, Answer::DeleteOffsets(CommitAnswer(Err(error))));
         }
-        let is_subscribed = |topic: &str| match (self.consumers.get(group_id), self.groups.get(group_id)) {
-            (Some(group), _) => group.is_subscribed(topic),
-            (None, Some(group)) => group.is_subscribed(topic),
-            (None, None) => false,
+        let is_subscribed = |topic: &str| {
+            self.consumers.get(group_id).is_some_and(|group| group.is_subscribed(topic))
+                || self.streams.get(group_id).is_some_and(|group| group.is_subscribed(topic))
+                || self.groups.get(group_id).is_some_and(|group| group.is_subscribed(topic))
         };
         let mut records = Vec::new();
         let mut outcomes: PartitionOutcomes = Vec::with_capacity(topics.len());
@@ -165,7 +171,7 @@ impl Shard {
         if group_id.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        if self.consumers.contains_key(group_id) {
+        if self.consumers.contains_key(group_id) || self.streams.contains_key(group_id) {
             return Ok(());
         }
         let group = self.groups.get(group_id).ok_or(GroupError::GroupIdNotFound)?;
@@ -183,16 +189,31 @@ fn check_consumer_commit(group: &ConsumerGroup, request: &CommitRequest) -> Resu
     if request.group_id.len() > i16::MAX as usize {
         return Err(GroupError::InvalidGroupId);
     }
-    let allowed = group.check_commit(Committer {
-        member: &request.member,
-        epoch: request.generation.map_or(-1, Generation::to_wire),
-        is_transactional: false,
-        knows_epochs: request.knows_group_id_not_found,
-    })?;
+    let allowed = group.check_commit(committer(request))?;
     let mut topics = request.topics.iter();
     topics.try_for_each(|topic| {
         topic.partitions.iter().try_for_each(|partition| allowed.check(topic.id, partition.partition))
     })
+}
+
+fn check_streams_commit(group: &StreamsGroup, request: &CommitRequest) -> Result<(), GroupError> {
+    if request.group_id.len() > i16::MAX as usize {
+        return Err(GroupError::InvalidGroupId);
+    }
+    let allowed = group.check_commit(committer(request))?;
+    let mut topics = request.topics.iter();
+    topics.try_for_each(|topic| {
+        topic.partitions.iter().try_for_each(|partition| allowed.check(&topic.name, partition.partition))
+    })
+}
+
+fn committer(request: &CommitRequest) -> Committer<'_> {
+    Committer {
+        member: &request.member,
+        epoch: request.generation.map_or(-1, Generation::to_wire),
+        is_transactional: false,
+        knows_epochs: request.knows_group_id_not_found,
+    }
 }
 
 /// Whether `text` has more than `limit` UTF-16 units.

@@ -16,10 +16,12 @@
 //! ```
 //! A string is int16 length and UTF-8, bytes are int32 length and content; flexible versions use unsigned varints
 //! (length + 1, 0 for null) and end every struct with tagged fields. The kinds of consumer groups (KIP-848) are in
-//! `consumer`, those of share groups (KIP-932) in `share`; other kinds belong to other group types and are reported as such.
+//! `consumer`, those of share groups (KIP-932) in `share`, those of streams groups (KIP-1071) in `streams`; other kinds are of
+//! group types that came later, and are reported as such.
 
 mod consumer;
 mod share;
+mod streams;
 
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ pub use consumer::{
     ClassicMetadata, ConsumerMemberRecord, ConsumerRecord, CurrentRecord, GroupEpochRecord, ResolvedRegex, TargetRecord,
 };
 pub use share::{KeptPartitions, ShareCurrentRecord, ShareGroupRecord, ShareMemberRecord, TopicShare};
+pub use streams::{StreamsCurrentRecord, StreamsGroupRecord, StreamsMemberRecord, StreamsRecord};
 
 /// One record of the coordinator, before it has bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub enum CoordinatorRecord {
     Consumer(ConsumerRecord),
     /// A part of a share group (KIP-932).
     Share(ShareGroupRecord),
+    /// A part of a streams group (KIP-1071).
+    Streams(StreamsRecord),
 }
 
 impl CoordinatorRecord {
@@ -58,7 +63,26 @@ impl CoordinatorRecord {
             CoordinatorRecord::Group(group, _) => Some(group),
             CoordinatorRecord::Consumer(record) => Some(record.group()),
             CoordinatorRecord::Share(record) => Some(record.group()),
+            CoordinatorRecord::Streams(record) => Some(record.group()),
         }
+    }
+
+    /// Whether the group changes only once the record is acknowledged, and nothing else may change it until then.
+    pub(super) fn is_exclusive(&self) -> bool {
+        match self {
+            CoordinatorRecord::Consumer(_) | CoordinatorRecord::Share(_) | CoordinatorRecord::Streams(_) => true,
+            CoordinatorRecord::Offset(..) | CoordinatorRecord::Group(..) => false,
+        }
+    }
+
+    /// Whether it says that a coordinator assigned anew.
+    pub(super) fn is_target(&self) -> bool {
+        matches!(
+            self,
+            CoordinatorRecord::Consumer(ConsumerRecord::Target(_, Some(_)))
+                | CoordinatorRecord::Share(ShareGroupRecord::Target(_, Some(_)))
+                | CoordinatorRecord::Streams(StreamsRecord::Target(_, Some(_)))
+        )
     }
 }
 
@@ -136,6 +160,7 @@ impl LogRecord for CoordinatorRecord {
             }
             CoordinatorRecord::Consumer(record) => record.encode(&mut key)?,
             CoordinatorRecord::Share(record) => record.encode(&mut key)?,
+            CoordinatorRecord::Streams(record) => record.encode(&mut key)?,
         };
         Ok(EncodedRecord { key: key.into_bytes(), value })
     }
@@ -161,6 +186,9 @@ impl LogRecord for CoordinatorRecord {
             }
             kind if ShareGroupRecord::KINDS.contains(&kind) => {
                 ShareGroupRecord::decode(kind, &mut key, value).map(CoordinatorRecord::Share)
+            }
+            kind if StreamsRecord::KINDS.contains(&kind) => {
+                StreamsRecord::decode(kind, &mut key, value).map(CoordinatorRecord::Streams)
             }
             kind => Err(RecordError::UnknownKind(kind)),
         }

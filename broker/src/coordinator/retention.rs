@@ -12,6 +12,7 @@ use super::{
     locks::Task,
     records::{CoordinatorRecord, OffsetKey},
     shard::{Completion, Step},
+    streams::StreamsGroup,
     timers::{TimerAction, TimerKey},
     tombstones,
 };
@@ -40,6 +41,9 @@ impl Shard {
         if let Some(group) = self.shares.get(group_id) {
             return if group.is_empty() { Ok(()) } else { Err(GroupError::NonEmptyGroup) };
         }
+        if let Some(group) = self.streams.get(group_id) {
+            return if group.is_empty() { Ok(()) } else { Err(GroupError::NonEmptyGroup) };
+        }
         match self.groups.get(group_id).map(|group| group.state) {
             None | Some(GroupState::Dead) => Err(GroupError::GroupIdNotFound),
             Some(GroupState::Empty) => Ok(()),
@@ -62,6 +66,10 @@ impl Shard {
         }
         if let Some(group) = self.shares.get(group_id) {
             records.extend(group.end_records().into_iter().map(CoordinatorRecord::Share));
+            return;
+        }
+        if let Some(group) = self.streams.get(group_id) {
+            records.extend(group.end_records().into_iter().map(CoordinatorRecord::Streams));
             return;
         }
         records.push(CoordinatorRecord::Group(group_id.to_owned(), None));
@@ -100,11 +108,11 @@ impl Shard {
         }
     }
 
-    /// What has expired of each group, be it classic or a consumer group.
+    /// What has expired of each group, of whatever type.
     fn find_expired(&self, now: Timestamp) -> Vec<Expired> {
         let on_their_way: HashSet<&OffsetKey> = self.offsets_on_their_way().collect();
         let awaited: HashSet<&str> = on_their_way.iter().map(|key| key.group.as_str()).collect();
-        let groups = self.groups.keys().chain(self.consumers.keys());
+        let groups = self.groups.keys().chain(self.consumers.keys()).chain(self.streams.keys());
         // What changes right now is looked at the next time.
         let at_rest = groups.filter(|group| !self.locks.is_held(group));
         at_rest
@@ -125,7 +133,10 @@ impl Shard {
     fn is_deserted(&self, group_id: &str) -> bool {
         match self.groups.get(group_id) {
             Some(group) => group.state == GroupState::Empty && group.pending_join.is_empty(),
-            None => self.consumers.get(group_id).is_some_and(ConsumerGroup::is_empty),
+            None => {
+                self.consumers.get(group_id).is_some_and(ConsumerGroup::is_empty)
+                    || self.streams.get(group_id).is_some_and(StreamsGroup::is_empty)
+            }
         }
     }
 
@@ -133,11 +144,13 @@ impl Shard {
     fn unused_offsets(&self, group_id: &str, now: Timestamp) -> Vec<OffsetKey> {
         let classic = self.groups.get(group_id);
         let consumer = self.consumers.get(group_id);
+        let streams = self.streams.get(group_id);
         let retention = self.config.offsets_retention.as_millis();
         let mut unused = Vec::new();
         for (topic, partitions) in self.offsets.get(group_id).into_iter().flatten() {
             let is_subscribed = classic.is_some_and(|group| group.is_subscribed(topic))
-                || consumer.is_some_and(|group| group.is_subscribed(topic));
+                || consumer.is_some_and(|group| group.is_subscribed(topic))
+                || streams.is_some_and(|group| group.is_subscribed(topic));
             if is_subscribed {
                 continue;
             }
@@ -179,6 +192,9 @@ impl Shard {
         }
         for group in self.shares.values_mut() {
             group.must_look_at_topics |= change.touched.iter().any(|topic| group.is_subscribed(topic));
+        }
+        for group in self.streams.values_mut() {
+            group.must_look_at_topics |= change.touched.iter().any(|topic| group.requires(topic));
         }
         if !change.deleted.is_empty() {
             self.topics_deleted(now, &change.deleted, effects);

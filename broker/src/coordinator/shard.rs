@@ -20,8 +20,9 @@ use super::{
     machine,
     open_commits::{OpenCommits, Settled},
     rebalance::refused_join,
-    records::{ConsumerRecord, CoordinatorRecord, OffsetKey, ShareGroupRecord},
+    records::{CoordinatorRecord, OffsetKey},
     share_group::{self, ShareGroup},
+    streams::{StreamsGroup, StreamsOutcome},
     timers::{TimerAction, TimerKey, Timers},
 };
 
@@ -33,9 +34,12 @@ pub struct Shard {
     pub(super) config: Arc<GroupConfig>,
     /// Classic groups, those made by a commit alone included.
     pub(super) groups: BTreeMap<String, Group>,
-    /// Consumer groups (KIP-848). No id is in both.
+    /// Consumer groups (KIP-848).
     pub(super) consumers: BTreeMap<String, ConsumerGroup>,
+    /// Share groups (KIP-932).
     pub(super) shares: BTreeMap<String, ShareGroup>,
+    /// Streams groups (KIP-1071). No id is in two of these.
+    pub(super) streams: BTreeMap<String, StreamsGroup>,
     pub(super) cluster: Arc<dyn ClusterView>,
     /// The version of the cluster in which the newest topic came.
     pub(super) newest_topic_at: i64,
@@ -77,6 +81,7 @@ pub(super) enum Completion {
     StaticRejoin(Box<StaticRejoin>),
     Consumer(Box<Outcome>),
     Share(Box<share_group::Outcome>),
+    Streams(Box<StreamsOutcome>),
     /// A group of another type made room for the classic one that this member joins.
     MadeRoom(RequestId, Box<JoinRequest>),
 }
@@ -124,6 +129,7 @@ impl Shard {
             groups: BTreeMap::new(),
             consumers: BTreeMap::new(),
             shares: BTreeMap::new(),
+            streams: BTreeMap::new(),
             newest_topic_at: cluster.version(),
             cluster,
             locks: Locks::default(),
@@ -146,6 +152,9 @@ impl Shard {
             (key, action) if key.group().is_some_and(|group| self.shares.contains_key(group)) => {
                 self.expire_share_member(&key, action, step);
             }
+            (key, action) if key.group().is_some_and(|group| self.streams.contains_key(group)) => {
+                self.fire_streams(&key, action, step);
+            }
             (TimerKey::Session { group, member }, _) => self.expire_session(&group, &member, step),
             (TimerKey::Join { group }, TimerAction::CompleteInitialJoin { delay, remaining }) => {
                 self.complete_initial_join(&group, delay, remaining, step);
@@ -160,8 +169,8 @@ impl Shard {
 
     /// How much of the group somebody needs who does not change its type.
     pub(super) fn need_of(&self, group_id: &str) -> Need {
-        let has_log_first = self.consumers.contains_key(group_id) || self.shares.contains_key(group_id);
-        if has_log_first { Need::Alone } else { Need::Shared }
+        // All others change only by what their log holds.
+        if self.is_not_classic(group_id) { Need::Alone } else { Need::Shared }
     }
 
     /// Does it now, or when nothing is on its way that it has to wait for.
@@ -174,6 +183,7 @@ impl Shard {
     fn run(&mut self, task: Task, step: &mut Step<'_>) {
         match task {
             Task::Heartbeat(id, request) => self.heartbeat_consumer(id, &request, step),
+            Task::StreamsHeartbeat(id, request) => self.heartbeat_streams(id, &request, step),
             Task::Join(id, request) => self.join_any(id, *request, step),
             Task::Sync(id, request) => self.sync_any(id, *request, step),
             Task::Leave(id, request) => self.leave_any(id, &request, step),
@@ -209,12 +219,8 @@ impl Shard {
         let id = AppendId(self.next_append);
         self.next_append += 1;
         for group in memberships(&batch) {
-            let is_exclusive = |record: &CoordinatorRecord| match record {
-                CoordinatorRecord::Consumer(record) => record.group() == group,
-                CoordinatorRecord::Share(record) => record.group() == group,
-                CoordinatorRecord::Offset(..) | CoordinatorRecord::Group(..) => false,
-            };
-            self.locks.hold(group, records_of(&batch).iter().any(is_exclusive));
+            let of_group = |record: &&CoordinatorRecord| record.membership_of() == Some(group);
+            self.locks.hold(group, records_of(&batch).iter().filter(of_group).any(CoordinatorRecord::is_exclusive));
         }
         self.pending.push_back(PendingAppend { id, batch: batch.clone(), then, waiting: Vec::new() });
         step.effects.push(Effect::Append { id, batch });
@@ -224,15 +230,8 @@ impl Shard {
     fn apply_batch(&mut self, base: Offset, batch: &Batch<CoordinatorRecord>, now: Now) {
         match batch {
             Batch::Records(records) => {
-                let is_target = |record: &CoordinatorRecord| {
-                    matches!(
-                        record,
-                        CoordinatorRecord::Consumer(ConsumerRecord::Target(_, Some(_)))
-                            | CoordinatorRecord::Share(ShareGroupRecord::Target(_, Some(_)))
-                    )
-                };
                 // Replay does not come by here: what it finds was counted before.
-                self.completed_rebalances += u64::from(records.iter().any(is_target));
+                self.completed_rebalances += u64::from(records.iter().any(CoordinatorRecord::is_target));
                 for (at, record) in (0..).zip(records.iter()) {
                     self.apply(record, base.plus(at), now);
                 }
@@ -258,6 +257,7 @@ impl Shard {
             CoordinatorRecord::Group(_, Some(_)) => {}
             CoordinatorRecord::Consumer(record) => self.apply_consumer(record.clone(), now),
             CoordinatorRecord::Share(record) => self.apply_share(record.clone(), now),
+            CoordinatorRecord::Streams(record) => self.apply_streams(record.clone(), now),
         }
     }
 
@@ -290,8 +290,7 @@ impl Shard {
 
     /// A commit without membership makes a simple group: empty, without a protocol type.
     fn ensure_group(&mut self, group_id: &str, now: Now) {
-        let is_other = self.consumers.contains_key(group_id) || self.shares.contains_key(group_id);
-        if !self.groups.contains_key(group_id) && !is_other {
+        if !self.has_group(group_id) {
             self.groups.insert(group_id.to_owned(), Group::new(group_id.to_owned(), now.wall));
         }
     }
@@ -350,6 +349,7 @@ impl Shard {
             Completion::StaticRejoin(rejoin) => self.static_rejoin_appended(*rejoin, result, step),
             Completion::Consumer(outcome) => self.settle_consumer(*outcome, result, step),
             Completion::Share(outcome) => self.settle_share(*outcome, result, step),
+            Completion::Streams(outcome) => self.settle_streams(*outcome, result, step),
             Completion::MadeRoom(request, join) => match result {
                 Ok(()) => self.locks.put_first(&join.group_id.clone(), Task::Join(request, join)),
                 Err(error) => step.answer(request, refused_join("", error)),

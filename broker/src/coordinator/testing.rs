@@ -16,12 +16,18 @@ pub(super) struct TestCluster {
     pub(super) racks: Vec<Vec<String>>,
     pub(super) version: i64,
     pub(super) times: ConsumerTimes,
+    pub(super) streams: StreamsSettings,
 }
 
 impl TestCluster {
     pub(super) fn put(&mut self, name: &str, id: TopicId, partitions: u32) {
         self.topics.insert(name.to_owned(), TopicFacts { id, partitions });
         self.version += 1;
+    }
+
+    /// How many partitions the topic has; none if there is no such topic.
+    pub(super) fn partitions_of(&self, name: &str) -> u32 {
+        self.topics.get(name).map_or(0, |topic| topic.partitions)
     }
 
     pub(super) fn remove(&mut self, name: &str) {
@@ -57,6 +63,10 @@ impl ClusterView for TestCluster {
 
     fn share_times(&self, _group_id: &str) -> ShareTimes {
         ShareTimes::default()
+    }
+
+    fn streams_settings(&self, _group_id: &str) -> StreamsSettings {
+        self.streams
     }
 }
 

@@ -16,12 +16,14 @@ pub(super) enum TimerKey {
     Join { group: String },
     /// A group waiting for its members to ask for their assignment.
     Sync { group: String },
-    /// A member of a consumer group that has to give partitions up.
+    /// A member of a consumer or streams group that has to give partitions or tasks up.
     Revocation { group: String, member: String },
     /// A classic member of a consumer group that has to join again.
     MemberJoin { group: String, member: String },
     /// A classic member of a consumer group that has to ask for its assignment.
     MemberSync { group: String, member: String },
+    /// A streams group that waits for more members before its first assignment.
+    FirstAssignment { group: String },
     /// The next look at expired groups and offsets.
     Expiry,
 }
@@ -40,6 +42,7 @@ pub(super) enum TimerAction {
     /// If it still is in this epoch.
     ExpireRevocation(MemberEpoch),
     ExpireMember,
+    AssignFirst,
     Cleanup,
 }
 
@@ -59,7 +62,8 @@ impl TimerKey {
             | TimerKey::Sync { group }
             | TimerKey::Revocation { group, .. }
             | TimerKey::MemberJoin { group, .. }
-            | TimerKey::MemberSync { group, .. } => Some(group),
+            | TimerKey::MemberSync { group, .. }
+            | TimerKey::FirstAssignment { group } => Some(group),
             TimerKey::Expiry => None,
         }
     }

@@ -10,6 +10,7 @@ use super::{
     consumer::{Committer, ConsumerGroup},
     records::CoordinatorRecord,
     shard::{Completion, Step},
+    streams::StreamsGroup,
 };
 
 /// Offsets to be committed with a transaction (TxnOffsetCommit).
@@ -56,9 +57,14 @@ impl Shard {
         if request.group_id.is_empty() || request.group_id.len() > i16::MAX as usize {
             return Err(GroupError::InvalidGroupId);
         }
-        if let Some(group) = self.consumers.get(&request.group_id) {
+        let checked = match (self.consumers.get(&request.group_id), self.streams.get(&request.group_id)) {
+            (Some(group), _) => Some(self.check_consumers_commit(group, request)),
+            (None, Some(group)) => Some(check_streams_commit(group, request)),
+            (None, None) => None,
+        };
+        if let Some(checked) = checked {
             // This request has no word for a member epoch that is stale.
-            return self.check_consumers_commit(group, request).map_err(|error| match error {
+            return checked.map_err(|error| match error {
                 GroupError::StaleMemberEpoch => GroupError::IllegalGeneration,
                 error => error,
             });
@@ -83,12 +89,7 @@ impl Shard {
     }
 
     fn check_consumers_commit(&self, group: &ConsumerGroup, request: &CommitRequest) -> Result<(), GroupError> {
-        let allowed = group.check_commit(Committer {
-            member: &request.member,
-            epoch: request.generation.map_or(-1, Generation::to_wire),
-            is_transactional: true,
-            knows_epochs: false,
-        })?;
+        let allowed = group.check_commit(committer(request))?;
         request.topics.iter().try_for_each(|topic| {
             let id = self.cluster.topic(&topic.name).map(|facts| facts.id);
             topic.partitions.iter().try_for_each(|partition| allowed.check(id, partition.partition))
@@ -105,5 +106,22 @@ impl Shard {
     pub fn end_transaction(&mut self, now: Now, id: RequestId, end: EndOfTransaction, effects: &mut Vec<Effect>) {
         let mut step = Step { now, effects };
         self.append_batch(Batch::Marker(end), Completion::EndTransaction(id), &mut step);
+    }
+}
+
+fn check_streams_commit(group: &StreamsGroup, request: &CommitRequest) -> Result<(), GroupError> {
+    let allowed = group.check_commit(committer(request))?;
+    let mut topics = request.topics.iter();
+    topics.try_for_each(|topic| {
+        topic.partitions.iter().try_for_each(|partition| allowed.check(&topic.name, partition.partition))
+    })
+}
+
+fn committer(request: &CommitRequest) -> Committer<'_> {
+    Committer {
+        member: &request.member,
+        epoch: request.generation.map_or(-1, Generation::to_wire),
+        is_transactional: true,
+        knows_epochs: false,
     }
 }

@@ -21,6 +21,8 @@ mod audit;
 #[cfg(test)]
 mod group_tests;
 #[cfg(test)]
+mod streams_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod token_tests;

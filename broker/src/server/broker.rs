@@ -12,7 +12,7 @@ use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{
     GroupCoordinator, Live, NodeQuotas, ShareStates, Shares, Telemetry, TransactionCoordinator, authorizer::Authorizer,
-    fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds,
+    fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds, streams_topics::StreamsTopics,
     transaction_coordinator::Surroundings,
 };
 use crate::{
@@ -72,6 +72,8 @@ pub struct Broker {
     follower_sessions: FetchSessions,
     /// Partitions that consumers were given records of which another broker leads.
     follower_reads: AtomicU64,
+    /// Internal topics of Kafka Streams applications that are being made.
+    pub(crate) streams_topics: StreamsTopics,
     /// `None`: everybody may do everything. Ask [`access`](Broker::access).
     pub(super) authorizer: Option<Authorizer>,
 }
@@ -130,6 +132,7 @@ impl Broker {
             fetch_sessions: FetchSessions::new(config.network.fetch_sessions as usize),
             follower_sessions: FetchSessions::new(FOLLOWER_SESSIONS),
             follower_reads: AtomicU64::new(0),
+            streams_topics: StreamsTopics::default(),
             authorizer: config.authorizer.as_ref().map(Authorizer::new),
             config,
         }

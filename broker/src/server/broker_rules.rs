@@ -96,17 +96,14 @@ impl Rules<'_> {
         if let Some(name) = changed.iter().find(|name| group_table().get(name).is_none()) {
             return refused(format!("Unknown group config name: {name}"));
         }
-        // Stored, they would promise what nobody keeps.
-        if changed.iter().any(|name| name.starts_with("streams.")) {
-            return Err(AlterError::Unsupported("Streams groups are not served by this broker."));
-        }
         for (name, value) in settings {
             if let Some(definition) = group_table().get(name) {
                 definition.parse(value).map_err(|error| AlterError::Invalid(config_text(&error)))?;
             }
         }
         let given = |name: &str| settings.get(name).and_then(|value| value.trim().parse::<u64>().ok());
-        let (consumer, share) = (&self.config.groups.consumer, &self.config.groups.share);
+        let groups = &self.config.groups;
+        let (consumer, share, streams) = (&groups.consumer, &groups.share, &groups.streams);
         for (name, [_, min, max]) in [
             ("consumer.heartbeat.interval.ms", millis(consumer.heartbeat_interval)),
             ("consumer.session.timeout.ms", millis(consumer.session_timeout)),
@@ -117,6 +114,9 @@ impl Rules<'_> {
             ("share.delivery.count.limit", numbers(share.delivery_limit)),
             ("share.partition.max.record.locks", numbers(share.max_locks)),
             ("share.assignment.interval.ms", millis(share.assignment_interval)),
+            ("streams.heartbeat.interval.ms", millis(streams.heartbeat_interval)),
+            ("streams.session.timeout.ms", millis(streams.session_timeout)),
+            ("streams.assignment.interval.ms", millis(streams.assignment_interval)),
         ] {
             let Some(value) = given(name) else { continue };
             let (kind, suffix) = name.split_once('.').unwrap_or_default();
@@ -127,9 +127,15 @@ impl Rules<'_> {
                 return refused(format!("{name} must be less than or equal to group.{kind}.max.{suffix}"));
             }
         }
+        if given("streams.num.standby.replicas").is_some_and(|copies| copies > u64::from(streams.max_standby_replicas))
+        {
+            let why = "streams.num.standby.replicas must be less than or equal to group.streams.max.standby.replicas";
+            return refused(why.to_owned());
+        }
         for (kind, session, heartbeat) in [
             ("consumer", consumer.session_timeout, consumer.heartbeat_interval),
             ("share", share.session_timeout, share.heartbeat_interval),
+            ("streams", streams.session_timeout, streams.heartbeat_interval),
         ] {
             let [longer, shorter] =
                 ["session.timeout.ms", "heartbeat.interval.ms"].map(|suffix| format!("{kind}.{suffix}"));
@@ -434,6 +440,27 @@ const GROUP: &[ConfigDef] = &[
         "5000",
         behind!("group.streams.heartbeat.interval.ms"),
         "How often members say that they are there.",
+    ),
+    group(
+        "streams.num.standby.replicas",
+        NATURAL,
+        "0",
+        behind!("group.streams.num.standby.replicas"),
+        "How many copies of each stateful task are kept.",
+    ),
+    group(
+        "streams.initial.rebalance.delay.ms",
+        NATURAL,
+        "3000",
+        behind!("group.streams.initial.rebalance.delay.ms"),
+        "How long the group waits for more members when it had none.",
+    ),
+    group(
+        "streams.assignment.interval.ms",
+        NATURAL,
+        "1000",
+        behind!("group.streams.assignment.interval.ms"),
+        "Shortest time between two assignments of the group.",
     ),
 ];
 

@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use kafka_protocol::messages::ApiKey;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::TcpStream,
@@ -33,7 +32,10 @@ use crate::{
         nonce,
         sasl::{SaslEndpoint, Surroundings},
     },
-    wire::frame::{self, FrameError, LENGTH_BYTES},
+    wire::{
+        frame::{self, FrameError, LENGTH_BYTES},
+        key::ApiKey,
+    },
 };
 
 /// First read of a frame. Large frames are then read to their end and no further, so that at most this much of the

@@ -14,11 +14,12 @@ use crate::{
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
-pub(crate) const LIVE: [&str; 22] = [
+pub(crate) const LIVE: [&str; 23] = [
     "cordoned.log.dirs",
     "follower.replication.throttled.rate",
     "group.consumer.assignment.interval.ms",
     "group.share.assignment.interval.ms",
+    "group.streams.assignment.interval.ms",
     "leader.replication.throttled.rate",
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",

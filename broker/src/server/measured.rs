@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kafka_protocol::messages::ApiKey;
 use prometheus::Histogram;
 
 use super::{connection::Closed, dispatch::DispatchError};
 use crate::{
     metrics::{ConnectionMetrics, Metrics, RequestMetrics},
-    wire::{api::SERVED, frame::FrameError},
+    wire::{api::SERVED, frame::FrameError, key::ApiKey},
 };
 
 /// The server's counters.

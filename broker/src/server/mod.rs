@@ -56,6 +56,7 @@ mod share_states;
 mod shares;
 #[cfg(test)]
 mod socket_test;
+mod streams_topics;
 mod telemetry;
 #[cfg(test)]
 mod telemetry_test;
@@ -93,10 +94,10 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kafka_protocol::{messages::ApiKey, protocol::StrBytes};
+use kafka_protocol::protocol::StrBytes;
 use varve_metadata::model::{Principal, Timestamp};
 
-use crate::security::SecurityProtocol;
+use crate::{security::SecurityProtocol, wire::key::ApiKey};
 
 /// What a handler may know about the request besides its body.
 #[derive(Debug, Clone)]

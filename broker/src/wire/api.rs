@@ -1,8 +1,6 @@
 //! Which requests are served, and in which versions.
 
-use kafka_protocol::messages::ApiKey;
-
-use super::{shape::Shape, shapes};
+use super::{key::ApiKey, shape::Shape, shapes};
 
 /// One served request.
 pub(crate) struct Api {
@@ -96,6 +94,8 @@ pub(crate) static SERVED: &[Api] = &[
     api(ApiKey::WriteShareGroupState, 0, 1, &shapes::WRITE_SHARE_GROUP_STATE),
     api(ApiKey::DeleteShareGroupState, 0, 0, &shapes::DELETE_SHARE_GROUP_STATE),
     api(ApiKey::ReadShareGroupStateSummary, 0, 1, &shapes::READ_SHARE_GROUP_STATE_SUMMARY),
+    api(ApiKey::StreamsGroupHeartbeat, 0, 0, &shapes::STREAMS_GROUP_HEARTBEAT),
+    api(ApiKey::StreamsGroupDescribe, 0, 0, &shapes::STREAMS_GROUP_DESCRIBE),
     api(ApiKey::DescribeShareGroupOffsets, 0, 1, &shapes::DESCRIBE_SHARE_GROUP_OFFSETS),
     api(ApiKey::AlterShareGroupOffsets, 0, 0, &shapes::ALTER_SHARE_GROUP_OFFSETS),
     api(ApiKey::DeleteShareGroupOffsets, 0, 0, &shapes::DELETE_SHARE_GROUP_OFFSETS),

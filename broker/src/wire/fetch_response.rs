@@ -11,11 +11,10 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::ApiKey;
 use uuid::Uuid;
 use varve_log::local::{AbortedTxn, LogSlice};
 
-use super::frame;
+use super::{frame, key::ApiKey};
 
 /// Up to here records are copied behind the head: cheaper than a system call of their own.
 const INLINE_BYTES: u32 = 16 * 1024;
@@ -420,7 +419,9 @@ mod tests {
             let mut bytes = received(&frame);
             let length = i32::from_be_bytes(bytes.split_to(4).as_ref().try_into().unwrap());
             assert_eq!(length as usize, bytes.len());
-            let header = ResponseHeader::decode(&mut bytes, ApiKey::Fetch.response_header_version(version)).unwrap();
+            let header =
+                ResponseHeader::decode(&mut bytes, i16::from(ApiKey::Fetch.has_flexible_response_header(version)))
+                    .unwrap();
             assert_eq!(header.correlation_id, 42);
             let response = FetchResponse::decode(&mut bytes, version).unwrap();
             assert!(bytes.is_empty(), "version {version}");

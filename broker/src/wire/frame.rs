@@ -1,13 +1,11 @@
 //! One request as it arrives, one response as it leaves.
 
 use bytes::{Buf, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::ApiKey,
-    protocol::{Encodable, StrBytes},
-};
+use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::{
     api::{self, Api},
+    key::ApiKey,
     shape::varint,
 };
 
@@ -101,12 +99,6 @@ fn skip_tagged_fields(frame: &mut Bytes) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Whether a response's header ends in (empty) tagged fields. Never for ApiVersions: its asker does not know yet what
-/// the broker speaks (KIP-511).
-fn has_flexible_header(key: ApiKey, version: i16) -> bool {
-    key != ApiKey::ApiVersions && key.response_header_version(version.min(key.valid_versions().max)) >= 1
-}
-
 /// Writes a whole response frame, length first, behind what `out` holds.
 ///
 /// # Errors
@@ -129,7 +121,7 @@ pub(crate) fn begin_response(out: &mut BytesMut, key: ApiKey, version: i16, corr
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH_BYTES]);
     out.extend_from_slice(&correlation_id.to_be_bytes());
-    if has_flexible_header(key, version) {
+    if key.has_flexible_response_header(version) {
         out.extend_from_slice(&[0]);
     }
     start

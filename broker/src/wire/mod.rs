@@ -14,6 +14,7 @@ pub(crate) mod api;
 pub(crate) mod check;
 pub(crate) mod fetch_response;
 pub(crate) mod frame;
+pub(crate) mod key;
 pub(crate) mod later;
 pub(crate) mod shape;
 mod shapes;

@@ -108,9 +108,29 @@ pub(crate) fn frames() -> Seeds {
         DeleteShareGroupOffsets DeleteShareGroupOffsetsRequest 0,
     };
     seeds.extend(filled());
+    seeds.extend(of_streams_groups());
     seeds.extend(filled_of_coordinators_and_controllers());
     seeds.extend(filled_of_shares());
     seeds
+}
+
+/// Requests that `kafka-protocol` does not know (KIP-1071), byte by byte.
+fn of_streams_groups() -> Seeds {
+    let frame = |key: u8, body: &[u8]| [&[0, key, 0, 0, 0, 0, 0, 7, 0, 2, b'm', b'e', 0][..], body].concat();
+    let joins: &[u8] = &[
+        2, b'g', 2, b'm', 0, 0, 0, 0, 0, 0, 0, 7, 0, 2, b'r', 0, 0, 0x17, 0x70, 1, 0, 0, 0, 0, 2, 2, b'0', 2, 2, b's',
+        1, 2, 2, b'c', 0, 0, 0, 0, 0, 1, 2, 2, b'k', 2, b'v', 0, 0, 2, 2, b'p', 2, 2, b'q', 0, 0, 0, 3, 0, 0, 1, 0, 2,
+        2, 0, 0, 1, 2, 0, 0, 0, 0, 0, 1, 1, 0, 2, b'i', 1, 2, b'h', 0xff, 0xff, 0, 2, 2, b't', 2, b'u', 0, 0, 0, 1, 0,
+    ];
+    let goes_on: &[u8] = &[
+        2, b'g', 2, b'm', 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 2, b'0', 2, 0, 0, 0, 1, 0, 1,
+        1, 0, 0xff, 0, 2, 2, b'0', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0,
+    ];
+    vec![
+        ("StreamsGroupHeartbeat".into(), frame(88, joins)),
+        ("StreamsGroupHeartbeat-later".into(), frame(88, goes_on)),
+        ("StreamsGroupDescribe".into(), frame(89, &[2, 2, b'g', 1, 0])),
+    ]
 }
 
 fn text(text: &'static str) -> StrBytes {

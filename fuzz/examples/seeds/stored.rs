@@ -5,11 +5,13 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use uuid::Uuid;
 use varve_broker::coordinator::{
-    CommittedOffset, Generation, LogRecord, MemberEpoch, MemberState, Protocol,
+    AssignedTasks, CommittedOffset, CopartitionGroup, Endpoint, Generation, InternalTopic, LogRecord, MemberEpoch,
+    MemberState, Protocol, StreamsMemberState, Subtopology, TaskSet, Tasks, Topology,
     records::{
         ClassicMetadata, ConsumerMemberRecord, ConsumerRecord, CoordinatorRecord, CurrentRecord, GroupEpochRecord,
         GroupMetadata, KeptPartitions, MemberMetadata, OffsetKey, ResolvedRegex, ShareCurrentRecord, ShareGroupRecord,
-        ShareMemberRecord, TargetRecord, TopicShare,
+        ShareMemberRecord, StreamsCurrentRecord, StreamsGroupRecord, StreamsMemberRecord, StreamsRecord, TargetRecord,
+        TopicShare,
     },
     share_state::{DeliveryState, KeptState, ShareKey, ShareRecord, Snapshot, StateBatch, StateEpoch, Update},
     transactions::{
@@ -132,6 +134,7 @@ pub(crate) fn coordinator_records() -> Seeds {
     all.extend(of_consumers.map(|(name, record)| (name, CoordinatorRecord::Consumer(record))));
     let of_shares = share_group_records().into_iter();
     all.extend(of_shares.map(|(name, record)| (name, CoordinatorRecord::Share(record))));
+    all.extend(streams_records().into_iter().map(|(name, record)| (name, CoordinatorRecord::Streams(record))));
     all.into_iter().map(record_input).collect()
 }
 
@@ -235,6 +238,77 @@ fn consumer_records() -> Vec<(&'static str, ConsumerRecord)> {
         ("pattern", ConsumerRecord::Regex(group(), "web.*".into(), Some(resolved))),
         ("topics", ConsumerRecord::TopicsMetadata(group(), true)),
         ("left", ConsumerRecord::Member(group(), member(), None)),
+    ]
+}
+
+/// The records of a streams group (KIP-1071).
+fn streams_records() -> Vec<(&'static str, StreamsRecord)> {
+    let (group, member) = (|| "g".to_owned(), || "m1".to_owned());
+    let epoch = StreamsGroupRecord {
+        epoch: 5,
+        metadata_hash: 7,
+        validated_topology_epoch: 0,
+        assignment_configs: [("num.standby.replicas".into(), "1".into())].into(),
+    };
+    let described = StreamsMemberRecord {
+        instance_id: None,
+        rack_id: Some("r".into()),
+        client_id: "c".into(),
+        client_host: "/h".into(),
+        rebalance_timeout_ms: 60_000,
+        topology_epoch: 0,
+        process_id: "p".into(),
+        endpoint: Some(Endpoint { host: "h".into(), port: 65535 }),
+        tags: [("a".into(), "b".into()), ("c".into(), "d".into())].into(),
+    };
+    let of = |subtopology: &str, tasks: &[u32]| -> TaskSet {
+        [(subtopology.to_owned(), tasks.iter().copied().map(PartitionIndex).collect())].into()
+    };
+    let mut active = of("0", &[0, 1]);
+    active.extend(of("1", &[2]));
+    let target = Tasks { active, standby: of("1", &[3]), warmup: TaskSet::new() };
+    let current = StreamsCurrentRecord {
+        epoch: MemberEpoch(5),
+        previous_epoch: MemberEpoch(4),
+        state: StreamsMemberState::UnrevokedTasks,
+        assigned: AssignedTasks {
+            active: [("0".into(), [(PartitionIndex(0), 3), (PartitionIndex(1), 5)].into())].into(),
+            standby: of("1", &[3]),
+            warmup: TaskSet::new(),
+        },
+        pending_revocation: AssignedTasks {
+            active: [("1".into(), [(PartitionIndex(2), 4)].into())].into(),
+            standby: TaskSet::new(),
+            warmup: of("0", &[9]),
+        },
+    };
+    let changelog = InternalTopic {
+        name: "c".into(),
+        partitions: 0,
+        replication_factor: 1,
+        configs: vec![("k".into(), "v".into())],
+    };
+    let copartitioned =
+        CopartitionGroup { source_topics: vec![0, 1], source_topic_regexes: vec![0], repartition_sources: vec![] };
+    let first = Subtopology {
+        id: "0".into(),
+        source_topics: vec!["s".into(), "q".into()],
+        source_topic_regexes: vec!["x.*".into()],
+        changelogs: vec![changelog],
+        repartition_sinks: vec!["r".into()],
+        repartition_sources: vec![],
+        copartition_groups: vec![copartitioned],
+    };
+    let again = InternalTopic { name: "r".into(), partitions: 3, ..InternalTopic::default() };
+    let second = Subtopology { id: "1".into(), repartition_sources: vec![again], ..Subtopology::default() };
+    let topology = Topology { epoch: 0, subtopologies: vec![first, second] };
+    vec![
+        ("streams-epoch", StreamsRecord::Group(group(), Some(epoch))),
+        ("streams-member", StreamsRecord::Member(group(), member(), Some(described))),
+        ("streams-member-target", StreamsRecord::MemberTarget(group(), member(), Some(target))),
+        ("streams-current", StreamsRecord::Current(group(), member(), Some(current))),
+        ("streams-topology", StreamsRecord::Topology(group(), Some(Arc::new(topology)))),
+        ("streams-left", StreamsRecord::Member(group(), member(), None)),
     ]
 }
 

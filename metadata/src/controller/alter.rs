@@ -119,9 +119,6 @@ pub enum AlterError {
     /// The broker says no to a value, as to one that its definition excludes.
     #[error("{0}")]
     Invalid(String),
-    /// Kafka has such resources, this broker does not.
-    #[error("{0}")]
-    Unsupported(&'static str),
 }
 
 /// What a broker says about settings that are not a topic's: it holds their definitions, and knows which of them can change

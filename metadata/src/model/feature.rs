@@ -61,9 +61,17 @@ impl Feature {
     /// `share.version`: 1 serves share groups (KIP-932).
     pub const SHARE_VERSION: Feature = Feature { name: "share.version", min: 0, max: 1, initial: 1, unsaid: 0 };
 
+    /// `streams.version`: 1 serves groups of the streams protocol (KIP-1071).
+    pub const STREAMS_VERSION: Feature = Feature { name: "streams.version", min: 0, max: 1, initial: 1, unsaid: 0 };
+
     /// Every feature, by name.
-    pub const ALL: &'static [Feature] =
-        &[Feature::GROUP_VERSION, Feature::METADATA_VERSION, Feature::SHARE_VERSION, Feature::TRANSACTION_VERSION];
+    pub const ALL: &'static [Feature] = &[
+        Feature::GROUP_VERSION,
+        Feature::METADATA_VERSION,
+        Feature::SHARE_VERSION,
+        Feature::STREAMS_VERSION,
+        Feature::TRANSACTION_VERSION,
+    ];
 
     /// The feature of that name.
     pub fn named(name: &str) -> Option<Feature> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{ApiKey, RequestHeader},
@@ -14,9 +14,9 @@ use super::tree;
 
 /// The version under which `kafka-protocol` reads and writes a request that it knows in an older version of the same
 /// layout only.
-fn codec_version(key: ApiKey, version: i16) -> i16 {
-    match key {
-        ApiKey::ListOffsets => version.min(10),
+fn codec_version(key: i16, version: i16) -> i16 {
+    match ApiKey::try_from(key) {
+        Ok(ApiKey::ListOffsets) => version.min(10),
         _ => version,
     }
 }
@@ -26,9 +26,8 @@ fn codec_version(key: ApiKey, version: i16) -> i16 {
 /// # Errors
 /// A field is set that this version does not have.
 pub fn frame<Q: Request>(version: i16, request: &Q) -> Result<Vec<u8>> {
-    let key = ApiKey::try_from(Q::KEY).ok().context("a known request")?;
     let mut body = BytesMut::new();
-    request.encode(&mut body, codec_version(key, version))?;
+    request.encode(&mut body, codec_version(Q::KEY, version))?;
     raw_frame(Q::KEY, version, &body)
 }
 
@@ -56,10 +55,11 @@ pub fn raw_frame(key: i16, version: i16, body: &[u8]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// It is not an answer to a request of that kind, version and this module's correlation id.
-pub fn decode<R: Decodable + Debug>(key: ApiKey, version: i16, mut frame: Bytes) -> Result<Value> {
+pub fn decode<R: Decodable + Debug>(key: i16, version: i16, mut frame: Bytes) -> Result<Value> {
     ensure!(frame.remaining() >= 4, "no header");
     ensure!(frame.get_i32() == 7, "another correlation id");
-    if key.response_header_version(version) >= 1 {
+    let header_version = ApiKey::try_from(key).map_or(1, |key| key.response_header_version(version));
+    if header_version >= 1 {
         ensure!(frame.try_get_u8()? == 0, "tagged fields in a header");
     }
     let answer = R::decode(&mut frame, codec_version(key, version))?;

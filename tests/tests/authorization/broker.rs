@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        ApiKey, ApiVersionsRequest, CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest,
+        ApiVersionsRequest, CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest,
         create_acls_request::AclCreation, delete_acls_request::DeleteAclsFilter,
     },
     protocol::{Request, StrBytes},
@@ -89,10 +89,10 @@ pub(crate) type Right = (Operation, Resource);
 
 /// A request, and how its answer is read.
 pub(crate) struct Prepared {
-    pub(crate) key: ApiKey,
+    pub(crate) key: i16,
     version: i16,
     frame: Vec<u8>,
-    decode: fn(ApiKey, i16, Bytes) -> Result<Value>,
+    decode: fn(i16, i16, Bytes) -> Result<Value>,
 }
 
 /// Makes ready to ask `request` in `version`.
@@ -100,8 +100,7 @@ pub(crate) fn ask<Q: Request>(version: i16, request: Q) -> Result<Prepared>
 where
     Q::Response: std::fmt::Debug,
 {
-    let key = ApiKey::try_from(Q::KEY).ok().context("a known request")?;
-    Ok(Prepared { key, version, frame: frame(version, &request)?, decode: decode::<Q::Response> })
+    Ok(Prepared { key: Q::KEY, version, frame: frame(version, &request)?, decode: decode::<Q::Response> })
 }
 
 pub(crate) struct Broker {

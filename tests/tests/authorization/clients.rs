@@ -29,7 +29,7 @@ use crate::{
         Right, ask, text,
     },
     coordinated,
-    matrix::{Case, Sign},
+    matrix::{Case, Key, Sign},
 };
 
 /// A topic with one partition, a group with a committed offset in it, and a transactional id.
@@ -56,12 +56,13 @@ pub(crate) fn nothing(_: &mut Broker) -> Result<()> {
 /// A case that needs all of `needs`, whose answer has its code in the first of `fields`.
 pub(crate) fn case(
     name: &'static str,
-    key: ApiKey,
+    key: impl Into<Key>,
     needs: &[Right],
     fields: &'static [&'static str],
     request: fn(&Broker) -> Result<Prepared>,
 ) -> Case {
     let needs = if needs.is_empty() { Vec::new() } else { vec![needs.to_vec()] };
+    let Key(key) = key.into();
     Case { name, key, needs, sign: Sign::Code(fields), code: None, prepare: nothing, request, only_ours: false }
 }
 

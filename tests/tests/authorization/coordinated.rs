@@ -1,23 +1,29 @@
 //! What requests to coordinators take: groups, their offsets, and transactions.
 
 use anyhow::Result;
-use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiKey, ConsumerGroupDescribeRequest,
-    ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest, DescribeProducersRequest,
-    DescribeTransactionsRequest, EndTxnRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, ListTransactionsRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
-    add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction},
-    describe_producers_request::TopicRequest,
-    leave_group_request::MemberIdentity,
-    offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-    offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
-    offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
-    txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic},
-    write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
+use kafka_protocol::{
+    messages::{
+        AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiKey, ConsumerGroupDescribeRequest,
+        ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest, DescribeProducersRequest,
+        DescribeTransactionsRequest, EndTxnRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
+        LeaveGroupRequest, ListGroupsRequest, ListTransactionsRequest, OffsetCommitRequest, OffsetDeleteRequest,
+        OffsetFetchRequest, SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+        add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction},
+        describe_producers_request::TopicRequest,
+        leave_group_request::MemberIdentity,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
+        txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic},
+        write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic},
+    },
+    protocol::Request,
 };
 use varve_metadata::model::acl::Operation::*;
-use varve_tests::node::eventually;
+use varve_tests::{
+    node::eventually,
+    streams_groups::{StreamsGroupDescribeRequest, StreamsGroupHeartbeatRequest, Subtopology, TopicInfo},
+};
 
 use crate::{
     broker::{
@@ -26,7 +32,7 @@ use crate::{
         ask, text,
     },
     clients::{GROUP, TOPIC, TRANSACTIONAL_ID, case, group, init_producer_id, topic, transactional_id},
-    matrix::{Case, Sign},
+    matrix::{Case, Key, Sign},
     shares,
 };
 
@@ -101,6 +107,30 @@ fn groups() -> Vec<Case> {
                 )
             },
         ),
+        case(
+            "StreamsGroupHeartbeat",
+            Key(StreamsGroupHeartbeatRequest::KEY),
+            &[(Read, Group(GROUP)), (Describe, Topic(TOPIC))],
+            &["/error_code"],
+            |_| ask(0, of_streams(GROUP, TOPIC)),
+        ),
+        case(
+            "StreamsGroupHeartbeat whose changelog is missing",
+            Key(StreamsGroupHeartbeatRequest::KEY),
+            &[(Read, Group("streams")), (Describe, Topic(TOPIC)), (Describe, Topic("made"))],
+            &["/error_code"],
+            |_| ask(0, of_streams("streams", "made")),
+        ),
+        case(
+            "StreamsGroupDescribe",
+            Key(StreamsGroupDescribeRequest::KEY),
+            &[(Describe, Group(GROUP))],
+            &["/groups/0/error_code"],
+            |_| {
+                let group_ids = vec![GROUP.to_owned()];
+                ask(0, StreamsGroupDescribeRequest { group_ids, include_authorized_operations: false })
+            },
+        ),
         case("DescribeGroups", ApiKey::DescribeGroups, &[(Describe, Group(GROUP))], &["/groups/0/error_code"], |_| {
             ask(5, DescribeGroupsRequest::default().with_groups(vec![group(GROUP)]))
         }),
@@ -120,6 +150,25 @@ fn groups() -> Vec<Case> {
             ask(2, DeleteGroupsRequest::default().with_groups_names(vec![group("gone")]))
         }),
     ]
+}
+
+/// A request about a topic that is read and one that keeps state, or about the first alone.
+fn of_streams(name: &str, changelog: &str) -> StreamsGroupHeartbeatRequest {
+    let changelog = TopicInfo { name: changelog.to_owned(), ..TopicInfo::default() };
+    let subtopology = Subtopology {
+        id: "0".to_owned(),
+        source_topics: vec![TOPIC.to_owned()],
+        changelogs: if changelog.name == TOPIC { vec![] } else { vec![changelog] },
+        ..Subtopology::default()
+    };
+    StreamsGroupHeartbeatRequest {
+        group_id: name.to_owned(),
+        member_id: "m".to_owned(),
+        // Refused for this once it is allowed, so that no group comes into being.
+        member_epoch: 7,
+        topology: Some((0, vec![subtopology])),
+        ..StreamsGroupHeartbeatRequest::default()
+    }
 }
 
 pub(crate) fn commit() -> Result<Prepared> {

@@ -13,7 +13,7 @@ use crate::broker::{Broker, Prepared, Right};
 pub(crate) struct Case {
     /// Which request, and what of it.
     pub(crate) name: &'static str,
-    pub(crate) key: ApiKey,
+    pub(crate) key: i16,
     /// Each line is a set of rights that is enough, in the order in which they are looked at. No line: it takes nothing.
     pub(crate) needs: Vec<Vec<Right>>,
     pub(crate) sign: Sign,
@@ -24,6 +24,15 @@ pub(crate) struct Case {
     pub(crate) request: fn(&Broker) -> Result<Prepared>,
     /// Kafka does the same only a moment later, or not at all: not asked there.
     pub(crate) only_ours: bool,
+}
+
+/// The number of a request, be it one that this suite's codec knows or not.
+pub(crate) struct Key(pub(crate) i16);
+
+impl From<ApiKey> for Key {
+    fn from(key: ApiKey) -> Key {
+        Key(key as i16)
+    }
 }
 
 /// How an answer shows that access was denied.
@@ -128,7 +137,7 @@ impl Case {
 
 /// Walks all cases whose request the broker advertises. A request that it advertises and that has no case is an error.
 pub(crate) fn walk(broker: &mut Broker, cases: &[Case]) -> Result<()> {
-    let known: BTreeSet<i16> = cases.iter().map(|case| case.key as i16).collect();
+    let known: BTreeSet<i16> = cases.iter().map(|case| case.key).collect();
     let missing: Vec<Option<ApiKey>> = broker
         .served
         .keys()
@@ -138,7 +147,7 @@ pub(crate) fn walk(broker: &mut Broker, cases: &[Case]) -> Result<()> {
     ensure!(missing.is_empty(), "served, and nothing here says what it takes: {missing:?}");
     let (mut asked, mut wrong) = (0, Vec::new());
     for case in cases {
-        let is_asked = broker.served.contains_key(&(case.key as i16)) && !(case.only_ours && broker.is_kafka);
+        let is_asked = broker.served.contains_key(&case.key) && !(case.only_ours && broker.is_kafka);
         if is_asked {
             let (tried, found) = case.walk(broker)?;
             asked += tried;

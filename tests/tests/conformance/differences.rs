@@ -22,7 +22,7 @@ pub(crate) struct Meant {
 pub(crate) const MEANT: &[Meant] = &[
     Meant {
         place: "ApiVersions features",
-        varve: "`metadata.version`, `transaction.version`, `group.version` and `share.version`",
+        varve: "`metadata.version`, `transaction.version`, `group.version`, `share.version` and `streams.version`",
         why: "The others stand for requests that are not served.",
         signs: &[("api-versions", "_features")],
     },
@@ -80,10 +80,10 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[],
     },
     Meant {
-        place: "DescribeConfigs, IncrementalAlterConfigs of streams groups",
-        varve: "INVALID_REQUEST with a message",
-        why: "They configure a protocol that is not served.",
-        signs: &[("describe-configs-32-", "streams.")],
+        place: "StreamsGroupHeartbeat of a member that has fewer tasks than it was given",
+        varve: "tells all its tasks again",
+        why: "The answer that gave them may have been lost. In Kafka nobody works on them until the next rebalance.",
+        signs: &[("streams-heartbeat-owns-less", "_tasks")],
     },
     Meant {
         place: "ConsumerGroupHeartbeat with a pattern that is none",

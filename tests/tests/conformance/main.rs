@@ -17,6 +17,7 @@ mod newest;
 mod page;
 mod request;
 mod shares;
+mod streams;
 mod topics;
 mod transactions;
 
@@ -30,12 +31,14 @@ use varve_tests::{
 };
 
 /// What both brokers are told.
-const BOTH: [&str; 12] = [
+const BOTH: [&str; 14] = [
     // The scripts' records are of a fixed day.
     "log.retention.ms=-1",
     "group.initial.rebalance.delay.ms=0",
     "group.consumer.assignment.interval.ms=0",
     "group.share.assignment.interval.ms=0",
+    "group.streams.initial.rebalance.delay.ms=0",
+    "group.streams.assignment.interval.ms=0",
     "offsets.topic.num.partitions=1",
     "offsets.topic.replication.factor=1",
     "share.coordinator.state.topic.num.partitions=1",
@@ -55,7 +58,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 14] = [
+    let scripts: [(&str, Script); 15] = [
         ("frames", frames::script),
         ("topics", topics::script),
         ("data", data::script),
@@ -64,6 +67,7 @@ fn varve_answers_as_apache_kafka_does() -> Result<()> {
         ("members", members::script),
         ("acls", acls::script),
         ("consumers", consumers::script),
+        ("streams", streams::script),
         ("newest", newest::script),
         ("transactions", transactions::script),
         ("shares", shares::script),

@@ -29,7 +29,9 @@ fn the_versions_of_what_is_served_are_shown_as_usable() -> Result<()> {
         "ConsumerGroupHeartbeat(68): 0 to 1 [usable: 1]",
         "ShareGroupHeartbeat(76): 1 [usable: 1]",
         "ShareFetch(78): 1 to 2 [usable: 2]",
-        "StreamsGroupHeartbeat(88): UNSUPPORTED",
+        "StreamsGroupHeartbeat(88): 0 [usable: 0]",
+        "StreamsGroupDescribe(89): 0 [usable: 0]",
+        "AddRaftVoter(80): UNSUPPORTED",
     ] {
         ensure!(printed.contains(wanted), "{wanted} is missing:\n{printed}");
     }

@@ -2,7 +2,6 @@
 
 use super::*;
 
-const STREAMS: &str = "the streams group protocol is not served: Kafka Streams uses the classic one";
 const TASKS: &str = "groups are not bound to pools of threads; varve.worker.threads sizes the one runtime";
 
 pub(super) const DEFINITIONS: &[ConfigDef] = &[
@@ -192,80 +191,68 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     ))
     .internal(),
     // KIP-1071
-    def("group.streams.max.size", POSITIVE_INT, INT_MAX, "The most members of one streams group.").no_effect(STREAMS),
-    def("group.streams.num.standby.replicas", NATURAL_INT, "0", "Standby copies of each streams task.")
-        .no_effect(STREAMS),
-    def("group.streams.max.standby.replicas", NATURAL_INT, "2", "The most standby copies that a group may set.")
-        .no_effect(STREAMS),
+    def("group.streams.max.size", POSITIVE_INT, INT_MAX, "The most members of one streams group."),
+    def("group.streams.num.standby.replicas", NATURAL_INT, "0", "Standby copies of each streams task."),
+    def("group.streams.max.standby.replicas", NATURAL_INT, "2", "The most standby copies that a group may set."),
     def(
         "group.streams.initial.rebalance.delay.ms",
         NATURAL_INT,
         "3000",
         "How long an empty streams group waits for more members, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
     def(
         "group.streams.assignment.interval.ms",
         NATURAL_INT,
         "1000",
         "Time between two assignments of a streams group, in milliseconds.",
     )
-    .dynamic()
-    .no_effect(STREAMS),
+    .dynamic(),
     def(
         "group.streams.min.assignment.interval.ms",
         NATURAL_INT,
         "0",
         "The shortest such time that a group may set, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
     def(
         "group.streams.max.assignment.interval.ms",
         NATURAL_INT,
         "15000",
         "The longest such time that a group may set, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
     def(
         "group.streams.heartbeat.interval.ms",
         POSITIVE_INT,
         "5000",
         "Heartbeat interval of streams groups, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
     def(
         "group.streams.min.heartbeat.interval.ms",
         POSITIVE_INT,
         "5000",
         "The shortest heartbeat interval that a group may set, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
     def(
         "group.streams.max.heartbeat.interval.ms",
         POSITIVE_INT,
         "15000",
         "The longest heartbeat interval that a group may set, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
     def(
         "group.streams.session.timeout.ms",
         POSITIVE_INT,
         "45000",
         "Session timeout of streams groups, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
     def(
         "group.streams.min.session.timeout.ms",
         POSITIVE_INT,
         "45000",
         "The shortest session timeout that a group may set, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
     def(
         "group.streams.max.session.timeout.ms",
         POSITIVE_INT,
         "60000",
         "The longest session timeout that a group may set, in milliseconds.",
-    )
-    .no_effect(STREAMS),
+    ),
 ];

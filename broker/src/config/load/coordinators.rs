@@ -8,7 +8,7 @@ use crate::{
     config::{
         broker::{
             ConsumerGroupConfig, GroupConfig, GroupLimit, GroupTime, ShareGroupConfig, ShareStateTopicConfig,
-            TransactionConfig,
+            StreamsGroupConfig, TransactionConfig,
         },
         settings::Reader,
     },
@@ -38,6 +38,7 @@ pub(super) fn groups(reader: &mut Reader<'_>) -> GroupConfig {
         offsets_load_bytes: reader.count("offsets.load.buffer.size"),
         consumer: consumer_groups(reader),
         share: share_groups(reader),
+        streams: streams_groups(reader),
     }
 }
 
@@ -151,6 +152,30 @@ fn group_limit(reader: &mut Reader<'_>, name: &str) -> GroupLimit {
         reader.invalid(&usual, format!("between {min} and {max}"));
     }
     limit
+}
+
+fn streams_groups(reader: &mut Reader<'_>) -> StreamsGroupConfig {
+    let protocols = reader.list("group.coordinator.rebalance.protocols");
+    let session_timeout = group_time(reader, "group.streams.", "session.timeout.ms");
+    let heartbeat_interval = group_time(reader, "group.streams.", "heartbeat.interval.ms");
+    if heartbeat_interval.usual >= session_timeout.usual {
+        reader.invalid("group.streams.heartbeat.interval.ms", "less than group.streams.session.timeout.ms");
+    }
+    let standby_replicas = reader.count("group.streams.num.standby.replicas");
+    let max_standby_replicas = reader.count("group.streams.max.standby.replicas");
+    if standby_replicas > max_standby_replicas {
+        reader.invalid("group.streams.num.standby.replicas", "no more than group.streams.max.standby.replicas");
+    }
+    StreamsGroupConfig {
+        enabled: protocols.iter().any(|protocol| protocol == "streams"),
+        max_size: reader.count("group.streams.max.size"),
+        standby_replicas,
+        max_standby_replicas,
+        initial_rebalance_delay: reader.millis("group.streams.initial.rebalance.delay.ms"),
+        session_timeout,
+        heartbeat_interval,
+        assignment_interval: group_time(reader, "group.streams.", "assignment.interval.ms"),
+    }
 }
 
 /// `<prefix><name>` between `<prefix>min.<name>` and `<prefix>max.<name>`.

@@ -268,7 +268,7 @@ impl Shard {
             return Ok(Cow::Borrowed(group));
         }
         match self.groups.get(group_id) {
-            None if self.shares.contains_key(group_id) => Err(HeartbeatError::NotConsumer(group_id.to_owned())),
+            None if self.is_not_classic(group_id) => Err(HeartbeatError::NotConsumer(group_id.to_owned())),
             None if joins => Ok(Cow::Owned(ConsumerGroup::new(group_id.to_owned()))),
             None => Err(HeartbeatError::NoConsumerGroup(group_id.to_owned())),
             Some(_) if !joins => Err(HeartbeatError::NotConsumer(group_id.to_owned())),
@@ -389,9 +389,7 @@ impl Shard {
     pub(super) fn existing_consumer(&self, group_id: &str) -> Result<&ConsumerGroup, HeartbeatError> {
         match self.consumers.get(group_id) {
             Some(group) => Ok(group),
-            None if self.groups.contains_key(group_id) || self.shares.contains_key(group_id) => {
-                Err(HeartbeatError::NotConsumer(group_id.to_owned()))
-            }
+            None if self.has_group(group_id) => Err(HeartbeatError::NotConsumer(group_id.to_owned())),
             None => Err(HeartbeatError::NoGroup(group_id.to_owned())),
         }
     }

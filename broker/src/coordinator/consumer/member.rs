@@ -10,7 +10,7 @@ use varve_metadata::model::{PartitionIndex, TopicId};
 use crate::coordinator::records::{ClassicMetadata, ConsumerMemberRecord, CurrentRecord};
 
 /// How far a member has come, and what its requests carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberEpoch(pub i32);
 
 impl MemberEpoch {

@@ -49,4 +49,4 @@ pub use regex::{Asker, RegexJob, compile, find_topics};
 
 pub(super) use group::ConsumerGroup;
 pub(super) use offsets::Committer;
-pub(super) use plan::Outcome;
+pub(super) use plan::{Outcome, TimerChange};

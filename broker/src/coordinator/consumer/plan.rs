@@ -35,8 +35,9 @@ pub(in crate::coordinator) struct Outcome {
     pub(super) retry: Option<(TimerKey, TimerAction)>,
 }
 
+/// A timer that is set or cancelled once a plan's records are acknowledged.
 #[derive(Debug)]
-pub(super) enum TimerChange {
+pub(in crate::coordinator) enum TimerChange {
     Set(TimerKey, Duration, TimerAction),
     Cancel(TimerKey),
 }
@@ -100,7 +101,7 @@ impl Shard {
         }
     }
 
-    fn change_timer(&mut self, change: TimerChange, step: &Step<'_>) {
+    pub(in crate::coordinator) fn change_timer(&mut self, change: TimerChange, step: &Step<'_>) {
         match change {
             TimerChange::Set(key, after, action) => {
                 self.timers.set(key, step.now.elapsed + after, action);
@@ -114,6 +115,7 @@ impl Shard {
 fn refused(answer: Answer, error: GroupError) -> Answer {
     match answer {
         Answer::Heartbeat(_) => Answer::Heartbeat(Err(error.into())),
+        Answer::StreamsHeartbeat(_) => Answer::StreamsHeartbeat(Err(error.into())),
         Answer::Join(_) => Answer::Join(JoinAnswer { member_id: String::new(), outcome: Err(error) }),
         Answer::Sync(_) => Answer::Sync(SyncAnswer(Err(error))),
         Answer::Leave(_) => Answer::Leave(LeaveAnswer(Err(error))),

@@ -164,8 +164,8 @@ fn legacy_offset_keys_are_read() {
 }
 
 #[test]
-fn kinds_of_other_group_types_are_told_apart_from_damage() {
-    assert_eq!(CoordinatorRecord::decode(&hex("00110001"), None), Err(RecordError::UnknownKind(17)));
+fn kinds_that_came_later_are_told_apart_from_damage() {
+    assert_eq!(CoordinatorRecord::decode(&hex("00180001"), None), Err(RecordError::UnknownKind(24)));
     assert_eq!(CoordinatorRecord::decode(&hex(OFFSET_KEY), Some(&hex("0005"))), Err(RecordError::UnknownVersion(5)));
     assert_eq!(CoordinatorRecord::decode(&hex(GROUP_KEY), Some(&[])), Err(RecordError::Malformed));
 }

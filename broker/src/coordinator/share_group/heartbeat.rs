@@ -263,21 +263,17 @@ impl Shard {
     pub(super) fn share_to_join(&self, group_id: &str, makes: bool) -> Result<Cow<'_, ShareGroup>, ShareGroupError> {
         match self.shares.get(group_id) {
             Some(group) => Ok(Cow::Borrowed(group)),
-            None if self.is_of_other_type(group_id) => Err(ShareGroupError::NotShare(group_id.to_owned())),
+            None if self.has_group(group_id) => Err(ShareGroupError::NotShare(group_id.to_owned())),
             None if makes => Ok(Cow::Owned(ShareGroup::new(group_id.to_owned()))),
             None => Err(ShareGroupError::NoShareGroup(group_id.to_owned())),
         }
-    }
-
-    fn is_of_other_type(&self, group_id: &str) -> bool {
-        self.groups.contains_key(group_id) || self.consumers.contains_key(group_id)
     }
 
     /// The share group of that name.
     pub(super) fn existing_share(&self, group_id: &str) -> Result<&ShareGroup, ShareGroupError> {
         match self.shares.get(group_id) {
             Some(group) => Ok(group),
-            None if self.is_of_other_type(group_id) => Err(ShareGroupError::NotShare(group_id.to_owned())),
+            None if self.has_group(group_id) => Err(ShareGroupError::NotShare(group_id.to_owned())),
             None => Err(ShareGroupError::NoGroup(group_id.to_owned())),
         }
     }

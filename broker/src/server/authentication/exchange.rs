@@ -16,7 +16,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        ApiKey, ApiVersionsRequest, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
+        ApiVersionsRequest, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
         SaslHandshakeResponse,
     },
     protocol::{Decodable, Encodable, StrBytes},
@@ -27,7 +27,10 @@ use super::{Found, Session};
 use crate::{
     security::sasl::{Authenticated, Challenge, Mechanism, MechanismServer, Rejection, SaslState, Surroundings},
     server::{handlers::api_versions, telemetry::Peer},
-    wire::frame::{self, Header},
+    wire::{
+        frame::{self, Header},
+        key::ApiKey,
+    },
 };
 
 /// One exchange.

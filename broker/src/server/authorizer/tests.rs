@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use kafka_protocol::{
     messages::{
-        ApiKey, DescribeClusterRequest, FetchRequest, FetchResponse, GroupId, HeartbeatRequest, InitProducerIdRequest,
+        DescribeClusterRequest, FetchRequest, FetchResponse, GroupId, HeartbeatRequest, InitProducerIdRequest,
         MetadataRequest, ProduceRequest, TopicName,
         fetch_request::{FetchPartition, FetchTopic},
         fetch_response::FetchableTopicResponse,
@@ -19,7 +19,10 @@ use varve_metadata::model::{
 };
 
 use super::*;
-use crate::server::{Limits, ListenerName, testing::TestNode};
+use crate::{
+    server::{Limits, ListenerName, testing::TestNode},
+    wire::key::ApiKey,
+};
 
 pub(super) const STANDARD: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
 

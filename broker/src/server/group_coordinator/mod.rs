@@ -123,6 +123,7 @@ impl GroupCoordinator {
             regex_refresh_interval: settings.consumer.regex_refresh_interval,
             share_max_size: settings.share.max_size as usize,
             share_begin_retry: settings.share.begin_retry,
+            streams_max_size: settings.streams.max_size as usize,
         };
         let terms = TopicTerms {
             name: OFFSETS_TOPIC,
@@ -154,6 +155,12 @@ impl GroupCoordinator {
     /// [`GroupError::NotCoordinator`] if this node does not lead it.
     pub(crate) fn seat_at(&self, partition: PartitionIndex) -> Result<Arc<Seat>, GroupError> {
         Ok(self.seats.at(partition)?)
+    }
+
+    /// The broker that this coordinator follows, for what is done in a client's name after its answer. `None` before it follows
+    /// one, and when the node has stopped.
+    pub(crate) fn broker(&self) -> Option<Arc<Broker>> {
+        self.seats.office().broker.get().and_then(Weak::upgrade)
     }
 
     /// Every seat of this node; those that were not asked for yet start to load.

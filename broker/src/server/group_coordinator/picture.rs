@@ -10,7 +10,7 @@ use varve_metadata::{
 
 use crate::{
     config::{GroupConfig, GroupTime},
-    coordinator::{ClusterView, ConsumerTimes, ShareTimes, TopicFacts, TopicsChange},
+    coordinator::{ClusterView, ConsumerTimes, ShareTimes, StreamsSettings, TopicFacts, TopicsChange},
 };
 
 /// Where pictures come from.
@@ -116,6 +116,24 @@ impl ClusterView for Picture {
                 settings.assignment_interval,
                 interval,
             ),
+        }
+    }
+
+    fn streams_settings(&self, group_id: &str) -> StreamsSettings {
+        let group = ConfigResource::Group(group_id.to_owned());
+        let usual = &self.around.settings.streams;
+        let interval = self.dynamic("group.streams.assignment.interval.ms");
+        let time = |name, time, dynamic| self.time(&group, name, time, dynamic);
+        let own =
+            |name: &str| self.image.configs().get(&group).and_then(|own| own.get(name)?.trim().parse::<u64>().ok());
+        let delay = own("streams.initial.rebalance.delay.ms").map(Duration::from_millis);
+        let standbys = own("streams.num.standby.replicas").and_then(|number| u32::try_from(number).ok());
+        StreamsSettings {
+            session_timeout: time("streams.session.timeout.ms", usual.session_timeout, None),
+            heartbeat_interval: time("streams.heartbeat.interval.ms", usual.heartbeat_interval, None),
+            assignment_interval: time("streams.assignment.interval.ms", usual.assignment_interval, interval),
+            initial_rebalance_delay: delay.unwrap_or(usual.initial_rebalance_delay),
+            standby_replicas: standbys.unwrap_or(usual.standby_replicas).min(usual.max_standby_replicas),
         }
     }
 }

@@ -105,8 +105,6 @@ pub(in crate::server) fn alter_error(error: &AlterError) -> (ResponseError, Stri
         AlterError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
         AlterError::Name(_) => ResponseError::InvalidTopicException,
         AlterError::DefaultTopic | AlterError::DefaultGroup | AlterError::Refused(_) => ResponseError::InvalidRequest,
-        // UNSUPPORTED_VERSION would say so best, but tools take it to be about the request and hide the text.
-        AlterError::Unsupported(_) => ResponseError::InvalidRequest,
         AlterError::Invalid(_) | AlterError::NotAList { .. } | AlterError::TooLong | AlterError::LosesArchive => {
             ResponseError::InvalidConfig
         }

@@ -3,7 +3,7 @@
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        ApiKey, ApiVersionsRequest, ApiVersionsResponse,
+        ApiVersionsRequest, ApiVersionsResponse,
         api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
     },
 };
@@ -12,7 +12,7 @@ use varve_metadata::{image::ClusterImage, model::Feature, store::Revision};
 use super::cluster_view::text;
 use crate::{
     server::{Broker, RequestContext, telemetry::Peer},
-    wire::api::SERVED,
+    wire::{api::SERVED, key::ApiKey},
 };
 
 /// First version whose clients take a smallest level of 0 (KAFKA-17011).

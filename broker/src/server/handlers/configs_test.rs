@@ -157,7 +157,7 @@ async fn a_dynamic_broker_setting_takes_effect_at_once_and_is_shown() {
 async fn changes_that_cannot_be_are_refused_whole() {
     let (node, mut client) = node_with(&[("t", 1)]).await;
     type Ops<'a> = &'a [(&'a str, i8, Option<&'a str>)];
-    let cases: [(i8, &str, Ops<'_>, i16, &str); 11] = [
+    let cases: [(i8, &str, Ops<'_>, i16, &str); 12] = [
         (TOPIC, "u", &[("retention.ms", 0, Some("1"))], 3, "The topic 'u' does not exist."),
         (TOPIC, "", &[("retention.ms", 0, Some("1"))], 42, "Default topic resources are not allowed."),
         (TOPIC, "t", &[("retention.ms", 0, None)], 42, "Null value not supported for : retention.ms"),
@@ -191,7 +191,20 @@ async fn changes_that_cannot_be_are_refused_whole() {
             40,
             "share.session.timeout.ms must be greater than or equal to group.share.min.session.timeout.ms",
         ),
-        (GROUP, "g", &[("streams.session.timeout.ms", 0, Some("50000"))], 42, "Streams groups are not served"),
+        (
+            GROUP,
+            "g",
+            &[("streams.session.timeout.ms", 0, Some("1"))],
+            40,
+            "streams.session.timeout.ms must be greater than or equal to group.streams.min.session.timeout.ms",
+        ),
+        (
+            GROUP,
+            "g",
+            &[("streams.num.standby.replicas", 0, Some("3"))],
+            40,
+            "streams.num.standby.replicas must be less than or equal to group.streams.max.standby.replicas",
+        ),
         (GROUP, "g", &[("no.such", 0, Some("1"))], 40, ""),
     ];
     for (resource_type, resource, ops, code, message) in cases {

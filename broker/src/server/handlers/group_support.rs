@@ -37,6 +37,7 @@ pub(super) fn group_error(error: GroupError) -> ResponseError {
         GroupError::UnreleasedInstanceId => ResponseError::UnreleasedInstanceId,
         GroupError::UnsupportedAssignor => ResponseError::UnsupportedAssignor,
         GroupError::InvalidRegularExpression => ResponseError::InvalidRegularExpression,
+        GroupError::InvalidTopology => ResponseError::StreamsInvalidTopology,
         GroupError::UnsupportedVersion => ResponseError::UnsupportedVersion,
         GroupError::Unexpected => ResponseError::UnknownServerError,
     }

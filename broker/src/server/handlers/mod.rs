@@ -89,6 +89,8 @@ pub(super) mod share_fetch;
 pub(super) mod share_group_describe;
 pub(super) mod share_group_heartbeat;
 mod share_support;
+pub(super) mod streams_group_describe;
+pub(super) mod streams_group_heartbeat;
 pub(super) mod sync_group;
 mod transaction_support;
 pub(super) mod txn_offset_commit;

@@ -36,6 +36,44 @@ pub(super) fn get_uuid(bytes: &mut Bytes) -> Result<Uuid, Malformed> {
     bytes.try_get_u128().map(Uuid::from_u128).map_err(|_| Malformed)
 }
 
+/// A number, by the method that takes one of its width.
+pub(super) fn get_number<N>(
+    bytes: &mut Bytes,
+    take: impl FnOnce(&mut Bytes) -> Result<N, bytes::TryGetError>,
+) -> Result<N, Malformed> {
+    take(bytes).map_err(|_| Malformed)
+}
+
+/// Elements; null is none of that.
+pub(super) fn get_list<T>(
+    bytes: &mut Bytes,
+    element: impl FnMut(&mut Bytes) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    get_nullable_list(bytes, element)?.ok_or(Malformed)
+}
+
+/// Elements, or null. Nothing is reserved for what a count claims.
+pub(super) fn get_nullable_list<T>(
+    bytes: &mut Bytes,
+    mut element: impl FnMut(&mut Bytes) -> Result<T, Malformed>,
+) -> Result<Option<Vec<T>>, Malformed> {
+    let Some(count) = get_nullable_count(bytes)? else { return Ok(None) };
+    let mut elements = Vec::new();
+    for _ in 0..count {
+        elements.push(element(bytes)?);
+    }
+    Ok(Some(elements))
+}
+
+/// A struct, or null: one byte says which.
+pub(super) fn get_nullable_struct<T>(
+    bytes: &mut Bytes,
+    content: impl FnOnce(&mut Bytes) -> Result<T, Malformed>,
+) -> Result<Option<T>, Malformed> {
+    let marker = get_number(bytes, Bytes::try_get_i8)?;
+    if marker < 0 { Ok(None) } else { content(bytes).map(Some) }
+}
+
 /// Passes over tagged fields, none of which is known here.
 pub(super) fn skip_tags(bytes: &mut Bytes) -> Result<(), Malformed> {
     for _ in 0..get_varint(bytes)? {
@@ -72,7 +110,21 @@ pub(super) fn put_text(out: &mut BytesMut, text: &str) {
 pub(super) fn put_nullable_text(out: &mut BytesMut, text: Option<&str>) {
     match text {
         Some(text) => put_text(out, text),
-        None => out.put_u8(0),
+        None => put_varint(out, 0),
+    }
+}
+
+/// Writes elements.
+pub(super) fn put_list<T>(out: &mut BytesMut, elements: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
+    put_count(out, elements.len());
+    elements.iter().for_each(|element| put(out, element));
+}
+
+/// Writes elements, or null.
+pub(super) fn put_nullable_list<T>(out: &mut BytesMut, elements: Option<&[T]>, put: impl FnMut(&mut BytesMut, &T)) {
+    match elements {
+        Some(elements) => put_list(out, elements, put),
+        None => put_varint(out, 0),
     }
 }
 

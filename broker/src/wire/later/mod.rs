@@ -9,11 +9,13 @@ pub(crate) mod offset_fetch;
 pub(crate) mod share_acknowledge;
 pub(crate) mod share_fetch;
 pub(crate) mod share_state;
+pub(crate) mod streams_group_describe;
+pub(crate) mod streams_group_heartbeat;
 pub(crate) mod write_txn_markers;
 
 pub(crate) use share_state::{describe_share_group_offsets, read_share_group_state_summary, write_share_group_state};
 
-use kafka_protocol::messages::ApiKey;
+use super::key::ApiKey;
 
 /// The version under which `kafka-protocol` reads and writes this request: the newest that it knows, where ours is newer
 /// and laid out alike.

@@ -4,7 +4,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        ApiKey, ShareFetchRequest,
+        ShareFetchRequest,
         share_fetch_request::{FetchTopic, ForgottenTopic},
     },
     protocol::Decodable,
@@ -20,6 +20,7 @@ use crate::{
     wire::{
         fetch_response::{FetchFrame, NodeEndpoint, Records, Splice, put_records},
         frame,
+        key::ApiKey,
     },
 };
 
@@ -201,7 +202,7 @@ mod tests {
         }
         bytes.extend_from_slice(&frame.head[sent..]);
         let mut bytes = Bytes::from(bytes).split_off(4);
-        ResponseHeader::decode(&mut bytes, ApiKey::ShareFetch.response_header_version(1)).unwrap();
+        ResponseHeader::decode(&mut bytes, i16::from(ApiKey::ShareFetch.has_flexible_response_header(1))).unwrap();
         let response = ShareFetchResponse::decode(&mut bytes, 1).unwrap();
         assert!(bytes.is_empty());
         let partition = &response.responses[0].partitions[0];
