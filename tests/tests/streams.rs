@@ -57,6 +57,14 @@ struct Events {
 }
 
 impl Events {
+    /// Writes the hosts, to which all events belong.
+    fn begin(address: SocketAddr) -> Result<Events> {
+        let now = std::time::UNIX_EPOCH.elapsed()?.as_millis() as i64;
+        let events = Events { base: (now - 120 * MINUTE) / MINUTE * MINUTE, sent: 0 };
+        events.write_hosts(address)?;
+        Ok(events)
+    }
+
     fn host(number: usize) -> usize {
         number * 7919 % HOSTS
     }
@@ -136,15 +144,7 @@ fn numbers(address: SocketAddr) -> Result<BTreeMap<String, BTreeSet<usize>>> {
     Ok(windows)
 }
 
-/// Runs the application through `rounds` kills.
-fn counts_survive(guarantee: &str, protocol: &str, default_rounds: usize) -> Result<()> {
-    let rounds = match std::env::var("VARVE_STREAMS_ROUNDS") {
-        Ok(text) => text.parse().with_context(|| format!("VARVE_STREAMS_ROUNDS={text}"))?,
-        Err(_) => default_rounds,
-    };
-    let folder = tempfile::tempdir()?;
-    let address = stable_address()?;
-    let mut node = Node::start_at(folder.path(), address, &EAGER)?;
+fn make_topics(address: SocketAddr) -> Result<()> {
     let mut client = Client::connect(address)?;
     for (topic, configs) in [
         ("shop-events", &[][..]),
@@ -154,9 +154,33 @@ fn counts_survive(guarantee: &str, protocol: &str, default_rounds: usize) -> Res
     ] {
         client.create_topic(topic, PARTITIONS, configs)?;
     }
-    let now = std::time::UNIX_EPOCH.elapsed()?.as_millis() as i64;
-    let mut events = Events { base: (now - 120 * MINUTE) / MINUTE * MINUTE, sent: 0 };
-    events.write_hosts(address)?;
+    Ok(())
+}
+
+/// Waits until every window has its events, and the application goes on meanwhile.
+fn until_counted(
+    address: SocketAddr,
+    expected: &BTreeMap<String, BTreeSet<usize>>,
+    application: &mut Running,
+) -> Result<()> {
+    eventually("every event is counted", || {
+        ensure!(application.ended()?.is_none(), "it ended:\n{}", application.printed());
+        Ok((numbers(address)? == *expected).then_some(()))
+    })
+    .with_context(|| application.printed())
+}
+
+/// Runs the application through `rounds` kills.
+fn counts_survive(guarantee: &str, protocol: &str, default_rounds: usize) -> Result<()> {
+    let rounds = match std::env::var("VARVE_STREAMS_ROUNDS") {
+        Ok(text) => text.parse().with_context(|| format!("VARVE_STREAMS_ROUNDS={text}"))?,
+        Err(_) => default_rounds,
+    };
+    let folder = tempfile::tempdir()?;
+    let address = stable_address()?;
+    let mut node = Node::start_at(folder.path(), address, &EAGER)?;
+    make_topics(address)?;
+    let mut events = Events::begin(address)?;
     let mut application_runs = application(folder.path(), address, guarantee, protocol)?;
     application_runs.until_it_says("RUNNING")?;
     for round in 0..rounds {
@@ -184,11 +208,7 @@ fn counts_survive(guarantee: &str, protocol: &str, default_rounds: usize) -> Res
         }
     }
     let expected = events.expected();
-    eventually("every event is counted", || {
-        ensure!(application_runs.ended()?.is_none(), "it ended:\n{}", application_runs.printed());
-        Ok((numbers(address)? == expected).then_some(()))
-    })
-    .with_context(|| application_runs.printed())?;
+    until_counted(address, &expected, &mut application_runs)?;
     let mut counts: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for record in kcat::read_committed(address, "shop-counts")? {
         counts.entry(record.key).or_default().push(record.value.parse()?);
@@ -305,4 +325,42 @@ fn with_tasks_from_the_broker_every_event_is_counted_whoever_is_killed() -> Resu
 #[test]
 fn with_tasks_from_the_broker_every_event_is_counted_once_whoever_is_killed() -> Result<()> {
     counts_survive("exactly_once_v2", "streams", 3)
+}
+
+#[test]
+fn a_process_that_keeps_copies_of_the_state_goes_on_when_the_other_is_killed() -> Result<()> {
+    let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let address = stable_address()?;
+    let node = Node::start_at(folders[0].path(), address, &EAGER)?;
+    make_topics(address)?;
+    let kafka = KafkaTools::at(address);
+    let told = "--entity-type groups --entity-name shop-app --add-config streams.num.standby.replicas=1";
+    kafka.run(&format!("kafka-configs.sh --alter {told}"))?;
+    let mut events = Events::begin(address)?;
+    let start = |folder: &tempfile::TempDir| application(folder.path(), address, "at_least_once", "streams");
+    let (mut stays, mut goes) = (start(&folders[0])?, start(&folders[1])?);
+    stays.until_it_says("RUNNING")?;
+    goes.until_it_says("RUNNING")?;
+    let members = || kafka.run("kafka-streams-groups.sh --describe --group shop-app --members");
+    eventually("each of two processes has two members, and some of them have copies", || {
+        let printed = members()?;
+        let rows: Vec<&str> = printed.lines().filter(|line| line.starts_with("shop-app")).collect();
+        let copies = rows.iter().filter(|row| row.contains("STANDBY:")).count();
+        Ok((rows.len() == 4 && copies >= 2).then_some(()))
+    })
+    .with_context(|| members().unwrap_or_default())?;
+    events.write(address, ROUND)?;
+    until_counted(address, &events.expected(), &mut stays)?;
+    goes.kill();
+    events.write(address, ROUND)?;
+    until_counted(address, &events.expected(), &mut stays)?;
+    eventually("those of the other are gone, and there is nowhere left for copies", || {
+        let printed = members()?;
+        let rows = printed.lines().filter(|line| line.starts_with("shop-app")).count();
+        Ok((rows == 2 && !printed.contains("STANDBY:")).then_some(()))
+    })
+    .with_context(|| members().unwrap_or_default())?;
+    stays.end_input()?;
+    ensure!(!node.printed().contains("ERROR"), "the node saw nothing wrong:\n{}", node.printed());
+    node.stop()
 }
