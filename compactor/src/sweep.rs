@@ -269,7 +269,9 @@ impl Marked {
         if manifest.deleted_at().is_none() {
             self.ends.insert(manifest.partition(), manifest.end());
         }
-        let removed = manifest.removed().iter();
+        // What is set aside is named, however long ago.
+        let aside = manifest.set_aside().iter();
+        let removed = manifest.removed().iter().chain(aside.clone());
         let removed_leaves = removed.clone().filter_map(|removed| match &removed.entry {
             RemovedEntry::Leaf(leaf) => Some(leaf),
             RemovedEntry::Object(_) => None,
@@ -278,7 +280,11 @@ impl Marked {
             RemovedEntry::Object(object) => Some(object).filter(|_| object.shared_at.is_none() || removed.at > due),
             RemovedEntry::Leaf(_) => None,
         });
-        for object in manifest.inline_objects().chain(removed_objects) {
+        let aside_objects = aside.filter_map(|aside| match &aside.entry {
+            RemovedEntry::Object(object) => Some(object),
+            RemovedEntry::Leaf(_) => None,
+        });
+        for object in manifest.inline_objects().chain(removed_objects).chain(aside_objects) {
             self.unnamed.remove(&object.id.0);
         }
         for reference in manifest.leaves().chain(removed_leaves) {

@@ -1,4 +1,7 @@
-//! `varve tier`: what the archive holds, and whether it is whole. Read from the bucket alone: no node needs to run.
+//! `varve tier`: what the archive holds, and whether it is whole. Read from the bucket alone: no node needs to run, but for
+//! `lineage`, which asks the leaders.
+
+mod lineage;
 
 use std::collections::{BTreeMap, HashSet};
 use std::process::ExitCode;
@@ -38,6 +41,8 @@ pub(super) enum TierCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show where an archive and its leader's log parted, and have the archive go on with the leader's.
+    Lineage(lineage::LineageArgs),
     /// Read every object and compare it with the size and checksum in its manifest. Exit code 1 if anything is damaged.
     Verify {
         /// The topic's name; all topics if left out.
@@ -62,6 +67,7 @@ pub(super) async fn answer(command: TierCommand, configuration: &ConfigurationAr
         TierCommand::Describe { topic, objects, json } => {
             describe(&manifests, &topic, objects, &mut Out::new(json)).await
         }
+        TierCommand::Lineage(asked) => lineage::lineage(&manifests, &asked, configuration).await,
         TierCommand::Verify { topic, json } => verify(&manifests, topic.as_deref(), &mut Out::new(json)).await,
     };
     match answered {
@@ -118,6 +124,7 @@ pub(super) async fn describe<W: std::io::Write>(
         fields.push(("parquet_objects", json!(of(ObjectKind::Parquet).count())));
         fields.push(("parquet_bytes", json!(of(ObjectKind::Parquet).map(|object| object.bytes).sum::<u64>())));
         fields.push(("awaiting_deletion", json!(manifest.removed().len())));
+        fields.push(("set_aside", json!(manifest.set_aside().len())));
         out.line(0, &fields)?;
         for object in listed.iter().filter(|_| objects) {
             let mut fields = object_fields(object);
@@ -193,7 +200,7 @@ async fn orphans(store: &ManifestStore, manifests: &[Manifest]) -> anyhow::Resul
         }
         let key_of_leaf = |leaf: &LeafRef| layout::leaf(manifest.partition(), leaf.id).as_str().to_owned();
         named.extend(manifest.leaves().map(key_of_leaf));
-        for removed in manifest.removed() {
+        for removed in manifest.removed().iter().chain(manifest.set_aside()) {
             match &removed.entry {
                 RemovedEntry::Object(object) => drop(named.insert(manifest.key_of(object).as_str().to_owned())),
                 // One that the sweep has half done is gone already, and what it listed is going.

@@ -205,6 +205,65 @@ impl Manifest {
         Ok(next)
     }
 
+    /// This manifest up to `offset`, from where on the leader of `epoch`, which has announced itself, has other records. What is
+    /// listed beyond is set aside: no reader sees it any more, and no sweep takes it. `kept` stands for the part below `offset` of the
+    /// object that reaches across it, and covers exactly that part; none if no object does, or if `offset` is not beyond the log
+    /// start: then all goes. An `offset` at or beyond [`Manifest::end`] changes nothing.
+    ///
+    /// # Errors
+    /// [`ManifestError::Coverage`]; [`ManifestError::LeafNeeded`] if `offset` lies inside a leaf; [`ManifestError::SweepBehind`] if
+    /// too much is set aside already; or the writer may not.
+    pub fn parted_at(
+        &self,
+        epoch: LeaderEpoch,
+        offset: Offset,
+        kept: Vec<RemoteObject>,
+        now: Timestamp,
+    ) -> Result<Manifest, ManifestError> {
+        self.check_writer(Writer::Leader(epoch))?;
+        let offset = offset.max(self.log_start);
+        if offset >= self.end {
+            return Ok(self.clone());
+        }
+        if let Some(leaf) = self.leaves().find(|leaf| leaf.base < offset && offset < leaf.end) {
+            return Err(ManifestError::LeafNeeded(Box::new(leaf.clone())));
+        }
+        let mut next = self.clone();
+        let mut beyond = Vec::new();
+        let mut across = None;
+        for chunk in std::mem::take(&mut next.chunks) {
+            match chunk {
+                Chunk::Leaf(leaf) if leaf.base >= offset => beyond.push(RemovedEntry::Leaf(leaf)),
+                Chunk::Inline(run) => {
+                    let (stays, goes): (Vec<_>, Vec<_>) = run.into_iter().partition(|object| object.end <= offset);
+                    across = across.or(goes.first().map(|object| object.base).filter(|base| *base < offset));
+                    beyond.extend(goes.into_iter().map(RemovedEntry::Object));
+                    if !stays.is_empty() {
+                        next.chunks.push(Chunk::Inline(stays));
+                    }
+                }
+                chunk => next.chunks.push(chunk),
+            }
+        }
+        // Below the log start nothing is read: of an object that the log start lies in, nothing need stay.
+        match across.filter(|_| offset > self.log_start) {
+            Some(base) => check_covers(&kept, base, offset)?,
+            None if kept.is_empty() => {}
+            None => return Err(ManifestError::Coverage),
+        }
+        if !kept.is_empty() {
+            next.chunks.push(Chunk::Inline(kept));
+        }
+        next.join_inline();
+        if next.set_aside.len() + beyond.len() > MAX_REMOVED {
+            return Err(ManifestError::SweepBehind(self.set_aside.len()));
+        }
+        next.set_aside.extend(beyond.into_iter().map(|entry| Removed { entry, at: now }));
+        (next.end, next.clean_until) = (offset, next.clean_until.min(offset));
+        next.epochs.retain(|(_, start)| *start < offset);
+        Ok(next)
+    }
+
     /// This manifest with key compaction done up to `offset` (exclusive).
     ///
     /// # Errors
@@ -247,6 +306,8 @@ impl Manifest {
             Chunk::Leaf(leaf) => vec![RemovedEntry::Leaf(leaf)],
         });
         self.removed.extend(gone.map(|entry| Removed { entry, at: now }));
+        let aside = std::mem::take(&mut self.set_aside).into_iter();
+        self.removed.extend(aside.map(|removed| Removed { at: now, ..removed }));
     }
 
     fn remove(&mut self, gone: impl IntoIterator<Item = RemovedEntry>, at: Timestamp) -> Result<(), ManifestError> {

@@ -3,6 +3,7 @@
 //! ```text
 //!   magic (8) │ format version (u16, big endian) │ body │ CRC-32C of all before (u32, big endian)
 //! ```
+//! Version 2 of a manifest is version 1 and, at the end, the list of what is set aside; it is written only where that is not empty.
 //!
 //! In the body numbers are LEB128 varints, ids 16 bytes, texts length and UTF-8, `Option`s a presence byte (timestamps:
 //! 0 for none, else millis + 1), lists a count and the items. An object's offsets are relative to what precedes it.
@@ -23,6 +24,8 @@ use crate::layout::Version;
 const MANIFEST_MAGIC: &[u8; 8] = b"varveman";
 const LEAF_MAGIC: &[u8; 8] = b"varvelef";
 const FORMAT: u16 = 1;
+/// A manifest with something set aside.
+const FORMAT_WITH_ASIDE: u16 = 2;
 /// Largest manifest that is read.
 pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 /// Largest leaf that is read.
@@ -42,7 +45,8 @@ pub enum FormatError {
 impl Manifest {
     /// The bytes of this version.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Out::new(MANIFEST_MAGIC);
+        let is_plain = self.set_aside.is_empty();
+        let mut out = Out::new(MANIFEST_MAGIC, if is_plain { FORMAT } else { FORMAT_WITH_ASIDE });
         out.id(self.partition.topic.to_wire());
         out.number(u64::from(self.partition.index.0));
         out.text(self.topic.as_str());
@@ -69,19 +73,9 @@ impl Manifest {
                 }
             }
         }
-        out.number(self.removed.len() as u64);
-        for removed in &self.removed {
-            out.number(removed.at.millis());
-            match &removed.entry {
-                RemovedEntry::Object(object) => {
-                    out.byte(0);
-                    out.object(object, Offset::ZERO);
-                }
-                RemovedEntry::Leaf(leaf) => {
-                    out.byte(1);
-                    out.leaf(leaf);
-                }
-            }
+        out.removed(&self.removed);
+        if !is_plain {
+            out.removed(&self.set_aside);
         }
         out.finish()
     }
@@ -91,7 +85,7 @@ impl Manifest {
     /// # Errors
     /// [`FormatError`] for anything else; never panics, and allocates no more than a small multiple of `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, FormatError> {
-        let mut from = In::open(bytes, MANIFEST_MAGIC, MAX_MANIFEST_BYTES)?;
+        let (format, mut from) = In::open(bytes, MANIFEST_MAGIC, MAX_MANIFEST_BYTES, FORMAT_WITH_ASIDE)?;
         let topic = TopicId::from_wire(from.id()?).ok_or(FormatError::Corrupt("topic id"))?;
         let index = PartitionIndex(from.narrow("partition")?);
         let manifest = Manifest {
@@ -112,17 +106,13 @@ impl Manifest {
                 1 => Ok(Chunk::Leaf(from.leaf()?)),
                 _ => Err(FormatError::Corrupt("chunk kind")),
             })?,
-            removed: from.list(2, |from| {
-                let at = from.millis()?;
-                let entry = match from.byte()? {
-                    0 => RemovedEntry::Object(from.object(Offset::ZERO)?),
-                    1 => RemovedEntry::Leaf(from.leaf()?),
-                    _ => return Err(FormatError::Corrupt("removed kind")),
-                };
-                Ok(Removed { entry, at })
-            })?,
+            removed: from.removed()?,
+            set_aside: if format == FORMAT { Vec::new() } else { from.removed()? },
         };
         from.close()?;
+        if format != FORMAT && manifest.set_aside.is_empty() {
+            return Err(FormatError::Corrupt("nothing is set aside"));
+        }
         manifest.check_whole()?;
         Ok(manifest)
     }
@@ -149,7 +139,7 @@ impl Manifest {
 impl Leaf {
     /// The bytes of this leaf.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Out::new(LEAF_MAGIC);
+        let mut out = Out::new(LEAF_MAGIC, FORMAT);
         out.objects(&self.objects);
         out.finish()
     }
@@ -159,7 +149,7 @@ impl Leaf {
     /// # Errors
     /// [`FormatError`] for anything else.
     pub fn parse(bytes: &[u8]) -> Result<Leaf, FormatError> {
-        let mut from = In::open(bytes, LEAF_MAGIC, MAX_LEAF_BYTES)?;
+        let (_, mut from) = In::open(bytes, LEAF_MAGIC, MAX_LEAF_BYTES, FORMAT)?;
         let objects = from.objects()?;
         from.close()?;
         Ok(Leaf { objects })
@@ -169,9 +159,9 @@ impl Leaf {
 struct Out(Vec<u8>);
 
 impl Out {
-    fn new(magic: &[u8; 8]) -> Out {
+    fn new(magic: &[u8; 8], format: u16) -> Out {
         let mut out = Out(magic.to_vec());
-        out.0.extend(FORMAT.to_be_bytes());
+        out.0.extend(format.to_be_bytes());
         out
     }
 
@@ -241,6 +231,23 @@ impl Out {
         }
     }
 
+    fn removed(&mut self, removed: &[Removed]) {
+        self.number(removed.len() as u64);
+        for removed in removed {
+            self.number(removed.at.millis());
+            match &removed.entry {
+                RemovedEntry::Object(object) => {
+                    self.byte(0);
+                    self.object(object, Offset::ZERO);
+                }
+                RemovedEntry::Leaf(leaf) => {
+                    self.byte(1);
+                    self.leaf(leaf);
+                }
+            }
+        }
+    }
+
     fn leaf(&mut self, leaf: &LeafRef) {
         self.id(leaf.id);
         self.number(leaf.base.get());
@@ -257,7 +264,8 @@ struct In<'a>(&'a [u8]);
 type Parsed<T> = Result<T, FormatError>;
 
 impl<'a> In<'a> {
-    fn open(bytes: &'a [u8], magic: &[u8; 8], limit: u64) -> Parsed<In<'a>> {
+    /// The format version, `newest` at most, and the body.
+    fn open(bytes: &'a [u8], magic: &[u8; 8], limit: u64, newest: u16) -> Parsed<(u16, In<'a>)> {
         if bytes.len() as u64 > limit {
             return Err(FormatError::Corrupt("too large"));
         }
@@ -268,7 +276,7 @@ impl<'a> In<'a> {
         let body = body.strip_prefix(magic).ok_or(FormatError::Corrupt("magic"))?;
         let (version, body) = body.split_first_chunk().ok_or(FormatError::Corrupt("too short"))?;
         match u16::from_be_bytes(*version) {
-            FORMAT => Ok(In(body)),
+            known @ 1.. if known <= newest => Ok((known, In(body))),
             0 => Err(FormatError::Corrupt("format version 0")),
             newer => Err(FormatError::Newer(newer)),
         }
@@ -394,6 +402,18 @@ impl<'a> In<'a> {
         };
         check_object(&object).map_err(|_| FormatError::Corrupt("object"))?;
         Ok(object)
+    }
+
+    fn removed(&mut self) -> Parsed<Vec<Removed>> {
+        self.list(2, |from| {
+            let at = from.millis()?;
+            let entry = match from.byte()? {
+                0 => RemovedEntry::Object(from.object(Offset::ZERO)?),
+                1 => RemovedEntry::Leaf(from.leaf()?),
+                _ => return Err(FormatError::Corrupt("removed kind")),
+            };
+            Ok(Removed { entry, at })
+        })
     }
 
     fn leaf(&mut self) -> Parsed<LeafRef> {

@@ -323,11 +323,11 @@ fn leader_epochs_are_remembered_until_their_records_expire() {
 #[test]
 fn a_newer_format_is_told_from_damage() {
     let mut bytes = empty().encode();
-    bytes[9] = 2;
+    bytes[9] = 3;
     let body = bytes.len() - 4;
     let crc = crc32c::crc32c(&bytes[..body]);
     bytes[body..].copy_from_slice(&crc.to_be_bytes());
-    assert_eq!(Manifest::parse(&bytes), Err(FormatError::Newer(2)));
+    assert_eq!(Manifest::parse(&bytes), Err(FormatError::Newer(3)));
 }
 
 #[test]
@@ -335,4 +335,62 @@ fn versions_may_be_pruned_only_below_the_present_one() {
     let manifest = empty().published(Version(41), Uuid::nil(), millis(NOW));
     assert_eq!(manifest.pruned_below(Version(40)).oldest_version(), Version(40));
     assert_eq!(manifest.pruned_below(Version(90)).oldest_version(), Version(42));
+}
+
+#[test]
+fn an_archive_that_parted_from_its_leader_goes_on_with_it_and_sets_the_rest_aside() {
+    let (old, new) = (LeaderEpoch(1), LeaderEpoch(2));
+    let now = millis(NOW);
+    let epoch_of = |object: RemoteObject, epoch| RemoteObject { leader_epochs: vec![(epoch, object.base)], ..object };
+    let mut manifest = empty().claimed_by(old).unwrap();
+    for (base, end) in [(0, 10), (10, 20), (20, 30)] {
+        manifest = manifest.with(old, epoch_of(object(base, end), old)).unwrap();
+    }
+    // Only in the epoch that was announced last.
+    assert_eq!(manifest.parted_at(new, at(14), vec![], now).unwrap_err(), ManifestError::Unclaimed(new));
+    let manifest = manifest.claimed_by(new).unwrap();
+    let fenced = ManifestError::Fenced { current: new, mine: old };
+    assert_eq!(manifest.parted_at(old, at(14), vec![], now).unwrap_err(), fenced);
+    // The object across the place is there again up to it, or nothing changes.
+    let kept = epoch_of(object(10, 14), old);
+    for wrong in [vec![], vec![object(10, 13)], vec![object(11, 14)]] {
+        assert_eq!(manifest.parted_at(new, at(14), wrong, now).unwrap_err(), ManifestError::Coverage);
+    }
+    assert_eq!(manifest.parted_at(new, at(20), vec![kept.clone()], now).unwrap_err(), ManifestError::Coverage);
+    assert_eq!(manifest.parted_at(new, at(30), vec![], now).unwrap(), manifest, "they did not part");
+    let parted = manifest.parted_at(new, at(14), vec![kept], now).unwrap();
+    assert_eq!((parted.end(), parted.object_count(), parted.removed().len()), (at(14), 2, 0));
+    let aside: Vec<_> = parted.set_aside().iter().map(|aside| aside.entry.clone()).collect();
+    assert!(
+        matches!(&aside[..], [RemovedEntry::Object(one), RemovedEntry::Object(other)]
+        if (one.base, other.base) == (at(10), at(20))),
+        "{aside:?}"
+    );
+    let goes_on = parted.with(new, epoch_of(object(14, 40), new)).unwrap();
+    assert_eq!(goes_on.epochs(), [(old, at(0)), (new, at(14))]);
+    let read = Manifest::parse(&goes_on.encode()).unwrap();
+    assert_eq!(read, goes_on, "what is set aside is in the bytes");
+    assert_eq!(goes_on.swept(|_| true).set_aside().len(), 2, "the sweep does not take it");
+    // With the topic it goes.
+    let deleted = goes_on.deleted(now);
+    assert_eq!((deleted.set_aside().len(), deleted.removed().len()), (0, 5));
+}
+
+#[test]
+fn nothing_set_aside_is_written_as_before() {
+    let manifest = empty().claimed_by(LeaderEpoch(1)).unwrap().with(LeaderEpoch(1), object(0, 5)).unwrap();
+    assert_eq!(manifest.encode()[8..10], [0, 1]);
+    let aside = manifest.parted_at(LeaderEpoch(1), at(0), vec![], millis(NOW)).unwrap();
+    assert_eq!((aside.encode()[8..10].to_vec(), aside.end()), (vec![0, 2], at(0)));
+}
+
+#[test]
+fn nothing_stays_of_an_archive_that_parted_below_its_log_start() {
+    let epoch = LeaderEpoch(1);
+    let manifest = empty().claimed_by(epoch).unwrap().with(epoch, object(0, 10)).unwrap();
+    let manifest = manifest.expire(Writer::Leader(epoch), at(4), millis(NOW)).unwrap();
+    assert_eq!(manifest.parted_at(epoch, at(2), vec![object(0, 4)], millis(NOW)), Err(ManifestError::Coverage));
+    let parted = manifest.parted_at(epoch, at(2), vec![], millis(NOW)).unwrap();
+    assert_eq!((parted.log_start().0, parted.end(), parted.is_empty()), (at(4), at(4), true));
+    assert_eq!(Manifest::parse(&parted.encode()).unwrap(), parted);
 }

@@ -27,6 +27,7 @@ pub struct Manifest {
     pub(super) epochs: Vec<(LeaderEpoch, Offset)>,
     pub(super) chunks: Vec<Chunk>,
     pub(super) removed: Vec<Removed>,
+    pub(super) set_aside: Vec<Removed>,
 }
 
 /// A stretch of entries in offset order.
@@ -77,6 +78,7 @@ impl Manifest {
             epochs: Vec::new(),
             chunks: Vec::new(),
             removed: Vec::new(),
+            set_aside: Vec::new(),
         }
     }
 
@@ -151,6 +153,12 @@ impl Manifest {
     /// What is no longer listed but may still lie in the bucket, in no particular order.
     pub fn removed(&self) -> &[Removed] {
         &self.removed
+    }
+
+    /// What readers do not see any more, because the leader's log has other records there, and what stays in the bucket all the
+    /// same ([`Manifest::parted_at`]).
+    pub fn set_aside(&self) -> &[Removed] {
+        &self.set_aside
     }
 
     /// References to all leaves, in offset order.

@@ -18,7 +18,7 @@ const LIMITS: LinkLimits = LinkLimits { setup: Duration::from_secs(10), answer: 
 type Address = (String, u16);
 
 /// Connections to a cluster, one request at a time.
-pub(super) struct Client {
+pub(in crate::cli) struct Client {
     bootstrap: Vec<Address>,
     /// How brokers speak with each other.
     security: Arc<ListenerSecurity>,
@@ -32,7 +32,7 @@ impl Client {
     ///
     /// # Errors
     /// They are not addresses, or the configuration is refused.
-    pub(super) fn of(at: &Bootstrap, configuration: &ConfigurationArgs) -> anyhow::Result<Client> {
+    pub(in crate::cli) fn of(at: &Bootstrap, configuration: &ConfigurationArgs) -> anyhow::Result<Client> {
         let config = configuration.load()?.config;
         let listener = &config.listeners.listeners[config.listeners.inter_broker];
         let texts = config.settings.texts();
@@ -49,7 +49,7 @@ impl Client {
     }
 
     /// From now on these brokers are asked too.
-    pub(super) fn knows(&mut self, brokers: BTreeMap<i32, Address>) {
+    pub(in crate::cli) fn knows(&mut self, brokers: BTreeMap<i32, Address>) {
         self.brokers = brokers;
     }
 
@@ -57,7 +57,7 @@ impl Client {
     ///
     /// # Errors
     /// None answers.
-    pub(super) async fn ask<R: Request>(&mut self, version: i16, request: &R) -> anyhow::Result<R::Response> {
+    pub(in crate::cli) async fn ask<R: Request>(&mut self, version: i16, request: &R) -> anyhow::Result<R::Response> {
         let mut places: Vec<Address> = self.open.keys().cloned().collect();
         places.extend(self.bootstrap.iter().chain(self.brokers.values()).cloned());
         let mut last = None;
@@ -74,7 +74,7 @@ impl Client {
     ///
     /// # Errors
     /// It does not answer, or its address is not known.
-    pub(super) async fn ask_broker<R: Request>(
+    pub(in crate::cli) async fn ask_broker<R: Request>(
         &mut self,
         id: i32,
         version: i16,
@@ -116,7 +116,7 @@ fn parse(address: &str) -> anyhow::Result<Address> {
 ///
 /// # Errors
 /// The code is one.
-pub(super) fn check(code: i16, message: Option<&str>) -> anyhow::Result<()> {
+pub(in crate::cli) fn check(code: i16, message: Option<&str>) -> anyhow::Result<()> {
     match ResponseError::try_from_code(code) {
         None => Ok(()),
         Some(error) => match message.filter(|message| !message.is_empty()) {

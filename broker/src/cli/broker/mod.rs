@@ -10,7 +10,7 @@
 //! ```
 //! What is left to do is in the cluster alone: a drain that was broken off goes on when it is asked for again.
 
-mod client;
+pub(super) mod client;
 mod drain;
 mod plan;
 mod show;

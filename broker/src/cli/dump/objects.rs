@@ -44,6 +44,9 @@ pub(super) async fn manifest<W: Write>(content: &Content, out: &mut Out<W>) -> a
     for removed in manifest.removed() {
         out.line(1, &[("removed", serde_json::to_value(&removed.entry)?), ("at", json!(removed.at))])?;
     }
+    for aside in manifest.set_aside() {
+        out.line(1, &[("set_aside", serde_json::to_value(&aside.entry)?), ("at", json!(aside.at))])?;
+    }
     Ok(())
 }
 

@@ -150,10 +150,10 @@ impl Tended {
             look.delete_locally().await?;
             return Ok(look.again(None));
         }
-        let LogEndOffset(end) = self.local.log().end();
-        let common = look.common_end().min(end);
-        if look.manifest.end() > common {
-            return Err(TendError::LocalLogLost { archived: look.manifest.end(), end: common });
+        if look.check_lineage().is_err() {
+            // An operator may have decided for our log since (`Manifest::parted_at`).
+            look.manifest = self.remote.refresh().await.map_err(UpdateError::Store)?;
+            look.check_lineage()?;
         }
         look.agree_on_log_start().await?;
         let soon = look.upload().await?;
@@ -197,6 +197,13 @@ impl Look<'_> {
     fn common_end(&self) -> Offset {
         let (epochs, LogEndOffset(end)) = (self.log().leader_epochs(), self.log().end());
         plan::common_end(&self.manifest, &epochs.into_iter().collect(), end)
+    }
+
+    /// Whether our log holds all that is archived, as far as it is not gone from its disk in favour of the archive.
+    fn check_lineage(&self) -> Result<(), TendError> {
+        let LogEndOffset(end) = self.log().end();
+        let (common, archived) = (self.common_end().min(end), self.manifest.end());
+        if archived > common { Err(TendError::LocalLogLost { archived, end: common }) } else { Ok(()) }
     }
 
     /// DeleteRecords moves the local log's start, expiry by another process the manifest's: both follow the larger.

@@ -1,7 +1,12 @@
 //! A leader whose log is not the one that was archived, and one whose log is.
 
 use super::*;
-use crate::manifest::Writer;
+use crate::manifest::{ObjectId, RemoteObject, Writer};
+
+/// Another process's handle of the same partition.
+fn remote_beside(remote: &RemotePartition) -> RemotePartition {
+    RemotePartition::new(remote.store().clone(), remote.partition(), remote.topic().clone())
+}
 
 #[tokio::test]
 async fn an_archive_of_another_lineage_is_left_alone_and_nothing_goes_in_its_favour() {
@@ -24,6 +29,33 @@ async fn an_archive_of_another_lineage_is_left_alone_and_nothing_goes_in_its_fav
     };
     assert_eq!(lost(&outcome), Some((at(10), at(6))), "{outcome:?}");
     assert_eq!((first.archived(), second.log.local_start()), ((0, 10), at(0)));
+    // Until an operator decides for the leader's log: then it goes on from where the two parted.
+    let (epoch, decided) = (LeaderEpoch(2), remote_beside(&first.remote));
+    decided.refresh().await.unwrap();
+    decided.update(|manifest| manifest.claimed_by(epoch)).await.unwrap();
+    let before = first.remote.manifest();
+    let across = before.inline_objects().next().unwrap().clone();
+    let kept = RemoteObject { id: ObjectId::random(), end: at(6), ..across };
+    decided.update(|manifest| manifest.parted_at(epoch, at(6), vec![kept.clone()], second.now())).await.unwrap();
+    assert_eq!(first.remote.manifest().end(), at(10), "the leader has not heard of it");
+    parted.look(&first.tools, &Slot::default(), second.now()).await.unwrap();
+    assert_eq!(first.archived(), (0, 12));
+    assert_eq!(first.remote.manifest().set_aside().len(), 1);
+}
+
+#[tokio::test]
+async fn a_follower_gives_up_no_record_in_favour_of_another_lineage() {
+    let settings = [("local.retention.ms", "1000"), ("retention.ms", "-1")];
+    let (first, second) = (Rig::new(&settings), Local::new(&settings));
+    first.local.append(10);
+    first.local.log.roll().unwrap();
+    first.look().await;
+    second.append(6);
+    second.epoch.store(2, Ordering::SeqCst);
+    second.append(6);
+    second.log.roll().unwrap();
+    second.pass(HOUR);
+    let parted = Tended::new(second.clone() as Arc<dyn LocalPartition>, Arc::clone(&first.remote));
     // Neither does a follower give up records in favour of others, or because those expire.
     second.is_led.store(false, Ordering::SeqCst);
     let (writer, now) = (Writer::Leader(LeaderEpoch(1)), second.now());
