@@ -39,19 +39,30 @@ impl Look<'_> {
             let Some(segment) = plan::next_upload(sealed, self.manifest.end(), stable) else {
                 return Ok(Some(UNDECIDED));
             };
-            self.upload_one(segment, is_last).await?;
+            if self.announce().await? {
+                self.upload_one(segment, is_last).await?;
+            }
         }
         Ok(Some(Duration::ZERO))
     }
 
-    async fn upload_one(&mut self, segment: SealedSegment, is_last: bool) -> Result<(), TendError> {
-        let start = self.log().start().0;
+    /// Before anything goes up: the archive is ours to write to, and starts where our log does. Whether it still ends where it
+    /// did: the leader before us may have archived more until it heard of us, and what is to go up is then another segment.
+    async fn announce(&mut self) -> Result<bool, TendError> {
+        let end = self.manifest.end();
         self.tools.check_claim().await?;
         self.claim().await?;
+        // What it archived meanwhile may be of another lineage.
+        self.check_lineage()?;
+        let start = self.log().start().0;
         if start > self.manifest.end() {
             // Nothing of what lies before was archived or ever will be.
             self.expire(start).await?;
         }
+        Ok(self.manifest.end() == end)
+    }
+
+    async fn upload_one(&mut self, segment: SealedSegment, is_last: bool) -> Result<(), TendError> {
         let uploaded = match self.uploaded_before(segment.end) {
             Some(uploaded) => uploaded,
             None => self.send(segment, is_last).await?,

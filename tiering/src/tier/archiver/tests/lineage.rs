@@ -90,3 +90,51 @@ async fn a_new_leader_goes_on_with_the_archive_if_it_has_its_records_or_none() {
     }
     assert_eq!(rig.archived(), (0, 25));
 }
+
+/// A leader before and the one after it, in epoch 2, which looked at the archive when nothing was there yet. Meanwhile the
+/// first has archived ten records.
+async fn succeeded(log: impl FnOnce(&Local)) -> (Rig, Arc<Local>, Tended) {
+    let (first, second) = (Rig::new(&[]), Local::new(&[]));
+    let beside = Arc::new(remote_beside(&first.remote));
+    beside.loaded().await.unwrap();
+    first.local.append(10);
+    first.local.log.roll().unwrap();
+    first.look().await;
+    log(&second);
+    second.epoch.store(2, Ordering::SeqCst);
+    let tended = Tended::new(second.clone() as Arc<dyn LocalPartition>, beside);
+    (first, second, tended)
+}
+
+async fn raw_objects(rig: &Rig) -> usize {
+    rig.remote.bucket().list("raw", None).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn what_the_leader_before_archived_until_it_was_fenced_does_not_go_up_again() {
+    let log = |local: &Local| {
+        for _ in 0..2 {
+            local.append(10);
+            local.log.roll().unwrap();
+        }
+    };
+    let (first, second, tended) = succeeded(log).await;
+    tended.look(&first.tools, &Slot::default(), second.now()).await.unwrap();
+    first.remote.refresh().await.unwrap();
+    assert_eq!((first.archived(), raw_objects(&first).await), ((0, 20), 2));
+    assert_eq!(first.remote.manifest().leader_epoch(), LeaderEpoch(2));
+}
+
+#[tokio::test]
+async fn what_the_leader_before_archived_until_it_was_fenced_may_be_of_another_lineage() {
+    let log = |local: &Local| {
+        local.append(6);
+        local.epoch.store(2, Ordering::SeqCst);
+        local.append(14);
+        local.log.roll().unwrap();
+    };
+    let (first, second, tended) = succeeded(log).await;
+    let outcome = tended.look(&first.tools, &Slot::default(), second.now()).await;
+    assert!(matches!(outcome, Err(TendError::LocalLogLost { archived, end }) if (archived, end) == (at(10), at(6))));
+    assert_eq!(raw_objects(&first).await, 1, "nothing went up");
+}
