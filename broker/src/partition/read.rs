@@ -229,18 +229,26 @@ impl Partition {
     /// known epochs are newer.
     pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let LogEndOffset(end) = self.log().end();
-        if epoch == self.leader_epoch() {
+        let own = self.leader_epoch();
+        if epoch == own {
             // Ours ends where the log ends, whether or not it has a record yet.
             return Some((epoch, end));
         }
         let archived = || self.remote().and_then(|remote| remote.end_of_epoch(epoch));
-        if let Some((earliest, start)) = self.log().earliest_epoch()
-            && epoch < earliest
+        let Some((earliest, start)) = self.log().earliest_epoch() else {
+            // No record is here: whatever was before ours was over where ours begins.
+            let (known, ended) = archived().or_else(|| (epoch < own).then_some((epoch, end)))?;
+            return Some((known, ended.min(end)));
+        };
+        if epoch < earliest
             && let Some((known, end)) = archived()
         {
             // The local log only knows that it was over when its own first one began.
             return Some((known, end.min(start)));
         }
-        self.log().end_of_epoch(epoch).or_else(archived)
+        // One that the local log has nothing of was over before ours began, whatever the archive has of it: after an unclean
+        // election that may be of another lineage.
+        let newest = || self.log().latest_epoch().map(|latest| (latest, end));
+        self.log().end_of_epoch(epoch).or_else(|| if epoch < own { newest() } else { archived() })
     }
 }

@@ -102,6 +102,27 @@ fn the_archive_answers_for_epochs_before_those_of_the_local_log() {
 }
 
 #[test]
+fn a_leader_does_not_take_an_epoch_of_the_archive_for_its_own_that_it_has_no_record_of() {
+    let follower = started_over(false);
+    follower.shown(&image(TWO, 6));
+    // The archive has epoch 4 from 110 on: an unclean election made a leader of one that ends before.
+    let end = |epoch| follower.partition.end_of_epoch(LeaderEpoch(epoch));
+    assert_eq!(end(4), Some((LeaderEpoch(2), at(101))));
+    assert_eq!(end(3), Some((LeaderEpoch(2), at(101))));
+    assert_eq!(end(6), Some((LeaderEpoch(6), at(101))));
+}
+
+#[test]
+fn a_log_without_records_ends_every_epoch_before_its_own() {
+    let follower = Replicated::on(TWO);
+    follower.shown(&image(TWO, 6));
+    let end = |epoch| follower.partition.end_of_epoch(LeaderEpoch(epoch));
+    assert_eq!(end(4), Some((LeaderEpoch(4), at(0))));
+    follower.partition.set_remote(Arc::new(Archive));
+    assert_eq!(end(4), Some((LeaderEpoch(4), at(0))), "what only the archive has is not in the log");
+}
+
+#[test]
 fn a_replica_that_starts_over_goes_on_with_the_sequences_of_producers_that_only_the_archive_knows() {
     let follower = started_over(true);
     follower.shown(&image(TWO, 6));
