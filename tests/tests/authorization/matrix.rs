@@ -46,6 +46,8 @@ pub(crate) enum Sign {
 }
 
 const DENIALS: [i64; 5] = [29, 30, 31, 53, 65];
+/// Kafka serves them only with a reporter of client metrics in its class path.
+const ONLY_WITH_A_REPORTER: [i16; 2] = [ApiKey::GetTelemetrySubscriptions as i16, ApiKey::PushTelemetry as i16];
 /// Kafka's broker and its controller learn of a rule one after the other.
 const KAFKAS_ATTEMPTS: usize = 100;
 
@@ -145,6 +147,15 @@ pub(crate) fn walk(broker: &mut Broker, cases: &[Case]) -> Result<()> {
         .map(|key| ApiKey::try_from(*key).ok())
         .collect();
     ensure!(missing.is_empty(), "served, and nothing here says what it takes: {missing:?}");
+    // Else nothing would be compared.
+    let is_unserved = |case: &&Case| {
+        broker.is_kafka
+            && !case.only_ours
+            && !ONLY_WITH_A_REPORTER.contains(&case.key)
+            && !broker.served.contains_key(&case.key)
+    };
+    let unserved: Vec<&str> = cases.iter().filter(is_unserved).map(|case| case.name).collect();
+    ensure!(unserved.is_empty(), "Apache Kafka does not serve {unserved:?}");
     let (mut asked, mut wrong) = (0, Vec::new());
     for case in cases {
         let is_asked = broker.served.contains_key(&case.key) && !(case.only_ours && broker.is_kafka);
