@@ -32,11 +32,30 @@ until_so "the fourth broker has partitions" at_least 3 varve_partitions 1
 all_in_sync 0 1 2 3
 goes_on
 
-say "and leaves again"
-reassign 0,1,2
+say "it is emptied, and may be filled again"
+of_broker() { "$VARVE" broker "$@" --bootstrap-server "$bootstrap"; }
+of_broker drain 3 --dry-run
+of_broker drain 3 --timeout 120
 until_so "the fourth broker holds nothing" equals 3 varve_partitions 0
+of_broker undrain 3
+reassign 0,1,2,3
+until_so "the fourth broker has partitions again" at_least 3 varve_partitions 1
+all_in_sync 0 1 2 3
+goes_on
+
+say "and leaves for good"
+begin decommission "$VARVE" broker decommission 3 --json --timeout 240 --bootstrap-server "$bootstrap"
+until_so "it may be stopped" grep -q 'stop the process now' "$WORK/decommission.log"
+equals 3 varve_partitions 0
 finish broker-3
-kafka-cluster.sh unregister --bootstrap-server "$bootstrap" --id 3
+wait "$(pid_of decommission)"
 until_so "it is forgotten" equals 0 varve_brokers 3
 goes_on
 end_ledger
+
+say "no other one can go: three replicas need three brokers"
+if of_broker drain 2 >"$WORK/refused"; then
+    echo "it was drained all the same" >&2
+    exit 1
+fi
+grep 'refused' "$WORK/refused"

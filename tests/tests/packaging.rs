@@ -413,6 +413,56 @@ fn settings_of_the_chart_are_settings_of_the_node() -> Result<()> {
 }
 
 #[test]
+fn an_upgrade_to_fewer_brokers_drains_those_that_leave_and_has_them_forgotten() -> Result<()> {
+    let (folder, objects) = (tempfile::tempdir()?, rendered("cluster", KUBERNETES[1])?);
+    let node = Node::start(folder.path(), &["node.id=0"])?;
+    let file = folder.path().join("rendered.properties");
+    let properties = found(&objects, "ConfigMap")?["data"]["server.properties"].as_str().context("settings")?;
+    fs::write(&file, properties)?;
+    // What a container would do, asking the node that is there for all brokers that would be.
+    let run = |container: &Value| -> Result<(bool, String)> {
+        let mut command = varve()?;
+        for argument in container["args"].as_array().context("arguments")? {
+            let argument = argument.as_str().context("text")?;
+            let argument = argument.replace("/etc/varve/config/server.properties", &file.display().to_string());
+            command.arg(match argument.strip_prefix("--bootstrap-server=varve-0.varve-headless.kafka.svc:9093,") {
+                Some(_) => format!("--bootstrap-server={}", node.address),
+                None => argument,
+            });
+        }
+        for (name, value) in image_environment()? {
+            command.env(name, value);
+        }
+        for variable in container["env"].as_array().context("an environment")? {
+            let text = |name: &str| variable[name].as_str().with_context(|| format!("a {name}"));
+            command.env(text("name")?, text("value")?);
+        }
+        let output = command.output()?;
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        Ok((output.status.success(), said))
+    };
+    for (hook, command) in [("pre-upgrade", "drain"), ("post-upgrade", "decommission")] {
+        let is_it = |one: &&Value| one["kind"] == "Job" && one["metadata"]["annotations"]["helm.sh/hook"] == hook;
+        let job = objects.iter().find(is_it).with_context(|| format!("a job {hook}"))?;
+        ensure!(job["spec"]["backoffLimit"] == 0, "{job}");
+        let pod = &job["spec"]["template"]["spec"];
+        let leaving = pod["initContainers"].as_array().context("containers")?;
+        ensure!(leaving.len() == 2, "of five brokers three stay: {pod}");
+        for (container, id) in leaving.iter().zip(["4", "3"]) {
+            ensure!(container["args"][2] == command && container["args"][3] == id, "{container}");
+            let (is_done, said) = run(container)?;
+            ensure!(!is_done && said.contains(&format!("there is no broker {id}")), "{said}");
+        }
+        let (is_done, said) = run(&pod["containers"][0])?;
+        ensure!(is_done && said.contains("\"broker\":0"), "{said}");
+    }
+    let policy = &found(&objects, "NetworkPolicy")?["spec"]["ingress"][0];
+    ensure!(policy.to_string().contains("\"drain\"") && policy["ports"][0]["port"] == "broker", "{policy}");
+    ensure!(found(&rendered("single", KUBERNETES[1])?, "Job").is_err(), "nobody leaves");
+    node.stop()
+}
+
+#[test]
 fn values_that_would_start_and_not_work_are_refused() -> Result<()> {
     for (set, why) in [
         ("replicas=3", "etcd.endpoints"),
