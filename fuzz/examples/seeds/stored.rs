@@ -378,7 +378,13 @@ pub(crate) fn manifests() -> Seeds {
         Uuid::from_u128(0x0123_4567_89ab_4cde_8f01_2345_6789_1000 + ids)
     });
     let sealed = |bytes: Vec<u8>| [vec![1], bytes].concat();
-    let mut seeds = vec![("inline".into(), sealed(manifest.encode())), ("packed".into(), sealed(packed.encode()))];
+    let new = LeaderEpoch(1);
+    let parted = manifest.claimed_by(new).and_then(|claimed| claimed.parted_at(new, at(90), Vec::new(), now()));
+    let mut seeds = vec![
+        ("inline".into(), sealed(manifest.encode())),
+        ("packed".into(), sealed(packed.encode())),
+        ("parted".into(), sealed(parted.expect("between two objects").encode())),
+    ];
     let leaf: Option<&Leaf> = leaves.first().map(|(_, leaf)| leaf);
     seeds.extend(leaf.map(|leaf| ("leaf".into(), sealed(leaf.encode()))));
     seeds
