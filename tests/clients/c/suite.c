@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WAIT_MS 60000
+#define WAIT_MS 300000
 #define RECORDS 200
 
 static const char *bootstrap;
@@ -143,7 +143,7 @@ static void produce(const char *topic, const char *codec, const char *acks, cons
 static void consume(const char *topic, const char *group, const char **codecs, int rounds, int64_t from) {
     const char *settings[] = {
         "group.id", group, "enable.auto.commit", "false", "auto.offset.reset", "earliest", "check.crcs", "true",
-        "session.timeout.ms", "6000", NULL,
+        "session.timeout.ms", "30000", NULL,
     };
     rd_kafka_t *rk = client(RD_KAFKA_CONSUMER, settings);
     rd_kafka_poll_set_consumer(rk);

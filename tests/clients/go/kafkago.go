@@ -12,7 +12,7 @@ import (
 // kafkaGoSuite is what segmentio's kafka-go does with a broker, checked by itself: its Conn with the oldest versions that
 // it knows, its Writer and Reader, a group, and its Client.
 func kafkaGoSuite(bootstrap, prefix string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	topic := prefix + "-main"
 	kafkaGoTopics(ctx, bootstrap, topic, prefix+"-gone")
@@ -70,7 +70,7 @@ func kafkaGoSuite(bootstrap, prefix string) {
 }
 
 func kafkaGoClient(bootstrap string) *kafka.Client {
-	return &kafka.Client{Addr: kafka.TCP(bootstrap), Timeout: time.Minute}
+	return &kafka.Client{Addr: kafka.TCP(bootstrap), Timeout: 3 * time.Minute}
 }
 
 func kafkaGoTopics(ctx context.Context, bootstrap, topic, gone string) {
@@ -149,7 +149,7 @@ func kafkaGoConn(ctx context.Context, bootstrap, topic string) {
 	leader, err := kafka.DialLeader(ctx, "tcp", bootstrap, topic, 1)
 	expect(err == nil, "a connection to a partition", err)
 	defer leader.Close()
-	expect(leader.SetDeadline(time.Now().Add(time.Minute)) == nil, "which waits for a minute")
+	expect(leader.SetDeadline(time.Now().Add(5*time.Minute)) == nil, "which waits for five minutes")
 	_, err = leader.WriteMessages(kafkaGoRecord([]byte("a"), []byte("1"), 0), kafkaGoRecord([]byte("b"), []byte("2"), 1))
 	expect(err == nil, "it writes", err)
 	for at, codec := range []kafka.Compression{kafka.Gzip, kafka.Snappy, kafka.Lz4, kafka.Zstd} {
@@ -182,7 +182,7 @@ func kafkaGoGroup(ctx context.Context, bootstrap, group, topic string, count int
 	join := func() *kafka.Reader {
 		return kafka.NewReader(kafka.ReaderConfig{
 			Brokers: []string{bootstrap}, GroupID: group, Topic: topic, StartOffset: kafka.FirstOffset,
-			MaxWait: 100 * time.Millisecond, HeartbeatInterval: 300 * time.Millisecond, SessionTimeout: 6 * time.Second,
+			MaxWait: 100 * time.Millisecond, HeartbeatInterval: 300 * time.Millisecond, SessionTimeout: 30 * time.Second,
 			JoinGroupBackoff: 100 * time.Millisecond,
 		})
 	}
@@ -253,7 +253,7 @@ func kafkaGoWrite(
 ) error {
 	writer := &kafka.Writer{
 		Addr: kafka.TCP(bootstrap), Topic: topic, Balancer: firstPartition{}, RequiredAcks: acks, Compression: codec,
-		BatchBytes: 10 << 20, BatchTimeout: 5 * time.Millisecond, AllowAutoTopicCreation: true, MaxAttempts: 3,
+		BatchBytes: 10 << 20, BatchTimeout: 5 * time.Millisecond, AllowAutoTopicCreation: true, MaxAttempts: 10,
 		WriteBackoffMin: 50 * time.Millisecond, Transport: &kafka.Transport{MetadataTTL: 200 * time.Millisecond},
 	}
 	err := writer.WriteMessages(ctx, batch...)

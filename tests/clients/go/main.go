@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -123,7 +125,7 @@ func produce(bootstrap, topic, codec, input string) {
 	scanner := bufio.NewScanner(file)
 	scanner.Buffer(nil, 64<<20)
 	var lock sync.Mutex
-	var errors []error
+	var failed []error
 	sent := 0
 	for scanner.Scan() {
 		var line line
@@ -145,19 +147,19 @@ func produce(bootstrap, topic, codec, input string) {
 		client.Produce(context.Background(), message, func(_ *kgo.Record, err error) {
 			if err != nil {
 				lock.Lock()
-				errors = append(errors, err)
+				failed = append(failed, err)
 				lock.Unlock()
 			}
 		})
 	}
 	// Not kgo.RecordDeliveryTimeout: it counts from the record's timestamp, and these are old.
-	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
+	limit, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if err := client.Flush(limit); err != nil {
 		fail("%v", err)
 	}
-	if len(errors) > 0 {
-		fail("produce: %d of %d failed, first %v", len(errors), sent, errors[0])
+	if len(failed) > 0 {
+		fail("produce: %d of %d failed, first %v", len(failed), sent, failed[0])
 	}
 }
 
@@ -180,7 +182,7 @@ func consume(bootstrap, topic, isolation, output string, count int) {
 	}
 	writer := bufio.NewWriter(file)
 	encoder := json.NewEncoder(writer)
-	limit, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	limit, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	found := 0
 	for found < count {
@@ -223,7 +225,7 @@ func write(encoder *json.Encoder, message *kgo.Record) {
 
 // membership is how a member stands to its group. In the consumer protocol (KIP-848) a balancer names the broker's assignor.
 func membership(protocol, assignor, instance string) []kgo.Opt {
-	options := []kgo.Opt{kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(500 * time.Millisecond)}
+	options := []kgo.Opt{kgo.SessionTimeout(12 * time.Second), kgo.HeartbeatInterval(500 * time.Millisecond)}
 	if instance != "" {
 		options = append(options, kgo.InstanceID(instance))
 	}
@@ -235,6 +237,18 @@ func membership(protocol, assignor, instance string) []kgo.Opt {
 		balancer = kgo.RangeBalancer()
 	}
 	return append(options, kgo.ServerSideBalancer(), kgo.Balancers(balancer))
+}
+
+// isTurnedOut tells whether a group does not know the member any more, or not in this generation.
+func isTurnedOut(err error) bool {
+	for _, one := range []error{
+		kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.RebalanceInProgress, kerr.FencedMemberEpoch, kerr.StaleMemberEpoch,
+	} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
 }
 
 func join(bootstrap, topic, pattern, group, output string, options []kgo.Opt) {
@@ -264,7 +278,9 @@ func join(bootstrap, topic, pattern, group, output string, options []kgo.Opt) {
 	for running.Err() == nil {
 		fetches := client.PollRecords(running, 100)
 		fetches.EachError(func(topic string, partition int32, err error) {
-			if running.Err() == nil {
+			// Of a group that it was turned out of, or could not join, the client only tells: it joins again by itself.
+			var left *kgo.ErrGroupSession
+			if running.Err() == nil && !errors.As(err, &left) {
 				fail("group %s-%d: %v", topic, partition, err)
 			}
 		})
@@ -272,8 +288,9 @@ func join(bootstrap, topic, pattern, group, output string, options []kgo.Opt) {
 		for _, message := range records {
 			write(encoder, message)
 		}
-		// While polled records are not given back, nobody else gets their partition: a failed commit is a fault.
-		if err := client.CommitRecords(context.Background(), records...); err != nil {
+		// While polled records are not given back, nobody else gets their partition, unless this member was silent for longer
+		// than its session: then whoever has it now reads them again. Any other failed commit is a fault.
+		if err := client.CommitRecords(context.Background(), records...); err != nil && !isTurnedOut(err) {
 			fail("group: %v", err)
 		}
 		client.AllowRebalance()

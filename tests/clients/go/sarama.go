@@ -16,7 +16,9 @@ func saramaConfig(codec sarama.CompressionCodec, acks sarama.RequiredAcks, idemp
 	config.Producer.Idempotent = idempotent
 	config.Producer.Return.Successes = true
 	config.Producer.MaxMessageBytes = 10 << 20
-	config.Producer.Retry.Max = 1
+	config.Producer.Retry.Max = 10
+	config.Metadata.Retry.Max = 10
+	config.Consumer.Group.Session.Timeout = 30 * time.Second
 	config.Producer.Partitioner = sarama.NewManualPartitioner
 	if idempotent {
 		config.Net.MaxOpenRequests = 1
@@ -176,7 +178,7 @@ func saramaRead(client sarama.Client, topic string, offset int64, count int) []*
 		select {
 		case message := <-partition.Messages():
 			found = append(found, message)
-		case <-time.After(time.Minute):
+		case <-time.After(5 * time.Minute):
 			fail("sarama: %d of %d came", len(found), count)
 		}
 	}

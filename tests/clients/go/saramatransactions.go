@@ -11,7 +11,7 @@ import (
 
 // saramaTransactions is what Sarama does with transactions, checked by itself.
 func saramaTransactions(bootstrap, prefix string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	client, err := sarama.NewClient([]string{bootstrap}, saramaSettings())
 	expect(err == nil, "a client", err)
@@ -158,7 +158,7 @@ func saramaCommitted(bootstrap, topic string, count int) []string {
 	defer partition.Close()
 	var values []string
 	for {
-		wait := time.Minute
+		wait := 5 * time.Minute
 		if len(values) >= count {
 			wait = time.Second
 		}

@@ -36,9 +36,9 @@ func secure(argument string) {
 
 func (options secureOptions) limit() time.Duration {
 	if options.Fails {
-		return 5 * time.Second
+		return 20 * time.Second
 	}
-	return 30 * time.Second
+	return 2 * time.Minute
 }
 
 func secureFranz(options secureOptions) error {

@@ -23,7 +23,7 @@ func expect(condition bool, what string, found ...any) {
 
 // suite is what franz-go does with a broker, checked by itself.
 func suite(bootstrap, prefix string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	client, err := kgo.NewClient(franzAt(bootstrap)...)
 	expect(err == nil, "a client", err)

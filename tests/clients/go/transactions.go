@@ -15,7 +15,7 @@ const inputRecords = 40
 
 // transactions is what franz-go does with transactions, checked by itself.
 func transactions(bootstrap, prefix string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	client, err := kgo.NewClient(franzAt(bootstrap)...)
 	expect(err == nil, "a client", err)

@@ -53,7 +53,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
 public final class AdminTour {
     private static final long START = System.currentTimeMillis() - 3_600_000;
     private static final TopicPartition FIRST = new TopicPartition("tour", 0);
-    private static final int TRIES = 250;
+    private static final int TRIES = 1000;
     private final int number;
     private final String bootstrap;
     private final Exchanger<String> other;
@@ -78,7 +78,7 @@ public final class AdminTour {
 
     private static Void go(int number, String bootstrap, Exchanger<String> other) throws Exception {
         Map<String, Object> config =
-            Map.of("bootstrap.servers", bootstrap, "default.api.timeout.ms", 20_000, "request.timeout.ms", 10_000);
+            Map.of("bootstrap.servers", bootstrap, "default.api.timeout.ms", 60_000, "request.timeout.ms", 30_000);
         try (Admin admin = Admin.create(config)) {
             var tour = new AdminTour(number, bootstrap, other, admin);
             tour.topics();
@@ -204,7 +204,7 @@ public final class AdminTour {
         try (var consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {
             consumer.subscribe(List.of("tour"));
             int found = 0;
-            for (int polls = 0; found < 6 && polls < 100; polls++) {
+            for (int polls = 0; found < 6 && polls < 600; polls++) {
                 found += consumer.poll(Duration.ofMillis(200)).count();
             }
             System.out.println(number + " records after those that were deleted: " + found);
@@ -264,7 +264,7 @@ public final class AdminTour {
             consumer.subscribe(List.of("tour"));
             say("share records", () -> {
                 int found = 0;
-                for (int polls = 0; found < 6 && polls < 100; polls++) {
+                for (int polls = 0; found < 6 && polls < 600; polls++) {
                     var records = consumer.poll(Duration.ofMillis(200));
                     records.forEach(consumer::acknowledge);
                     found += records.count();
@@ -446,7 +446,7 @@ public final class AdminTour {
         boolean looks = what.startsWith("describe") || what.startsWith("list");
         for (int tries = 1; ; tries++) {
             String answer = answer(ask);
-            String theirs = other.exchange(answer, 60, TimeUnit.SECONDS);
+            String theirs = other.exchange(answer, 300, TimeUnit.SECONDS);
             if (!looks || alike(answer, theirs) || tries == TRIES) {
                 System.out.println(number + " " + what + ": " + answer);
                 return;

@@ -87,7 +87,7 @@ public final class Client {
                 .map(one -> new TopicPartition(one.topic(), one.partition())).toList();
             consumer.assign(partitions);
             consumer.seekToBeginning(partitions);
-            for (int idle = 0; found < wanted && idle < 60; ) {
+            for (int idle = 0; found < wanted && idle < 300; ) {
                 var records = consumer.poll(Duration.ofSeconds(1));
                 idle = records.isEmpty() ? idle + 1 : 0;
                 for (ConsumerRecord<byte[], byte[]> record : records) {
@@ -117,7 +117,7 @@ public final class Client {
             }
         } else {
             config.put("partition.assignment.strategy", RangeAssignor.class.getName());
-            config.put("session.timeout.ms", 6000);
+            config.put("session.timeout.ms", 12_000);
             config.put("heartbeat.interval.ms", 500);
         }
         if (options.containsKey("instance")) {

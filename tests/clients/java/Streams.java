@@ -55,7 +55,7 @@ public final class Streams {
         config.put("max.task.idle.ms", 1000);
         config.put("producer.transaction.timeout.ms", 10_000);
         if (config.get("group.protocol").equals("classic")) {
-            config.put("consumer.session.timeout.ms", 3000);
+            config.put("consumer.session.timeout.ms", 10_000);
             config.put("consumer.heartbeat.interval.ms", 300);
         }
         var streams = new KafkaStreams(topology(options.get("topic")), config);
@@ -77,7 +77,7 @@ public final class Streams {
         watcher.setDaemon(true);
         watcher.start();
         ended.await();
-        if (!streams.close(Duration.ofSeconds(60))) {
+        if (!streams.close(Duration.ofSeconds(300))) {
             throw new AssertionError("the application does not close");
         }
     }

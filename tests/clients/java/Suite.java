@@ -147,7 +147,7 @@ public final class Suite {
             expect(consumer.poll(Duration.ofMillis(300)).count(), 0);
             consumer.resume(List.of(place));
             while (found.size() < count) {
-                var records = consumer.poll(Duration.ofSeconds(60));
+                var records = consumer.poll(Duration.ofSeconds(300));
                 expect(records.isEmpty(), false);
                 records.forEach(found::add);
             }

@@ -190,7 +190,7 @@ public final class Transactions {
             }
             consumer.assign(partitions);
             consumer.seekToBeginning(partitions);
-            long limit = System.nanoTime() + 60_000_000_000L;
+            long limit = System.nanoTime() + 300_000_000_000L;
             while (System.nanoTime() < limit) {
                 for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
                     values.add(new String(record.value(), StandardCharsets.UTF_8));

@@ -11,7 +11,9 @@ const { CompressionTypes, Kafka, logLevel } = require(path.join(tools, 'node/nod
 const [verb, ...rest] = process.argv.slice(2);
 const options = {};
 for (let at = 0; at + 1 < rest.length; at += 2) options[rest[at].replace(/^--/, '')] = rest[at + 1];
-const kafka = new Kafka({ clientId: 'node', brokers: [options.bootstrap], logLevel: logLevel.ERROR });
+// Its own limits are those of a machine that has nothing else to do: a second for a connection.
+const patient = { connectionTimeout: 30000, authenticationTimeout: 60000, retry: { retries: 10 } };
+const kafka = new Kafka({ clientId: 'node', brokers: [options.bootstrap], logLevel: logLevel.ERROR, ...patient });
 const decode = (text) => (text === null ? null : Buffer.from(text, 'base64'));
 const encode = (data) => (data === null || data === undefined ? null : Buffer.from(data).toString('base64'));
 
@@ -47,7 +49,7 @@ async function consume() {
   const output = fs.createWriteStream(options.output);
   let found = 0;
   await new Promise((resolve, reject) => {
-    const limit = setTimeout(() => reject(new Error(`consume: ${found} of ${wanted} records came`)), 120000);
+    const limit = setTimeout(() => reject(new Error(`consume: ${found} of ${wanted} records came`)), 600000);
     consumer.run({
       eachMessage: async ({ partition, message }) => {
         output.write(`${line(partition, message)}\n`);
@@ -64,7 +66,7 @@ async function consume() {
 }
 
 async function group() {
-  const consumer = kafka.consumer({ groupId: options.group, sessionTimeout: 6000, heartbeatInterval: 500 });
+  const consumer = kafka.consumer({ groupId: options.group, sessionTimeout: 12000, heartbeatInterval: 500 });
   await consumer.connect();
   await consumer.subscribe({ topic: options.topic, fromBeginning: true });
   const output = fs.openSync(options.output, 'w');

@@ -74,11 +74,11 @@ async function produce(kafka) {
 async function consume(kafka, groupId, count) {
   const consumer = new kafka.Consumer({ clientId: 'reader', bootstrapBrokers: [bootstrap], groupId });
   const stream = await consumer.consume({
-    topics: [topic], mode: 'committed', fallbackMode: 'earliest', autocommit: false, maxWaitTime: 200, sessionTimeout: 6000,
+    topics: [topic], mode: 'committed', fallbackMode: 'earliest', autocommit: false, maxWaitTime: 200, sessionTimeout: 30000,
     heartbeatInterval: 500,
   });
   const found = [];
-  const limit = setTimeout(() => { throw new Error(`${found.length} of ${count} came`); }, 60000);
+  const limit = setTimeout(() => { throw new Error(`${found.length} of ${count} came`); }, 300000);
   for await (const message of stream) {
     found.push(message);
     if (found.length === count) break;

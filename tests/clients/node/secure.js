@@ -13,6 +13,8 @@ const config = {
   clientId: 'node',
   brokers: [options.bootstrap],
   logLevel: logLevel.NOTHING,
+  connectionTimeout: 30000,
+  authenticationTimeout: 60000,
   retry: { retries: options.fails ? 0 : 5 },
   ...access.settings(options),
 };
@@ -27,7 +29,7 @@ async function main() {
   await consumer.connect();
   await consumer.subscribe({ topic: options.topic, fromBeginning: true });
   await new Promise((found, lost) => {
-    setTimeout(() => lost(new Error('the record does not come back')), 30000).unref();
+    setTimeout(() => lost(new Error('the record does not come back')), 120000).unref();
     consumer.run({
       eachMessage: async ({ message }) => {
         if (message.value.toString() === options.value) found();

@@ -10,7 +10,9 @@ const tools = process.env.VARVE_TEST_TOOLS;
 const { Kafka, logLevel } = require(path.join(tools, 'node/node_modules/kafkajs'));
 
 const [bootstrap, prefix] = process.argv.slice(2);
-const kafka = new Kafka({ clientId: 'node', brokers: [bootstrap], logLevel: logLevel.NOTHING, ...access.given() });
+// Its own limits are those of a machine that has nothing else to do: a second for a connection.
+const patient = { connectionTimeout: 30000, authenticationTimeout: 60000, retry: { retries: 10 } };
+const kafka = new Kafka({ clientId: 'node', brokers: [bootstrap], logLevel: logLevel.NOTHING, ...patient, ...access.given() });
 const admin = kafka.admin();
 const INPUT = 30;
 
@@ -22,12 +24,12 @@ async function producerOf(transactionalId) {
 
 // Everything that is committed, in order; `handle` sees each batch first.
 async function consume(topic, groupId, count, handle = async () => {}) {
-  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 200, sessionTimeout: 6000, readUncommitted: false });
+  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 200, sessionTimeout: 30000, readUncommitted: false });
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: true });
   const seen = [];
   await new Promise((resolve, reject) => {
-    const limit = setTimeout(() => reject(new Error(`${topic}: ${seen.length} of ${count} came: ${seen}`)), 90000);
+    const limit = setTimeout(() => reject(new Error(`${topic}: ${seen.length} of ${count} came: ${seen}`)), 300000);
     const found = (value) => {
       seen.push(value);
       if (seen.length === count) {

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-IDLE_SECONDS = 60
+IDLE_SECONDS = 300
 
 
 def decode(text):
@@ -68,6 +68,7 @@ def produce_kafka_python(options):
 
     producer = KafkaProducer(
         bootstrap_servers=options.bootstrap,
+        bootstrap_timeout_ms=IDLE_SECONDS * 1000,
         acks="all",
         compression_type=None if options.codec == "none" else options.codec,
         linger_ms=5,
@@ -96,7 +97,7 @@ def consume_librdkafka(options, write):
             "auto.offset.reset": "error",
         }
     )
-    partitions = consumer.list_topics(options.topic, timeout=30).topics[options.topic].partitions
+    partitions = consumer.list_topics(options.topic, timeout=IDLE_SECONDS).topics[options.topic].partitions
     consumer.assign([TopicPartition(options.topic, index, OFFSET_BEGINNING) for index in partitions])
     found = 0
     idle_since = time.monotonic()
@@ -121,6 +122,7 @@ def consume_kafka_python(options, write):
 
     consumer = KafkaConsumer(
         bootstrap_servers=options.bootstrap,
+        bootstrap_timeout_ms=IDLE_SECONDS * 1000,
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level=options.isolation,
@@ -166,7 +168,7 @@ def group_librdkafka(options, write, flush):
     else:
         config |= {
             "partition.assignment.strategy": "range",
-            "session.timeout.ms": 6000,
+            "session.timeout.ms": 12000,
             "heartbeat.interval.ms": 500,
         }
     if options.instance:
@@ -174,13 +176,22 @@ def group_librdkafka(options, write, flush):
     consumer = Consumer(config)
     # A name that begins with ^ is a pattern.
     consumer.subscribe(["^" + options.pattern] if options.pattern else [options.topic])
+    lost = (
+        KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.STALE_MEMBER_EPOCH, KafkaError.FENCED_MEMBER_EPOCH,
+    )
+    # What clients answer by asking again; librdkafka leaves that to whoever commits.
+    for_now = (
+        KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._WAIT_COORD, KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.REQUEST_TIMED_OUT,
+    )
     ended = input_ended()
     while not ended.is_set():
         messages = consumer.consume(100, 0.2)
         for message in messages:
             # librdkafka joins again by itself, and tells of it: a group that takes up the other protocol (KIP-848) turns
-            # away whoever waits to join it.
-            if message.error() and message.error().code() == KafkaError.REBALANCE_IN_PROGRESS:
+            # away whoever waits to join it, and every group whoever was silent for longer than its session.
+            if message.error() and message.error().code() in lost:
                 continue
             if message.error():
                 raise SystemExit(f"group: {message.error()}")
@@ -190,16 +201,16 @@ def group_librdkafka(options, write, flush):
             )
         if messages:
             flush()
-            try:
-                consumer.commit(asynchronous=False)
-            except KafkaException as error:
-                # A rebalance came in between: whoever has the partition now reads these records again.
-                lost = (
-                    KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID,
-                    KafkaError._NO_OFFSET, KafkaError.STALE_MEMBER_EPOCH, KafkaError.FENCED_MEMBER_EPOCH,
-                )
-                if error.args[0].code() not in lost:
-                    raise
+            while True:
+                try:
+                    consumer.commit(asynchronous=False)
+                except KafkaException as error:
+                    if error.args[0].code() in for_now and not ended.is_set():
+                        continue
+                    # A rebalance came in between: whoever has the partition now reads these records again.
+                    if error.args[0].code() not in (*lost, *for_now, KafkaError._NO_OFFSET):
+                        raise
+                break
     consumer.close()
 
 
@@ -210,10 +221,11 @@ def group_kafka_python(options, write, flush):
     consumer = KafkaConsumer(
         options.topic,
         bootstrap_servers=options.bootstrap,
+        bootstrap_timeout_ms=IDLE_SECONDS * 1000,
         group_id=options.group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        session_timeout_ms=6000,
+        session_timeout_ms=12000,
         heartbeat_interval_ms=500,
     )
     ended = input_ended()

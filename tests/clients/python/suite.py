@@ -10,6 +10,7 @@ import access
 
 BASE = int(time.time() * 1000) - 3_600_000
 LIMIT_BYTES = 1_048_588
+LIMIT_SECONDS = 240
 
 
 def expect(condition, what):
@@ -47,7 +48,7 @@ class Librdkafka:
 
         try:
             for future in futures.values():
-                future.result(30)
+                future.result(LIMIT_SECONDS)
         except KafkaException as error:
             return self.name_of(error)
 
@@ -60,7 +61,7 @@ class Librdkafka:
         return self.attempt(self.admin.delete_topics([topic]))
 
     def partitions(self, topic):
-        found = self.admin.list_topics(timeout=30).topics.get(topic)
+        found = self.admin.list_topics(timeout=LIMIT_SECONDS).topics.get(topic)
         return len(found.partitions) if found else None
 
     def set_config(self, topic, name, value):
@@ -74,7 +75,7 @@ class Librdkafka:
         from confluent_kafka.admin import ConfigResource, ResourceType
 
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        return self.admin.describe_configs([resource])[resource].result(30)[name].value
+        return self.admin.describe_configs([resource])[resource].result(LIMIT_SECONDS)[name].value
 
     def produce(self, topic, batch, codec, acks):
         from confluent_kafka import Producer
@@ -88,7 +89,7 @@ class Librdkafka:
                 topic, value=value, key=key, headers=headers, timestamp=timestamp, partition=0,
                 on_delivery=lambda error, _: errors.append(error.name()) if error else None,
             )
-        expect(producer.flush(60) == 0, "everything is delivered")
+        expect(producer.flush(LIMIT_SECONDS) == 0, "everything is delivered")
         return errors[0] if errors else None
 
     def read(self, topic, offset, count):
@@ -102,7 +103,7 @@ class Librdkafka:
         consumer.resume([place])
         found = []
         while len(found) < count:
-            message = consumer.poll(60)
+            message = consumer.poll(LIMIT_SECONDS)
             expect(message is not None and message.error() is None, f"{topic}: {len(found)} of {count} came: {message}")
             found.append((message.key(), message.value(), message.headers() or [], message.timestamp()[1]))
         consumer.close()
@@ -112,7 +113,7 @@ class Librdkafka:
         from confluent_kafka import Consumer, TopicPartition
 
         consumer = Consumer(self.access | {"group.id": "suite"})
-        found = consumer.offsets_for_times([TopicPartition(topic, 0, timestamp)], 30)[0].offset
+        found = consumer.offsets_for_times([TopicPartition(topic, 0, timestamp)], LIMIT_SECONDS)[0].offset
         consumer.close()
         return None if found < 0 else found
 
@@ -180,7 +181,7 @@ class KafkaPython:
             producer.send(topic, key=key, value=value, headers=headers, timestamp_ms=timestamp, partition=0)
             for key, value, headers, timestamp in batch
         ]
-        producer.flush(60)
+        producer.flush(LIMIT_SECONDS)
         producer.close()
         errors = [type(future.exception).__name__ for future in futures if future.failed()]
         return errors[0] if errors else None
@@ -188,7 +189,7 @@ class KafkaPython:
     def read(self, topic, offset, count):
         from kafka import KafkaConsumer, TopicPartition
 
-        consumer = KafkaConsumer(**self.access, enable_auto_commit=False, consumer_timeout_ms=60000)
+        consumer = KafkaConsumer(**self.access, enable_auto_commit=False, consumer_timeout_ms=LIMIT_SECONDS * 1000)
         place = TopicPartition(topic, 0)
         consumer.assign([place])
         consumer.seek(place, offset)
@@ -322,7 +323,7 @@ class Aiokafka:
             consumer.resume(place)
             found = []
             while len(found) < count:
-                batches = await consumer.getmany(timeout_ms=60000, max_records=count - len(found))
+                batches = await consumer.getmany(timeout_ms=LIMIT_SECONDS * 1000, max_records=count - len(found))
                 expect(batches, f"{topic}: {len(found)} of {count} came")
                 for message in batches[place]:
                     found.append((message.key, message.value, list(message.headers), message.timestamp))

@@ -10,7 +10,7 @@ import time
 import access
 
 INPUT = 40
-LIMIT_SECONDS = 90
+LIMIT_SECONDS = 240
 
 
 def expect(found, expected, what):
@@ -28,13 +28,13 @@ class Librdkafka:
         admin = AdminClient(self.settings)
         futures = admin.create_topics([NewTopic(topic, 1, 1) for topic in topics])
         for future in futures.values():
-            future.result(30)
+            future.result(LIMIT_SECONDS)
 
     def producer(self, transactional_id):
         from confluent_kafka import Producer
 
         producer = Producer({**self.settings, "transactional.id": transactional_id, "linger.ms": 1})
-        producer.init_transactions(30)
+        producer.init_transactions(LIMIT_SECONDS)
         return producer
 
     def begin(self, producer):
@@ -44,13 +44,13 @@ class Librdkafka:
         producer.produce(topic, value, partition=0)
 
     def commit(self, producer):
-        producer.commit_transaction(30)
+        producer.commit_transaction(LIMIT_SECONDS)
 
     def abort(self, producer):
-        producer.abort_transaction(30)
+        producer.abort_transaction(LIMIT_SECONDS)
 
     def flush(self, producer):
-        producer.flush(30)
+        producer.flush(LIMIT_SECONDS)
 
     def close(self, producer):
         del producer
@@ -60,7 +60,7 @@ class Librdkafka:
 
         consumer = Consumer({
             **self.settings, "group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False,
-            "auto.offset.reset": "earliest", "session.timeout.ms": 6000,
+            "auto.offset.reset": "earliest", "session.timeout.ms": 30000,
         })
         consumer.subscribe([topic])
         return consumer
@@ -73,18 +73,18 @@ class Librdkafka:
         from confluent_kafka import TopicPartition
 
         place = [TopicPartition(topic, 0, offset)]
-        producer.send_offsets_to_transaction(place, consumer.consumer_group_metadata(), 30)
+        producer.send_offsets_to_transaction(place, consumer.consumer_group_metadata(), LIMIT_SECONDS)
 
     def rewind(self, consumer, topic):
         from confluent_kafka import TopicPartition
 
-        place = consumer.committed([TopicPartition(topic, 0)], 30)[0]
+        place = consumer.committed([TopicPartition(topic, 0)], LIMIT_SECONDS)[0]
         consumer.seek(TopicPartition(topic, 0, max(place.offset, 0)))
 
     def committed(self, consumer, topic):
         from confluent_kafka import TopicPartition
 
-        return max(consumer.committed([TopicPartition(topic, 0)], 30)[0].offset, 0)
+        return max(consumer.committed([TopicPartition(topic, 0)], LIMIT_SECONDS)[0].offset, 0)
 
     def leave(self, consumer):
         consumer.close()
@@ -140,7 +140,7 @@ class KafkaPython:
 
         return KafkaConsumer(
             topic, **self.access, group_id=group, isolation_level="read_committed",
-            enable_auto_commit=False, auto_offset_reset="earliest", session_timeout_ms=6000, max_poll_records=7,
+            enable_auto_commit=False, auto_offset_reset="earliest", session_timeout_ms=30000, max_poll_records=7,
         )
 
     def poll(self, consumer):
@@ -233,7 +233,7 @@ class Aiokafka:
         async def work():
             consumer = AIOKafkaConsumer(
                 topic, **self.access, group_id=group, isolation_level="read_committed",
-                enable_auto_commit=False, auto_offset_reset="earliest", session_timeout_ms=6000,
+                enable_auto_commit=False, auto_offset_reset="earliest", session_timeout_ms=30000,
             )
             await consumer.start()
             return consumer
