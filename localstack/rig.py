@@ -23,7 +23,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 MODULE = CHECKOUT / "deploy/terraform"
 REGION = "us-east-1"
 # Longest wait for one thing to come up, in seconds.
-PATIENCE = 180
+PATIENCE = 600
 OWNER = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 MOTO = "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', sys.argv[1]])"
 
@@ -41,6 +41,21 @@ def eventually(what, condition, patience=PATIENCE):
             return value
         time.sleep(0.2)
     raise SystemExit(f"rig: not within {patience} seconds: {what}")
+
+
+def free_ports(count):
+    """Ports that stay free until somebody listens there, minutes later: the system takes those of outgoing connections from
+    above them, and the tests of varve theirs from below."""
+    first, ports = 30_000, 2_768
+    found = []
+    for turn in range(ports):
+        port = first + (os.getpid() * 97 + turn) % ports
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise SystemExit(f"rig: no {count} free ports from {first} on")
 
 
 class Rig:
@@ -85,11 +100,7 @@ class Rig:
         for broker in range(1, brokers + 1):
             names += [f"{what}-{broker}" for what in ("client", "external", "internal", "http")]
         if self.free_ports:
-            with contextlib.ExitStack() as taken:
-                sockets = [taken.enter_context(socket.socket()) for _ in names]
-                for one in sockets:
-                    one.bind(("127.0.0.1", 0))
-                return {name: one.getsockname()[1] for name, one in zip(names, sockets)}
+            return dict(zip(names, free_ports(len(names))))
         fixed = {"aws": 4566, "compute": 4567}
         for at in (1, 2, 3):
             fixed |= {f"etcd-{at}-client": 23790 + 2 * at, f"etcd-{at}-peer": 23791 + 2 * at}

@@ -5,7 +5,7 @@ import signal
 import time
 
 import boto3
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from rig import OWNER, REGION, eventually, say
@@ -23,7 +23,7 @@ def smoke(rig):
     admin = AdminClient(client)
     copies = min(3, rig.state["brokers"])
     for made in admin.create_topics([NewTopic(topic, PARTITIONS, copies, config=QUICK)]).values():
-        made.result(60)
+        made.result(300)
     say(f"producing {BEFORE} records to {topic}, acks=all, over TLS, as admin")
     wanted = produce(client, topic, 0, BEFORE)
     archived(rig, topic)
@@ -42,8 +42,8 @@ def smoke(rig):
     if killed is not None:
         rig.start_broker(killed)
         rig.await_broker(killed)
-        eventually("all replicas are in sync again", lambda: all(
-            len(partition.isrs) == copies for partition in described(admin, topic).values()
+        eventually("all replicas are in sync again", lambda: (found := described(admin, topic)) and all(
+            len(partition.isrs) == copies for partition in found.values()
         ))
         say(f"broker {killed} is back, and everything in sync")
     print(f"rig: smoke passed in {time.monotonic() - started:.0f} s", flush=True)
@@ -81,7 +81,7 @@ def produce(client, topic, first, count):
             except BufferError:
                 producer.poll(0.1)
         producer.poll(0)
-    left = producer.flush(120)
+    left = producer.flush(300)
     if errors or left or len(places) != count:
         raise SystemExit(f"rig: {len(places)} of {count} records acknowledged, {left} left, errors {errors[:3]}")
     return places
@@ -106,39 +106,54 @@ def archived(rig, topic):
     eventually("brokers have given up what is archived", lambda: (
         rig.metric("varve_archive_deleted_local_segments_total") >= PARTITIONS
     ))
-    taken = (rig.folder / "aws/output.log").read_text().count("sts.AssumeRole => 200")
-    if taken < rig.state["brokers"]:
-        raise SystemExit(f"rig: {taken} of {rig.state['brokers']} brokers took the module's role")
+    log = rig.folder / "aws/output.log"
+    eventually("every broker has taken the module's role", lambda: (
+        log.read_text().count("sts.AssumeRole => 200") >= rig.state["brokers"]
+    ))
 
 
 def described(admin, topic):
-    return admin.list_topics(topic, timeout=30).topics[topic].partitions
+    """The topic's partitions; none if nobody tells."""
+    try:
+        return admin.list_topics(topic, timeout=30).topics[topic].partitions
+    except KafkaException:
+        return {}
+
+
+def leader_of(admin, topic):
+    """Who leads the topic's first partition, if somebody does: brokers count from 1."""
+    first = described(admin, topic).get(0)
+    return first.leader if first is not None and first.leader > 0 else None
 
 
 def kill_a_leader(rig, admin, topic):
-    leader = described(admin, topic)[0].leader
+    leader = eventually(f"{topic}-0 is led", lambda: leader_of(admin, topic))
     process = next(one for one in rig.processes() if one.name == f"broker-{leader}")
     os.kill(process.pid, signal.SIGKILL)
     process.end(patience=60)
     say(f"broker {leader}, which led {topic}-0, was killed")
-    eventually("another leads", lambda: described(admin, topic)[0].leader not in (leader, -1))
+    eventually("another leads", lambda: leader_of(admin, topic) not in (leader, None))
     return leader
 
 
 def consume(client, topic, count):
     consumer = Consumer(client | {"group.id": f"{topic}-reader", "enable.auto.commit": False})
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
-    found, end = {}, time.monotonic() + 120
+    found, said, end = {}, None, time.monotonic() + 300
     while len(found) < count and time.monotonic() < end:
         message = consumer.poll(1)
         if message is None:
             continue
         if message.error():
-            if message.error().code() != KafkaError._PARTITION_EOF and not message.error().retriable():
-                raise SystemExit(f"rig: {message.error()}")
+            # librdkafka goes on by itself, unless it says that it cannot.
+            said = message.error()
+            if said.fatal():
+                break
             continue
         found[(message.partition(), message.offset())] = message.value()
     consumer.close()
+    if len(found) < count:
+        say(f"{len(found)} of {count} records came; the last error was {said}")
     return found
 
 

@@ -33,12 +33,12 @@ trap cleanup EXIT
 
 say() { echo "== $*"; }
 
-# until_so WHAT COMMAND...: runs the command again and again until it succeeds, two minutes at most.
+# until_so WHAT COMMAND...: runs the command again and again until it succeeds, five minutes at most.
 until_so() {
-    local what=$1 deadline=$((SECONDS + 120))
+    local what=$1 deadline=$((SECONDS + 300))
     shift
     until "$@" >"$WORK/last" 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || { echo "not within two minutes: $what"; cat "$WORK/last"; exit 1; } >&2
+        [ "$SECONDS" -lt "$deadline" ] || { echo "not within five minutes: $what"; cat "$WORK/last"; exit 1; } >&2
         sleep 0.2
     done
 }
@@ -128,7 +128,7 @@ start_broker() {
     begin "broker-$number" "$VARVE" --config "$WORK/broker-$number.properties"
 }
 
-ready() { varve health --ready --wait-seconds 120 --address "$(http_at "$1")" >/dev/null; }
+ready() { varve health --ready --wait-seconds 300 --address "$(http_at "$1")" >/dev/null; }
 
 # value NUMBER METRIC: the sum of a metric's values on a broker.
 value() {
@@ -159,7 +159,11 @@ start_cluster() {
     all_in_sync 0 1 2
 }
 
-make_topic() { kafka-topics.sh --bootstrap-server "$bootstrap" --create --topic "$1" --partitions "${2:-6}" >/dev/null; }
+# make_topic NAME [PARTITIONS]: as soon as there are enough brokers for it. One that nobody told of is not made twice.
+make_topic() { until_so "the topic $1 is made" try_topic "$@"; }
+try_topic() {
+    kafka-topics.sh --bootstrap-server "$bootstrap" --create --if-not-exists --topic "$1" --partitions "${2:-6}"
+}
 
 # --- the ledger: a writer that goes on through everything, and the count afterwards ---------------------------------------
 
@@ -179,19 +183,24 @@ begin_ledger() {
 
 # goes_on: the writer gets on, which it does only while records are acknowledged. Its own queue holds what a moment holds up.
 goes_on() {
-    local seen
-    seen=$(count)
-    until_so "more records are committed" more_than "$seen"
+    until_so "records are counted" note_count
+    until_so "more records are committed" more_than "$(cat "$WORK/count")"
 }
 
-count() { kcat -C -b "$bootstrap" -t "$ledger" -o beginning -e -q | wc -l; }
+read_ledger() { timeout 120 kcat -C -E -m 60 -b "$bootstrap" -t "$ledger" -o beginning -e -q; }
+count() { read_ledger | wc -l; }
+note_count() { count >"$WORK/count"; }
 more_than() { [ "$(count)" -gt "$(($1 + 20))" ]; }
 
-# end_ledger: every number that was written is there, once.
+# end_ledger: every number that was written is there, once. A leader may give out its last records some moments after it took over.
 end_ledger() {
     touch "$WORK/ledger.stop"
     wait "$(pid_of ledger)"
-    kcat -C -b "$bootstrap" -t "$ledger" -o beginning -e -q | sort --numeric-sort >"$WORK/ledger.read"
-    seq 1 "$(cat "$WORK/ledger.last")" | cmp - "$WORK/ledger.read"
+    until_so "each of them is there, once" compare_ledger
     say "$(cat "$WORK/ledger.last") records were acknowledged; each of them is there, once"
+}
+
+compare_ledger() {
+    read_ledger | sort --numeric-sort >"$WORK/ledger.read"
+    seq 1 "$(cat "$WORK/ledger.last")" | cmp - "$WORK/ledger.read"
 }

@@ -15,7 +15,8 @@ until_so "others lead" led_elsewhere
 goes_on
 say "topics are made and groups commit meanwhile"
 make_topic meanwhile 3
-varve canary --bootstrap-server "$(kafka_at 0),$(kafka_at 2)" --config "$WORK/broker-0.properties"
+varve canary --bootstrap-server "$(kafka_at 0),$(kafka_at 2)" --config "$WORK/broker-0.properties" \
+    --timeout-seconds 300 --archive-timeout-seconds 300
 
 say "zone b is back"
 start_etcd 1

@@ -33,5 +33,6 @@ kill -CONT "$(pid_of s3)"
 caught_up() { [ "$(value 0 varve_archive_lag_seconds)" -le 2 ] && [ "$(value 1 varve_archive_lag_seconds)" -le 2 ] && [ "$(value 2 varve_archive_lag_seconds)" -le 2 ]; }
 end_ledger
 until_so "nothing waits for the archive" caught_up
-varve canary --bootstrap-server "$bootstrap" --config "$WORK/broker-0.properties"
+varve canary --bootstrap-server "$bootstrap" --config "$WORK/broker-0.properties" \
+    --timeout-seconds 300 --archive-timeout-seconds 300
 until_so "the archive is whole" varve tier verify --config "$WORK/broker-0.properties"

@@ -28,11 +28,13 @@ const FIRST_PORT: u16 = 9092;
 const FIRST_HTTP_PORT: u16 = 9644;
 const ETCD_PORT: u16 = 23790;
 /// Longest wait for brokers to take part.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_secs(300);
 /// Variables of these commands and their tests.
 const OURS: [&str; 4] = ["VARVE_BINARY", "VARVE_CACHE", "VARVE_TEST_TOOLS", "VARVE_TEST_ALONE"];
 /// How often somebody looks whether all are still there.
 const LOOK: Duration = Duration::from_millis(500);
+/// Longest wait for a broker to say whether it serves.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What to run, and where.
 #[derive(Args)]
@@ -159,7 +161,7 @@ impl Drop for Processes {
 fn is_ready(id: u16) -> bool {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, FIRST_HTTP_PORT + id))?;
-        stream.set_read_timeout(Some(LOOK))?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: varve\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
