@@ -149,7 +149,7 @@ async fn those_who_are_not_known_yet_hold_up_nobody_who_is() {
         produce(&mut known, 13, ("t", id), 0, records(&[&"x".repeat(20_000)])).await;
         assert_eq!(login(&mut alice, ALICE).await.error_code, 0);
     };
-    tokio::time::timeout(Duration::from_secs(10), served).await.expect("long before the claims are given up");
+    tokio::time::timeout(Duration::from_secs(20), served).await.expect("long before the claims are given up");
 }
 
 #[tokio::test]
@@ -171,9 +171,17 @@ async fn a_session_ends_unless_its_client_says_again_who_it_is() {
     let (node, address) = node(&["connections.max.reauth.ms=3600000"]).await;
     let mut alice = Client::to(&address).await;
     assert_eq!(login(&mut alice, ALICE).await.session_lifetime_ms, 3_600_000);
-    assert_eq!(login(&mut alice, ALICE).await.error_code, 0, "again");
-    let soon = alice.ask(1, &handshake("PLAIN")).await;
-    assert_eq!(soon.error_code, ResponseError::IllegalSaslState.code(), "but not twice within a second");
+    // Again, but not twice within a second, which may pass on a busy machine.
+    let mut renewed = 0;
+    loop {
+        let answer = alice.ask(1, &handshake("PLAIN")).await;
+        if renewed > 0 && answer.error_code == ResponseError::IllegalSaslState.code() {
+            break;
+        }
+        assert!(answer.error_code == 0 && renewed < 100, "{renewed} times: {answer:?}");
+        assert_eq!(alice.ask(2, &message(ALICE)).await.error_code, 0);
+        renewed += 1;
+    }
     assert!(alice.ask(12, &MetadataRequest::default()).await.cluster_id.is_some());
 
     let mut other = Client::to(&address).await;
@@ -190,10 +198,9 @@ async fn a_session_ends_unless_its_client_says_again_who_it_is() {
     switching.send(2, &message("n,,n=alice,r=x")).await;
     assert_eq!(switching.receive_raw().await, None);
     let text = node.metrics.text();
-    assert!(
-        text.contains("varve_reauthentications_total{listener=\"SASL_PLAINTEXT\",result=\"successful\"} 1"),
-        "{text}"
-    );
+    let again =
+        format!("varve_reauthentications_total{{listener=\"SASL_PLAINTEXT\",result=\"successful\"}} {renewed}\n");
+    assert!(text.contains(&again), "{text}");
     assert!(text.contains("varve_reauthentications_total{listener=\"SASL_PLAINTEXT\",result=\"failed\"} 2"), "{text}");
 }
 

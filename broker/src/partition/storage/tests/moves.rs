@@ -5,13 +5,12 @@ use crate::partition::MoveError;
 
 /// Waits until nothing is on its way any more.
 async fn moved(node: &Node) {
-    for _ in 0..2000 {
-        if node.partitions.moves().list().is_empty() {
-            return;
+    let ended = async {
+        while !node.partitions.moves().list().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("the move does not end");
+    };
+    tokio::time::timeout(Duration::from_secs(300), ended).await.expect("the move ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]
