@@ -38,9 +38,11 @@ use varve_metadata::model::{ProducerEpoch, ProducerId};
 pub const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 12;
 /// A coordinator that does not answer otherwise within this time is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Longest wait for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// Longest wait for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// One connection.
 pub struct Client {
@@ -59,7 +61,15 @@ impl Client {
     /// # Errors
     /// Nobody listens there.
     pub fn connect(address: SocketAddr) -> Result<Client> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        Client::connect_within(address, CONNECT_LIMIT)
+    }
+
+    /// The same for somebody who does not wait longer than `limit` for the connection.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn connect_within(address: SocketAddr, limit: Duration) -> Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, limit)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         Ok(Client { stream, frame: Vec::new(), patience: PATIENCE })

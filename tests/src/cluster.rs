@@ -13,14 +13,16 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use kafka_protocol::{
+    error::ResponseError,
     messages::{MetadataRequest, TopicName, metadata_request::MetadataRequestTopic},
     protocol::StrBytes,
 };
 
 use crate::{
+    client::Refusal,
     etcd::Etcd,
     network::Host,
-    node::{Node, eventually, stable_address, varve, varve_at},
+    node::{Node, eventually, stable_address, until, varve, varve_at},
     workload::Routes,
 };
 
@@ -194,23 +196,28 @@ impl Cluster {
 
     /// Waits until every broker that runs was let in, as each of them sees it.
     fn await_admission(&self) -> Result<()> {
-        let running: Vec<usize> = (0..self.brokers.len()).filter(|&at| self.brokers[at].node.is_some()).collect();
+        let running = self.running();
         for &at in &running {
-            eventually(&format!("broker {at} sees brokers {running:?}"), || {
+            until(&format!("broker {at} sees brokers {running:?}"), || {
                 let request = MetadataRequest::default().with_topics(Some(Vec::new()));
-                let mut seen: Vec<usize> = match Routes::new(vec![self.brokers[at].address]).to_any()?.ask(9, &request)
-                {
-                    Ok(answer) => {
-                        answer.brokers.iter().filter_map(|broker| usize::try_from(broker.node_id.0).ok()).collect()
-                    }
-                    Err(_) => Vec::new(),
-                };
-                seen.sort_unstable();
+                let answer = self.routes_to(at).ask_any(9, &request)?;
+                let seen = answer.brokers.iter().filter_map(|broker| usize::try_from(broker.node_id.0).ok());
+                let seen: Vec<usize> = seen.collect();
                 // One that was killed may be there until its lease has ended.
-                Ok(running.iter().all(|at| seen.contains(at)).then_some(()))
+                ensure!(running.iter().all(|at| seen.contains(at)), "it sees {seen:?}");
+                Ok(())
             })?;
         }
         Ok(())
+    }
+
+    /// Brokers that were started and neither killed nor stopped since.
+    fn running(&self) -> Vec<usize> {
+        (0..self.brokers.len()).filter(|&at| self.brokers[at].node.is_some()).collect()
+    }
+
+    fn routes_to(&self, at: usize) -> Routes {
+        Routes::new(vec![self.brokers[at].address]).waiting_at_most(LOOK_LIMIT)
     }
 
     /// Where a broker keeps what it has.
@@ -285,26 +292,42 @@ impl Cluster {
         self.brokers[at].node.take().context("the broker runs")?.stop()
     }
 
-    /// The partitions of a topic, as whichever broker answers describes them.
+    /// Makes a topic, and waits until every broker that runs knows it. Asks again while it is refused: a broker that is needed
+    /// may have been silent for longer than its lease.
     ///
     /// # Errors
-    /// None answers, or there is no such topic.
+    /// It is refused for long.
+    pub fn create(&self, topic: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)]) -> Result<()> {
+        let routes = self.routes();
+        until(&format!("{topic} is made"), || {
+            let made = routes.to_any()?.create_replicated(topic, partitions, replicas, configs);
+            // By an attempt that nobody heard the answer to.
+            let is_there = |error: &anyhow::Error| {
+                Refusal::of(error).is_some_and(|refusal| refusal.name() == ResponseError::TopicAlreadyExists)
+            };
+            made.or_else(|error| if is_there(&error) { Ok(()) } else { Err(error) })
+        })?;
+        self.describe(topic).map(drop)
+    }
+
+    /// The partitions of a topic, once all brokers that run describe them alike: what one of them was told is what all say.
+    ///
+    /// # Errors
+    /// They do not come to that: one does not answer, or there is no such topic.
     pub fn describe(&self, topic: &str) -> Result<Vec<Described>> {
-        let name = TopicName(StrBytes::from_string(topic.to_owned()));
-        let asked = MetadataRequestTopic::default().with_name(Some(name));
-        let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false);
-        let answer = self.routes.ask_any(9, &request)?;
-        let topic = answer.topics.first().context("one topic")?;
-        ensure!(topic.error_code == 0, "Metadata says {}", topic.error_code);
-        let index = |id: i32| usize::try_from(id).ok();
-        let mut partitions: Vec<_> = topic.partitions.iter().collect();
-        partitions.sort_by_key(|partition| partition.partition_index);
-        let described = partitions.into_iter().map(|partition| Described {
-            leader: index(partition.leader_id.0),
-            replicas: partition.replica_nodes.iter().filter_map(|id| index(id.0)).collect(),
-            isr: partition.isr_nodes.iter().filter_map(|id| index(id.0)).collect(),
-        });
-        Ok(described.collect())
+        let running = self.running();
+        until(&format!("brokers {running:?} describe {topic} alike"), || {
+            let said: Vec<_> = running.iter().map(|&at| look(&self.routes_to(at), topic)).collect::<Result<_>>()?;
+            let first = said.first().context("a broker runs")?;
+            ensure!(said.iter().all(|other| other == first), "they say {said:?}");
+            Ok(first.clone())
+        })
+    }
+
+    /// The partitions of a topic as whichever broker answers describes them now: for a test that looks again and again. None if
+    /// nobody answers, or there is no such topic.
+    pub fn look(&self, topic: &str) -> Vec<Described> {
+        look(&self.routes, topic).unwrap_or_default()
     }
 
     /// Who decides who leads, as whichever broker answers says; `None`: nobody does.
@@ -322,9 +345,28 @@ impl Cluster {
     /// It does not come to that.
     pub fn await_isr(&self, topic: &str, count: usize) -> Result<()> {
         eventually(&format!("{count} replicas of each partition of {topic} are in sync"), || {
-            let partitions = self.describe(topic).unwrap_or_default();
+            let partitions = self.look(topic);
             let is_whole = |one: &Described| one.leader.is_some() && one.isr.len() == count;
             Ok((!partitions.is_empty() && partitions.iter().all(is_whole)).then_some(()))
         })
     }
+}
+
+/// One look at the partitions of a topic.
+fn look(routes: &Routes, topic: &str) -> Result<Vec<Described>> {
+    let name = TopicName(StrBytes::from_string(topic.to_owned()));
+    let asked = MetadataRequestTopic::default().with_name(Some(name));
+    let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false);
+    let answer = routes.ask_any(9, &request)?;
+    let topic = answer.topics.first().context("one topic")?;
+    ensure!(topic.error_code == 0, "Metadata says {}", topic.error_code);
+    let index = |id: i32| usize::try_from(id).ok();
+    let mut partitions: Vec<_> = topic.partitions.iter().collect();
+    partitions.sort_by_key(|partition| partition.partition_index);
+    let described = partitions.into_iter().map(|partition| Described {
+        leader: index(partition.leader_id.0),
+        replicas: partition.replica_nodes.iter().filter_map(|id| index(id.0)).collect(),
+        isr: partition.isr_nodes.iter().filter_map(|id| index(id.0)).collect(),
+    });
+    Ok(described.collect())
 }

@@ -2,14 +2,19 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Stdio},
 };
 
 use anyhow::{Context, Result};
 
-use crate::{network::Host, node::eventually, running::signal, tools};
+use crate::{
+    network::Host,
+    node::{eventually, stable_address},
+    running::signal,
+    tools,
+};
 
 /// Where clients and members connect on a host of its own.
 const PORTS: (u16, u16) = (2379, 2380);
@@ -49,7 +54,7 @@ impl Etcd {
         let place = Place {
             name: "one".to_owned(),
             folder: folder.to_owned(),
-            address: free_address()?,
+            address: stable_address()?,
             arguments,
             host: None,
         };
@@ -63,7 +68,7 @@ impl Etcd {
     /// # Errors
     /// They do not answer.
     pub fn cluster(folder: &Path, count: usize) -> Result<Vec<Etcd>> {
-        let ways = (0..count).map(|_| Ok((free_address()?, free_address()?, None)));
+        let ways = (0..count).map(|_| Ok((stable_address()?, stable_address()?, None)));
         Etcd::agreeing(folder, ways.collect::<Result<_>>()?)
     }
 
@@ -129,7 +134,9 @@ impl Etcd {
 
     /// Whether this member leads the others, as far as it knows.
     pub fn leads(&self) -> bool {
-        let Ok(said) = self.ctl(&["endpoint", "status", "--write-out=json", "--command-timeout=2s"]) else {
+        let Ok(said) =
+            self.ctl(&["endpoint", "status", "--write-out=json", "--dial-timeout=2s", "--command-timeout=2s"])
+        else {
             return false;
         };
         let said: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
@@ -164,7 +171,9 @@ impl Etcd {
     /// It fails; with what it printed.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = tools::program("etcdctl")?;
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.place.address.to_string()]).args(arguments);
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.place.address.to_string()]);
+        // Its own are two and five seconds; whoever wants less says so behind these.
+        command.args(["--dial-timeout=60s", "--command-timeout=60s"]).args(arguments);
         tools::output_of(&mut command)
     }
 }
@@ -215,9 +224,4 @@ impl Place {
             let _ = child.wait();
         })
     }
-}
-
-/// etcd cannot listen on a free port and come back to it: this one was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     process::{Child, Stdio},
     time::{Duration, Instant},
@@ -10,10 +10,10 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{client::Client, tools};
+use crate::{client::Client, node::stable_address, tools};
 
 /// Longest wait for a broker to come up.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A running Apache Kafka, broker and controller in one process; killed when dropped.
 pub struct Kafka {
@@ -29,7 +29,7 @@ impl Kafka {
     /// # Errors
     /// The tools are not installed, or the broker ends or stays silent; with its log.
     pub fn start(folder: &Path, overrides: &[&str]) -> Result<Kafka> {
-        let [address, controller] = free_ports()?;
+        let (address, controller) = (stable_address()?, stable_address()?);
         let properties = folder.join("server.properties");
         let own = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
@@ -67,10 +67,4 @@ impl Drop for Kafka {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Two that differ: both are held while they are chosen.
-fn free_ports() -> Result<[SocketAddr; 2]> {
-    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-    Ok([held[0].local_addr()?, held[1].local_addr()?])
 }

@@ -25,7 +25,7 @@ pub struct TextRecord {
 /// kcat fails, or a record is no such text.
 pub fn read_committed(address: SocketAddr, topic: &str) -> Result<Vec<TextRecord>> {
     let mut kcat = Command::new("kcat");
-    kcat.args(["-b", &address.to_string(), "-C", "-e", "-q", "-o", "beginning", "-t", topic]);
+    kcat.args(["-b", &address.to_string(), "-C", "-e", "-q", "-m", "60", "-o", "beginning", "-t", topic]);
     kcat.args(["-X", "check.crcs=true", "-X", "isolation.level=read_committed", "-f", "%p %o %k %s\n"]);
     let printed = tools::output_of(&mut kcat)?;
     let records = printed.lines().map(|line| {

@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{client::Client, running::signal};
 
-/// Longest wait for a node to come up or go down.
-const LIMIT: Duration = Duration::from_secs(120);
+/// Longest wait for a node to come up or go down, and for what a test waits for: enough on a machine that has much else to do.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A running `varve`; killed when dropped.
 pub struct Node {
@@ -175,11 +175,14 @@ impl Node {
     /// # Errors
     /// There is none.
     pub fn listener(&self, name: &str) -> Result<SocketAddr> {
-        let printed = self.printed();
         let wanted = format!(" name={name} ");
-        let line = printed.lines().rfind(|line| line.contains("listening") && line.contains(&wanted));
-        let word = line.and_then(|line| line.split_whitespace().find_map(|word| word.strip_prefix("address=")));
-        word.with_context(|| format!("no listener {name} in\n{printed}"))?.parse().context("an address")
+        // It is told of after the first one, which may be connected to by then.
+        until(&format!("the listener {name}"), || {
+            let printed = self.printed();
+            let line = whole(&printed).lines().rfind(|line| line.contains("listening") && line.contains(&wanted));
+            let word = line.and_then(|line| line.split_whitespace().find_map(|word| word.strip_prefix("address=")));
+            word.with_context(|| format!("no listener {name} in\n{printed}"))?.parse().context("an address")
+        })
     }
 
     /// The process's id.
@@ -220,15 +223,37 @@ fn announced(printed: &str, protocol: &str) -> Option<SocketAddr> {
             words.find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
         }
     };
-    let mut lines = printed.lines().filter(|line| line.contains("listening"));
+    let mut lines = whole(printed).lines().filter(|line| line.contains("listening"));
     let line = lines.find(|line| field(line, "protocol").as_deref() == Some(protocol))?;
     field(line, "address")?.parse().ok()
+}
+
+/// What was printed without a last line of which the end may still come.
+fn whole(printed: &str) -> &str {
+    &printed[..printed.rfind('\n').map_or(0, |end| end + 1)]
+}
+
+/// Tries until it succeeds: for what may be refused, or not be there yet, as long as something goes on.
+///
+/// # Errors
+/// `what` has not succeeded within five minutes; why the last attempt has not.
+pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if started.elapsed() > LIMIT => {
+                return Err(error.context(format!("not within {LIMIT:?}: {what}")));
+            }
+            Err(_) => std::thread::park_timeout(Duration::from_millis(20)),
+        }
+    }
 }
 
 /// Waits until `condition` gives a value, looking again and again.
 ///
 /// # Errors
-/// `what` has not come true within two minutes, or `condition` fails.
+/// `what` has not come true within five minutes, or `condition` fails.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let started = Instant::now();
     loop {

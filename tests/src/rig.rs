@@ -113,7 +113,7 @@ impl Rig {
     /// write. All partitions of `topics` are led and in sync then.
     ///
     /// # Errors
-    /// It cannot be made to happen, or things do not become as before within two minutes.
+    /// It cannot be made to happen, or things do not become as before within five minutes.
     pub fn suffer(&mut self, fault: Fault, probe: &Probe, topics: &[&str], random: &mut Random) -> Result<Outage> {
         for topic in topics {
             self.cluster.await_isr(topic, MEMBERS)?;
@@ -134,7 +134,7 @@ impl Rig {
     /// The leader of a partition.
     fn leader(&self, place: &Place) -> Result<usize> {
         eventually(&format!("{place} has a leader"), || {
-            let described = self.cluster.describe(&place.topic).unwrap_or_default();
+            let described = self.cluster.look(&place.topic);
             Ok(described.get(place.partition as usize).and_then(|one| one.leader))
         })
     }

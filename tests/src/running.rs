@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::node::eventually;
 
 /// Longest wait for a program to end once it was asked to.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Sends a signal by the name that `kill` knows, such as `-STOP`.
 ///
@@ -56,7 +56,7 @@ impl Running {
     /// Waits until it has printed `text`.
     ///
     /// # Errors
-    /// It ends before that, or two minutes pass; with what it printed.
+    /// It ends before that, or five minutes pass; with what it printed.
     pub fn until_it_says(&mut self, text: &str) -> Result<()> {
         let said = eventually(&format!("it says {text:?}"), || {
             let printed = self.printed();

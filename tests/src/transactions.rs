@@ -29,7 +29,7 @@ use varve_metadata::model::{Offset, ProducerEpoch, ProducerId, Sequence, Timesta
 use crate::client::Client;
 
 /// Longest time for reading a partition to its end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What a producer writes under.

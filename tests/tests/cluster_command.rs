@@ -3,7 +3,12 @@
 use std::{net::SocketAddr, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use varve_tests::{kafka_tools::KafkaTools, network::alone, node::binary, running::Running};
+use varve_tests::{
+    kafka_tools::KafkaTools,
+    network::alone,
+    node::{binary, until},
+    running::Running,
+};
 
 /// Where the second of the three listens: a cluster is reached through any of them.
 const SECOND: &str = "127.0.0.1:9093";
@@ -26,7 +31,8 @@ fn the_cluster_of_the_documentation_serves_kafkas_tools_keeps_its_data_and_ends_
         let cluster = start()?;
         // As many replicas as are sensible without being asked for.
         kafka.run("kafka-topics.sh --create --topic first --partitions 6")?;
-        let described = kafka.run("kafka-topics.sh --describe --topic first")?;
+        // Another broker than the one that made it may be asked, before it knows the topic.
+        let described = until("it is described", || kafka.run("kafka-topics.sh --describe --topic first"))?;
         ensure!(
             described.contains("ReplicationFactor: 3") && described.contains("min.insync.replicas=2"),
             "{described}"

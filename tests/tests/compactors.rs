@@ -6,7 +6,6 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::{
-    client::Client,
     cluster::{Cluster, load::SETTINGS},
     kafka_tools::KafkaTools,
     kcat,
@@ -65,7 +64,7 @@ fn two_compactors_share_the_work_and_one_takes_over_what_the_other_left_when_it_
     let brokers = [&SETTINGS[..], &["varve.roles=broker,tiering"]].concat();
     let cluster = Cluster::start(folder.path(), 3, &brokers)?;
     let configs = [("internal.segment.bytes", "20000"), ("local.retention.bytes", "40000"), ("retention.ms", "-1")];
-    Client::connect(cluster.addresses()[0])?.create_replicated("much", PARTITIONS, 3, &configs)?;
+    cluster.create("much", PARTITIONS, 3, &configs)?;
     let settings = [
         format!("varve.metadata.url=etcd://{}/varve", cluster.etcd[0].address()),
         format!("varve.object.store.url=file://{}", folder.path().join("bucket").display()),
@@ -81,8 +80,11 @@ fn two_compactors_share_the_work_and_one_takes_over_what_the_other_left_when_it_
              --bootstrap-server NODE --command-property acks=all"
         ))
     };
-    produce()?;
+    let mut rounds = 2;
+    // While one of them is slow the other one may take all that there is.
     eventually("both have rewritten something", || {
+        produce()?;
+        rounds += 1;
         Ok((written(&at_one)? > 0.0 && written(&at_other)? > 0.0).then_some(()))
     })?;
     // In the middle of its work, as likely as not.
@@ -90,7 +92,8 @@ fn two_compactors_share_the_work_and_one_takes_over_what_the_other_left_when_it_
     one.kill();
     produce()?;
     eventually("all that was archived is Parquet", || {
-        let described = tier(&cluster, &settings, &["describe", "much", "--json"])?;
+        // An object that it would read may be gone by then: it has become another one.
+        let described = tier(&cluster, &settings, &["describe", "much", "--json"]).unwrap_or_default();
         let number = |line: &Value, name: &str| line[name].as_u64().unwrap_or_default();
         let raw: u64 = described.iter().map(|line| number(line, "raw_objects")).sum();
         let parquet: u64 = described.iter().map(|line| number(line, "parquet_objects")).sum();
@@ -99,7 +102,7 @@ fn two_compactors_share_the_work_and_one_takes_over_what_the_other_left_when_it_
     let verified = tier(&cluster, &settings, &["verify", "much", "--json"])?;
     ensure!(verified.iter().all(|line| line["problem"].is_null()), "{verified:?}");
     let read = kcat::read_committed(cluster.addresses()[0], "much")?;
-    ensure!(read.len() == 3 * ROUND, "{} records are read", read.len());
+    ensure!(read.len() == rounds * ROUND, "{} records are read", read.len());
     other.terminate()
 }
 

@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    client::Client,
     history::{Place, Recorder},
     network::alone,
     rig::{Fault, MEMBERS, Outage, Rig, RigOptions},
@@ -55,14 +54,13 @@ fn suffered(
 ) -> Result<Vec<Outage>> {
     let folder = tempfile::tempdir()?;
     let mut rig = Rig::start(folder.path(), options)?;
-    let mut client = Client::connect(rig.cluster.addresses()[0])?;
     for topic in [CREW.topic, MOVES] {
-        client.create_replicated(topic, PARTITIONS, MEMBERS as i16, &CONFIGS)?;
+        rig.cluster.create(topic, PARTITIONS, MEMBERS as i16, &CONFIGS)?;
     }
     let short = [("min.insync.replicas", "2"), ("segment.bytes", "1048576"), ("retention.bytes", "1048576")];
-    client.create_replicated(PROBED, PARTITIONS, MEMBERS as i16, &short)?;
+    rig.cluster.create(PROBED, PARTITIONS, MEMBERS as i16, &short)?;
     if wide > 0 {
-        client.create_replicated("wide", wide, MEMBERS as i16, &[("min.insync.replicas", "2")])?;
+        rig.cluster.create("wide", wide, MEMBERS as i16, &[("min.insync.replicas", "2")])?;
         rig.cluster.await_isr("wide", MEMBERS)?;
     }
     let (routes, recorder, mut random) = (rig.routes(), Recorder::default(), Random(seed));

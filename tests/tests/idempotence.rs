@@ -13,12 +13,12 @@ use varve_tests::{
     cluster::Cluster,
     history::Place,
     kafka_tools::KafkaTools,
-    node::eventually,
+    node::{eventually, until},
 };
 
 const TOPIC: &str = "ledger";
 const SETTINGS: [&str; 5] = [
-    "broker.session.timeout.ms=2000",
+    "broker.session.timeout.ms=3600000",
     "varve.archive.lag.ms=200",
     "remote.log.manager.task.interval.ms=200",
     "log.segment.delete.delay.ms=0",
@@ -61,13 +61,16 @@ fn a_new_replica_goes_on_with_the_sequences_of_producers_that_only_the_archive_h
     fs::write(&plan, format!(r#"{{"version":1,"partitions":[{{"topic":"{TOPIC}","partition":0,"replicas":[1]}}]}}"#))?;
     tools.run(&format!("kafka-reassign-partitions.sh --execute --reassignment-json-file {}", plan.display()))?;
     eventually("the new replica leads", || {
-        Ok(cluster.describe(TOPIC)?.iter().all(|one| one.leader == Some(1)).then_some(()))
+        Ok(cluster.look(TOPIC).iter().any(|one| one.leader == Some(1)).then_some(()))
     })?;
     let routes = cluster.routes();
     let place = Place { topic: TOPIC.to_owned(), partition: 0 };
-    let mut leader = eventually("it serves", || {
+    // Whichever broker is asked for the leader may not have heard of the new one.
+    let mut leader = until("it serves", || {
+        ensure!(cluster.describe(TOPIC)?[0].leader == Some(1), "somebody else leads");
         let mut leader = routes.to_leader(&place)?;
-        Ok(leader.list_offset(TOPIC, 0, -1).is_ok().then_some(leader))
+        leader.list_offset(TOPIC, 0, -1)?;
+        Ok(leader)
     })?;
     let refused = leader.produce(TOPIC, 0, batch(Some(producer), 7, 10)?).expect_err("four batches are missing");
     let refusal = Refusal::of(&refused).with_context(|| format!("{refused:#}"))?;

@@ -5,16 +5,22 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
-    client::Client, cluster::Cluster, history::Place, kafka_tools::KafkaTools, node::eventually, tools,
-    transactions::batch, workload::Routes,
+    client::Client,
+    cluster::Cluster,
+    history::Place,
+    kafka_tools::KafkaTools,
+    node::{eventually, until},
+    tools,
+    transactions::batch,
+    workload::Routes,
 };
 
 const BROKERS: usize = 3;
 const TOPIC: &str = "ledger";
 const ID: &str = "writer";
 const SETTINGS: [&str; 11] = [
-    "broker.session.timeout.ms=2000",
-    "replica.lag.time.max.ms=3000",
+    "broker.session.timeout.ms=3600000",
+    "replica.lag.time.max.ms=30000",
     "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector",
     "transaction.state.log.replication.factor=3",
     "transaction.state.log.num.partitions=1",
@@ -37,16 +43,6 @@ const RECORDS: usize = 20;
 /// Every fourth transaction is aborted.
 const ABORTED: usize = 4;
 
-fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut last = None;
-    let found = eventually(what, || {
-        let outcome = attempt();
-        last = outcome.as_ref().err().map(|error| format!("{error:#}"));
-        Ok(outcome.ok())
-    });
-    found.with_context(|| format!("at last: {last:?}"))
-}
-
 /// The values of all records, and of those that are committed.
 fn write(routes: &Routes) -> Result<(Vec<String>, Vec<String>)> {
     let place = Place { topic: TOPIC.to_owned(), partition: 0 };
@@ -58,7 +54,7 @@ fn write(routes: &Routes) -> Result<(Vec<String>, Vec<String>)> {
         ensure!(found.error_code == 0, "FindCoordinator says {}", found.error_code);
         Client::connect(format!("{}:{}", &*found.host, found.port).parse()?)
     };
-    let mut producer = until("a producer", || coordinator(routes)?.init_producer(ID, 60_000))?;
+    let mut producer = until("a producer", || coordinator(routes)?.init_producer(ID, 600_000))?;
     let (mut all, mut committed) = (Vec::new(), Vec::new());
     let mut sequence = 0;
     for transaction in 0..TRANSACTIONS {
@@ -102,7 +98,7 @@ fn metric(cluster: &Cluster, at: usize, name: &str) -> Result<f64> {
 fn consumers_read_from_the_replica_in_their_rack() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let cluster = Cluster::start_each(folder.path(), BROKERS, &SETTINGS, |at| vec![format!("broker.rack=rack-{at}")])?;
-    Client::connect(cluster.addresses()[0])?.create_replicated(TOPIC, 1, BROKERS as i16, &CONFIGS)?;
+    cluster.create(TOPIC, 1, BROKERS as i16, &CONFIGS)?;
     cluster.await_isr(TOPIC, BROKERS)?;
     let (all, committed) = write(&cluster.routes())?;
     let leader = cluster.describe(TOPIC)?[0].leader.context("somebody leads")?;
@@ -114,7 +110,7 @@ fn consumers_read_from_the_replica_in_their_rack() -> Result<()> {
     let bootstrap = cluster.addresses()[leader].to_string();
     let by_kcat = |isolation: &str| -> Result<Vec<String>> {
         let mut kcat = Command::new("kcat");
-        kcat.args(["-b", &bootstrap, "-C", "-e", "-q", "-o", "beginning", "-t", TOPIC, "-f", "%s\n"]);
+        kcat.args(["-b", &bootstrap, "-C", "-e", "-q", "-m", "60", "-o", "beginning", "-t", TOPIC, "-f", "%s\n"]);
         kcat.args(["-X", &format!("client.rack=rack-{near}"), "-X", &format!("isolation.level={isolation}")]);
         kcat.args(["-X", "check.crcs=true"]);
         Ok(tools::output_of(&mut kcat)?.lines().map(str::to_owned).collect())
@@ -130,7 +126,7 @@ fn consumers_read_from_the_replica_in_their_rack() -> Result<()> {
     for (isolation, expected) in [("read_uncommitted", &all), ("read_committed", &committed)] {
         let before = given(near)?;
         let line = format!(
-            "kafka-console-consumer.sh --topic {TOPIC} --from-beginning --max-messages {} --timeout-ms 60000 \
+            "kafka-console-consumer.sh --topic {TOPIC} --from-beginning --max-messages {} --timeout-ms 300000 \
              --command-property client.rack=rack-{near} --command-property isolation.level={isolation}",
             expected.len()
         );
@@ -142,7 +138,7 @@ fn consumers_read_from_the_replica_in_their_rack() -> Result<()> {
     // The third broker is in nobody's rack, and who says none reads from the leader.
     let far = (leader + 2) % BROKERS;
     let mut kcat = Command::new("kcat");
-    kcat.args(["-b", &bootstrap, "-C", "-e", "-q", "-o", "beginning", "-t", TOPIC, "-f", "%s\n"]);
+    kcat.args(["-b", &bootstrap, "-C", "-e", "-q", "-m", "60", "-o", "beginning", "-t", TOPIC, "-f", "%s\n"]);
     let before = given(near)?;
     // Committed records are what librdkafka asks for by default.
     ensure!(tools::output_of(&mut kcat)?.lines().count() == committed.len(), "all is read from the leader");
@@ -160,18 +156,18 @@ fn a_follower_hears_at_once_what_is_committed() -> Result<()> {
         settings.into_iter().filter(|setting| !setting.starts_with("replica.lag.time.max.ms")).collect();
     let settings = [&settings[..], &["replica.lag.time.max.ms=900000"]].concat();
     let cluster = Cluster::start_each(folder.path(), BROKERS, &settings, |at| vec![format!("broker.rack=rack-{at}")])?;
-    Client::connect(cluster.addresses()[0])?.create_replicated(TOPIC, 1, BROKERS as i16, &[])?;
+    cluster.create(TOPIC, 1, BROKERS as i16, &[])?;
     cluster.await_isr(TOPIC, BROKERS)?;
     let leader = cluster.describe(TOPIC)?[0].leader.context("somebody leads")?;
     let near = (leader + 1) % BROKERS;
     let mut produce = Command::new("kcat");
-    produce.args(["-b", &cluster.addresses()[leader].to_string(), "-P", "-t", TOPIC, "-X", "acks=all"]);
+    produce.args(["-b", &cluster.addresses()[leader].to_string(), "-P", "-t", TOPIC, "-X", "acks=all", "-m", "60"]);
     let input = folder.path().join("value");
     std::fs::write(&input, "now")?;
     produce.arg("-l").arg(&input);
     tools::output_of(&mut produce)?;
     let line = format!(
-        "kafka-console-consumer.sh --topic {TOPIC} --partition 0 --offset earliest --max-messages 1 --timeout-ms 60000 \
+        "kafka-console-consumer.sh --topic {TOPIC} --partition 0 --offset earliest --max-messages 1 --timeout-ms 300000 \
          --command-property client.rack=rack-{near}"
     );
     ensure!(KafkaTools::at(cluster.addresses()[leader]).run(&line)?.trim() == "now");

@@ -11,15 +11,15 @@ use varve_tests::{
     client::Client,
     cluster::{
         Cluster,
-        load::{Load, SETTINGS, TOPIC, judged_from, setting},
+        load::{Load, SETTINGS, TOPIC, UNHURRIED, judged_from, setting},
     },
     kafka_tools::KafkaTools,
-    node::{binary, eventually},
+    node::{binary, eventually, until},
 };
 
 #[test]
 fn brokers_are_upgraded_one_by_one_and_those_of_two_versions_serve_together() -> Result<()> {
-    let load = Load { brokers: 3, replicas: 3, replicas_after: 3 };
+    let load = Load { brokers: 3, replicas: 3, replicas_after: 3, settings: &UNHURRIED };
     let old = std::env::var_os("VARVE_OTHER_BINARY").map_or_else(binary, |path| Ok(PathBuf::from(path)))?;
     println!("from {}", old.display());
     judged_from(Some(&old), load, setting("VARVE_CLUSTER_SEED", 6)?, &|cluster, _, faults| {
@@ -41,7 +41,9 @@ fn brokers_are_upgraded_one_by_one_and_those_of_two_versions_serve_together() ->
             Some((*after("Feature:")?, *after("SupportedMaxVersion:")?))
         });
         for (feature, max) in levels.filter(|(feature, _)| *feature != "metadata.version") {
-            tools.run(&format!("kafka-features.sh --bootstrap-server NODE upgrade --feature {feature}={max}"))?;
+            // Whoever is asked may not have heard of the last broker's new version.
+            let line = format!("kafka-features.sh --bootstrap-server NODE upgrade --feature {feature}={max}");
+            until("a level is raised", || tools.run(&line))?;
         }
         Ok(())
     })
@@ -68,7 +70,7 @@ fn a_broker_that_lacks_what_the_cluster_agreed_on_does_not_join_and_says_why() -
 #[test]
 fn kafkas_tool_raises_a_level_once_every_broker_serves_it() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let cluster = Cluster::start(folder.path(), 2, &SETTINGS)?;
+    let cluster = Cluster::start(folder.path(), 2, &[&SETTINGS[..], &UNHURRIED].concat())?;
     let tools = KafkaTools::at(cluster.addresses()[1]);
     let features = "kafka-features.sh --bootstrap-server NODE";
     tools.run(&format!("{features} downgrade --feature transaction.version=1"))?;
@@ -91,12 +93,17 @@ fn kafkas_tool_raises_a_level_once_every_broker_serves_it() -> Result<()> {
         }
     })?;
     tools.run("kafka-cluster.sh unregister --id 9 --bootstrap-server NODE")?;
-    tools.run(&format!("{features} upgrade --feature transaction.version=2"))?;
+    until("the level is raised without the older one", || {
+        tools.run(&format!("{features} upgrade --feature transaction.version=2"))
+    })?;
     for address in cluster.addresses() {
         Client::connect(address)?.api_versions()?;
-        let described = KafkaTools::at(address).run("kafka-features.sh --bootstrap-server NODE describe")?;
-        let line = described.lines().find(|line| line.contains("transaction.version")).unwrap_or_default();
-        ensure!(line.contains("FinalizedVersionLevel: 2"), "{described}");
+        until(&format!("the broker at {address} knows the level"), || {
+            let described = KafkaTools::at(address).run("kafka-features.sh --bootstrap-server NODE describe")?;
+            let line = described.lines().find(|line| line.contains("transaction.version")).unwrap_or_default();
+            ensure!(line.contains("FinalizedVersionLevel: 2"), "{described}");
+            Ok(())
+        })?;
     }
     Ok(())
 }

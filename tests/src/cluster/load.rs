@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 
 use super::Cluster;
 use crate::{
-    client::Client,
     history::Recorder,
     workload::{Crew, Faults, Random},
 };
@@ -26,6 +25,10 @@ pub const SETTINGS: [&str; 12] = [
     "varve.compactor.interval.ms=200",
     "log.segment.delete.delay.ms=0",
 ];
+/// What brokers are told besides where none of them fails: a machine with much else to do makes none of them dead or slow, and
+/// leaves them the time to stop in order.
+pub const UNHURRIED: [&str; 3] =
+    ["broker.session.timeout.ms=3600000", "replica.lag.time.max.ms=30000", "varve.shutdown.timeout.ms=120000"];
 /// What is written and read.
 pub const TOPIC: &str = "ledger";
 /// Who is at work.
@@ -58,6 +61,8 @@ pub struct Load {
     pub replicas: usize,
     /// Replicas of each partition when everything is over.
     pub replicas_after: usize,
+    /// What brokers are told besides [`SETTINGS`].
+    pub settings: &'static [&'static str],
 }
 
 /// Writers and groups at work during `trouble`; then everything is read, and judged.
@@ -75,9 +80,9 @@ pub fn judged(load: Load, seed: u64, trouble: &Trouble<'_>) -> Result<()> {
 pub fn judged_from(binary: Option<&Path>, load: Load, seed: u64, trouble: &Trouble<'_>) -> Result<()> {
     let mut random = Random(seed);
     let folder = tempfile::tempdir()?;
-    let mut cluster = Cluster::start_from(binary, folder.path(), load.brokers, &SETTINGS)?;
-    let mut client = Client::connect(cluster.addresses()[0])?;
-    client.create_replicated(TOPIC, CREW.partitions, load.replicas as i16, &CONFIGS)?;
+    let settings = [&SETTINGS, load.settings].concat();
+    let mut cluster = Cluster::start_from(binary, folder.path(), load.brokers, &settings)?;
+    cluster.create(TOPIC, CREW.partitions, load.replicas as i16, &CONFIGS)?;
     let (routes, recorder) = (cluster.routes(), Recorder::default());
     CREW.work(&routes, &recorder, &mut random, |random, faults| trouble(&mut cluster, random, faults))
         .and_then(|()| {

@@ -24,7 +24,7 @@ use super::{
 use crate::node::eventually;
 
 /// Longest wait for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq)]

@@ -272,7 +272,7 @@ fn filled(rig: &Rig, at: usize, topic: &str) -> Result<()> {
     rig.disks[at].fill()?;
     last(rig);
     eventually(&format!("others lead than broker {at}, whose disk is full"), || {
-        let described = rig.cluster.describe(topic).unwrap_or_default();
+        let described = rig.cluster.look(topic);
         let is_led = !described.is_empty() && described.iter().all(|one| one.leader.is_some_and(|leader| leader != at));
         Ok(is_led.then_some(()))
     })?;

@@ -14,26 +14,28 @@ use crate::{
 /// Most bytes that a batch of ours has without compression.
 const MOST_BYTES: usize = 1 << 24;
 /// Longest time for reading one partition to its end.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(600);
 
-/// Everything that a partition holds.
+/// Everything that a partition holds; begun anew while brokers fail and come back.
 ///
 /// # Errors
 /// It cannot be read to its end, or holds what no writer of ours wrote.
 pub fn read_all(routes: &Routes, place: &Place) -> Result<Contents> {
     let topic = place.topic.as_str();
-    let mut client = persist("a connection for reading", || routes.to_leader(place))?;
-    let start = client.list_offset(topic, place.partition, -2)?;
-    let end = client.list_offset(topic, place.partition, -1)?;
-    let mut contents = Contents { start, records: Vec::new() };
-    let mut next = start;
     let began = Instant::now();
-    while next < end {
-        ensure!(began.elapsed() < LIMIT, "{place}: at {next} of {end} after {LIMIT:?}");
-        let spec = FetchSpec { topic, partition: place.partition, max_bytes: 1 << 20, max_wait_ms: 1_000 };
-        next = fetch(&mut client, &spec, next, &mut contents.records)?;
-    }
-    Ok(contents)
+    persist(&format!("{place} is read"), || {
+        let mut client = routes.to_leader(place)?;
+        let start = client.list_offset(topic, place.partition, -2)?;
+        let end = client.list_offset(topic, place.partition, -1)?;
+        let mut contents = Contents { start, records: Vec::new() };
+        let mut next = start;
+        while next < end {
+            ensure!(began.elapsed() < LIMIT, "{place}: at {next} of {end} after {LIMIT:?}");
+            let spec = FetchSpec { topic, partition: place.partition, max_bytes: 1 << 20, max_wait_ms: 1_000 };
+            next = fetch(&mut client, &spec, next, &mut contents.records)?;
+        }
+        Ok(contents)
+    })
 }
 
 /// Adds the records of one fetch to `found`; where to read on.

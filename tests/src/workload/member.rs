@@ -51,7 +51,7 @@ impl Member {
     /// Reads until it is told to stop, and leaves the group.
     ///
     /// # Errors
-    /// A broker answers what it must not answer, or none answers for a minute.
+    /// A broker answers what it must not answer, or none answers for five minutes.
     pub fn run(self, seed: u64) -> Result<()> {
         let mut random = Random(seed);
         let mut who = Membership::outsider(&self.group);

@@ -22,9 +22,12 @@ use crate::{
 };
 
 /// Longest time that a cluster may be without somebody who does what is asked.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Longest wait for one answer: a broker that hangs is as good as one that is gone.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest wait for a connection: others are asked then.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The brokers of a cluster.
 #[derive(Clone, Debug)]
@@ -122,7 +125,7 @@ impl Routes {
     }
 
     fn connect(&self, address: SocketAddr) -> Result<Client> {
-        let client = Client::connect(address)?;
+        let client = Client::connect_within(address, CONNECT_LIMIT)?;
         client.wait_at_most(self.answer_limit)?;
         Ok(client)
     }
@@ -136,7 +139,7 @@ fn missing(what: ResponseError) -> Refusal {
 /// Tries again and again until `attempt` succeeds or fails for good.
 ///
 /// # Errors
-/// A fault (see [`is_weather`]), or a minute without success.
+/// A fault (see [`is_weather`]), or five minutes without success.
 pub(super) fn persist<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     loop {

@@ -61,7 +61,7 @@ impl Transactor {
     /// producers do after an error that they cannot mend.
     ///
     /// # Errors
-    /// It cannot introduce itself for a minute.
+    /// It cannot introduce itself for five minutes.
     pub fn run(self, seed: u64) -> Result<()> {
         let mut random = Random(seed);
         let routes = self.routes.waiting_at_most(ANSWER_LIMIT);

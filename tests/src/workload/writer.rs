@@ -53,7 +53,7 @@ impl Writer {
     /// Writes until it is told to stop, and what it had begun until it is acknowledged.
     ///
     /// # Errors
-    /// A broker answers what it must not answer, or none answers for a minute.
+    /// A broker answers what it must not answer, or none answers for five minutes.
     pub fn run(self, seed: u64) -> Result<()> {
         let mut random = Random(seed);
         let identity = persist("a producer id", || self.routes.to_any()?.init_producer_id())?;
