@@ -7,9 +7,11 @@ use anyhow::{Context, Result, ensure};
 use varve_tests::{kafka::Kafka, node::Node, tools};
 
 /// What both brokers are told.
-const BOTH: [&str; 6] = [
+const BOTH: [&str; 8] = [
     "group.initial.rebalance.delay.ms=0",
     "offsets.topic.replication.factor=1",
+    "offsets.topic.num.partitions=3",
+    "transaction.state.log.num.partitions=3",
     "share.coordinator.state.topic.replication.factor=1",
     "share.coordinator.state.topic.min.isr=1",
     "transaction.state.log.replication.factor=1",

@@ -135,6 +135,8 @@ fn a_compacted_topic_keeps_the_last_record_of_each_key_in_its_place() -> Result<
             "-C",
             "-e",
             "-q",
+            "-m",
+            "60",
             "-t",
             "state",
             "-o",

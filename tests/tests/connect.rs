@@ -144,7 +144,9 @@ impl Rest {
         let connector = json!({"name": name, "config": settings});
         eventually(&format!("{name} is created"), || {
             ensure!(worker.ended()?.is_none(), "the worker ended");
-            Ok(self.ask("POST", "/connectors", &connector))
+            // It may be there because of an attempt that was answered with a timeout.
+            let made = self.ask("POST", "/connectors", &connector);
+            Ok(made.or_else(|| self.ask("GET", &format!("/connectors/{name}"), &Value::Null)))
         })
         .with_context(|| worker.printed())?;
         self.await_running(name, worker)
@@ -176,7 +178,7 @@ fn distributed(folder: &Path, address: SocketAddr, more: &[&str]) -> Result<(Pat
         "status.storage.replication.factor=1",
         "offset.storage.partitions=5",
         "scheduled.rebalance.max.delay.ms=0",
-        "session.timeout.ms=6000",
+        "session.timeout.ms=15000",
         "heartbeat.interval.ms=500",
     ];
     let lines = [&WORKER[..], &topics[..], &[&listener, &bootstrap], more].concat();
@@ -254,7 +256,7 @@ fn a_distributed_worker_goes_on_from_its_topics_though_it_and_the_node_are_kille
     {
         // A killed worker's task left the group without a word: the next one need not wait for long.
         let settings = json!({"connector.class": class, "tasks.max": "1", field: "lines", "file": file,
-            "consumer.override.session.timeout.ms": "6000"});
+            "consumer.override.session.timeout.ms": "15000"});
         rest.create(name, &settings, &mut worker_runs)?;
     }
     await_lines(&sink, &lines[..half], &mut worker_runs)?;
@@ -283,7 +285,10 @@ fn a_distributed_worker_goes_on_from_its_topics_though_it_and_the_node_are_kille
 
     // A stopped connector's offsets can be reset: tombstones in the compacted topic, and the group's offsets deleted.
     for name in ["reads", "writes"] {
-        rest.ask("PUT", &format!("/connectors/{name}/stop"), &Value::Null).context("it stops")?;
+        // While the workers rebalance they say no.
+        eventually(&format!("{name} stops"), || {
+            Ok(rest.ask("PUT", &format!("/connectors/{name}/stop"), &Value::Null).map(drop))
+        })?;
         let offsets = format!("/connectors/{name}/offsets");
         eventually(&format!("the offsets of {name} are reset"), || {
             Ok(rest.ask("DELETE", &offsets, &Value::Null).map(|_| ()))
@@ -293,7 +298,9 @@ fn a_distributed_worker_goes_on_from_its_topics_though_it_and_the_node_are_kille
             Ok(found.is_some_and(|found| found == json!({"offsets": []})).then_some(()))
         })
         .with_context(|| worker_runs.printed())?;
-        rest.ask("DELETE", &format!("/connectors/{name}"), &Value::Null).context("it is deleted")?;
+        eventually(&format!("{name} is deleted"), || {
+            Ok(rest.ask("DELETE", &format!("/connectors/{name}"), &Value::Null).map(drop))
+        })?;
     }
     worker_runs.terminate()?;
     ensure!(!node.printed().contains("ERROR"), "the node saw nothing wrong:\n{}", node.printed());

@@ -20,8 +20,10 @@ const QUICK: [&str; 6] = [
     "group.consumer.min.heartbeat.interval.ms=100",
     "group.consumer.heartbeat.interval.ms=200",
     "group.consumer.min.session.timeout.ms=3000",
-    "group.consumer.session.timeout.ms=6000",
+    "group.consumer.session.timeout.ms=12000",
 ];
+/// Longest session that brokers allow: a client that is to come back within it has to be started first.
+const LONG_SESSION: &str = "group.consumer.session.timeout.ms=60000";
 const PARTITIONS: i32 = 6;
 const CONSUMER: [&str; 2] = ["--protocol", "consumer"];
 /// Libraries that speak the protocol. franz-go (`go`), which does if it is asked to, is tried where groups share and resume.
@@ -205,7 +207,8 @@ fn a_pattern_that_is_none_is_refused_by_the_broker() -> Result<()> {
 fn a_static_member_that_restarts_keeps_its_place_and_fences_nobody() -> Result<()> {
     for library in LIBRARIES {
         let folder = tempfile::tempdir()?;
-        let node = node(folder.path())?;
+        let node = Node::start(folder.path(), &[&QUICK[..], &[LONG_SESSION]].concat())?;
+        Client::connect(node.address)?.create_topic("orders", PARTITIONS, &[])?;
         let as_static = |name: &str, instance: &str| {
             let options = [&CONSUMER[..], &["--instance", instance, "--assignor", "range"]].concat();
             Member::start(desk(&node), folder.path(), library, name, &options)
@@ -243,9 +246,9 @@ fn a_consumer_group_is_administered_with_kafkas_tools() -> Result<()> {
     let mut member = Member::start(desk(&node), folder.path(), "java", "member", &CONSUMER)?;
     all_read(&[&member], 10)?;
     let alter = "kafka-configs.sh --alter --entity-type groups --entity-name desk --add-config";
-    kafka.run(&format!("{alter} consumer.session.timeout.ms=5000,consumer.heartbeat.interval.ms=300"))?;
+    kafka.run(&format!("{alter} consumer.session.timeout.ms=30000,consumer.heartbeat.interval.ms=300"))?;
     let described = kafka.run("kafka-configs.sh --describe --entity-type groups --entity-name desk")?;
-    ensure!(described.contains("consumer.session.timeout.ms=5000"), "{described}");
+    ensure!(described.contains("consumer.session.timeout.ms=30000"), "{described}");
     let refused = kafka.refused(&format!("{alter} consumer.session.timeout.ms=1"))?;
     ensure!(refused.contains("must be greater than or equal to group.consumer.min.session.timeout.ms"), "{refused}");
     let busy = kafka.run("kafka-consumer-groups.sh --delete --group desk")?;

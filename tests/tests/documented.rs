@@ -65,7 +65,8 @@ fn the_page_about_the_archive_is_true_from_the_first_question_to_the_loss_of_eve
     }
     let records = Asked::of(folder.path()).only_parquet_is_left(&node, "app-logs", 1)?.to_string();
     eventually("the copy of the state knows the topic", || {
-        let told = Asked::of(folder.path()).ask(&["restore", "--dry-run"])?;
+        // Without a copy there is nothing to tell, and one may be deleted while it is read.
+        let told = Asked::of(folder.path()).ask(&["restore", "--dry-run"]).unwrap_or_default();
         Ok(told.iter().any(|line| line["topic"] == "app-logs" && line["outcome"] == "restored").then_some(()))
     })?;
     drop(client);

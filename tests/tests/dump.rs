@@ -99,6 +99,11 @@ impl Left {
         let producer = client.init_producer("writer", 60_000)?;
         client.produce_in_transaction("local", 0, 12, "writer", transactions::batch(producer, 0, None, "undone")?)?;
         client.end_transaction("writer", producer, false)?;
+        // The marker is on its way when the producer is answered.
+        eventually(
+            "the marker is written",
+            || Ok((client.list_offset("local", 0, -1)? == SEGMENTS + 2).then_some(())),
+        )?;
         let raw = client.topic_id("raw")?.context("a topic")?;
         let asked = Asked::of(folder.path());
         for (topic, kind) in [("raw", "raw_objects"), ("table", "parquet_objects")] {

@@ -79,10 +79,7 @@ fn two_members_then_another(library: &str) -> Result<()> {
     // The broker's group is stable before each client has taken up its share: what comes in that moment may go to either,
     // or to both. The division must settle with one of the next rounds.
     let mut end = 50;
-    let settled = (0..10).try_fold(false, |settled, _| -> Result<bool> {
-        if settled {
-            return Ok(true);
-        }
+    eventually("the partitions are divided", || {
         produce(&node, topic, 50)?;
         end += 50;
         all_read(&[&first, &second], end)?;
@@ -91,9 +88,9 @@ fn two_members_then_another(library: &str) -> Result<()> {
             Ok(places.map(|(partition, _)| partition).collect())
         };
         let (of_first, of_second) = (newest(&first)?, newest(&second)?);
-        Ok(of_first.is_disjoint(&of_second) && of_first.len() == 4 && of_second.len() == 4)
+        let is_divided = of_first.is_disjoint(&of_second) && of_first.len() == 4 && of_second.len() == 4;
+        Ok(is_divided.then_some(()))
     })?;
-    ensure!(settled, "{library}: the partitions were not divided within {end} offsets");
 
     first.leave()?;
     produce(&node, topic, 50)?;
@@ -135,16 +132,14 @@ fn members_of_different_libraries_share_one_group_and_take_over_from_one_that_cr
     let of = |members: &BTreeMap<&str, Member>, end| all_read(&members.values().collect::<Vec<_>>(), end);
     // As above: a member takes up its share some time after the broker's group is stable.
     let mut end = 0;
-    let everyone_reads = (0..10).try_fold(false, |everyone, _| -> Result<bool> {
-        if everyone {
-            return Ok(true);
-        }
+    eventually("each member has a part of eight partitions", || {
         produce(&node, topic, 100)?;
         end += 100;
         of(&members, end)?;
-        members.values().try_fold(true, |all, member| Ok(all && !member.read()?.is_empty()))
+        let all_read =
+            members.values().try_fold(true, |all, member| -> Result<bool> { Ok(all && !member.read()?.is_empty()) })?;
+        Ok(all_read.then_some(()))
     })?;
-    ensure!(everyone_reads, "a member had no part of eight partitions within {end} offsets");
 
     members.get_mut("java").context("one of them")?.crash()?;
     produce(&node, topic, 100)?;
@@ -179,7 +174,7 @@ fn kafkas_formatters_read_what_groups_leave_in_the_log() -> Result<()> {
     let formatted = |formatter: &str, records: usize| -> Result<String> {
         let mut read = tools::program("kafka-console-consumer.sh")?;
         read.args(["--bootstrap-server", &node.address.to_string(), "--topic", "__consumer_offsets"]);
-        read.args(["--from-beginning", "--max-messages", &records.to_string(), "--timeout-ms", "30000"]);
+        read.args(["--from-beginning", "--max-messages", &records.to_string(), "--timeout-ms", "300000"]);
         read.args(["--formatter", &format!("org.apache.kafka.tools.consumer.{formatter}")]);
         tools::output_of(&mut read)
     };

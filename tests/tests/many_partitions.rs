@@ -72,7 +72,7 @@ fn segments(folder: &Path, partition: i32) -> Result<BTreeSet<u64>> {
     Ok(bases)
 }
 
-/// Every answer has its own limit of a minute, and every start one of two (`varve_tests::client`, `varve_tests::node`):
+/// Every answer has its own limit of three minutes, and every start one of five (`varve_tests::client`, `varve_tests::node`):
 /// a node whose work grows faster than its partitions does not keep them.
 #[test]
 fn ten_thousand_partitions_are_created_written_rolled_read_and_opened_again() -> Result<()> {

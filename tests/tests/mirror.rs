@@ -29,8 +29,8 @@ const RECORDS: i64 = 300;
 /// Where the slow group stands.
 const MIDDLE: i64 = 120;
 /// Times that records follow, and how long each time a group in the middle may take to show up.
-const FOLLOWED: i64 = 4;
-const SOON: Duration = Duration::from_secs(20);
+const FOLLOWED: i64 = 6;
+const SOON: Duration = Duration::from_secs(60);
 
 /// What one cluster gets of its own, and where it goes.
 struct Hop {
@@ -162,7 +162,10 @@ fn topics_settings_and_group_offsets_are_mirrored_between_kafka_and_two_nodes() 
     for hop in &HOPS {
         let mut client = Client::connect(address_of(hop.from))?;
         client.create_topic(hop.topic, PARTITIONS, &[("retention.ms", "-1"), ("max.message.bytes", "2000000")])?;
-        eventually("the topic has leaders", || Ok(client.list_offset(hop.topic, PARTITIONS - 1, -1).ok()))?;
+        eventually("the topic has leaders", || {
+            let are_led = (0..PARTITIONS).all(|partition| client.list_offset(hop.topic, partition, -1).is_ok());
+            Ok(are_led.then_some(()))
+        })?;
         write(address_of(hop.from), hop.topic, 0)?;
         commit(&mut client, "done", hop.topic, RECORDS)?;
     }

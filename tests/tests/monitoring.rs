@@ -11,7 +11,7 @@ use varve_metadata::config::Codec;
 use varve_tests::{
     client::{Client, FetchSpec},
     lines::Lines,
-    node::Node,
+    node::{Node, until},
     tools,
 };
 
@@ -228,20 +228,26 @@ fn a_nodes_page_and_the_reference_tell_the_same() -> Result<()> {
         client.produce("orders", 0, batch)?;
     }
     client.fetch(&FetchSpec { topic: "orders", partition: 0, max_bytes: 1 << 20, max_wait_ms: 100 }, 0)?;
-    let page = node.http_get("/metrics")?;
-    let (reference, mut shown) = (reference()?, BTreeSet::new());
+    let reference = reference()?;
+    // What a request took is noted after its answer, and what background work has left to do when it looks.
+    until("the page and the reference tell the same", || tell_the_same(&node.http_get("/metrics")?, &reference))?;
+    node.stop()
+}
+
+fn tell_the_same(page: &str, reference: &BTreeMap<String, Family>) -> Result<()> {
+    let mut shown = BTreeSet::new();
     for line in page.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             let family = reference.get(name).with_context(|| format!("docs/metrics.md lacks {name}"))?;
             ensure!(family.kind == kind, "{name} is a {kind}");
             shown.insert(name.to_owned());
         } else if !line.starts_with('#') {
-            let wrong = faults(line.rsplit_once(' ').context("a value")?.0, &reference);
+            let wrong = faults(line.rsplit_once(' ').context("a value")?.0, reference);
             ensure!(wrong.is_empty(), "{line}: {wrong:?}");
         }
     }
     let unlabelled = reference.iter().filter(|(_, family)| family.labels.is_empty());
     let missing: Vec<&String> = unlabelled.map(|(name, _)| name).filter(|name| !shown.contains(*name)).collect();
     ensure!(missing.is_empty(), "the reference tells of {missing:?}, which the node does not show:\n{page}");
-    node.stop()
+    Ok(())
 }

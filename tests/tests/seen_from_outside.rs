@@ -11,7 +11,7 @@ use varve_metadata::config::Codec;
 use varve_tests::{
     client::{Client, FetchSpec},
     lines::Lines,
-    node::{Node, eventually},
+    node::{Node, eventually, until},
 };
 
 /// One sample: name, labels as they stand there, value.
@@ -52,7 +52,8 @@ fn health_readiness_and_every_family_of_metrics_are_there_when_data_has_moved() 
     let eager =
         ["log.retention.check.interval.ms=200", "remote.log.manager.task.interval.ms=200", "varve.archive.lag.ms=300"];
     let node = Node::start(folder.path(), &eager)?;
-    ensure!(node.http_get("/healthz")? == "ok\n" && node.http_get("/readyz")? == "ready\n", "alive and ready");
+    ensure!(node.http_get("/healthz")? == "ok\n", "alive");
+    eventually("ready", || Ok(node.http_get("/readyz").is_ok_and(|page| page == "ready\n").then_some(())))?;
     let mut client = Client::connect(node.address)?;
     let configs = [("local.retention.ms", "1"), ("file.delete.delay.ms", "0"), ("retention.ms", "-1")];
     client.create_topic("orders", 1, &configs)?;
@@ -61,13 +62,25 @@ fn health_readiness_and_every_family_of_metrics_are_there_when_data_has_moved() 
         end = client.produce("orders", 0, batch)?;
     }
     eventually("all is in the archive alone", || Ok((client.list_offset("orders", 0, -4)? > end).then_some(())))?;
-    let fetch = FetchSpec { topic: "orders", partition: 0, max_bytes: 1 << 20, max_wait_ms: 100 };
+    let fetch = FetchSpec { topic: "orders", partition: 0, max_bytes: 1 << 20, max_wait_ms: 30_000 };
     for _ in 0..2 {
         ensure!(!client.fetch(&fetch, 0)?.is_empty(), "read from the archive");
     }
 
-    let page = node.http_get("/metrics")?;
+    // What a request took is noted after its answer, and what background work has left to do when it looks.
+    let page = until("all of it is shown", || {
+        let page = node.http_get("/metrics")?;
+        is_all_shown(&page).with_context(|| page.clone())?;
+        Ok(page)
+    })?;
     let (families, samples) = parse(&page)?;
+    histograms_add_up(&families, &samples)?;
+    node.stop()
+}
+
+/// Families and values that must be there.
+fn is_all_shown(page: &str) -> Result<()> {
+    let (families, samples) = parse(page)?;
     for wanted in [
         "varve_build_info",
         "varve_request_seconds",
@@ -84,17 +97,16 @@ fn health_readiness_and_every_family_of_metrics_are_there_when_data_has_moved() 
         "varve_object_store_request_seconds",
         "varve_compactor_backlog_bytes",
     ] {
-        ensure!(families.contains_key(wanted), "{wanted} is missing:\n{page}");
+        ensure!(families.contains_key(wanted), "{wanted} is missing");
     }
     let of = |name: &str, label: &str| -> f64 {
         let found = samples.iter().filter(|(found, labels, _)| *found == name && labels.contains(label));
         found.map(|(_, _, value)| value).sum()
     };
-    ensure!(of("varve_request_seconds_count", "api=\"Produce\"") >= 10.0, "produce requests are counted:\n{page}");
-    ensure!(of("varve_request_seconds_count", "api=\"Fetch\"") == 2.0, "fetch requests are counted:\n{page}");
-    ensure!(of("varve_archive_bytes", "") > 0.0, "the archive has a size:\n{page}");
-    histograms_add_up(&families, &samples)?;
-    node.stop()
+    ensure!(of("varve_request_seconds_count", "api=\"Produce\"") >= 10.0, "produce requests are counted");
+    ensure!(of("varve_request_seconds_count", "api=\"Fetch\"") == 2.0, "fetch requests are counted");
+    ensure!(of("varve_archive_bytes", "") > 0.0, "the archive has a size");
+    Ok(())
 }
 
 /// Buckets of one histogram grow and end with all, which is the count.

@@ -83,7 +83,7 @@ fn rsyslog_ships_a_growing_file_through_a_restart_and_lands_every_line() -> Resu
 /// Runs kcat with `words` and `input`; what it printed.
 fn run_kcat(node: &Node, words: &str, input: &str) -> Result<String> {
     let mut kcat = Command::new("kcat");
-    kcat.args(["-b", &node.address.to_string()]).args(words.split_whitespace());
+    kcat.args(["-b", &node.address.to_string(), "-m", "60"]).args(words.split_whitespace());
     let mut child = kcat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("its input")?.write_all(input.as_bytes())?;
     let output = child.wait_with_output()?;
@@ -139,7 +139,7 @@ fn kcat_lists_writes_reads_asks_and_joins_groups() -> Result<()> {
     );
 
     // A group reads each record once, over two members one after the other.
-    let group = "-G readers -X auto.offset.reset=earliest -X session.timeout.ms=6000 -q -c";
+    let group = "-G readers -X auto.offset.reset=earliest -X session.timeout.ms=30000 -q -c";
     let first = run_kcat(&node, &format!("{group} 10 -f %o\\n notes"), "")?;
     let second = run_kcat(&node, &format!("{group} 21 -f %o\\n notes"), "")?;
     let numbers: Vec<i64> = first.lines().chain(second.lines()).map(str::parse).collect::<Result<_, _>>()?;

@@ -39,7 +39,7 @@ fn java_clients_get_kafkas_exceptions_until_they_are_allowed() -> Result<()> {
         let mut command = Command::new("sh");
         let tool = tools::program("kafka-console-producer.sh")?;
         command.arg("-c").arg(format!(
-            "echo {line} | timeout 60 {} --topic {TOPIC} --bootstrap-server {} 2>&1",
+            "echo {line} | timeout 600 {} --topic {TOPIC} --bootstrap-server {} 2>&1",
             tool.get_program().to_string_lossy(),
             node.address
         ));
@@ -100,7 +100,7 @@ fn librdkafka_and_franz_go_get_kafkas_errors_until_they_are_allowed() -> Result<
         let run = |words: &[&str]| -> Result<Command> {
             let mut command = Command::new("timeout");
             let program = client()?;
-            command.arg("60").arg(program.get_program()).args(program.get_args());
+            command.arg("600").arg(program.get_program()).args(program.get_args());
             command.args(words).args(["--bootstrap", &address, "--topic", TOPIC]);
             Ok(command)
         };

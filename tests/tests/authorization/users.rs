@@ -50,7 +50,7 @@ fn each_user_may_do_what_its_own_rules_allow() -> Result<()> {
     };
     let consume = |config: &PathBuf| {
         let line = "kafka-console-consumer.sh --topic logs --group readers --from-beginning --max-messages 1";
-        printed(&users, &format!("{line} --timeout-ms 60000 --command-config {}", config.display()), "")
+        printed(&users, &format!("{line} --timeout-ms 300000 --command-config {}", config.display()), "")
     };
     let denied = produce(&bob, "of bob\n")?;
     // With a producer id, which takes the right to write something.

@@ -31,7 +31,7 @@ fn the_console_tools_write_and_read_keys_headers_times_and_places() -> Result<()
     let show = "--formatter-property print.key=true --formatter-property print.headers=true --formatter-property \
                 print.offset=true --formatter-property print.timestamp=true --formatter-property print.partition=true";
     let read = kafka.run(&format!(
-        "kafka-console-consumer.sh --topic desk --from-beginning --max-messages 4 --timeout-ms 60000 {show}"
+        "kafka-console-consumer.sh --topic desk --from-beginning --max-messages 4 --timeout-ms 300000 {show}"
     ))?;
     let partition = read.lines().next().and_then(|line| line.split('\t').nth(1)).context("a line")?;
     let mut lines = Vec::new();
@@ -50,7 +50,7 @@ fn the_console_tools_write_and_read_keys_headers_times_and_places() -> Result<()
     ensure!(lines == wanted.map(|line| format!("{partition}\t{line}")), "{read}");
     let index = partition.trim_start_matches("Partition:");
     let from = kafka.run(&format!(
-        "kafka-console-consumer.sh --topic desk --partition {index} --offset 1 --max-messages 1 --timeout-ms 60000"
+        "kafka-console-consumer.sh --topic desk --partition {index} --offset 1 --max-messages 1 --timeout-ms 300000"
     ))?;
     ensure!(from == "second\n", "{from}");
     let described = kafka.run("kafka-topics.sh --describe --topic desk")?;
@@ -113,7 +113,7 @@ fn offsets_are_found_for_every_special_time_and_records_deleted_in_both_tiers() 
     }
     ensure!(found("earliest")? == "cold:0:2\nwarm:0:1\n", "{}", found("earliest")?);
     let left =
-        kafka.run("kafka-console-consumer.sh --topic cold --from-beginning --max-messages 1 --timeout-ms 60000")?;
+        kafka.run("kafka-console-consumer.sh --topic cold --from-beginning --max-messages 1 --timeout-ms 300000")?;
     ensure!(left == "third\n", "{left}");
     node.stop()
 }

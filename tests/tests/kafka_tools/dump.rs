@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +20,8 @@ use varve_tests::{
     records::{self, TestRecord, base64},
     tools, transactions,
 };
+
+use crate::groups::Live;
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 /// Records of each of two producers, in a batch or a few.
@@ -120,10 +123,15 @@ fn kafkas_decoder_reads_what_groups_leave_in_consumer_offsets() -> Result<()> {
     Client::connect(node.address)?.create_topic("orders", 2, &[])?;
     let reset = "kafka-consumer-groups.sh --reset-offsets --group desk --topic orders --to-earliest --execute";
     KafkaTools::of(&node).run(reset)?;
-    let mut read = KafkaTools::of(&node).command(
-        "kafka-console-consumer.sh --topic orders --group new --command-property group.protocol=consumer --timeout-ms 3000",
-    )?;
-    read.output()?;
+    let kafka = KafkaTools::of(&node);
+    let mut read = kafka
+        .command("kafka-console-consumer.sh --topic orders --group new --command-property group.protocol=consumer")?;
+    let live = Live::of(read.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+    eventually("it is a member of its group", || {
+        let described = kafka.run("kafka-consumer-groups.sh --describe --group new --state")?;
+        Ok(described.contains("Stable").then_some(()))
+    })?;
+    live.stop()?;
     node.stop()?;
     let log = file(folder.path(), "__consumer_offsets-0", "log")?;
     let printed = dump_log(&[log], &["--offsets-decoder", "--deep-iteration"])?.concat();
@@ -244,6 +252,8 @@ fn kafka_reads_cleaned_logs_and_aborted_transactions() -> Result<()> {
         client.produce_in_transaction("orders", 0, 12, "desk", batch)?;
         producer = client.end_transaction("desk", producer, commit)?;
     }
+    // Markers are on their way when the producer is answered.
+    eventually("three records have three markers", || Ok((client.list_offset("orders", 0, -1)? == 6).then_some(())))?;
     // The cleaner has come as far as it may: to the active segment.
     let checkpoint = folder.path().join("varve-data/log/cleaner-offset-checkpoint");
     eventually("the log is cleaned", || {

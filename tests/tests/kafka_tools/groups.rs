@@ -25,7 +25,7 @@ fn node_and_group(folder: &std::path::Path) -> Result<(Node, KafkaTools)> {
         produce(&node, "orders", partition, Codec::None, &records)?;
     }
     let read = kafka.run(
-        "kafka-console-consumer.sh --topic orders --group desk --from-beginning --max-messages 6 --timeout-ms 60000",
+        "kafka-console-consumer.sh --topic orders --group desk --from-beginning --max-messages 6 --timeout-ms 300000",
     )?;
     let mut read: Vec<&str> = read.lines().collect();
     read.sort_unstable();

@@ -65,11 +65,12 @@ fn a_producer_that_kafkas_own_tool_limits_is_slowed_down() -> Result<()> {
     Client::connect(node.address)?.create_topic("orders", 1, &[])?;
     kafka.run(
         "kafka-configs.sh --alter --entity-type clients --entity-name perf-producer-client \
-         --add-config producer_byte_rate=10000",
+         --add-config producer_byte_rate=2000",
     )?;
-    // The window of ten seconds gives 100 000 bytes at once; this is a fifth more.
+    // The window of ten seconds gives 20 000 bytes at once; this is more than twice that, and would have to take 25 seconds to be
+    // slow enough by itself.
     kafka.run(
-        "kafka-producer-perf-test.sh --bootstrap-server NODE --topic orders --num-records 120 --record-size 1000 \
+        "kafka-producer-perf-test.sh --bootstrap-server NODE --topic orders --num-records 50 --record-size 1000 \
          --throughput -1 --command-property batch.size=1000",
     )?;
     let metrics = node.http_get("/metrics")?;

@@ -29,7 +29,10 @@ fn transactions_are_listed_described_found_hanging_and_aborted() -> Result<()> {
     client.produce_in_transaction("orders", 1, 12, "done", batch(done, 0, None, "done")?)?;
     client.end_transaction("done", done, true)?;
 
-    let listed = kafka.run("kafka-transactions.sh --bootstrap-server NODE list")?;
+    let listed = eventually("the transaction that has ended is complete", || {
+        let listed = kafka.run("kafka-transactions.sh --bootstrap-server NODE list")?;
+        Ok(listed.contains("CompleteCommit").then_some(listed))
+    })?;
     let mut rows = table(&listed, "TransactionalId")?;
     rows.sort();
     let id = |producer: Producer| producer.id.to_string();
@@ -66,7 +69,7 @@ fn transactions_are_listed_described_found_hanging_and_aborted() -> Result<()> {
     kafka.run("kafka-transactions.sh --bootstrap-server NODE abort --topic orders --partition 1 --start-offset 2")?;
     let read = kafka.run(
         "kafka-console-consumer.sh --topic orders --partition 1 --offset earliest --isolation-level read_committed \
-         --max-messages 1 --timeout-ms 60000",
+         --max-messages 1 --timeout-ms 300000",
     )?;
     ensure!(read == "done\n", "{read}");
     ensure!(done_id != open_id, "each has its own");
@@ -84,7 +87,7 @@ fn the_log_of_transactions_is_read_by_kafkas_formatter() -> Result<()> {
     client.produce_in_transaction("orders", 0, 12, "desk", batch(producer, 0, None, "x")?)?;
     client.end_transaction("desk", producer, true)?;
     let printed = kafka.run(
-        "kafka-console-consumer.sh --topic __transaction_state --from-beginning --max-messages 4 --timeout-ms 60000 \
+        "kafka-console-consumer.sh --topic __transaction_state --from-beginning --max-messages 4 --timeout-ms 300000 \
          --formatter org.apache.kafka.tools.consumer.TransactionLogMessageFormatter",
     )?;
     // The formatter ends no line.

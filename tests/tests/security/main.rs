@@ -241,7 +241,7 @@ fn tool(secured: &Secured, name: &str, arguments: &[&str], properties: &str) -> 
     fs::write(&file, format!("ssl.truststore.type=PEM\nssl.truststore.location={trust}\n{properties}"))?;
     let bootstrap = secured.node.listener("SASL_SSL")?.to_string();
     let mut command = Command::new("timeout");
-    command.arg("150").arg(tools::program(name)?.get_program());
+    command.arg("600").arg(tools::program(name)?.get_program());
     command.args(["--bootstrap-server", &bootstrap, "--command-config"]).arg(&file).args(arguments);
     command.output().with_context(|| format!("starting {name}"))
 }
@@ -319,7 +319,12 @@ fn everything_in(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         let path = entry?.path();
         match path.is_dir() {
             true => files.extend(everything_in(&path)?),
-            false => files.push((path.clone(), fs::read(&path)?)),
+            false => match fs::read(&path) {
+                Ok(bytes) => files.push((path, bytes)),
+                // The node goes on working: what it has deleted meanwhile tells nobody anything.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            },
         }
     }
     Ok(files)

@@ -1,16 +1,21 @@
 //! The keys of an identity provider that speaks HTTPS.
 
-use std::{net::TcpListener, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use varve_tests::{certificates::Identity, node::eventually, running::Running, tools};
+use varve_tests::{
+    certificates::Identity,
+    node::{eventually, stable_address},
+    running::Running,
+    tools,
+};
 
 use crate::{Secured, program};
 
 /// Serves the files of `folder` over HTTPS; where.
 fn provider(folder: &Path, identity: &Identity) -> Result<(Running, String)> {
     // OpenSSL tells no free port that it took.
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = stable_address()?.port();
     let mut command = Command::new("openssl");
     command.args(["s_server", "-WWW", "-accept", &format!("127.0.0.1:{port}")]).current_dir(folder);
     command.arg("-key").arg(&identity.key).arg("-cert").arg(&identity.certificate);

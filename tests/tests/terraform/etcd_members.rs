@@ -20,7 +20,7 @@ fn state(folder: &Path, data: &Path, endpoints: &str, peers: &str) -> Result<Str
     let mut command = Command::new("bash");
     // Names and certificates of an instance are not here: members are asked by address.
     command.arg("-c").arg(format!(
-        ". {}/etcd.sh\nctl() {{ shift; etcdctl --endpoints {endpoints} --command-timeout 10s \"$@\"; }}\n\
+        ". {}/etcd.sh\nctl() {{ shift; etcdctl --endpoints {endpoints} --dial-timeout 60s --command-timeout 60s \"$@\"; }}\n\
          url() {{ echo {peers}; }}\ncluster_state member-1",
         scripts.display()
     ));

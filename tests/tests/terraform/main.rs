@@ -19,7 +19,7 @@ use varve_tests::{
     client::Client,
     etcd::Etcd,
     lines::Lines,
-    node::{binary, eventually, varve},
+    node::{binary, eventually, until, varve},
     s3::S3Emulator,
     terraform::Root,
     tools,
@@ -246,14 +246,16 @@ fn roles_are_refused(folder: &Path, broker: &Caller, etcd: &Caller, told: &Value
 fn metrics_that_alarms_look_at_are_a_nodes_own() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let node = varve_tests::node::Node::start(folder.path(), &[])?;
-    let page = node.http_get("/metrics")?;
     let script = fs::read_to_string(tools::checkout().join("deploy/terraform/instance/broker.sh"))?;
     let names: Vec<&str> = script.split("sum_of ").skip(1).filter_map(|rest| rest.split_whitespace().next()).collect();
     ensure!(names.len() == 3, "{names:?}");
-    for name in names {
-        ensure!(page.lines().any(|line| line.starts_with(name)), "no {name} in\n{page}");
-    }
-    node.http_get("/readyz")?;
+    until("metrics are shown, and the node is ready", || {
+        let page = node.http_get("/metrics")?;
+        for name in &names {
+            ensure!(page.lines().any(|line| line.starts_with(name)), "no {name} in\n{page}");
+        }
+        node.http_get("/readyz")
+    })?;
     node.stop()
 }
 

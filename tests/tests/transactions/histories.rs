@@ -112,7 +112,7 @@ impl Life {
 
     fn work(&mut self) -> Result<()> {
         let mut client = Client::connect(self.address)?;
-        let mut producer = client.init_producer(&self.id(), 60_000)?;
+        let mut producer = client.init_producer(&self.id(), 600_000)?;
         // An old producer's sequences go on from transaction to transaction.
         let mut sequences: BTreeMap<(&str, i32), i32> = BTreeMap::new();
         while !self.stop.load(Ordering::Relaxed) {

@@ -54,7 +54,7 @@ fn fetched(topic: Uuid, member: &str, epoch: i32, partitions: &[(i32, &[Said<'_>
 
 /// The same for records that somebody else is about to give back.
 fn waiting(request: ShareFetchRequest) -> ShareFetchRequest {
-    request.with_max_wait_ms(1_000).with_min_bytes(1)
+    request.with_max_wait_ms(10_000).with_min_bytes(1)
 }
 
 fn acknowledged(topic: Uuid, member: &str, epoch: i32, index: i32, said: &[Said<'_>]) -> ShareAcknowledgeRequest {
