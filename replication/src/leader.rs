@@ -105,8 +105,8 @@ pub struct FollowerState {
     pub end: Option<Offset>,
     /// Its first offset.
     pub log_start: Offset,
-    /// When it last had everything that the leader had.
-    pub caught_up: Duration,
+    /// When it last had everything that the leader had; `None` if it never had since it is a replica, or this leader leads.
+    pub caught_up: Option<Duration>,
     incarnation: Option<Incarnation>,
     /// Of the fetch before: having that much now, it was caught up then.
     last_fetch: Duration,
@@ -228,9 +228,9 @@ impl Leader {
         }
         let Some(follower) = self.followers.get_mut(&fetch.replica) else { return };
         if fetch.end >= fetch.leader_end {
-            follower.caught_up = follower.caught_up.max(around.now);
+            follower.caught_up = follower.caught_up.max(Some(around.now));
         } else if fetch.end >= follower.last_leader_end && follower.end.is_some() {
-            follower.caught_up = follower.caught_up.max(follower.last_fetch);
+            follower.caught_up = follower.caught_up.max(Some(follower.last_fetch));
         }
         follower.end = Some(fetch.end);
         follower.log_start = fetch.log_start;
@@ -328,7 +328,7 @@ impl Leader {
 
     fn is_caught_up(&self, follower: &FollowerState, around: &Surroundings<'_>) -> bool {
         follower.end.is_some_and(|end| end >= self.log_end)
-            || around.now.saturating_sub(follower.caught_up) <= around.lag_max
+            || follower.caught_up.is_some_and(|at| around.now.saturating_sub(at) <= around.lag_max)
     }
 
     fn advance_high_watermark(&mut self, around: &Surroundings<'_>, effects: &mut Vec<Effect>) {
@@ -370,7 +370,7 @@ impl Leader {
         let node = self.node;
         self.followers.retain(|replica, _| replicas.contains(replica));
         for &replica in replicas.iter().filter(|replica| **replica != node) {
-            let caught_up = if isr.contains(&replica) { now } else { Duration::ZERO };
+            let caught_up = isr.contains(&replica).then_some(now);
             self.followers.entry(replica).or_insert(FollowerState {
                 end: None,
                 log_start: Offset::ZERO,

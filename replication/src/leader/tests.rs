@@ -24,13 +24,16 @@ struct Bench {
 
 impl Bench {
     fn new(replicas: &[u32], isr: &[u32], end: u64) -> Bench {
+        Bench::begun_at(Duration::from_secs(100), replicas, isr, end)
+    }
+
+    fn begun_at(now: Duration, replicas: &[u32], isr: &[u32], end: u64) -> Bench {
         let partition = PartitionImage {
             replicas: ids(replicas),
             isr: ids(isr),
             leader: Some(BrokerId(0)),
             ..PartitionImage::default()
         };
-        let now = Duration::from_secs(100);
         let leader = Leader::new(BrokerId(0), partition, offset(end), HighWatermark(Offset::ZERO), now);
         Bench { leader, now, min_in_sync: 1, end, is_stopping: false }
     }
@@ -94,6 +97,17 @@ fn the_high_watermark_waits_for_the_slowest_follower_in_sync() {
     assert_eq!(bench.fetched(1, 10), []);
     assert_eq!(bench.fetched(2, 7), [committed(7)]);
     assert_eq!(bench.fetched(2, 10), [committed(10)]);
+}
+
+/// Right after the start of its leader's process, too: never is not a time before that.
+#[test]
+fn a_new_replica_that_is_far_behind_holds_up_nothing_however_young_its_leader_is() {
+    let mut bench = Bench::begun_at(Duration::from_secs(1), &[0, 1, 2], &[0, 1], 0);
+    bench.appended(10);
+    assert_eq!(bench.fetched(1, 10), [committed(10)]);
+    assert_eq!(bench.fetched(2, 3), []);
+    bench.appended(20);
+    assert_eq!(bench.fetched(1, 20), [committed(20)]);
 }
 
 #[test]
