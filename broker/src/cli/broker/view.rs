@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use kafka_protocol::{
     messages::{
         DescribeClusterRequest, DescribeConfigsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
@@ -16,6 +16,8 @@ use super::client::{Client, check};
 
 /// Topics whose settings are asked for at a time.
 const TOPICS_AT_ONCE: usize = 500;
+/// So often partitions are looked at again because replicas began or ceased to move meanwhile.
+const LOOKS: usize = 20;
 /// Kafka's numbers of resources.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -67,8 +69,7 @@ impl View {
             // One that has just ended is fenced at the next look; it gets nothing now.
             broker.is_cordoned = is_cordoned(client, *id).await.unwrap_or(true);
         }
-        let mut partitions = read_partitions(client).await?;
-        read_reassignments(client, &mut partitions).await?;
+        let mut partitions = read_settled(client).await?;
         read_min_in_sync(client, &mut partitions).await?;
         Ok(View { brokers, partitions })
     }
@@ -137,25 +138,54 @@ async fn read_partitions(client: &mut Client) -> anyhow::Result<Vec<PartitionVie
     Ok(partitions)
 }
 
-async fn read_reassignments(client: &mut Client, partitions: &mut [PartitionView]) -> anyhow::Result<()> {
+/// Partitions, with what moves. Both come in answers of their own: a move that ended between the two would look as if the
+/// partition had more replicas than it was given.
+async fn read_settled(client: &mut Client) -> anyhow::Result<Vec<PartitionView>> {
+    let mut before = read_reassignments(client).await?;
+    for _ in 0..LOOKS {
+        let mut partitions = read_partitions(client).await?;
+        let mut moving = read_reassignments(client).await?;
+        if moving != before {
+            before = moving;
+            continue;
+        }
+        for partition in &mut partitions {
+            let Some(moves) = moving.remove(&(partition.topic.clone(), partition.index)) else { continue };
+            partition.replicas = moves.replicas;
+            partition.adding = moves.adding;
+            partition.removing = moves.removing;
+        }
+        return Ok(partitions);
+    }
+    bail!("replicas begin and cease to move faster than they can be looked at: try again in a while")
+}
+
+/// A partition that moves: all who hold it or are about to, and of those who comes and who goes.
+#[derive(PartialEq, Eq)]
+struct Moving {
+    replicas: Vec<i32>,
+    adding: Vec<i32>,
+    removing: Vec<i32>,
+}
+
+/// By topic and number.
+async fn read_reassignments(client: &mut Client) -> anyhow::Result<HashMap<(String, i32), Moving>> {
     let request = ListPartitionReassignmentsRequest::default().with_timeout_ms(60_000).with_topics(None);
     let answer = client.ask(0, &request).await?;
     check(answer.error_code, answer.error_message.as_deref()).context("reassignments cannot be listed")?;
     let mut moving = HashMap::new();
+    let ids = |ids: Vec<kafka_protocol::messages::BrokerId>| ids.into_iter().map(|id| id.0).collect();
     for topic in answer.topics {
         for partition in topic.partitions {
-            moving.insert((topic.name.to_string(), partition.partition_index), partition);
+            let moves = Moving {
+                replicas: ids(partition.replicas),
+                adding: ids(partition.adding_replicas),
+                removing: ids(partition.removing_replicas),
+            };
+            moving.insert((topic.name.to_string(), partition.partition_index), moves);
         }
     }
-    for partition in partitions {
-        let Some(moving) = moving.remove(&(partition.topic.clone(), partition.index)) else { continue };
-        let ids = |ids: Vec<kafka_protocol::messages::BrokerId>| ids.into_iter().map(|id| id.0).collect();
-        // The later answer counts.
-        partition.replicas = ids(moving.replicas);
-        partition.adding = ids(moving.adding_replicas);
-        partition.removing = ids(moving.removing_replicas);
-    }
-    Ok(())
+    Ok(moving)
 }
 
 async fn read_min_in_sync(client: &mut Client, partitions: &mut [PartitionView]) -> anyhow::Result<()> {
