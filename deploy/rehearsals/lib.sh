@@ -167,17 +167,17 @@ try_topic() {
 
 # --- the ledger: a writer that goes on through everything, and the count afterwards ---------------------------------------
 
-# begin_ledger TOPIC: writes a number after the other, with acks=all, until end_ledger. What cannot be written yet is kept and
+# begin_ledger TOPIC [LAST]: writes a number after the other, from LAST + 1 on, with acks=all, until end_ledger. What cannot be written yet is kept and
 # tried again, for five minutes (kcat -E: that every broker was gone for a moment is no reason to end).
 begin_ledger() {
     ledger=$1
-    rm -f "$WORK/ledger.stop"
+    rm -f "$WORK/ledger.stop" "$WORK/ledger.last"
     # shellcheck disable=SC2016 # expanded by the inner shell
     begin ledger bash -c '
-        number=0
+        number=$4
         while [ ! -e "$1/ledger.stop" ]; do number=$((number + 1)); echo "$number"; echo "$number" >"$1/ledger.last"; sleep 0.005; done |
             kcat -P -E -b "$2" -t "$3" -X acks=all -X enable.idempotence=true -X message.timeout.ms=300000 -X linger.ms=5' \
-        ledger "$WORK" "$bootstrap" "$1"
+        ledger "$WORK" "$bootstrap" "$1" "${2:-0}"
     until_so "the ledger is begun" test -s "$WORK/ledger.last"
 }
 

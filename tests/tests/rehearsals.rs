@@ -9,7 +9,7 @@ use varve_tests::{
 };
 
 /// Ports that a script may use.
-const PORTS: usize = 31;
+const PORTS: usize = 32;
 
 fn rehearse(name: &str) -> Result<()> {
     let (folder, bin) = (tempfile::tempdir()?, binary()?);
@@ -62,6 +62,11 @@ fn the_bucket_is_away_and_comes_back() -> Result<()> {
 #[test]
 fn certificates_are_rotated_under_a_client() -> Result<()> {
     rehearse("rotate-certificates")
+}
+
+#[test]
+fn a_topic_and_its_readers_move_from_kafka() -> Result<()> {
+    rehearse("migrate-from-kafka")
 }
 
 #[test]
