@@ -22,6 +22,7 @@ pub mod security;
 pub mod server;
 pub mod share;
 pub mod telemetry;
+pub mod traces;
 pub(crate) mod wire;
 
 #[doc(hidden)]

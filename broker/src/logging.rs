@@ -1,24 +1,26 @@
 //! The node's own log: lines or JSON on standard output, with levels that can change while it runs.
 
 use tracing_subscriber::{
-    EnvFilter, Registry, filter::ParseError, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::ParseError, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
 use crate::{
     config::{LogFormat, SelfLogConfig},
     server::LogLevels,
+    traces::Exporter,
 };
 
-/// Starts the process's log and returns the handle on its levels. A process has one log: a second call changes nothing.
-pub fn start(config: &SelfLogConfig) -> LogLevels {
+/// Starts the process's log, and its traces if there are any, and returns the handle on the log's levels. A process has one
+/// log: a second call changes nothing.
+pub fn start(config: &SelfLogConfig, traces: Option<&Exporter>) -> LogLevels {
     let filter = levels(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(filter);
-    let subscriber = tracing_subscriber::registry().with(filter);
     // Colours would only stand in the way of those who read the log with programs.
-    let started = match config.format {
-        LogFormat::Text => subscriber.with(fmt::layer().with_ansi(false)).try_init(),
-        LogFormat::Json => subscriber.with(fmt::layer().json()).try_init(),
+    let lines = match config.format {
+        LogFormat::Text => fmt::layer().with_ansi(false).with_filter(filter).boxed(),
+        LogFormat::Json => fmt::layer().json().with_filter(filter).boxed(),
     };
+    let started = tracing_subscriber::registry().with(lines).with(traces.map(Exporter::layer)).try_init();
     if let Err(error) = started {
         eprintln!("the log was started before: {error}");
     }
@@ -32,7 +34,8 @@ pub fn start(config: &SelfLogConfig) -> LogLevels {
     LogLevels::new(&config.level, Box::new(apply))
 }
 
-/// The cache's own account of how it was built is of no use to an operator; `directives` that name it win.
+/// The cache's own account of how it was built is of no use to an operator, and the spans of traces are for others;
+/// `directives` that name them win.
 fn levels(directives: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(format!("foyer=warn,{directives}"))
+    EnvFilter::try_new(format!("foyer=warn,varve_trace=off,{directives}"))
 }

@@ -12,6 +12,7 @@ use varve_broker::{
     config::{BrokerConfig, Loaded},
     logging,
     node::{CompactorNode, Node, StartError},
+    traces::Exporter,
 };
 
 /// Keeps the resident size steady while large buffers come and go.
@@ -30,17 +31,22 @@ fn main() -> ExitCode {
 }
 
 fn start(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
-    let levels = logging::start(&config.self_log);
-    for warning in warnings {
-        warn!("{warning}");
-    }
-    allow_many_connections();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.worker_threads {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.enable_all().build().context("starting the runtime")?;
+    let traces = Exporter::new(&config.traces, config.node.0, runtime.handle().clone())
+        .context("starting the export of traces (varve.trace.endpoint)")?;
+    let levels = logging::start(&config.self_log, traces.as_ref());
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    allow_many_connections();
     let ended = runtime.block_on(run(Arc::new(config), levels));
+    if let Some(traces) = traces {
+        traces.close();
+    }
     // What still works on files when a start is broken off, recovery for one, goes with the process.
     runtime.shutdown_background();
     ended

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field, trace_span};
 use uuid::Uuid;
 use varve_metadata::{
     config::{ArchiveFormat, TopicConfig},
@@ -356,19 +357,28 @@ impl Compactor {
                 Work::Rewrite(_) => "rewrite",
             };
             let before = done.overtaken;
-            let outcome = match item {
-                Work::Expire(start) => {
-                    self.publish(handle, done, |manifest| manifest.expire(Writer::Compactor, start, situation.now))
-                        .await
+            let span = trace_span!(
+                target: "varve_trace::root", "rewrite the archive", otel.name = format!("{kind} the archive"),
+                messaging.destination.name = workshop.topic.as_str(), partition = %handle.partition(),
+                outcome = field::Empty,
+            );
+            let performing = async {
+                match item {
+                    Work::Expire(start) => {
+                        self.publish(handle, done, |manifest| manifest.expire(Writer::Compactor, start, situation.now))
+                            .await
+                    }
+                    Work::Rewrite(objects) => self.rewrite(&workshop, handle, &objects, situation.now, done).await,
+                    Work::Compact(round) => self.compact(&workshop, handle, &round, situation, done).await,
                 }
-                Work::Rewrite(objects) => self.rewrite(&workshop, handle, &objects, situation.now, done).await,
-                Work::Compact(round) => self.compact(&workshop, handle, &round, situation, done).await,
             };
+            let outcome = performing.instrument(span.clone()).await;
             let label = match &outcome {
                 Ok(()) if done.overtaken == before => "done",
                 Ok(()) => "overtaken",
                 Err(_) => "failed",
             };
+            span.record("outcome", label);
             self.metrics.work.with_label_values(&[kind, label]).inc();
             outcome?;
         }

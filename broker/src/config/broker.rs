@@ -82,6 +82,8 @@ pub struct BrokerConfig {
     pub http: Option<SocketAddr>,
     /// The node's own log.
     pub self_log: SelfLogConfig,
+    /// Traces.
+    pub traces: TraceConfig,
     /// Threads of the runtime; `None`: one per core.
     pub worker_threads: Option<usize>,
     /// How long a stop waits for what is under way.
@@ -458,6 +460,15 @@ pub struct SelfLogConfig {
     pub format: LogFormat,
     /// Levels, in the syntax of tracing's `EnvFilter`.
     pub level: String,
+}
+
+/// Traces for an OpenTelemetry collector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceConfig {
+    /// Where they go (`varve.trace.endpoint`); `None`: none are made.
+    pub endpoint: Option<url::Url>,
+    /// The share of requests that are traced, from 0 to 1 (`varve.trace.sample.ratio`).
+    pub ratio: f64,
 }
 
 /// How the node writes its own log.

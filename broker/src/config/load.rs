@@ -214,6 +214,7 @@ fn typed(reader: &mut Reader<'_>, topic_defaults: TopicDefaults, warnings: &mut 
         compactor: compactor(reader),
         http: http(reader),
         self_log: self_log(reader),
+        traces: traces(reader),
         worker_threads: usize::try_from(reader.int("varve.worker.threads")).ok().filter(|threads| *threads > 0),
         shutdown_timeout: reader.millis("varve.shutdown.timeout.ms"),
         data_dir,
@@ -492,6 +493,16 @@ fn http(reader: &mut Reader<'_>) -> Option<std::net::SocketAddr> {
         reader.invalid(name, "address:port, or empty");
     }
     address.ok()
+}
+
+fn traces(reader: &mut Reader<'_>) -> TraceConfig {
+    let name = "varve.trace.endpoint";
+    let given = reader.text(name).map(|text| url::Url::parse(&text));
+    let is_http = |url: &url::Url| ["http", "https"].contains(&url.scheme()) && url.has_host();
+    if given.as_ref().is_some_and(|url| !url.as_ref().is_ok_and(is_http)) {
+        reader.invalid(name, "a URL, as in http://127.0.0.1:4318/v1/traces");
+    }
+    TraceConfig { endpoint: given.and_then(Result::ok), ratio: reader.number("varve.trace.sample.ratio") }
 }
 
 fn self_log(reader: &mut Reader<'_>) -> SelfLogConfig {

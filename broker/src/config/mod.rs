@@ -31,7 +31,8 @@ mod tls;
 pub use broker::{
     ArchiveConfig, AuthorizerConfig, BrokerConfig, CacheConfig, CleanerConfig, CompactorConfig, ConsumerGroupConfig,
     GroupConfig, GroupLimit, GroupTime, LogConfig, LogFormat, MetadataUrl, NetworkConfig, QuotaConfig, Roles,
-    SelfLogConfig, ShareGroupConfig, ShareStateTopicConfig, StreamsGroupConfig, TopicCreation, TransactionConfig,
+    SelfLogConfig, ShareGroupConfig, ShareStateTopicConfig, StreamsGroupConfig, TopicCreation, TraceConfig,
+    TransactionConfig,
 };
 pub use cluster::{EtcdConfig, ReplicationConfig};
 pub(crate) use definitions::is_outside_kafkas_table;

@@ -190,6 +190,8 @@ fn refusals_say_why_and_what_to_do() {
         ("group.min.session.timeout.ms=9\ngroup.max.session.timeout.ms=8", "no more than group.max.session.timeout.ms"),
         ("varve.log.level=a=b=c", "error, warn, info, debug or trace"),
         ("varve.http.listener=9404", "address:port, or empty"),
+        ("varve.trace.endpoint=127.0.0.1:4318", "a URL, as in http://127.0.0.1:4318/v1/traces"),
+        ("varve.trace.sample.ratio=2", "a number from 0 to 1"),
         (
             "log.cleaner.max.compaction.lag.ms=1\nlog.cleaner.min.compaction.lag.ms=2",
             "min.compaction.lag.ms=2 contradicts",
@@ -397,6 +399,7 @@ const OTHER: &[(&str, &str)] = &[
     ("varve.metadata.etcd.password", "other\nvarve.metadata.etcd.user=other"),
     ("varve.metadata.etcd.user", "other\nvarve.metadata.etcd.password=other"),
     ("varve.object.store.endpoint", "http://other:9000"),
+    ("varve.trace.endpoint", "http://other:4318/v1/traces"),
     ("varve.object.store.url", "s3://other/archive"),
 ];
 

@@ -13,6 +13,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tracing::{Instrument, trace_span};
 use varve_metadata::model::Principal;
 
 use super::{
@@ -178,12 +179,17 @@ impl Connection<'_> {
             bytes,
             connection: Arc::clone(&self.client),
         };
-        let reply = dispatch::answer(&shared.broker, header.api, &context, frame).await?;
+        let span = shared.sampler.begin(&context);
+        let answered = dispatch::answer(&shared.broker, header.api, &context, frame).instrument(span.clone()).await;
+        let reply = answered.inspect_err(|error| {
+            span.record("otel.status_code", "error").record("otel.status_description", tracing::field::display(error));
+        })?;
         shared.measured.answered(header.api.key, context.received.elapsed());
         // The request's bytes are gone by now: what waits for a slow reader below is its answer alone.
         drop((context, reservation));
         let pause = reply.pause();
-        self.write(reply).await?;
+        let written = async { self.write(reply).instrument(trace_span!(target: "varve_trace", "write")).await };
+        written.instrument(span).await?;
         Ok(pause)
     }
 

@@ -21,7 +21,7 @@ use super::{
     measured::Measured,
     places::Places,
 };
-use crate::{metrics::Metrics, security::ListenerSecurity};
+use crate::{metrics::Metrics, security::ListenerSecurity, traces::Sampler};
 
 /// Name of a listener, as in `listeners` (`PLAINTEXT`, `INTERNAL`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,6 +105,7 @@ pub(super) struct Shared {
     /// Room for connections that are refused and not closed yet.
     refused: Arc<Semaphore>,
     first_limits: Arc<ConnectionLimits>,
+    pub(super) sampler: Sampler,
 }
 
 /// A connection on which nothing came for so long is probed.
@@ -152,7 +153,8 @@ impl Server {
             per_ip: limits.connections_per_ip,
             per_ip_overrides: limits.connections_per_ip_overrides.clone(),
         });
-        let shared = Shared { broker, limits, budget, logins, measured, tasks, places, refused, first_limits };
+        let sampler = Sampler::new(&broker.config.traces);
+        let shared = Shared { broker, limits, budget, logins, measured, tasks, places, refused, first_limits, sampler };
         Server { shared: Arc::new(shared) }
     }
 

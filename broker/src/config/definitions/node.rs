@@ -68,6 +68,19 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "What the node writes to its own log: error, warn, info, debug or trace, also per part, as in \
          info,varve_tiering=debug.",
     ),
+    unset(
+        "varve.trace.endpoint",
+        Kind::Text,
+        "Where traces of requests go: the URL of an OpenTelemetry collector that takes OTLP over HTTP, as in \
+         http://127.0.0.1:4318/v1/traces. Unset: none are made. Headers that it wants are given in the environment variable \
+         OTEL_EXPORTER_OTLP_HEADERS.",
+    ),
+    def(
+        "varve.trace.sample.ratio",
+        Kind::Double { min: 0.0, max: 1.0 },
+        "0.01",
+        "The share of requests that are traced, if varve.trace.endpoint is set. Work on the archive is traced whole.",
+    ),
     low(def("background.threads", POSITIVE_INT, "10", "Threads for background work.").dynamic()).no_effect(TASKS),
     low(def(
         "server.max.startup.time.ms",

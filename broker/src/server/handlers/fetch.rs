@@ -13,6 +13,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use tokio::time::timeout_at;
+use tracing::{Instrument, trace_span};
 use uuid::Uuid;
 use varve_metadata::model::BrokerId;
 use varve_replication::Incarnation;
@@ -304,10 +305,13 @@ async fn wait_for(broker: &Broker, round: &Round<'_>) -> Vec<Fetched> {
                 }
             }
         };
-        tokio::select! {
-            _ = timeout_at(limits.deadline.into(), grown) => {}
-            () = broker.shutdown.cancelled() => {}
-        }
+        let enough = async {
+            tokio::select! {
+                _ = timeout_at(limits.deadline.into(), grown) => {}
+                () = broker.shutdown.cancelled() => {}
+            }
+        };
+        enough.instrument(trace_span!(target: "varve_trace", "wait for records")).await;
     };
     drop(watches);
     fetched
@@ -407,7 +411,14 @@ impl Round<'_> {
         let limits = self.limits;
         let finished = fetched.into_iter().zip(self.partitions).map(|(fetched, partition)| async move {
             match (fetched, partition) {
-                (Fetched::Remote(remote), Ok(partition)) => remote.finish(partition, limits).await,
+                (Fetched::Remote(remote), Ok(partition)) => {
+                    let span = trace_span!(
+                        target: "varve_trace", "read the archive",
+                        messaging.destination.name = partition.topic().as_str(),
+                        messaging.destination.partition.id = partition.id().index.0,
+                    );
+                    remote.finish(partition, limits).instrument(span).await
+                }
                 (other, _) => other,
             }
         });

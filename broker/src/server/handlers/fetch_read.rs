@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Instant};
 use futures::FutureExt;
 use kafka_protocol::error::ResponseError;
 use tokio::time::{sleep_until, timeout_at};
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 use varve_log::local::{AbortedTxn, ReadError};
 use varve_metadata::{
     image::ClusterImage,
@@ -298,7 +298,7 @@ impl RemoteRead {
     pub(super) async fn finish(self, partition: &Arc<Partition>, limits: &FetchLimits) -> Fetched {
         let RemoteRead { bounds, reader, from, bound, max_bytes } = self;
         let archive = reader.clone();
-        let read = tokio::spawn(reader.read(from, bound, max_bytes)).map(|joined| match joined {
+        let read = tokio::spawn(reader.read(from, bound, max_bytes).in_current_span()).map(|joined| match joined {
             Ok(read) => read,
             Err(panic) => Err(RemoteError::Unavailable(panic.to_string())),
         });

@@ -20,7 +20,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::{Instrument, debug, info, trace_span};
 use uuid::Uuid;
 use varve_log::local::{AppendOrigin, Appended, TransactionTerms};
 use varve_metadata::model::{LeaderEpoch, LogEndOffset, LogStartOffset, Timestamp};
@@ -105,7 +105,7 @@ async fn append_all(
     }
     if !pending.is_empty() {
         let limit = (terms.acks == ALL).then(|| Duration::from_millis(request.timeout_ms.max(0) as u64));
-        settle(pending, limit, &mut response).await;
+        settle(pending, limit, &mut response).instrument(trace_span!(target: "varve_trace", "wait for replicas")).await;
     }
     let is_failed = |answer: &PartitionProduceResponse| answer.error_code != 0;
     let failed = response.responses.iter().any(|topic| topic.partition_responses.iter().any(is_failed));
@@ -211,6 +211,10 @@ fn append_topic(
     mut wait_for: impl FnMut(usize, Waiting),
 ) -> TopicProduceResponse {
     let found = lookup::topic(broker, topic_ref(terms.version, &topic.name, topic.topic_id));
+    let _appending = trace_span!(
+        target: "varve_trace", "append", messaging.destination.name = found.local().map(|topic| topic.name.as_str()), partitions = topic.partition_data.len()
+    )
+    .entered();
     let allowed = found.require(access, Operation::Write);
     let is_closed = found.local().is_some_and(|topic| topic.internal) && context.client_id() != ADMIN_CLIENT;
     let mut answers = Vec::with_capacity(topic.partition_data.len());

@@ -20,6 +20,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, trace_span};
 use varve_metadata::model::PartitionId;
 
 use super::metrics::ArchiverMetrics;
@@ -140,7 +141,8 @@ impl Pool {
             loop {
                 let batch = self.next(sharing).await;
                 let Some(bucket) = self.bucket.lock().clone() else { continue };
-                upload_batch(&bucket, batch, &rate, &metrics).await;
+                let span = trace_span!(target: "varve_trace::root", "upload segments", segments = batch.len());
+                upload_batch(&bucket, batch, &rate, &metrics).instrument(span).await;
             }
         };
         tokio::select! {

@@ -15,7 +15,7 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Operation::Get => "get",
             Operation::Put => "put",

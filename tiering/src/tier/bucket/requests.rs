@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, multipart::MultipartStore, path::Path,
 };
+use tracing::{Instrument, field, trace_span};
 use uuid::Uuid;
 use varve_metadata::model::Timestamp;
 
@@ -391,7 +392,11 @@ impl Bucket {
         let options = &self.0.options;
         let limit = options.attempt_timeout + Duration::from_secs(bytes / options.slowest_rate.max(1));
         let started = Instant::now();
-        let outcome = match tokio::time::timeout(limit, attempt).await {
+        let span = trace_span!(
+            target: "varve_trace", "object store",
+            otel.name = format!("object store {}", operation.label()), otel.kind = "client", outcome = field::Empty,
+        );
+        let outcome = match tokio::time::timeout(limit, attempt).instrument(span.clone()).await {
             Ok(outcome) => outcome.map_err(Failure::from),
             Err(elapsed) => {
                 Err(Failure::Weather(object_store::Error::Generic { store: "timeout", source: Box::new(elapsed) }))
@@ -404,6 +409,7 @@ impl Bucket {
             Err(Failure::Refused(_)) => "refused",
             Err(Failure::Weather(_)) => "error",
         };
+        span.record("outcome", label);
         self.0.metrics.attempt(operation, label, started.elapsed());
         outcome
     }

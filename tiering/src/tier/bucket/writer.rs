@@ -8,6 +8,7 @@ use object_store::{
     multipart::{MultipartStore, PartId},
 };
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::{
     local::{LocalDirectory, Staged},
@@ -176,14 +177,15 @@ impl Upload {
         let (nth, bucket, key) = (self.sent, bucket.clone(), key.clone());
         let (store, id) = (Arc::clone(&self.store), self.id.clone());
         self.sent += 1;
-        self.flying.spawn(async move {
+        let sending = async move {
             let path = bucket.path(&key);
             let bytes = part.len() as u64;
             let attempt = || store.put_part(&path, &id, nth, part.clone().into());
             let sent = bucket.repeat(Operation::Put, bytes, attempt).await.map_err(|failure| failure.of(&key))?;
             bucket.metrics().moved(Operation::Put, bytes);
             Ok((nth, sent))
-        });
+        };
+        self.flying.spawn(sending.in_current_span());
     }
 
     /// Waits until fewer than `room` parts are under way.

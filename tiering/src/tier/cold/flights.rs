@@ -7,6 +7,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
+use tracing::Instrument;
 
 use super::error::{ColdError, Damage};
 
@@ -49,10 +50,11 @@ where
         let landing = Landing { under_way: Arc::clone(&self.under_way), key: key.clone() };
         let work = work();
         // The task ends with its landing, whose lock waits for ours: so it cannot be over before it is listed.
-        let task = tokio::spawn(async move {
+        let flying = async move {
             let _landing = landing;
             work.await
-        });
+        };
+        let task = tokio::spawn(flying.in_current_span());
         let stopped = || ColdError::Unavailable(Arc::new(Damage("the task that read it was stopped")));
         let flight = task.map(move |ended| ended.unwrap_or_else(|_| Err(stopped()))).boxed().shared();
         under_way.insert(key, flight.clone());
