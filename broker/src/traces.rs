@@ -4,9 +4,9 @@
 //! request ─ Sampler: one of them? ─► span "Produce" ─► spans of its parts ─► batch (bounded) ─► OTLP over HTTP
 //! ```
 //!
-//! Spans are those of [`tracing`], with two targets. One of [`ROOT`] begins a trace: Kafka's protocol carries no context of a
-//! trace, so each sampled request is one of its own, and so is each piece of background work on the archive. One of
-//! `varve_trace` is a part of whatever it runs in, and nothing outside of a trace: what a request that is not sampled passes
+//! Spans are those of [`tracing`], with two targets. One of `varve_trace::root` begins a trace: Kafka's protocol carries no
+//! context of a trace, so each sampled request is one of its own, and so is each piece of background work on the archive. One
+//! of `varve_trace` is a part of whatever it runs in, and nothing outside of a trace: what a request that is not sampled passes
 //! costs it a look at a flag. Without an endpoint nobody listens to either, which tracing makes free.
 
 use std::{
