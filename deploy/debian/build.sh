@@ -49,6 +49,8 @@ mkdir "$work/debian"
 printf 'Source: varve\n\nPackage: varve\nArchitecture: any\n' >"$work/debian/control"
 depends=$(cd "$work" && dpkg-shlibdeps -O "$root/usr/bin/varve" 2>/dev/null)
 depends=${depends#shlibs:Depends=}
+# A static binary asks for none.
+depends=${depends:+$depends, }
 
 mkdir "$root/DEBIAN"
 cat >"$root/DEBIAN/control" <<CONTROL
@@ -57,7 +59,7 @@ Version: $version
 Architecture: $arch
 Maintainer: The Varve developers <varve@localhost>
 Installed-Size: $(du --apparent-size --block-size=1024 --summarize --exclude=DEBIAN "$root" | cut -f1)
-Depends: $depends, systemd | systemd-standalone-sysusers
+Depends: ${depends}systemd | systemd-standalone-sysusers
 Recommends: ca-certificates
 Section: net
 Priority: optional
