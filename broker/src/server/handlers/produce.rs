@@ -212,7 +212,9 @@ fn append_topic(
 ) -> TopicProduceResponse {
     let found = lookup::topic(broker, topic_ref(terms.version, &topic.name, topic.topic_id));
     let _appending = trace_span!(
-        target: "varve_trace", "append", messaging.destination.name = found.local().map(|topic| topic.name.as_str()), partitions = topic.partition_data.len()
+        target: "varve_trace", "append",
+        messaging.destination.name = found.local().map(|topic| topic.name.as_str()),
+        partitions = topic.partition_data.len(),
     )
     .entered();
     let allowed = found.require(access, Operation::Write);
