@@ -4,6 +4,7 @@ mod compactor;
 mod last_life;
 mod membership;
 mod neighbours;
+mod store;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,10 +18,10 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use varve_log::local::{LogDirError, LogDirOwner};
 use varve_metadata::{
-    cluster::{ClusterMetadata, MetadataError},
+    cluster::MetadataError,
     image::{BrokerImage, ClusterImage, Endpoint},
     model::{BrokerId, Feature, Unserved},
-    store::{ConnectError, EmbeddedStore, MetadataStore, OpenError},
+    store::{ConnectError, OpenError},
 };
 
 use crate::{
@@ -39,9 +40,7 @@ use crate::{
 
 pub use compactor::CompactorNode;
 use membership::{Membership, Place};
-
-/// Name of the metadata store's file in its directory.
-const METADATA_FILE: &str = "metadata.redb";
+pub(crate) use store::open_store;
 
 /// How often logs are looked at for `flush.ms` if `log.flush.scheduler.interval.ms` does not say. Kafka's default is never,
 /// which makes a topic's `flush.ms` a promise that nobody keeps.
@@ -156,8 +155,7 @@ impl Node {
         let life = Uuid::new_v4();
 
         health.waiting_for("the metadata store");
-        let store = open_store(&config).await?;
-        let metadata = ClusterMetadata::start(store, config.node, config.settings.texts()).await?;
+        let metadata = store::follow_cluster(&config).await?;
 
         make_first_users(&metadata, &config.first_users).await?;
 
@@ -391,22 +389,6 @@ async fn serve_http(
         }
     });
     Ok(())
-}
-
-/// Opens the store that `varve.metadata.url` names.
-pub(crate) async fn open_store(config: &BrokerConfig) -> Result<Arc<dyn MetadataStore>, StartError> {
-    let dir = match &config.metadata {
-        MetadataUrl::Embedded(dir) => dir,
-        MetadataUrl::Etcd { endpoints, prefix } => {
-            return membership::open_etcd(&config.etcd, endpoints, prefix, config.node).await;
-        }
-    };
-    let shown = dir.display().to_string();
-    std::fs::create_dir_all(dir).map_err(|source| StartError::Directory { dir: shown.clone(), source })?;
-    let file = dir.join(METADATA_FILE);
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&file)).await;
-    let opened = opened.expect("opening the store does not panic");
-    opened.map(|store| Arc::new(store) as _).map_err(|source| StartError::Store { dir: shown, source })
 }
 
 fn limits(config: &BrokerConfig) -> Limits {

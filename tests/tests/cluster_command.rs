@@ -29,8 +29,9 @@ fn the_cluster_of_the_documentation_serves_kafkas_tools_keeps_its_data_and_ends_
         };
         let kafka = KafkaTools::at(SECOND.parse::<SocketAddr>()?);
         let cluster = start()?;
-        // As many replicas as are sensible without being asked for.
-        kafka.run("kafka-topics.sh --create --topic first --partitions 6")?;
+        // As many replicas as are sensible without being asked for. The broker that is asked may not know the others yet.
+        let create = "kafka-topics.sh --create --if-not-exists --topic first --partitions 6";
+        until("it is made", || kafka.run(create))?;
         // Another broker than the one that made it may be asked, before it knows the topic.
         let described = until("it is described", || kafka.run("kafka-topics.sh --describe --topic first"))?;
         ensure!(

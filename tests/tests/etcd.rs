@@ -356,12 +356,12 @@ async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
     let mut etcd = Etcd::start(folder.path()).unwrap();
     require_users(&etcd);
     let nobody = EtcdStore::connect(&options(etcd.address(), "/varve")).await;
-    assert!(matches!(nobody, Err(ConnectError::Store(StoreError::Unavailable(_)))));
+    assert!(matches!(nobody, Err(ConnectError::Refused(StoreError::Unavailable(_)))));
     let given = |password: &str| {
         let credentials = EtcdCredentials { user: "root".into(), password: password.into() };
         EtcdOptions { credentials: Some(credentials), ..options(etcd.address(), "/varve") }
     };
-    assert!(EtcdStore::connect(&given("wrong")).await.is_err());
+    assert!(matches!(EtcdStore::connect(&given("wrong")).await, Err(ConnectError::Refused(_))));
     let store = EtcdStore::connect(&given("secret")).await.unwrap();
     let mut watch = store.watch("", store.range("").await.unwrap().revision);
     let first = store.transact(put("a", 1)).await.unwrap();

@@ -9,8 +9,10 @@ use varve_log::format::{BatchBuilder, RecordContent};
 use varve_metadata::model::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use varve_tests::{
     client::{Client, FetchSpec, after_last_batch},
+    etcd::Etcd,
     kafka_tools::KafkaTools,
     node::{Node, varve},
+    running::Running,
 };
 
 /// What a node that cannot start prints; it must end with an error and without a trace of a panic.
@@ -170,4 +172,35 @@ fn a_second_process_on_the_same_folders_is_refused() -> Result<()> {
     ensure!(printed.contains("varve-data/log"), "{printed}");
     ensure!(Client::connect(node.address)?.api_versions().is_ok(), "the first one goes on");
     node.stop()
+}
+
+/// After a power cut a broker may be there before its etcd.
+#[test]
+fn a_broker_waits_for_an_etcd_that_starts_after_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut etcd = Etcd::start(folder.path())?;
+    etcd.kill();
+    let mut broker = varve()?;
+    broker.current_dir(folder.path());
+    let metadata = format!("varve.metadata.url=etcd://{}/varve", etcd.address());
+    let patient = "initial.broker.registration.timeout.ms=300000";
+    for line in ["listeners=PLAINTEXT://127.0.0.1:0", "varve.http.listener=127.0.0.1:0", &metadata, patient] {
+        broker.args(["--override", line]);
+    }
+    let mut broker = Running::start(broker, &folder.path().join("varve.log"))?;
+    broker.until_it_says("the metadata store does not answer, trying again")?;
+    etcd.restart()?;
+    broker.until_it_says("varve is ready")?;
+    broker.terminate()
+}
+
+#[test]
+fn a_broker_ends_when_etcd_does_not_answer_in_time() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut etcd = Etcd::start(folder.path())?;
+    etcd.kill();
+    let metadata = format!("varve.metadata.url=etcd://{}/varve", etcd.address());
+    let printed = refused(folder.path(), &[], &[&metadata, "initial.broker.registration.timeout.ms=0"])?;
+    ensure!(printed.contains("etcd cannot be used (varve.metadata.url): etcd does not answer"), "{printed}");
+    Ok(())
 }

@@ -58,6 +58,10 @@ const KAFKA_TOOLS: &[(&str, &str)] = &[
     ("kafka-server-start.sh", "kafka.Kafka"),
 ];
 
+/// Java writes figures for its own tools into a file named after its process id, in a folder that all share, and complains on
+/// standard output where another one of that id does so too: tests in process namespaces have the same ids.
+const LONE: &str = "-XX:-UsePerfData";
+
 /// Version of etcd and etcdctl. Of the next series, what PyPI has (3.5.1) can come back inconsistent from a crash.
 const ETCD: &str = "3.4.23";
 
@@ -217,8 +221,8 @@ fn kafka(place: &Path) -> Result<()> {
 fn launchers(place: &Path) -> Result<()> {
     for (name, class) in KAFKA_TOOLS {
         let script = format!(
-            "#!/bin/sh\nexec java $KAFKA_OPTS -Xmx${{KAFKA_HEAP:-512m}} -XX:TieredStopAtLevel=${{KAFKA_JIT:-1}} \
-             -Dorg.slf4j.simpleLogger.defaultLogLevel=${{KAFKA_LOG:-warn}} -cp '{}/*' {class} \"$@\"\n",
+            "#!/bin/sh\nexec java $KAFKA_OPTS {LONE} -Xmx${{KAFKA_HEAP:-512m}} \
+             -XX:TieredStopAtLevel=${{KAFKA_JIT:-1}} -Dorg.slf4j.simpleLogger.defaultLogLevel=${{KAFKA_LOG:-warn}} -cp '{}/*' {class} \"$@\"\n",
             place.join("kafka/libs").display()
         );
         executable(&place.join("bin").join(name), &script)?;
@@ -239,18 +243,18 @@ fn java(place: &Path) -> Result<()> {
         let mut compile = command("javac");
         compile.arg("-d").arg(&classes).arg("-cp").arg(format!("{}/kafka/libs/*", place.display()));
         compile.args(files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "java")));
-        run_command(compile)?;
-        for file in &files {
-            let Some(class) = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
-            let script = format!(
-                "#!/bin/sh\nexec java -Xmx512m -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
-                 -cp '{0}/java:{0}/kafka/libs/*' {class} \"$@\"\n",
-                place.display()
-            );
-            executable(&place.join("bin").join(format!("java-{class}")), &script)?;
-        }
-        Ok(())
-    })
+        run_command(compile)
+    })?;
+    for file in &files {
+        let Some(class) = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
+        let script = format!(
+            "#!/bin/sh\nexec java {LONE} -Xmx512m -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+             -cp '{0}/java:{0}/kafka/libs/*' {class} \"$@\"\n",
+            place.display()
+        );
+        executable(&place.join("bin").join(format!("java-{class}")), &script)?;
+    }
+    Ok(())
 }
 
 fn go(place: &Path) -> Result<()> {

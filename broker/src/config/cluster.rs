@@ -17,6 +17,8 @@ pub struct EtcdConfig {
     pub credentials: Option<(String, String)>,
     /// How long one request may take.
     pub request_timeout: Duration,
+    /// How long a start waits for the first answer.
+    pub start_timeout: Duration,
 }
 
 impl std::fmt::Debug for EtcdConfig {
@@ -28,6 +30,7 @@ impl std::fmt::Debug for EtcdConfig {
             .field("identity", &self.identity)
             .field("user", &self.credentials.as_ref().map(|(user, _)| user))
             .field("request_timeout", &self.request_timeout)
+            .field("start_timeout", &self.start_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -86,6 +89,10 @@ impl EtcdConfig {
             identity: certificate.zip(key),
             credentials: user.zip(password),
             request_timeout: reader.millis("varve.metadata.etcd.request.timeout.ms"),
+            // Kafka takes a negative one for no time at all.
+            start_timeout: Duration::from_millis(
+                u64::try_from(reader.int("initial.broker.registration.timeout.ms")).unwrap_or(0),
+            ),
         }
     }
 }

@@ -32,7 +32,7 @@ use varve_tiering::{
     },
 };
 
-use super::{StartError, open_store, serve_http};
+use super::{StartError, serve_http, store::follow_cluster};
 use crate::{
     archive::{ArchiveError, archive_settings, compactor_options, registered, told},
     config::BrokerConfig,
@@ -75,8 +75,7 @@ impl CompactorNode {
         serve_http(&config, &metrics, &health, &tasks, &stop).await?;
 
         health.waiting_for("the metadata store");
-        let store = open_store(&config).await?;
-        let metadata = ClusterMetadata::start(store, config.node, config.settings.texts()).await?;
+        let metadata = follow_cluster(&config).await?;
 
         health.waiting_for("the object store");
         let requests = BucketMetrics::new();

@@ -1,6 +1,6 @@
-//! Being one of several brokers: etcd, a place among the others for one life of this process, and leaving it in order.
+//! Being one of several brokers: a place among the others for one life of this process, and leaving it in order.
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -10,54 +10,18 @@ use varve_metadata::{
     cluster::{ClusterMetadata, Joining, Member},
     image::BrokerImage,
     model::BrokerId,
-    store::{EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, MetadataStore},
 };
 
 use super::{
     StartError,
     last_life::{self, LastLife},
 };
-use crate::{
-    config::{BrokerConfig, EtcdConfig},
-    http::Health,
-    partition::Storage,
-};
+use crate::{config::BrokerConfig, http::Health, partition::Storage};
 
 /// How often a node looks whether its disks are full.
 const ROOM_CHECK: Duration = Duration::from_millis(500);
 /// Longest wait for others to know of it: a stop waits as long.
 const ASIDE_LIMIT: Duration = Duration::from_secs(2);
-
-/// Connects to etcd.
-pub(super) async fn open_etcd(
-    config: &EtcdConfig,
-    endpoints: &[String],
-    prefix: &str,
-    node: BrokerId,
-) -> Result<Arc<dyn MetadataStore>, StartError> {
-    let read =
-        |path: &PathBuf| fs::read(path).map_err(|source| StartError::File { file: path.display().to_string(), source });
-    let tls = match config.tls {
-        true => Some(EtcdTls {
-            ca: config.ca.as_ref().map(read).transpose()?,
-            identity: match &config.identity {
-                Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
-                None => None,
-            },
-        }),
-        false => None,
-    };
-    let credentials = config.credentials.clone().map(|(user, password)| EtcdCredentials { user, password });
-    let options = EtcdOptions {
-        endpoints: endpoints.to_vec(),
-        begin_with: node.0 as usize,
-        prefix: prefix.to_owned(),
-        tls,
-        credentials,
-        request_timeout: config.request_timeout,
-    };
-    Ok(Arc::new(EtcdStore::connect(&options).await?))
-}
 
 /// What the last life of this node left. Before any directory is opened.
 pub(super) fn look_at_last_life(config: &BrokerConfig) -> Result<LastLife, StartError> {

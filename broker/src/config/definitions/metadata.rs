@@ -134,9 +134,9 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "initial.broker.registration.timeout.ms",
         ANY_INT,
         "60000",
-        "How long a broker tries to register with the controller, in milliseconds.",
-    )
-    .no_effect(NO_LEASE),
+        "How long a broker that starts waits for an etcd that does not answer, in milliseconds; then it ends. To be let in \
+         by the other brokers it waits without end.",
+    ),
     high(unset("metadata.log.dir", Kind::Text, "Directory of the metadata log.")).no_effect(NO_LOG),
     high(def(
         "metadata.log.segment.bytes",

@@ -96,9 +96,12 @@ pub enum ConnectError {
         #[source]
         error: tonic::transport::Error,
     },
-    /// No member answers, or etcd refuses us.
+    /// No member answers: it may later.
     #[error("etcd does not answer")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
+    /// etcd knows no such user, or the user may not: trying again does not help.
+    #[error("etcd refuses to be used: check varve.metadata.etcd.user, its password and its rights")]
+    Refused(#[source] StoreError),
 }
 
 /// Cluster state in etcd. Connections are made anew by themselves.
@@ -126,7 +129,10 @@ impl EtcdStore {
         }
         let rpc = Arc::new(Rpc::new(options)?);
         let root = format!("{}/", options.prefix.trim_end_matches('/'));
-        let now = follow::newest_revision(&rpc, &root).await.map_err(CallError::unavailable)?;
+        let now = follow::newest_revision(&rpc, &root).await.map_err(|error| match error.is_refusal() {
+            true => ConnectError::Refused(error.unavailable()),
+            false => ConnectError::Store(error.unavailable()),
+        })?;
         let feed = Arc::new(Feed::new(now));
         let follower = tokio::spawn(follow::follow(rpc.clone(), root.clone(), Arc::downgrade(&feed), now));
         Ok(EtcdStore { rpc, root, feed, follower })

@@ -53,6 +53,11 @@ impl From<CallError> for StoreError {
 }
 
 impl CallError {
+    /// Whether etcd has answered, and would say the same again.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, CallError::Not(status) if is_refusal(status.code()))
+    }
+
     /// For calls that change nothing, or nothing that matters: whether they happened is all the same.
     pub(super) fn unavailable(self) -> StoreError {
         let (CallError::Not(status) | CallError::Maybe(status)) = self;
