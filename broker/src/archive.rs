@@ -7,7 +7,7 @@ mod keeper;
 mod options;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroU64,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -26,7 +26,7 @@ use varve_metadata::{
     cluster::ClusterMetadata,
     config::{CleanupPolicy, FetchCompression, TopicConfig},
     image::{PartitionImage, TopicImage},
-    model::{BrokerId, PartitionId, Timestamp, TopicName},
+    model::{BrokerId, PartitionId, Timestamp, TopicId, TopicName},
 };
 use varve_table::Recompression;
 use varve_tiering::layout::Version;
@@ -180,7 +180,7 @@ impl Archive {
         let (archive, metadata, stop) = (self.clone(), metadata.clone(), stop.clone());
         tasks.spawn(async move {
             if archive.claimed(&stop).await {
-                let topics = || Some(metadata.image().topics().values().map(|topic| topic.id).collect());
+                let topics = || topic_ids(&metadata);
                 let is_ours = || metadata.image().membership().compactors().is_empty();
                 let assigned = || if is_ours() { archive.assigned() } else { Vec::new() };
                 archive.compactor.run(assigned, topics, is_ours, stop).await;
@@ -426,6 +426,13 @@ pub(crate) fn archive_settings(topic: &TopicImage, backup_lag: Option<Duration>)
 /// disk at each start (docs/adr/0019).
 pub(crate) fn is_archived(topic: &TopicImage) -> bool {
     topic.config.remote_storage && !topic.internal
+}
+
+/// All topics that the cluster has now, for the sweep: what it finds of others it buries. `None`, and a line in the log, if the
+/// metadata store does not say.
+pub(crate) async fn topic_ids(metadata: &ClusterMetadata) -> Option<HashSet<TopicId>> {
+    let asked = metadata.topic_ids().await;
+    asked.inspect_err(|error| warn!(error = told(error), "archives without a topic are left to a later sweep")).ok()
 }
 
 /// The newest manifest version of every partition; `None`, and a line in the log, if the bucket does not say.

@@ -51,15 +51,15 @@ pub struct Swept {
 
 impl Compactor {
     /// Sweeps the whole bucket once. `now` is compared with the times that manifests and the store state. `topics`: all
-    /// topics of the cluster, asked after the manifests were listed, so that an archive without a topic is one whose topic is
-    /// gone: its manifest says so from now on. `None`: the cluster's metadata cannot be read, and nobody is buried.
+    /// topics that the cluster has by then, asked for after the manifests were listed, so that an archive without a topic is one
+    /// whose topic is gone: its manifest says so from now on. `None`: the cluster's metadata cannot be read, and nobody is buried.
     ///
     /// # Errors
     /// [`WorkError`]; what was deleted until then stays deleted, and was to be.
-    pub async fn sweep(
+    pub async fn sweep<T: Future<Output = Option<HashSet<TopicId>>>>(
         &self,
         now: Timestamp,
-        topics: impl Fn() -> Option<HashSet<TopicId>>,
+        topics: impl Fn() -> T,
     ) -> Result<Swept, WorkError> {
         let store = self.partitions.store();
         let due = before(now, self.options.grace);
@@ -68,7 +68,7 @@ impl Compactor {
         let mut swept = Swept::default();
         let mut marked = Marked { known: std::mem::take(&mut *self.leaf_ids.lock()), ..Marked::over(unnamed) };
         let listed = store.all_versions().await?;
-        let topics = topics();
+        let topics = topics().await;
         for (partition, versions) in listed {
             let Some(mut manifest) = self.newest(partition, &versions).await? else { continue };
             let handle = self.partitions.get(partition, manifest.topic());

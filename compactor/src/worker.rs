@@ -173,10 +173,10 @@ impl Compactor {
 
     /// Looks after the partitions that `assigned` names, until `stop`. Work under way is dropped then; what it uploaded is an
     /// orphan for the sweep. `topics` as [`Compactor::sweep`] takes them; `sweeps`: whether that is for this process at the moment.
-    pub async fn run(
+    pub async fn run<T: Future<Output = Option<HashSet<TopicId>>>>(
         &self,
         assigned: impl Fn() -> Vec<Assigned>,
-        topics: impl Fn() -> Option<HashSet<TopicId>>,
+        topics: impl Fn() -> T,
         sweeps: impl Fn() -> bool,
         stop: CancellationToken,
     ) {

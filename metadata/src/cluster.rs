@@ -12,6 +12,7 @@ mod compactor;
 mod in_sync;
 mod member;
 mod requests;
+mod topics;
 
 pub use alive::Verdict;
 pub use compactor::CompactorMember;

@@ -34,7 +34,7 @@ use varve_tiering::{
 
 use super::{StartError, serve_http, store::follow_cluster};
 use crate::{
-    archive::{ArchiveError, archive_settings, compactor_options, registered, told},
+    archive::{ArchiveError, archive_settings, compactor_options, registered, told, topic_ids},
     config::BrokerConfig,
     http::Health,
     metrics::{Metrics, register_build_info},
@@ -97,7 +97,7 @@ impl CompactorNode {
         let (topics, ended) = (metadata.clone(), stop.clone());
         let (first, assigned) = (member.clone(), work);
         tasks.spawn(async move {
-            let topics = move || Some(topics.image().topics().values().map(|topic| topic.id).collect());
+            let topics = || topic_ids(&topics);
             compactor.run(|| assigned.assigned(), topics, || first.is_first(), ended).await;
         });
         health.ready();

@@ -6,6 +6,7 @@ mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    future::ready,
     sync::Arc,
     time::Duration,
 };
@@ -364,14 +365,14 @@ async fn an_archive_without_a_topic_is_buried_but_not_while_the_metadata_cannot_
     let mut world = World::new(51, DELETE).await;
     world.grow(3).await;
     let process = world.process(Fuse::never());
-    process.compactor.sweep(later(0), || None).await.unwrap();
-    process.compactor.sweep(later(0), || Some([world.partition.topic].into())).await.unwrap();
+    process.compactor.sweep(later(0), || ready(None)).await.unwrap();
+    process.compactor.sweep(later(0), || ready(Some([world.partition.topic].into()))).await.unwrap();
     assert_eq!(process.handle.refresh().await.unwrap().deleted_at(), None);
-    process.compactor.sweep(later(0), || Some([].into())).await.unwrap();
+    process.compactor.sweep(later(0), || ready(Some([].into()))).await.unwrap();
     assert!(process.handle.refresh().await.unwrap().deleted_at().is_some());
-    process.compactor.sweep(later(3), || Some([].into())).await.unwrap();
+    process.compactor.sweep(later(3), || ready(Some([].into()))).await.unwrap();
     assert_eq!(world.stored().await, BTreeSet::new());
     // Nor does the word that it is gone stay for ever.
-    process.compactor.sweep(later(6), || Some([].into())).await.unwrap();
+    process.compactor.sweep(later(6), || ready(Some([].into()))).await.unwrap();
     assert_eq!(process.handle.store().versions(world.partition, Version::NONE).await.unwrap(), []);
 }

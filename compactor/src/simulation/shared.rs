@@ -70,12 +70,12 @@ async fn a_shared_object_outlives_the_topics_that_were_deleted() {
     let process = worlds[0].process(Fuse::never());
     let left = worlds[1].partition.topic;
     for hours in [0, 3, 6] {
-        process.compactor.sweep(later(hours), || Some([left].into())).await.unwrap();
+        process.compactor.sweep(later(hours), || ready(Some([left].into()))).await.unwrap();
     }
     expected[0].clear();
     check(&worlds, &mut expected, "the topic that is left").await;
     for hours in [9, 12, 15] {
-        process.compactor.sweep(later(hours), || Some([].into())).await.unwrap();
+        process.compactor.sweep(later(hours), || ready(Some([].into()))).await.unwrap();
     }
     assert_eq!(worlds[0].stored().await, BTreeSet::new());
 }

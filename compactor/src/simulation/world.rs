@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::ready,
     sync::Arc,
     time::Duration,
 };
@@ -360,7 +361,7 @@ impl Process {
 
     pub(super) async fn sweep(&self, now: Timestamp) -> bool {
         tokio::select! {
-            swept = self.compactor.sweep(now, || None) => {
+            swept = self.compactor.sweep(now, || ready(None)) => {
                 swept.unwrap();
                 true
             }
