@@ -123,7 +123,11 @@ impl Source {
     /// Producer state at its end, in Kafka's `.snapshot` format.
     pub(crate) async fn producers(&self, reader: &Reader) -> Result<Option<Bytes>, SourceError> {
         match &self.inside {
-            Inside::Raw(meta) => Ok(Some(meta.producer_snapshot.clone()).filter(|snapshot| !snapshot.is_empty())),
+            Inside::Raw(meta) => {
+                let (part, within) = (self.object.range().start, meta.footer.producer_snapshot());
+                let range = part + within.start..part + within.end;
+                Ok(if range.is_empty() { None } else { Some(reader.get_range(&self.key, range).await?) })
+            }
             Inside::Table(footer) => match footer.producers() {
                 Some(range) => Ok(Some(reader.get_range(&self.key, range).await?)),
                 None => Ok(None),
@@ -248,7 +252,10 @@ async fn open_raw(reader: &Reader, key: &Key, object: &RemoteObject) -> Result<R
         let tail = reader.get_range(key, from..range.end).await?;
         match RawMeta::parse(&tail, object.bytes) {
             Err(RawError::TailNeeded(more)) if more > wanted && from > range.start => wanted = more,
-            outcome => return outcome.map_err(|source| SourceError::Raw { key: key.clone(), source }),
+            // One rewrite opens thousands, and asks one of them for its snapshot: that of the others, and the tail that it
+            // is a part of, would fill the memory.
+            Ok(meta) => return Ok(RawMeta { producer_snapshot: Bytes::new(), ..meta }),
+            Err(source) => return Err(SourceError::Raw { key: key.clone(), source }),
         }
     }
 }
@@ -277,4 +284,57 @@ pub(crate) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Sen
 /// The offset behind the last of these objects; zero for none.
 pub(crate) fn end_of(objects: &[RemoteObject]) -> Offset {
     objects.last().map_or(Offset::ZERO, |last| last.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_log::format::{BatchBuilder, RecordContent};
+    use varve_metadata::model::{LeaderEpoch, PartitionId, PartitionIndex, TopicId, TopicName};
+    use varve_tiering::{
+        manifest::ObjectId,
+        raw::{Attachments, RawBuilder},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_raw_object_gives_its_producers_when_it_is_asked_and_keeps_nothing_of_them() {
+        let (base, end) = (Offset::ZERO, Offset::ZERO.plus(1));
+        let mut batch = BatchBuilder::new(base);
+        batch.push(RecordContent { value: Some(b"v"), ..RecordContent::default() });
+        let batch = batch.build().unwrap();
+        let bucket = Bucket::memory();
+        let reader = Reader { bucket: bucket.clone(), rate: Arc::new(ByteRate::new(None)) };
+        let partition = PartitionId { topic: TopicId::random(), index: PartitionIndex(0) };
+        for (snapshot, shared_at) in [(vec![7; 200_000], None), (vec![8; 3], Some(40)), (Vec::new(), None)] {
+            let mut builder = RawBuilder::new(base, end);
+            builder.push(&batch).unwrap();
+            let attachments = Attachments { producer_snapshot: snapshot.clone().into(), ..Attachments::default() };
+            let (tail, summary) = builder.finish(attachments).unwrap();
+            let object = RemoteObject {
+                id: ObjectId::random(),
+                kind: ObjectKind::Raw,
+                base,
+                end,
+                bytes: summary.bytes,
+                log_bytes: summary.log_bytes,
+                records: summary.records,
+                max_timestamp: summary.max_timestamp,
+                writer_epoch: LeaderEpoch(0),
+                leader_epochs: summary.leader_epochs,
+                crc32c: summary.crc32c,
+                shared_at,
+            };
+            let key = object.key(partition, &TopicName::parse("t").unwrap());
+            let before = vec![0; shared_at.unwrap_or(0) as usize];
+            bucket.put(&key, [&before[..], &batch, &tail].concat().into()).await.unwrap();
+
+            let source = Source::open(&reader, key, object).await.unwrap();
+
+            let Inside::Raw(meta) = &source.inside else { panic!("it is raw") };
+            assert!(meta.producer_snapshot.is_empty());
+            let producers = source.producers(&reader).await.unwrap();
+            assert_eq!(producers.as_deref(), Some(&snapshot[..]).filter(|snapshot| !snapshot.is_empty()));
+        }
+    }
 }

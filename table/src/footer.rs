@@ -92,7 +92,9 @@ impl TableFooter {
                 return Err(FooterError::NeedMore { from: keys.tail_start()? });
             }
             let bytes = fetched.get(blob.range.clone()).ok_or(FooterError::Corrupt("blob position"))?;
-            if checksum_holds(&bytes, blob.crc) { Ok(bytes) } else { Err(FooterError::Corrupt("blob")) }
+            // A copy: a footer that is kept must not hold the whole tail in memory.
+            let is_sound = checksum_holds(&bytes, blob.crc);
+            if is_sound { Ok(Bytes::copy_from_slice(&bytes)) } else { Err(FooterError::Corrupt("blob")) }
         };
         let aborted = parse_aborted(&blob_bytes("varve.aborted")?).ok_or(FooterError::Corrupt("aborted index"))?;
         let epochs = parse_epochs(&blob_bytes("varve.leader_epochs")?).ok_or(FooterError::Corrupt("leader epochs"))?;

@@ -275,3 +275,14 @@ fn a_parquet_file_of_others_is_refused() {
     assert!(matches!(TableFooter::parse(len, file.into()), Err(FooterError::Foreign(_))));
     assert!(matches!(TableFooter::parse(11, Bytes::from_static(b"not parquet")), Err(FooterError::Foreign(_))));
 }
+
+proptest! {
+    #[test]
+    fn a_footer_does_not_hold_the_tail_that_it_was_read_from(stretch in any_stretch()) {
+        let object = encoded(&stretch, small_groups()).bytes;
+        let tail = Bytes::from(object.to_vec());
+        let footer = TableFooter::parse(object.len() as u64, tail.clone()).expect("our own object");
+        prop_assert!(tail.is_unique(), "caches weigh what a footer says that it takes");
+        prop_assert!(footer.memory_bytes() > 0);
+    }
+}

@@ -363,6 +363,13 @@ impl RawFooter {
         Ok(footer)
     }
 
+    /// Where in the part the producer snapshot lies: the last thing before the footer.
+    pub fn producer_snapshot(&self) -> Range<u64> {
+        // Their sum fits, or the footer would not have been read.
+        let end = self.log_bytes + self.sections.iter().map(|(length, _)| length).sum::<u64>();
+        end - self.sections[3].0..end
+    }
+
     /// Size of all behind the batches, footer included.
     pub fn meta_bytes(&self) -> u64 {
         self.sections.iter().map(|(length, _)| length).sum::<u64>() + FOOTER_BYTES as u64

@@ -21,12 +21,61 @@ pub(super) fn open(part: &Part, tail: &Bytes, unit_bytes: u64) -> Result<Attempt
     let (object, range) = (&part.object, part.object.range());
     let part_bytes = range.end - range.start;
     match RawMeta::parse(tail, part_bytes) {
-        Ok(meta) if meta.footer.base == object.base && meta.footer.end == object.end => {
+        Ok(mut meta) if meta.footer.base == object.base && meta.footer.end == object.end => {
+            // No reader asks for it, and it would hold all of the tail in memory.
+            meta.producer_snapshot = Bytes::new();
             let whole = (tail.len() as u64 == part_bytes).then(|| tail.clone());
             Ok(Attempt::Opened(Box::new(Opened::Raw(RawObject::new(meta, range.start, unit_bytes, whole)))))
         }
         Ok(_) => Err(ColdError::corrupt(&part.key, Damage("it holds other offsets than the manifest says"))),
         Err(RawError::TailNeeded(bytes)) => Ok(Attempt::Needs(bytes)),
         Err(error) => Err(ColdError::corrupt(&part.key, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_metadata::model::LeaderEpoch;
+
+    use super::*;
+    use crate::{
+        layout,
+        manifest::{
+            ObjectId, ObjectKind, RemoteObject,
+            tests::{at, partition},
+        },
+        raw::{Attachments, RawBuilder, tests::log_of},
+        tier::bucket::Bucket,
+    };
+
+    #[test]
+    fn an_opened_object_does_not_hold_the_tail_that_it_was_opened_by() {
+        let (mut builder, log) = (RawBuilder::new(at(0), at(60)), log_of(0, 60, 3));
+        builder.push(&log).unwrap();
+        let attachments = Attachments { producer_snapshot: Bytes::from_static(&[7; 5000]), ..Attachments::default() };
+        let (behind, summary) = builder.finish(attachments).unwrap();
+        let (partition, id) = (partition(), ObjectId::random());
+        let object = RemoteObject {
+            id,
+            kind: ObjectKind::Raw,
+            base: at(0),
+            end: at(60),
+            bytes: summary.bytes,
+            log_bytes: summary.log_bytes,
+            records: summary.records,
+            max_timestamp: summary.max_timestamp,
+            writer_epoch: LeaderEpoch(0),
+            leader_epochs: summary.leader_epochs,
+            crc32c: summary.crc32c,
+            shared_at: None,
+        };
+        let key = layout::raw(partition, at(0), LeaderEpoch(0), id.0);
+        let part = Part { object, key, bucket: Bucket::memory(), partition };
+        let tail = Bytes::from([&log[1..], &behind].concat());
+
+        let Ok(Attempt::Opened(opened)) = open(&part, &tail, 1 << 20) else { panic!("it is whole") };
+
+        assert!(tail.is_unique(), "the cache weighs what it knows of, and does not know of this");
+        assert!(opened.unit_at(at(0)).is_some());
     }
 }
