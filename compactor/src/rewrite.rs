@@ -111,9 +111,37 @@ struct Encoded {
     bytes: u64,
     crc32c: u32,
     max_timestamp: Option<Timestamp>,
-    log_bytes: u64,
+    sizes: Sizes,
     records: u64,
     cleaning: Option<Cleaning>,
+}
+
+/// How large batches are, those that were met and those of them that stayed. What was compressed, and was rebuilt out of
+/// columns, is not compressed again only to be measured.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    met: u64,
+    kept: u64,
+    /// Of batches whose records were compressed in the local log, and are not here.
+    met_unpacked: u64,
+    kept_unpacked: u64,
+}
+
+impl Sizes {
+    fn meet(&mut self, bytes: usize, is_unpacked: bool) {
+        *if is_unpacked { &mut self.met_unpacked } else { &mut self.met } += bytes as u64;
+    }
+
+    fn keep(&mut self, bytes: usize, is_unpacked: bool) {
+        *if is_unpacked { &mut self.kept_unpacked } else { &mut self.kept } += bytes as u64;
+    }
+
+    /// Bytes in the local log of what stayed, if all that was met took `before` there.
+    fn log_bytes(&self, before: u64) -> u64 {
+        let packed = u128::from(before.saturating_sub(self.met));
+        let share = packed * u128::from(self.kept_unpacked) / u128::from(self.met_unpacked.max(1));
+        self.kept.saturating_add(u64::try_from(share).unwrap_or(u64::MAX))
+    }
 }
 
 impl Workshop {
@@ -186,14 +214,14 @@ impl Workshop {
             return Err(RewriteError::Size { stored, sent: encoded.bytes });
         }
         self.metrics.written_bytes.inc_by(stored);
-        let sum = |of: fn(&RemoteObject) -> u64| objects.iter().map(of).fold(0, u64::saturating_add);
+        let log_bytes = objects.iter().map(|object| object.log_bytes).fold(0, u64::saturating_add);
         let object = RemoteObject {
             id,
             kind: self.kind,
             base,
             end,
             bytes: stored,
-            log_bytes: if compacts { encoded.log_bytes } else { sum(|object| object.log_bytes) },
+            log_bytes: if compacts { encoded.sizes.log_bytes(log_bytes) } else { log_bytes },
             records: encoded.records,
             max_timestamp: encoded.max_timestamp,
             writer_epoch,
@@ -213,7 +241,7 @@ fn encode(
     mut cleaning: Option<Cleaning>,
     metrics: &CompactorMetrics,
 ) -> Result<Encoded, RewriteError> {
-    let (mut log_bytes, mut records) = (0, 0);
+    let (mut sizes, mut records) = (Sizes::default(), 0);
     while let Some(run) = runs.blocking_recv() {
         let started = Instant::now();
         run.each(|header, batch, rebuilt| {
@@ -221,8 +249,10 @@ fn encode(
             if header.next_offset() <= base {
                 return Ok(());
             }
+            let is_unpacked = rebuilt && header.attributes.compression() != Codec::None;
+            sizes.meet(batch.as_bytes().len(), is_unpacked);
             let mut keep = |header: &BatchHeader, batch: &RecordBatchView<'_>| {
-                log_bytes += batch.as_bytes().len() as u64;
+                sizes.keep(batch.as_bytes().len(), is_unpacked);
                 records += u64::from(header.record_count);
                 output.push(header, batch, rebuilt)
             };
@@ -243,9 +273,9 @@ fn encode(
         metrics.encode_seconds.inc_by(started.elapsed().as_secs_f64());
     }
     let started = Instant::now();
-    let encoded = output.finish(log_bytes, records, cleaning, metrics);
+    let (bytes, crc32c, max_timestamp) = output.finish(metrics)?;
     metrics.encode_seconds.inc_by(started.elapsed().as_secs_f64());
-    encoded
+    Ok(Encoded { bytes, crc32c, max_timestamp, sizes, records, cleaning })
 }
 
 /// The object being written.
@@ -292,13 +322,8 @@ impl Output {
         Ok(())
     }
 
-    fn finish(
-        self,
-        log_bytes: u64,
-        records: u64,
-        cleaning: Option<Cleaning>,
-        metrics: &CompactorMetrics,
-    ) -> Result<Encoded, RewriteError> {
+    /// Sends the end; gives size, CRC-32C and largest timestamp of the object.
+    fn finish(self, metrics: &CompactorMetrics) -> Result<(u64, u32, Option<Timestamp>), RewriteError> {
         let (mut sink, bytes, crc32c, max_timestamp) = match self {
             Output::Table(writer) => {
                 let (sink, summary) = writer.finish()?;
@@ -313,7 +338,7 @@ impl Output {
             }
         };
         sink.send_rest().map_err(EncodeError::Sink)?;
-        Ok(Encoded { bytes, crc32c, max_timestamp, log_bytes, records, cleaning })
+        Ok((bytes, crc32c, max_timestamp))
     }
 }
 

@@ -12,8 +12,9 @@ use std::{
 };
 
 use parking_lot::RwLock;
+use varve_log::format::{HEADER_BYTES, compression};
 use varve_metadata::{
-    config::{ArchiveFormat, CleanupPolicy, TopicConfig},
+    config::{ArchiveFormat, CleanupPolicy, Codec, TopicConfig},
     model::{LeaderEpoch, Offset, Timestamp},
 };
 use varve_tiering::{
@@ -21,7 +22,7 @@ use varve_tiering::{
     manifest::{ObjectKind, RemoteObject},
 };
 
-use self::world::{Record, World, visible};
+use self::world::{Batch, Record, World, visible};
 use crate::{
     crash_store::Fuse,
     worker::{Assigned, wall_clock},
@@ -375,4 +376,25 @@ async fn an_archive_without_a_topic_is_buried_but_not_while_the_metadata_cannot_
     // Nor does the word that it is gone stay for ever.
     process.compactor.sweep(later(6), || ready(Some([].into()))).await.unwrap();
     assert_eq!(process.handle.store().versions(world.partition, Version::NONE).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_compaction_leaves_counts_for_retention_as_it_did_before_however_well_it_compressed() {
+    for seed in 60..64 {
+        let mut world = World::new(seed, COMPACT).await;
+        world.padding = 1000;
+        for _ in 0..3 {
+            world.grow(4).await;
+            assert!(world.process(Fuse::never()).work(&world.config, later(0)).await);
+        }
+        let (batches, _, objects) = world.read().await;
+        let in_the_log = |(header, records): &Batch| match header.attributes.compression() {
+            Codec::None => HEADER_BYTES + records.len(),
+            codec => HEADER_BYTES + compression::compress(codec, None, records).unwrap().len(),
+        };
+        let (expected, told): (usize, u64) =
+            (batches.iter().map(in_the_log).sum(), objects.iter().map(|object| object.log_bytes).sum());
+        let (expected, told) = (expected as f64, told as f64);
+        assert!((0.8 * expected..1.2 * expected).contains(&told), "seed {seed}: {told} of {expected}");
+    }
 }

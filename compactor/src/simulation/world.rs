@@ -75,6 +75,8 @@ pub(super) struct World {
     aborted: Vec<AbortedTxn>,
     /// First of the keys in use. Without tombstones, transactions and null keys if set.
     pub(super) plain_keys: Option<u64>,
+    /// Bytes behind each value, all the same.
+    pub(super) padding: usize,
 }
 
 /// A process that works on the partition.
@@ -106,6 +108,7 @@ impl World {
             open: BTreeMap::new(),
             aborted: Vec::new(),
             plain_keys: None,
+            padding: 0,
         };
         let leader = world.process(Fuse::never());
         leader.handle.update(|manifest| manifest.claimed_by(EPOCH)).await.unwrap();
@@ -167,7 +170,8 @@ impl World {
         let count = 1 + self.numbers.below(6);
         for place in 0..count {
             let key = format!("key-{}", self.plain_keys.unwrap_or(0) + self.numbers.below(12)).into_bytes();
-            let value = format!("value of {} at {}", place, base.get()).into_bytes();
+            let mut value = format!("value of {} at {}", place, base.get()).into_bytes();
+            value.resize(value.len() + self.padding, b'.');
             let (keyed, live) = (plain || !self.numbers.one_in(15), plain || !self.numbers.one_in(5));
             builder.push(RecordContent {
                 timestamp: Timestamp::from_wire(1_600_000_000_000 + base.to_wire()),
