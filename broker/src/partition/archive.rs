@@ -58,9 +58,12 @@ impl RemoteReader for ColdPartition {
         async move { Ok(ColdPartition::offset_for_timestamp(&partition, target, from).await?) }.boxed()
     }
 
-    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+    fn max_timestamp_offset(
+        &self,
+        from: Offset,
+    ) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
         let partition = self.clone();
-        async move { Ok(ColdPartition::max_timestamp_offset(&partition).await?) }.boxed()
+        async move { Ok(ColdPartition::max_timestamp_offset(&partition, from).await?) }.boxed()
     }
 
     fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

@@ -101,16 +101,16 @@ impl Partition {
                 (Some(end), _) => Some(plain(end.max(log_start))),
                 (None, _) => (self.log().local_start() == log_start).then(|| plain(log_start)),
             },
-            OffsetQuestion::MaxTimestamp => timed(self.max_timestamp().await?, readable_end),
+            OffsetQuestion::MaxTimestamp => timed(self.max_timestamp(log_start).await?, readable_end),
             OffsetQuestion::At(time) => timed(self.first_at(time, log_start).await?, readable_end),
         };
         Ok(answer)
     }
 
-    async fn max_timestamp(&self) -> Result<Option<OffsetAndTimestamp>, OffsetError> {
+    async fn max_timestamp(&self, log_start: Offset) -> Result<Option<OffsetAndTimestamp>, OffsetError> {
         let local = self.log().max_timestamp_offset()?;
         let archived = match self.archive_below_local() {
-            Some(remote) => remote.max_timestamp_offset().await?,
+            Some(remote) => remote.max_timestamp_offset(log_start).await?,
             None => None,
         };
         Ok(match (archived, local) {

@@ -86,8 +86,9 @@ pub trait RemoteReader: Send + Sync + Debug {
         from: Offset,
     ) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>>;
 
-    /// The first record that has the largest timestamp in the archive.
-    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>>;
+    /// The first record that has the largest timestamp of those in the archive at or after `from`.
+    fn max_timestamp_offset(&self, from: Offset)
+    -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>>;
 
     /// The largest archived epoch not above `epoch`, and the offset behind its last archived record.
     fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)>;

@@ -82,7 +82,7 @@ impl RemoteReader for Archive {
         async move { Ok(Some(OffsetAndTimestamp { offset: from, timestamp: target, leader_epoch: None })) }.boxed()
     }
 
-    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+    fn max_timestamp_offset(&self, _: Offset) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
         async { Ok(None) }.boxed()
     }
 
@@ -210,7 +210,7 @@ impl RemoteReader for Broken {
         async { Ok(None) }.boxed()
     }
 
-    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+    fn max_timestamp_offset(&self, _: Offset) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
         async { Ok(None) }.boxed()
     }
 

@@ -157,7 +157,7 @@ impl RemoteReader for Archive {
         unreachable!("the cleaner asks for no time")
     }
 
-    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+    fn max_timestamp_offset(&self, _: Offset) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
         unreachable!("the cleaner asks for no time")
     }
 

@@ -15,6 +15,7 @@ mod cache;
 mod error;
 mod flights;
 mod metrics;
+mod newest;
 mod object;
 mod options;
 mod partition;

@@ -37,7 +37,7 @@ const BOOKMARKS: usize = 16;
 /// The archived part of one partition, to be read. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct ColdPartition {
-    reader: ColdReader,
+    pub(super) reader: ColdReader,
     remote: Arc<RemotePartition>,
     recompress: Arc<AtomicBool>,
     /// Held while a manifest is loaded because an object was gone: all who found it gone share the load.
@@ -99,7 +99,7 @@ impl ColdPartition {
         self.recompress.store(recompression == Recompression::Producer, Ordering::Relaxed);
     }
 
-    fn recompression(&self) -> Recompression {
+    pub(super) fn recompression(&self) -> Recompression {
         if self.recompress.load(Ordering::Relaxed) { Recompression::Producer } else { Recompression::None }
     }
 
@@ -174,21 +174,6 @@ impl ColdPartition {
         from: Offset,
     ) -> Result<Option<OffsetAndTimestamp>, ColdError> {
         self.retrying(|| self.try_timestamp(target, from)).await
-    }
-
-    /// The first record that has the largest timestamp in the archive (KIP-734).
-    ///
-    /// # Errors
-    /// [`ColdError`].
-    pub async fn max_timestamp_offset(&self) -> Result<Option<OffsetAndTimestamp>, ColdError> {
-        self.retrying(|| async {
-            let manifest = self.remote.loaded().await?;
-            match manifest.max_timestamp() {
-                Some(largest) => self.try_timestamp(largest, manifest.log_start().0).await,
-                None => Ok(None),
-            }
-        })
-        .await
     }
 
     async fn try_read(
@@ -341,7 +326,11 @@ impl ColdPartition {
         });
     }
 
-    async fn try_timestamp(&self, target: Timestamp, from: Offset) -> Result<Option<OffsetAndTimestamp>, ColdError> {
+    pub(super) async fn try_timestamp(
+        &self,
+        target: Timestamp,
+        from: Offset,
+    ) -> Result<Option<OffsetAndTimestamp>, ColdError> {
         let mut from = from;
         while let Some(object) = self.remote.find_timestamp(target, from).await? {
             let part = self.part(object);
@@ -365,7 +354,7 @@ impl ColdPartition {
 
     /// Does `work`, and does it again with a newer manifest if an object is gone: a reader of an old manifest may come to an
     /// object after its grace period.
-    async fn retrying<T, F>(&self, work: impl Fn() -> F) -> Result<T, ColdError>
+    pub(super) async fn retrying<T, F>(&self, work: impl Fn() -> F) -> Result<T, ColdError>
     where
         F: Future<Output = Result<T, ColdError>>,
     {
@@ -404,7 +393,7 @@ impl ColdPartition {
         bookmarks.push_back(Bookmark { unit, next, position });
     }
 
-    fn part(&self, object: RemoteObject) -> Part {
+    pub(super) fn part(&self, object: RemoteObject) -> Part {
         let key = object.key(self.remote.partition(), self.remote.topic());
         Part { key, bucket: self.remote.bucket().clone(), partition: self.remote.partition(), object }
     }

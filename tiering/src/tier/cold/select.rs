@@ -1,5 +1,7 @@
 //! Picking whole batches out of a run of them. Pure.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use varve_log::{
     format::{BatchError, BatchHeader, RecordBatchView, RecordError, compression, records},
@@ -106,26 +108,65 @@ pub(super) fn find_timestamp(
     while !rest.is_empty() {
         let (batch, behind) = RecordBatchView::parse_trusted(rest)?;
         let header = batch.header();
-        if header.max_timestamp() >= Some(target) && header.last_offset() >= from && header.record_count > 0 {
-            let codec = header.attributes.compression();
-            let payload = compression::decompress(codec, batch.payload(), MOST_RECORD_BYTES)?;
-            for record in records(&payload, header.record_count) {
-                let record = record?;
-                let offset = header.base_offset.plus(u64::try_from(record.offset_delta).unwrap_or(0));
-                let timestamp = match header.attributes.timestamp_type() {
-                    TimestampType::CreateTime => header.base_timestamp_ms.saturating_add(record.timestamp_delta),
-                    TimestampType::LogAppendTime => header.max_timestamp_ms,
-                };
-                if let Some(timestamp) = Timestamp::from_wire(timestamp).filter(|found| *found >= target)
-                    && offset >= from
-                {
-                    return Ok(Some(OffsetAndTimestamp { offset, timestamp, leader_epoch: header.leader_epoch }));
+        if header.max_timestamp() >= Some(target) && header.last_offset() >= from {
+            let mut found = None;
+            each_timed(&batch, |record| {
+                if found.is_none() && record.timestamp >= target && record.offset >= from {
+                    found = Some(record);
                 }
+            })?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
         rest = behind;
     }
     Ok(None)
+}
+
+/// The first of the records of `run` with an offset in `within` that has the largest timestamp of them.
+///
+/// # Errors
+/// [`LookupError`] if the run is damaged.
+pub(super) fn newest(run: &[u8], within: Range<Offset>) -> Result<Option<OffsetAndTimestamp>, LookupError> {
+    let (mut rest, mut newest) = (run, None::<OffsetAndTimestamp>);
+    while !rest.is_empty() {
+        let (batch, behind) = RecordBatchView::parse_trusted(rest)?;
+        let header = batch.header();
+        if header.base_offset >= within.end {
+            break;
+        }
+        if header.next_offset() > within.start {
+            each_timed(&batch, |record| {
+                if within.contains(&record.offset) && newest.is_none_or(|newest| record.timestamp > newest.timestamp) {
+                    newest = Some(record);
+                }
+            })?;
+        }
+        rest = behind;
+    }
+    Ok(newest)
+}
+
+/// Hands out offset and time of every record of `batch` that has a time, in order.
+fn each_timed(batch: &RecordBatchView<'_>, mut each: impl FnMut(OffsetAndTimestamp)) -> Result<(), LookupError> {
+    let header = batch.header();
+    if header.record_count == 0 {
+        return Ok(());
+    }
+    let payload = compression::decompress(header.attributes.compression(), batch.payload(), MOST_RECORD_BYTES)?;
+    for record in records(&payload, header.record_count) {
+        let record = record?;
+        let offset = header.base_offset.plus(u64::try_from(record.offset_delta).unwrap_or(0));
+        let timestamp = match header.attributes.timestamp_type() {
+            TimestampType::CreateTime => header.base_timestamp_ms.saturating_add(record.timestamp_delta),
+            TimestampType::LogAppendTime => header.max_timestamp_ms,
+        };
+        if let Some(timestamp) = Timestamp::from_wire(timestamp) {
+            each(OffsetAndTimestamp { offset, timestamp, leader_epoch: header.leader_epoch });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

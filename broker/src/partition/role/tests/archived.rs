@@ -35,7 +35,7 @@ impl RemoteReader for Archive {
     ) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
         unreachable!("nobody asks for a time")
     }
-    fn max_timestamp_offset(&self) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
+    fn max_timestamp_offset(&self, _: Offset) -> BoxFuture<'static, Result<Option<OffsetAndTimestamp>, RemoteError>> {
         unreachable!("nobody asks for a time")
     }
     fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

@@ -120,6 +120,16 @@ impl Archive {
         self.end += count;
     }
 
+    /// Appends a batch of records with these timestamps.
+    pub(super) fn append_times(&mut self, times: &[i64]) {
+        let mut builder = BatchBuilder::new(offset(self.end)).leader_epoch(EPOCH);
+        for time in times {
+            builder.push(RecordContent { timestamp: Some(millis(*time)), value: Some(b"v"), ..Default::default() });
+        }
+        self.batches.push(builder.build().unwrap().into());
+        self.end += times.len() as u64;
+    }
+
     /// Ends the producer's transaction, if it has one open.
     pub(super) fn end_transaction(&mut self, id: u64, aborted: bool) {
         let Some(first) = self.open.remove(&id) else { return };
@@ -184,7 +194,7 @@ impl Archive {
             bytes: 0,
             log_bytes: log.len() as u64,
             records: to - from,
-            max_timestamp: Some(millis(1000 + to as i64 - 1)),
+            max_timestamp: batches(&log).filter_map(|batch| batch.unwrap().header().max_timestamp()).max(),
             writer_epoch: EPOCH,
             leader_epochs: epochs.clone(),
             crc32c: 0,

@@ -12,7 +12,7 @@ use varve_table::Recompression;
 
 use super::*;
 use crate::{
-    manifest::Limits,
+    manifest::{Limits, Writer},
     tier::{
         bucket::{Bucket, BucketMetrics, BucketOptions},
         manifests::ManifestStore,
@@ -251,6 +251,29 @@ async fn a_reader_that_reads_on_finds_the_next_units_waiting() {
 }
 
 #[tokio::test]
+async fn the_newest_record_is_one_that_can_be_read_also_where_a_newer_one_is_deleted() {
+    for parquet in [false, true] {
+        let mut archive = Archive::new(&bucket(&Steering::default()));
+        for (end, batches) in [(7, &[&[9000, 1001, 1002][..], &[1003, 5000, 1004, 5000]][..]), (8, &[&[4000]])] {
+            batches.iter().for_each(|times| archive.append_times(times));
+            let object = archive.upload(end).await;
+            if parquet {
+                archive.convert(&[object]).await;
+            }
+        }
+        let partition = reader(small()).await.partition(archive.remote.clone());
+        let newest = async |from| {
+            let found = partition.max_timestamp_offset(offset(from)).await.unwrap();
+            found.map(|found| (found.offset.get(), found.timestamp.to_wire()))
+        };
+        assert_eq!(newest(0).await, Some((0, 9000)), "parquet {parquet}");
+        archive.remote.update(|manifest| manifest.expire(Writer::Compactor, offset(1), millis(1))).await.unwrap();
+        let found = [newest(0).await, newest(5).await, newest(7).await, newest(8).await];
+        assert_eq!(found, [Some((4, 5000)), Some((6, 5000)), Some((7, 4000)), None], "parquet {parquet}");
+    }
+}
+
+#[tokio::test]
 async fn lookups_by_time_and_epoch_reach_into_the_archive() {
     for parquet in [false, true] {
         let archive = two_objects(&Steering::default(), parquet).await;
@@ -260,7 +283,7 @@ async fn lookups_by_time_and_epoch_reach_into_the_archive() {
             let found = partition.offset_for_timestamp(millis(target), offset(from)).await.unwrap();
             assert_eq!(found.map(|found| found.offset.get()), expected, "{target} from {from}, parquet {parquet}");
         }
-        let newest = partition.max_timestamp_offset().await.unwrap().unwrap();
+        let newest = partition.max_timestamp_offset(offset(0)).await.unwrap().unwrap();
         assert_eq!(
             (newest.offset, newest.timestamp, newest.leader_epoch),
             (offset(399), millis(1399), Some(LeaderEpoch(0)))
