@@ -252,6 +252,39 @@ async fn a_leaf_is_an_orphan_if_no_manifest_names_it() {
 }
 
 #[tokio::test]
+async fn where_a_list_of_objects_is_gone_the_others_are_looked_at_and_nothing_is_called_an_orphan() {
+    let archive = Archive::new().await;
+    let paged = ManifestStore::with_limits(archive.store.bucket().clone(), Limits { inline: 1, keep: 1, leaf: 5 });
+    let next = archive.manifest.claimed_by(LeaderEpoch(2)).unwrap();
+    let next = paged.publish(archive.manifest.version(), next, ObjectId::random().0).await.unwrap();
+    let leaf = layout::leaf(next.partition(), next.leaves().next().unwrap().id);
+    std::fs::remove_file(archive.dir.path().join(leaf.as_str())).unwrap();
+    std::fs::remove_file(archive.path_of(ObjectKind::Parquet)).unwrap();
+    // It knows no leaf from before.
+    let store = ManifestStore::new(archive.store.bucket().clone());
+    let lines = |out: Out<Vec<u8>>| -> Vec<serde_json::Value> {
+        let printed = String::from_utf8(out.finish().unwrap()).unwrap();
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+
+    let mut out = Out::to(Vec::new(), true);
+    tier::verify(&store, None, &mut out).await.unwrap();
+    let verified = lines(out);
+
+    assert_eq!(verified.len(), 3, "{verified:?}");
+    assert!(verified[0]["problem"].as_str().unwrap().contains("is not in the bucket"), "{verified:?}");
+    assert_eq!(verified[1]["problem"], "the object is missing");
+    assert_eq!((&verified[2]["problems"], &verified[2]["objects"]), (&2.into(), &1.into()));
+    assert!(verified[2]["orphans"].is_null());
+
+    let mut out = Out::to(Vec::new(), true);
+    let code = tier::describe(&store, "logs", true, &mut out).await.unwrap();
+    let described = lines(out);
+    assert_eq!((described.len(), &described[1]["kind"]), (2, &"parquet".into()), "{described:?}");
+    assert_eq!(format!("{code:?}"), format!("{:?}", std::process::ExitCode::FAILURE));
+}
+
+#[tokio::test]
 async fn archived_objects_and_their_manifest_are_shown() {
     let archive = Archive::new().await;
     let (lines, error) = dumped_path(&archive.path_of(ObjectKind::Raw), false).await;

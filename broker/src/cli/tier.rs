@@ -12,14 +12,13 @@ use clap::Subcommand;
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use serde_json::json;
-use varve_metadata::model::{Offset, PartitionId};
+use varve_metadata::model::PartitionId;
 use varve_table::{FooterError, TableFooter};
 use varve_tiering::layout::{self, Key, LEAVES, RAW, TABLES};
 use varve_tiering::manifest::{LeafRef, Manifest, ObjectKind, RemoteObject, RemovedEntry};
 use varve_tiering::raw::{FOOTER_BYTES, RawFooter};
 use varve_tiering::tier::bucket::{Bucket, BucketError};
 use varve_tiering::tier::manifests::{ManifestStore, StoreError};
-use varve_tiering::tier::partition::RemotePartition;
 
 use super::ConfigurationArgs;
 use super::content::open_bucket;
@@ -96,10 +95,23 @@ async fn manifests_of(
     Ok((manifests, broken))
 }
 
-/// All objects of a manifest, those in leaves too.
-async fn objects_of(store: &ManifestStore, manifest: &Manifest) -> anyhow::Result<Vec<RemoteObject>> {
-    let partition = RemotePartition::new(store.clone(), manifest.partition(), manifest.topic().clone());
-    Ok(partition.objects(manifest, Offset::ZERO, manifest.end()).await?)
+/// All objects of a manifest, those in leaves too, in offset order; and what is wrong with leaves that cannot be read.
+async fn objects_of(store: &ManifestStore, manifest: &Manifest) -> (Vec<RemoteObject>, Vec<String>) {
+    let mut objects: Vec<RemoteObject> = manifest.inline_objects().cloned().collect();
+    let mut problems = Vec::new();
+    for reference in manifest.leaves() {
+        match store.leaf(manifest.partition(), reference).await {
+            Ok(leaf) => objects.extend_from_slice(leaf.objects()),
+            Err(error) => problems.push(format!(
+                "the list of offsets {} to {}: {:#}",
+                reference.base,
+                reference.end,
+                anyhow::Error::from(error)
+            )),
+        }
+    }
+    objects.sort_unstable_by_key(|object| object.base);
+    (objects, problems)
 }
 
 pub(super) async fn describe<W: std::io::Write>(
@@ -115,8 +127,13 @@ pub(super) async fn describe<W: std::io::Write>(
     if manifests.is_empty() {
         bail!("nothing is archived of a topic {topic} in {}", store.bucket().url());
     }
+    let mut is_whole = broken.is_empty();
     for manifest in &manifests {
-        let listed = objects_of(store, manifest).await?;
+        let (listed, problems) = objects_of(store, manifest).await;
+        for problem in &problems {
+            eprintln!("objects of partition {} are not shown: {problem}", manifest.partition().index);
+        }
+        is_whole &= problems.is_empty();
         let of = |kind| listed.iter().filter(move |object| object.kind == kind);
         let mut fields = manifest_fields(manifest);
         fields.push(("raw_objects", json!(of(ObjectKind::Raw).count())));
@@ -133,7 +150,7 @@ pub(super) async fn describe<W: std::io::Write>(
         }
     }
     out.flush()?;
-    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(super) async fn verify<W: std::io::Write>(
@@ -151,14 +168,14 @@ pub(super) async fn verify<W: std::io::Write>(
     }
     let mut work = Vec::new();
     for manifest in &manifests {
-        match objects_of(store, manifest).await {
-            Ok(objects) => work.extend(objects.into_iter().map(|object| (manifest, object))),
-            Err(error) => {
-                problems += 1;
-                problem_line(manifest, None, &format!("{error:#}"), out)?;
-            }
+        let (objects, unlisted) = objects_of(store, manifest).await;
+        work.extend(objects.into_iter().map(|object| (manifest, object)));
+        problems += unlisted.len();
+        for problem in unlisted {
+            problem_line(manifest, None, &problem, out)?;
         }
     }
+    let is_listed = problems == 0;
     let (objects, bytes) = (work.len(), work.iter().map(|(_, object)| object.bytes).sum::<u64>());
     let bar = progress_bar(bytes, progress::BYTES);
     let check = |(manifest, object): (_, RemoteObject)| {
@@ -173,10 +190,10 @@ pub(super) async fn verify<W: std::io::Write>(
         }
     }
     bar.finish_and_clear();
-    // Of one topic alone nobody can say what no manifest names.
+    // Of one topic alone nobody can say what no manifest names, and not where one cannot be read.
     let orphans = match topic {
-        None => Some(orphans(store, &manifests).await?),
-        Some(_) => None,
+        None if is_listed => orphans(store, &manifests).await?,
+        None | Some(_) => None,
     };
     let fields = [
         ("partitions", json!(manifests.len())),
@@ -191,13 +208,16 @@ pub(super) async fn verify<W: std::io::Write>(
 }
 
 /// Objects and leaves that no manifest names, neither as its own nor as one that waits for its deletion. A crash leaves
-/// them, and the compactor's sweep takes them after the grace period; an upload under way looks the same.
-async fn orphans(store: &ManifestStore, manifests: &[Manifest]) -> anyhow::Result<usize> {
+/// them, and the compactor's sweep takes them after the grace period; an upload under way looks the same. `None`: a list of what is
+/// named cannot be read.
+async fn orphans(store: &ManifestStore, manifests: &[Manifest]) -> anyhow::Result<Option<usize>> {
     let mut named = HashSet::new();
     for manifest in manifests {
-        for object in objects_of(store, manifest).await? {
-            named.insert(manifest.key_of(&object).as_str().to_owned());
+        let (objects, unlisted) = objects_of(store, manifest).await;
+        if !unlisted.is_empty() {
+            return Ok(None);
         }
+        named.extend(objects.iter().map(|object| manifest.key_of(object).as_str().to_owned()));
         let key_of_leaf = |leaf: &LeafRef| layout::leaf(manifest.partition(), leaf.id).as_str().to_owned();
         named.extend(manifest.leaves().map(key_of_leaf));
         for removed in manifest.removed().iter().chain(manifest.set_aside()) {
@@ -210,6 +230,7 @@ async fn orphans(store: &ManifestStore, manifests: &[Manifest]) -> anyhow::Resul
                         named.extend(listed.objects().iter().map(|object| manifest.key_of(object).as_str().to_owned()));
                     }
                     Err(StoreError::Bucket(BucketError::NotFound(_))) => {}
+                    Err(StoreError::Format { .. }) => return Ok(None),
                     Err(error) => return Err(error.into()),
                 },
             }
@@ -220,7 +241,7 @@ async fn orphans(store: &ManifestStore, manifests: &[Manifest]) -> anyhow::Resul
         let listed = store.bucket().list(prefix, None).await?;
         orphans += listed.iter().filter(|object| !named.contains(&object.key)).count();
     }
-    Ok(orphans)
+    Ok(Some(orphans))
 }
 
 fn problem_line<W: std::io::Write>(
