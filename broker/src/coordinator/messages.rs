@@ -9,10 +9,11 @@ use varve_metadata::model::{LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 use super::{
     GroupState, Protocol,
     assignor::Assignor,
-    consumer::{HeartbeatAnswer, HeartbeatError, RegexJob},
+    consumer::RegexJob,
+    modern::{HeartbeatAnswer, ModernGroupError},
     records::CoordinatorRecord,
-    share_group::{BeginShares, ShareGroupError, ShareHeartbeatAnswer, SharesToEnd},
-    streams::{StreamsAnswer, StreamsError},
+    share_group::{BeginShares, SharesToEnd},
+    streams::StreamsAnswer,
 };
 
 /// The numbers that the coordinator needs, by Kafka's names.
@@ -235,22 +236,42 @@ pub enum Answer {
     DeleteGroup(Result<(), GroupError>),
     /// To [`Shard::delete_offsets`](super::Shard::delete_offsets): an outcome per partition.
     DeleteOffsets(CommitAnswer),
-    /// To [`Shard::consumer_heartbeat`](super::Shard::consumer_heartbeat).
-    Heartbeat(Result<HeartbeatAnswer, HeartbeatError>),
-    /// To [`Shard::share_heartbeat`](super::Shard::share_heartbeat).
-    ShareHeartbeat(Result<ShareHeartbeatAnswer, ShareGroupError>),
+    /// To [`Shard::consumer_heartbeat`](super::Shard::consumer_heartbeat) and
+    /// [`Shard::share_heartbeat`](super::Shard::share_heartbeat).
+    Heartbeat(Result<HeartbeatAnswer, ModernGroupError>),
     /// To [`Shard::alter_share_offsets`](super::Shard::alter_share_offsets): whom to ask.
-    BeginShares(Result<BeginShares, ShareGroupError>),
+    BeginShares(Result<BeginShares, ModernGroupError>),
     /// To [`Shard::end_shares`](super::Shard::end_shares): whom to ask.
-    EndShares(Result<SharesToEnd, ShareGroupError>),
+    EndShares(Result<SharesToEnd, ModernGroupError>),
     /// To [`Shard::shares_begun`](super::Shard::shares_begun) and [`Shard::shares_ended`](super::Shard::shares_ended).
-    SharesSettled(Result<(), ShareGroupError>),
+    SharesSettled(Result<(), ModernGroupError>),
     /// To [`Shard::streams_heartbeat`](super::Shard::streams_heartbeat).
-    StreamsHeartbeat(Result<StreamsAnswer, StreamsError>),
+    StreamsHeartbeat(Result<StreamsAnswer, ModernGroupError>),
     /// To [`Shard::settle`](super::Shard::settle).
     Settled,
     /// To [`Shard::end_transaction`](super::Shard::end_transaction).
     TransactionEnded(Result<(), GroupError>),
+}
+
+impl Answer {
+    /// The same kind of answer, with an error in place of what would have been.
+    pub(super) fn refused(self, error: GroupError) -> Answer {
+        match self {
+            Answer::Join(_) => Answer::Join(JoinAnswer { member_id: String::new(), outcome: Err(error) }),
+            Answer::Sync(_) => Answer::Sync(SyncAnswer(Err(error))),
+            Answer::Leave(_) => Answer::Leave(LeaveAnswer(Err(error))),
+            Answer::Commit(_) => Answer::Commit(CommitAnswer(Err(error))),
+            Answer::DeleteGroup(_) => Answer::DeleteGroup(Err(error)),
+            Answer::DeleteOffsets(_) => Answer::DeleteOffsets(CommitAnswer(Err(error))),
+            Answer::Heartbeat(_) => Answer::Heartbeat(Err(error.into())),
+            Answer::BeginShares(_) => Answer::BeginShares(Err(error.into())),
+            Answer::EndShares(_) => Answer::EndShares(Err(error.into())),
+            Answer::SharesSettled(_) => Answer::SharesSettled(Err(error.into())),
+            Answer::StreamsHeartbeat(_) => Answer::StreamsHeartbeat(Err(error.into())),
+            Answer::Settled => Answer::Settled,
+            Answer::TransactionEnded(_) => Answer::TransactionEnded(Err(error)),
+        }
+    }
 }
 
 /// A member asks to join (JoinGroup).

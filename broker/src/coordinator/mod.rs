@@ -26,6 +26,7 @@ mod locks;
 pub mod machine;
 mod membership;
 mod messages;
+mod modern;
 mod offsets;
 mod open_commits;
 mod placement;
@@ -51,8 +52,8 @@ mod tests;
 
 pub use cluster::{ClusterView, ConsumerTimes, ShareTimes, StreamsSettings, TopicFacts, TopicsChange};
 pub use consumer::{
-    Asker, ConsumerGroupState, ConsumerHeartbeat, DescribedConsumer, DescribedConsumerGroup, HeartbeatAnswer,
-    HeartbeatError, MemberEpoch, MemberState, Owned, OwnedPartitions, RegexJob, compile, find_topics,
+    Asker, ConsumerGroupState, ConsumerHeartbeat, DescribedConsumer, DescribedConsumerGroup, MemberState, Owned,
+    OwnedPartitions, RegexJob, compile, find_topics,
 };
 pub use group::{GroupState, Protocol};
 pub use machine::{
@@ -64,17 +65,17 @@ pub use messages::{
     JoinRequest, JoinedGroup, JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity,
     MigrationPolicy, PartitionOutcomes, SyncAnswer, SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
 };
+pub use modern::{HeartbeatAnswer, MemberEpoch, ModernGroupError};
 pub use placement::partition_for;
 pub use shard::{Shard, ShardStats};
 pub use share_group::{
-    BeginShares, DescribedShareGroup, DescribedShareMember, ShareGroupError, ShareHeartbeat, ShareHeartbeatAnswer,
-    SharePlace, SharesToEnd,
+    BeginShares, DescribedShareGroup, DescribedShareMember, ShareHeartbeat, SharePlace, SharesToEnd,
 };
 pub use streams::{
     AssignedTasks, CopartitionGroup, DescribedStreams, DescribedStreamsGroup, DescribedSubtopology, DescribedTopic,
     DescribedTopology, Endpoint, EndpointPartitions, EpochTasks, InternalTopic, InternalTopicPlan, OwnedKind,
-    StreamsAnswer, StreamsError, StreamsGroupState, StreamsHeartbeat, StreamsMemberState, StreamsStatus, Subtopology,
-    TaskSet, Tasks, Topology,
+    StreamsAnswer, StreamsGroupState, StreamsHeartbeat, StreamsMemberState, StreamsStatus, Subtopology, TaskSet, Tasks,
+    Topology,
 };
 pub use transactional::TransactionalCommit;
 

@@ -3,12 +3,11 @@
 use varve_metadata::model::{PartitionIndex, Timestamp};
 
 use super::{
-    Answer, CommitAnswer, CommitPartition, CommitRequest, CommittedOffset, Effect, Generation, GroupError, GroupState,
+    Answer, CommitAnswer, CommitPartition, CommitRequest, CommittedOffset, Effect, GroupError, GroupState,
     MemberIdentity, Now, PartitionOutcomes, RequestId, Shard, TopicOffsets, TopicPartitions,
-    consumer::{Committer, ConsumerGroup},
+    modern::Committer,
     records::{CoordinatorRecord, OffsetKey},
     shard::{Completion, Step},
-    streams::StreamsGroup,
 };
 
 impl Shard {
@@ -20,10 +19,11 @@ impl Shard {
             // Where members of a share group have come to is kept elsewhere.
             return step.answer(id, Answer::Commit(CommitAnswer(Err(GroupError::GroupIdNotFound))));
         }
-        let checked = match (self.consumers.get(&request.group_id), self.streams.get(&request.group_id)) {
-            (Some(group), _) => check_consumer_commit(group, &request),
-            (None, Some(group)) => check_streams_commit(group, &request),
-            (None, None) => self.check_commit(&request),
+        let checked = match request.group_id.len() > i16::MAX as usize {
+            true => Err(GroupError::InvalidGroupId),
+            false => self
+                .check_modern_commit(&request, Committer::of(&request), |topic| topic.id)
+                .unwrap_or_else(|| self.check_commit(&request)),
         };
         if let Err(error) = checked {
             return step.answer(id, Answer::Commit(CommitAnswer(Err(error))));
@@ -76,9 +76,6 @@ impl Shard {
     }
 
     fn check_commit(&self, request: &CommitRequest) -> Result<(), GroupError> {
-        if request.group_id.len() > i16::MAX as usize {
-            return Err(GroupError::InvalidGroupId);
-        }
         let Some(group) = self.groups.get(&request.group_id) else {
             return match request.generation {
                 None => Ok(()),
@@ -182,37 +179,6 @@ impl Shard {
             _ if !group.uses_consumer_protocol() => Err(GroupError::NonEmptyGroup),
             _ => Ok(()),
         }
-    }
-}
-
-fn check_consumer_commit(group: &ConsumerGroup, request: &CommitRequest) -> Result<(), GroupError> {
-    if request.group_id.len() > i16::MAX as usize {
-        return Err(GroupError::InvalidGroupId);
-    }
-    let allowed = group.check_commit(committer(request))?;
-    let mut topics = request.topics.iter();
-    topics.try_for_each(|topic| {
-        topic.partitions.iter().try_for_each(|partition| allowed.check(topic.id, partition.partition))
-    })
-}
-
-fn check_streams_commit(group: &StreamsGroup, request: &CommitRequest) -> Result<(), GroupError> {
-    if request.group_id.len() > i16::MAX as usize {
-        return Err(GroupError::InvalidGroupId);
-    }
-    let allowed = group.check_commit(committer(request))?;
-    let mut topics = request.topics.iter();
-    topics.try_for_each(|topic| {
-        topic.partitions.iter().try_for_each(|partition| allowed.check(&topic.name, partition.partition))
-    })
-}
-
-fn committer(request: &CommitRequest) -> Committer<'_> {
-    Committer {
-        member: &request.member,
-        epoch: request.generation.map_or(-1, Generation::to_wire),
-        is_transactional: false,
-        knows_epochs: request.knows_group_id_not_found,
     }
 }
 

@@ -55,6 +55,24 @@ pub enum CoordinatorRecord {
     Streams(StreamsRecord),
 }
 
+impl From<ConsumerRecord> for CoordinatorRecord {
+    fn from(record: ConsumerRecord) -> CoordinatorRecord {
+        CoordinatorRecord::Consumer(record)
+    }
+}
+
+impl From<ShareGroupRecord> for CoordinatorRecord {
+    fn from(record: ShareGroupRecord) -> CoordinatorRecord {
+        CoordinatorRecord::Share(record)
+    }
+}
+
+impl From<StreamsRecord> for CoordinatorRecord {
+    fn from(record: StreamsRecord) -> CoordinatorRecord {
+        CoordinatorRecord::Streams(record)
+    }
+}
+
 impl CoordinatorRecord {
     /// The group whose membership the record is about; `None` for offsets, which belong to groups of every type.
     pub(super) fn membership_of(&self) -> Option<&str> {

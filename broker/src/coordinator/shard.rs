@@ -14,15 +14,16 @@ use super::{
     GroupConfig, GroupError, GroupOrder, GroupState, JoinRequest, Machine, Now, RequestId, TopicOffsets,
     cluster::ClusterView,
     codec::RecordError,
-    consumer::{ConsumerGroup, Outcome},
+    consumer::{self, ConsumerGroup},
     group::{Group, Member},
     locks::{Locks, Need, Task},
     machine,
+    modern::Outcome,
     open_commits::{OpenCommits, Settled},
     rebalance::refused_join,
     records::{CoordinatorRecord, OffsetKey},
     share_group::{self, ShareGroup},
-    streams::{StreamsGroup, StreamsOutcome},
+    streams::{self, StreamsGroup},
     timers::{TimerAction, TimerKey, Timers},
 };
 
@@ -79,9 +80,9 @@ pub(super) enum Completion {
         assignments: HashMap<String, Bytes>,
     },
     StaticRejoin(Box<StaticRejoin>),
-    Consumer(Box<Outcome>),
-    Share(Box<share_group::Outcome>),
-    Streams(Box<StreamsOutcome>),
+    Consumer(Box<Outcome<consumer::Soft>>),
+    Share(Box<Outcome<share_group::Soft>>),
+    Streams(Box<Outcome<Option<streams::Soft>>>),
     /// A group of another type made room for the classic one that this member joins.
     MadeRoom(RequestId, Box<JoinRequest>),
 }
@@ -317,7 +318,7 @@ impl Shard {
         }
     }
 
-    fn complete(&mut self, completion: Completion, result: Result<(), GroupError>, step: &mut Step<'_>) {
+    pub(super) fn complete(&mut self, completion: Completion, result: Result<(), GroupError>, step: &mut Step<'_>) {
         match completion {
             Completion::Nothing => {}
             Completion::NewGroup(group) => {

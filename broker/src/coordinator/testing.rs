@@ -398,7 +398,7 @@ impl Harness {
         id
     }
 
-    pub(super) fn heard(&mut self, request: RequestId) -> Result<HeartbeatAnswer, HeartbeatError> {
+    pub(super) fn heard(&mut self, request: RequestId) -> Result<HeartbeatAnswer, ModernGroupError> {
         match self.answers.remove(&request) {
             Some(Answer::Heartbeat(outcome)) => outcome,
             other => panic!("no answer to a heartbeat: {other:?}"),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Generation, consumer::MemberEpoch};
+use super::{Generation, MemberEpoch};
 
 /// What a timer watches. Setting a timer again moves it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

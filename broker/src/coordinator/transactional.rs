@@ -5,12 +5,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use varve_metadata::model::{PartitionIndex, ProducerEpoch, ProducerId, VerificationGuard};
 
 use super::{
-    Answer, Batch, CommitAnswer, CommitRequest, Effect, EndOfTransaction, Generation, GroupError, GroupState, Now,
+    Answer, Batch, CommitAnswer, CommitRequest, CommitTopic, Effect, EndOfTransaction, GroupError, GroupState, Now,
     RequestId, Shard,
-    consumer::{Committer, ConsumerGroup},
+    modern::Committer,
     records::CoordinatorRecord,
     shard::{Completion, Step},
-    streams::StreamsGroup,
 };
 
 /// Offsets to be committed with a transaction (TxnOffsetCommit).
@@ -57,12 +56,8 @@ impl Shard {
         if request.group_id.is_empty() || request.group_id.len() > i16::MAX as usize {
             return Err(GroupError::InvalidGroupId);
         }
-        let checked = match (self.consumers.get(&request.group_id), self.streams.get(&request.group_id)) {
-            (Some(group), _) => Some(self.check_consumers_commit(group, request)),
-            (None, Some(group)) => Some(check_streams_commit(group, request)),
-            (None, None) => None,
-        };
-        if let Some(checked) = checked {
+        let id_of = |topic: &CommitTopic| self.cluster.topic(&topic.name).map(|facts| facts.id);
+        if let Some(checked) = self.check_modern_commit(request, Committer::in_transaction(request), id_of) {
             // This request has no word for a member epoch that is stale.
             return checked.map_err(|error| match error {
                 GroupError::StaleMemberEpoch => GroupError::IllegalGeneration,
@@ -88,14 +83,6 @@ impl Shard {
         }
     }
 
-    fn check_consumers_commit(&self, group: &ConsumerGroup, request: &CommitRequest) -> Result<(), GroupError> {
-        let allowed = group.check_commit(committer(request))?;
-        request.topics.iter().try_for_each(|topic| {
-            let id = self.cluster.topic(&topic.name).map(|facts| facts.id);
-            topic.partitions.iter().try_for_each(|partition| allowed.check(id, partition.partition))
-        })
-    }
-
     /// The offsets of a group that open transactions may still change.
     pub fn unstable_offsets(&self, group_id: &str) -> BTreeSet<(String, PartitionIndex)> {
         self.open_commits.keys_of(group_id).map(|key| (key.topic, key.partition)).collect()
@@ -106,22 +93,5 @@ impl Shard {
     pub fn end_transaction(&mut self, now: Now, id: RequestId, end: EndOfTransaction, effects: &mut Vec<Effect>) {
         let mut step = Step { now, effects };
         self.append_batch(Batch::Marker(end), Completion::EndTransaction(id), &mut step);
-    }
-}
-
-fn check_streams_commit(group: &StreamsGroup, request: &CommitRequest) -> Result<(), GroupError> {
-    let allowed = group.check_commit(committer(request))?;
-    let mut topics = request.topics.iter();
-    topics.try_for_each(|topic| {
-        topic.partitions.iter().try_for_each(|partition| allowed.check(&topic.name, partition.partition))
-    })
-}
-
-fn committer(request: &CommitRequest) -> Committer<'_> {
-    Committer {
-        member: &request.member,
-        epoch: request.generation.map_or(-1, Generation::to_wire),
-        is_transactional: true,
-        knows_epochs: false,
     }
 }

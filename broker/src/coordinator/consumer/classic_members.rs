@@ -5,19 +5,19 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
-    error::HeartbeatError,
     group::ConsumerGroup,
     heartbeat::{Owned, find_dynamic, find_static},
     member::{ConsumerMember, MemberState},
     migration::Downgrade,
-    plan::{Outcome, Plan, TimerChange},
+    plan::{Outcome, Plan},
 };
 use crate::coordinator::{
     Answer, Generation, GroupError, JoinAnswer, JoinRequest, JoinedGroup, LeaveAnswer, LeaveRequest, LeavingMember,
-    MemberIdentity, Now, RequestId, Shard, SyncAnswer, SyncRequest, SyncedMember,
+    MemberIdentity, ModernGroupError, Now, RequestId, Shard, SyncAnswer, SyncRequest, SyncedMember,
+    modern::TimerChange,
     rebalance::{refused_join, refused_sync, session_key},
     records::ClassicMetadata,
-    shard::Step,
+    shard::{Completion, Step},
     subscription::{CONSUMER, NamedPartitions, Subscription, encode_assignment, version_of},
     timers::{TimerAction, TimerKey},
 };
@@ -37,7 +37,7 @@ impl Shard {
     pub(in crate::coordinator) fn join_consumer(&mut self, id: RequestId, request: JoinRequest, step: &mut Step<'_>) {
         let Some(group) = self.consumers.get(&request.group_id) else { return };
         match self.plan_join(group, id, request, step.now) {
-            Ok(plan) => self.carry_out(plan, step),
+            Ok(plan) => self.carry_out(plan, Completion::Consumer, step),
             Err(Refusal { member_id, error }) => step.answer(id, refused_join(&member_id, error)),
         }
     }
@@ -212,7 +212,7 @@ impl Shard {
         let outcomes = found.into_iter().map(|found| found.map(drop)).collect();
         let answer = Some((id, Answer::Leave(LeaveAnswer(Ok(outcomes)))));
         let plan = self.plan_fence(group, &gone, answer, step.now);
-        self.carry_out(plan, step);
+        self.carry_out(plan, Completion::Consumer, step);
     }
 
     /// Partitions by topic id; topics that are gone are left out.
@@ -235,8 +235,8 @@ impl From<GroupError> for Refusal {
     }
 }
 
-impl From<HeartbeatError> for Refusal {
-    fn from(error: HeartbeatError) -> Refusal {
+impl From<ModernGroupError> for Refusal {
+    fn from(error: ModernGroupError) -> Refusal {
         error.kind().into()
     }
 }

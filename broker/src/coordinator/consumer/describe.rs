@@ -3,14 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{
+    group::{ConsumerGroup, ConsumerGroupState},
     heartbeat::without_epochs,
-    member::{ConsumerMember, MemberEpoch},
+    member::ConsumerMember,
 };
-use crate::coordinator::{
-    Shard,
-    assignor::PartitionSet,
-    consumer::{ConsumerGroup, ConsumerGroupState, HeartbeatError},
-};
+use crate::coordinator::{MemberEpoch, ModernGroupError, Shard, assignor::PartitionSet};
 
 /// A consumer group in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +56,7 @@ impl Shard {
     ///
     /// # Errors
     /// There is none of that name.
-    pub fn describe_consumer(&self, group_id: &str) -> Result<DescribedConsumerGroup, HeartbeatError> {
+    pub fn describe_consumer(&self, group_id: &str) -> Result<DescribedConsumerGroup, ModernGroupError> {
         let group = self.existing_consumer(group_id)?;
         let assignor = ConsumerGroup::preferred_assignor(group.members.values());
         Ok(DescribedConsumerGroup {

@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     classic_members::{join_key, sync_key},
     group::ConsumerGroup,
-    heartbeat::{revocation_key, tombstones},
-    member::MemberState,
+    heartbeat::tombstones,
+    member::{ConsumerMember, MemberState},
     migration::Downgrade,
-    plan::{Outcome, Plan, TimerChange},
+    plan::{Outcome, Plan},
 };
 use crate::coordinator::{
     Answer, Now, RequestId, Shard,
+    modern::{TimerChange, revocation_key},
     rebalance::session_key,
     records::{ConsumerRecord, CoordinatorRecord},
-    shard::Step,
+    shard::{Completion, Step},
     timers::{TimerAction, TimerKey},
 };
 
@@ -62,13 +63,8 @@ impl Shard {
     pub(in crate::coordinator) fn start_consumer_timers(&mut self, now: Now) {
         for (group_id, group) in &self.consumers {
             let session = self.cluster.consumer_times(group_id).session_timeout;
-            for (id, member) in &group.members {
-                self.timers.set(session_key(group_id, id), now.elapsed + session, TimerAction::ExpireSession);
-                if member.state == MemberState::UnrevokedPartitions {
-                    let at = now.elapsed + member.rebalance_timeout();
-                    self.timers.set(revocation_key(group_id, id), at, TimerAction::ExpireRevocation(member.epoch));
-                }
-            }
+            let members = group.members.values().map(ConsumerMember::watched);
+            self.timers.watch_members(now, group_id, session, members);
         }
     }
 
@@ -97,6 +93,6 @@ impl Shard {
         tracing::info!(group = group.id, member, why, "removing a member");
         let mut plan = self.plan_fence(group, &[member.clone()].into(), None, step.now);
         plan.outcome.retry = Some((key.clone(), action));
-        self.carry_out(plan, step);
+        self.carry_out(plan, Completion::Consumer, step);
     }
 }

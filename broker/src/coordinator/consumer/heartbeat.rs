@@ -1,27 +1,28 @@
 //! ConsumerGroupHeartbeat: a member joins, says what it wants and has, hears what it shall have, or leaves.
 
-use std::{borrow::Cow, collections::BTreeSet, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet};
 
 use uuid::Uuid;
 
 use super::{
-    error::HeartbeatError,
     group::ConsumerGroup,
-    member::{ConsumerMember, MemberEpoch, MemberState, OwnedPartitions},
-    plan::{Outcome, Plan, TimerChange},
+    member::{ConsumerMember, MemberState, OwnedPartitions},
+    plan::{Outcome, Plan},
     reconcile::Situation,
     regex::Asker,
     target::MemberTarget,
 };
 use crate::coordinator::{
-    Answer, Effect, GroupError, GroupState, Now, RequestId, Shard,
+    Answer, Effect, GroupError, GroupState, GroupType, HeartbeatAnswer, MemberEpoch, ModernGroupError, Now, RequestId,
+    Shard,
     assignor::{Assignor, PartitionSet},
     locks::{Need, Task},
     membership::is_valid_group_id,
+    modern::{TimerChange, check_epoch, known_member, revocation_key},
     rebalance::session_key,
     records::{ConsumerRecord, CoordinatorRecord},
-    shard::Step,
-    timers::{TimerAction, TimerKey},
+    shard::{Completion, Step},
+    timers::TimerAction,
 };
 
 /// A member's request.
@@ -83,27 +84,9 @@ impl Owned {
     }
 }
 
-/// What a member is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeartbeatAnswer {
-    /// The member.
-    pub member_id: String,
-    /// What its next request must carry.
-    pub epoch: MemberEpoch,
-    /// How soon it shall be heard of again; zero when it leaves.
-    pub heartbeat_interval: Duration,
-    /// What it may read from now on; absent if that did not change.
-    pub assignment: Option<PartitionSet>,
-}
-
-/// The key of the time that a member has to give partitions up.
-pub(super) fn revocation_key(group: &str, member: &str) -> TimerKey {
-    TimerKey::Revocation { group: group.to_owned(), member: member.to_owned() }
-}
-
 impl ConsumerHeartbeat {
-    fn check(&self, assignors: &[Assignor]) -> Result<(), HeartbeatError> {
-        let invalid = |why| Err(HeartbeatError::Invalid(why));
+    fn check(&self, assignors: &[Assignor]) -> Result<(), ModernGroupError> {
+        let invalid = |why: &str| Err(ModernGroupError::invalid(why));
         let is_blank = |text: &str| text.trim().is_empty();
         let needs_id = self.requires_member_id || self.epoch.0 > 0 || self.epoch == MemberEpoch::LEAVING;
         if needs_id && is_blank(&self.member_id) {
@@ -140,14 +123,14 @@ impl ConsumerHeartbeat {
             && !assignors.iter().any(|assignor| assignor.name() == name)
         {
             let supported: Vec<&str> = assignors.iter().map(|assignor| assignor.name()).collect();
-            return Err(HeartbeatError::UnsupportedAssignor { name: name.clone(), supported: supported.join(", ") });
+            return Err(ModernGroupError::UnsupportedAssignor { name: name.clone(), supported: supported.join(", ") });
         }
         // What does not fit into a record's key or field cannot be kept.
         let texts = [Some(&self.member_id), self.instance_id.as_ref(), self.rack_id.as_ref(), self.regex.as_ref()];
         let names = self.topics.iter().flatten();
         let fits = |text: &String| text.len() <= i16::MAX as usize;
         if !is_valid_group_id(&self.group_id) || !texts.into_iter().flatten().chain(names).all(fits) {
-            return Err(HeartbeatError::Group(GroupError::Unexpected));
+            return Err(GroupError::Unexpected.into());
         }
         Ok(())
     }
@@ -208,13 +191,13 @@ impl Shard {
             Ok(plan) => {
                 // Those who wait for a rebalance of the classic group come back to the consumer group.
                 self.release_classic(&request.group_id, step);
-                self.carry_out(plan, step);
+                self.carry_out(plan, Completion::Consumer, step);
             }
             Err(error) => step.answer(id, Answer::Heartbeat(Err(error))),
         }
     }
 
-    fn plan_heartbeat(&self, id: RequestId, request: &ConsumerHeartbeat, now: Now) -> Result<Plan, HeartbeatError> {
+    fn plan_heartbeat(&self, id: RequestId, request: &ConsumerHeartbeat, now: Now) -> Result<Plan, ModernGroupError> {
         let joins = request.epoch == MemberEpoch::JOINING;
         let mut records = Vec::new();
         let mut outcome = Outcome::of(&request.group_id);
@@ -227,7 +210,9 @@ impl Shard {
             None => find_dynamic(group, &member_id, joins)?,
             Some(instance) => find_static(group, &member_id, instance, joins, false, &mut records)?,
         };
-        check_epoch(&member, request)?;
+        check_epoch(GroupType::Consumer, request.epoch, (member.epoch, member.previous_epoch), || {
+            request.owned.as_ref().is_some_and(|owned| owned.is_part_of(&member.assigned))
+        })?;
         let updated = request.update(&member);
         let change =
             self.plan_member(now, group, &member, &updated, Some(&request.asker), &mut records, &mut outcome)?;
@@ -263,15 +248,17 @@ impl Shard {
         joins: bool,
         records: &mut Vec<CoordinatorRecord>,
         outcome: &mut Outcome,
-    ) -> Result<Cow<'_, ConsumerGroup>, HeartbeatError> {
+    ) -> Result<Cow<'_, ConsumerGroup>, ModernGroupError> {
         if let Some(group) = self.consumers.get(group_id) {
             return Ok(Cow::Borrowed(group));
         }
         match self.groups.get(group_id) {
-            None if self.is_not_classic(group_id) => Err(HeartbeatError::NotConsumer(group_id.to_owned())),
+            None if self.is_not_classic(group_id) => {
+                Err(ModernGroupError::OtherType(GroupType::Consumer, group_id.to_owned()))
+            }
             None if joins => Ok(Cow::Owned(ConsumerGroup::new(group_id.to_owned()))),
-            None => Err(HeartbeatError::NoConsumerGroup(group_id.to_owned())),
-            Some(_) if !joins => Err(HeartbeatError::NotConsumer(group_id.to_owned())),
+            None => Err(ModernGroupError::NotMade(GroupType::Consumer, group_id.to_owned())),
+            Some(_) if !joins => Err(ModernGroupError::OtherType(GroupType::Consumer, group_id.to_owned())),
             Some(classic) if classic.state == GroupState::Empty => {
                 records.push(CoordinatorRecord::Group(group_id.to_owned(), None));
                 Ok(Cow::Owned(ConsumerGroup::new(group_id.to_owned())))
@@ -280,10 +267,10 @@ impl Shard {
         }
     }
 
-    pub(super) fn check_room(&self, group: &ConsumerGroup, member_id: &str) -> Result<(), HeartbeatError> {
+    pub(super) fn check_room(&self, group: &ConsumerGroup, member_id: &str) -> Result<(), ModernGroupError> {
         let max = self.config.consumer_max_size;
         if group.member_count() >= max && !group.members.contains_key(member_id) {
-            return Err(HeartbeatError::Full(max));
+            return Err(ModernGroupError::Full(GroupType::Consumer, max));
         }
         Ok(())
     }
@@ -299,21 +286,21 @@ impl Shard {
         asker: Option<&Asker>,
         records: &mut Vec<CoordinatorRecord>,
         outcome: &mut Outcome,
-    ) -> Result<MemberChange, HeartbeatError> {
+    ) -> Result<MemberChange, ModernGroupError> {
         if updated != member {
             let record = ConsumerRecord::Member(group.id.clone(), updated.id.clone(), Some(updated.to_record()));
             records.push(CoordinatorRecord::Consumer(record));
         }
         let has_other_topics = updated.topics != member.topics;
         let patterns = self.plan_patterns(now, group, member, updated, asker, records)?;
-        outcome.resolve = patterns.resolve;
+        outcome.soft.resolve = patterns.resolve;
         // A pattern that still has to be resolved leads to an epoch of its own once it is.
         let is_classic = updated.classic.is_some();
         let must_rise = has_other_topics || patterns.is_resolved || (is_classic && patterns.is_changed);
         let mut epoch = group.epoch;
         if must_rise || group.must_look_at_topics {
             epoch = self.plan_epoch(group, group.with_member(updated), &patterns.dropped, must_rise, records);
-            outcome.looked_at = Some(self.cluster.version());
+            outcome.soft.looked_at = Some(self.cluster.version());
         }
         Ok(MemberChange { epoch, subscription: has_other_topics || patterns.is_changed })
     }
@@ -329,7 +316,7 @@ impl Shard {
         owned: Option<&Owned>,
         records: &mut Vec<CoordinatorRecord>,
         outcome: &mut Outcome,
-    ) -> Result<ConsumerMember, HeartbeatError> {
+    ) -> Result<ConsumerMember, ModernGroupError> {
         if !subscription_changed && member.is_reconciled_to(target.epoch) {
             return Ok(member.clone());
         }
@@ -358,14 +345,9 @@ impl Shard {
         Ok(next)
     }
 
-    fn plan_leave(&self, id: RequestId, request: &ConsumerHeartbeat, now: Now) -> Result<Plan, HeartbeatError> {
+    fn plan_leave(&self, id: RequestId, request: &ConsumerHeartbeat, now: Now) -> Result<Plan, ModernGroupError> {
         let group = self.existing_consumer(&request.group_id)?;
-        let answer = HeartbeatAnswer {
-            member_id: request.member_id.clone(),
-            epoch: request.epoch,
-            heartbeat_interval: Duration::ZERO,
-            assignment: None,
-        };
+        let answer = HeartbeatAnswer::farewell(&request.member_id, request.epoch);
         let answer = Some((id, Answer::Heartbeat(Ok(answer))));
         let member = match &request.instance_id {
             None => group.known_member(&request.member_id)?,
@@ -386,12 +368,8 @@ impl Shard {
         Ok(self.plan_fence(group, &[member.id.clone()].into(), answer, now))
     }
 
-    pub(super) fn existing_consumer(&self, group_id: &str) -> Result<&ConsumerGroup, HeartbeatError> {
-        match self.consumers.get(group_id) {
-            Some(group) => Ok(group),
-            None if self.has_group(group_id) => Err(HeartbeatError::NotConsumer(group_id.to_owned())),
-            None => Err(HeartbeatError::NoGroup(group_id.to_owned())),
-        }
+    pub(super) fn existing_consumer(&self, group_id: &str) -> Result<&ConsumerGroup, ModernGroupError> {
+        self.existing(&self.consumers, GroupType::Consumer, group_id)
     }
 }
 
@@ -404,19 +382,17 @@ pub(super) struct MemberChange {
 }
 
 impl ConsumerGroup {
-    pub(super) fn known_member(&self, member_id: &str) -> Result<&ConsumerMember, HeartbeatError> {
-        self.members
-            .get(member_id)
-            .ok_or_else(|| HeartbeatError::UnknownMember { member: member_id.to_owned(), group: self.id.clone() })
+    pub(super) fn known_member(&self, member_id: &str) -> Result<&ConsumerMember, ModernGroupError> {
+        known_member(&self.members, &self.id, member_id)
     }
 
     /// The static member of `instance`, if it is the one that asks.
-    pub(super) fn known_static(&self, member_id: &str, instance: &str) -> Result<&ConsumerMember, HeartbeatError> {
+    pub(super) fn known_static(&self, member_id: &str, instance: &str) -> Result<&ConsumerMember, ModernGroupError> {
         let member = self.static_member(instance);
-        let member = member.ok_or_else(|| HeartbeatError::UnknownInstance(instance.to_owned()))?;
+        let member = member.ok_or_else(|| ModernGroupError::UnknownInstance(instance.to_owned()))?;
         if member.id != member_id {
             let (instance, holder) = (instance.to_owned(), member.id.clone());
-            return Err(HeartbeatError::FencedInstance { member: member_id.to_owned(), instance, holder });
+            return Err(ModernGroupError::FencedInstance { member: member_id.to_owned(), instance, holder });
         }
         Ok(member)
     }
@@ -427,7 +403,7 @@ pub(super) fn find_dynamic(
     group: &ConsumerGroup,
     member_id: &str,
     joins: bool,
-) -> Result<ConsumerMember, HeartbeatError> {
+) -> Result<ConsumerMember, ModernGroupError> {
     match group.known_member(member_id) {
         Ok(member) => Ok(member.clone()),
         Err(_) if joins => Ok(ConsumerMember::new(member_id.to_owned())),
@@ -443,7 +419,7 @@ pub(super) fn find_static(
     joins: bool,
     is_classic: bool,
     records: &mut Vec<CoordinatorRecord>,
-) -> Result<ConsumerMember, HeartbeatError> {
+) -> Result<ConsumerMember, ModernGroupError> {
     if !joins {
         return group.known_static(member_id, instance).cloned();
     }
@@ -451,7 +427,7 @@ pub(super) fn find_static(
     let must_have_left = !is_classic && holder.classic.is_none();
     if must_have_left && holder.epoch != MemberEpoch::LEAVING_FOR_A_WHILE {
         let (instance, holder) = (instance.to_owned(), holder.id.clone());
-        return Err(HeartbeatError::UnreleasedInstance { member: member_id.to_owned(), instance, holder });
+        return Err(ModernGroupError::UnreleasedInstance { member: member_id.to_owned(), instance, holder });
     }
     let successor = ConsumerMember {
         id: member_id.to_owned(),
@@ -476,21 +452,6 @@ pub(super) fn tombstones(group: &str, member: &str) -> impl Iterator<Item = Cons
     let ((a, b), (c, d), (e, f)) = (names(), names(), names());
     [ConsumerRecord::Current(a, b, None), ConsumerRecord::MemberTarget(c, d, None), ConsumerRecord::Member(e, f, None)]
         .into_iter()
-}
-
-/// Whether the member may go on from where it says it stands.
-fn check_epoch(member: &ConsumerMember, request: &ConsumerHeartbeat) -> Result<(), HeartbeatError> {
-    let (received, known) = (request.epoch, member.epoch);
-    if received == MemberEpoch::JOINING || received == known {
-        return Ok(());
-    }
-    if received > known {
-        return Err(HeartbeatError::EpochAhead { received: received.0, known: known.0 });
-    }
-    // The answer with the new epoch may have been lost: the member has nothing then that it may not have.
-    let missed_answer = received == member.previous_epoch
-        && request.owned.as_ref().is_some_and(|owned| owned.is_part_of(&member.assigned));
-    if missed_answer { Ok(()) } else { Err(HeartbeatError::EpochBehind { received: received.0, known: known.0 }) }
 }
 
 pub(super) fn without_epochs(owned: &OwnedPartitions) -> PartitionSet {

@@ -7,20 +7,11 @@ use std::{
 
 use varve_metadata::model::{PartitionIndex, TopicId};
 
-use crate::coordinator::records::{ClassicMetadata, ConsumerMemberRecord, CurrentRecord};
-
-/// How far a member has come, and what its requests carry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberEpoch(pub i32);
-
-impl MemberEpoch {
-    /// The member wants to join, or starts over after it was fenced.
-    pub const JOINING: MemberEpoch = MemberEpoch(0);
-    /// The member leaves.
-    pub const LEAVING: MemberEpoch = MemberEpoch(-1);
-    /// A static member leaves for a while: its place is kept until its session ends.
-    pub const LEAVING_FOR_A_WHILE: MemberEpoch = MemberEpoch(-2);
-}
+use crate::coordinator::{
+    MemberEpoch,
+    modern::{Watched, rebalance_timeout},
+    records::{ClassicMetadata, ConsumerMemberRecord, CurrentRecord},
+};
 
 /// What a member waits for; drawn in the module above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +104,12 @@ impl ConsumerMember {
     }
 
     pub(super) fn rebalance_timeout(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.rebalance_timeout_ms).unwrap_or(0))
+        rebalance_timeout(self.rebalance_timeout_ms)
+    }
+
+    pub(super) fn watched(&self) -> Watched<'_> {
+        let revokes = self.state == MemberState::UnrevokedPartitions;
+        Watched { id: &self.id, revokes: revokes.then(|| (self.epoch, self.rebalance_timeout())) }
     }
 
     /// Its own session timeout, if it speaks the classic protocol: others have that of the group.
@@ -122,7 +118,7 @@ impl ConsumerMember {
     }
 
     /// In which epoch the partition was given to it, while it may still commit for it.
-    pub(super) fn epoch_of(&self, topic: TopicId, partition: PartitionIndex) -> Option<i32> {
+    pub(in crate::coordinator) fn epoch_of(&self, topic: TopicId, partition: PartitionIndex) -> Option<i32> {
         let of = |owned: &OwnedPartitions| owned.get(&topic)?.get(&partition).copied();
         of(&self.assigned).or_else(|| of(&self.pending_revocation))
     }

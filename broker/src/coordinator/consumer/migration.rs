@@ -6,16 +6,16 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    error::HeartbeatError,
     group::ConsumerGroup,
-    member::{ConsumerMember, MemberEpoch, MemberState, OwnedPartitions},
-    plan::{Outcome, TimerChange},
+    member::{ConsumerMember, MemberState, OwnedPartitions},
+    plan::Outcome,
 };
 use crate::coordinator::{
-    Generation, GroupError, Now, Shard,
+    Generation, GroupError, MemberEpoch, ModernGroupError, Now, Shard,
     assignor::PartitionSet,
     cluster::metadata_hash,
     group::{Group, Member},
+    modern::TimerChange,
     rebalance::{refused_join, refused_sync, session_key},
     records::{ClassicMetadata, ConsumerRecord, CoordinatorRecord, GroupEpochRecord, TargetRecord},
     shard::Step,
@@ -47,8 +47,8 @@ impl Shard {
         classic: &Group,
         records: &mut Vec<CoordinatorRecord>,
         outcome: &mut Outcome,
-    ) -> Result<ConsumerGroup, HeartbeatError> {
-        let refused = |why| HeartbeatError::NoUpgrade { group: classic.id.clone(), why };
+    ) -> Result<ConsumerGroup, ModernGroupError> {
+        let refused = |why| ModernGroupError::NoUpgrade { group: classic.id.clone(), why };
         if !self.config.migration.upgrades() {
             return Err(refused("online upgrade is disabled"));
         }
@@ -179,7 +179,7 @@ impl Shard {
         tracing::info!(group = group.id, "a consumer group becomes a classic group");
         let record = classic.to_record(|member| member.assignment.clone());
         records.push(CoordinatorRecord::Group(group.id.clone(), Some(record)));
-        outcome.downgraded = Some(Box::new(Downgraded { group: classic, rebalance: change.rebalance }));
+        outcome.soft.downgraded = Some(Box::new(Downgraded { group: classic, rebalance: change.rebalance }));
     }
 
     /// The classic group, each member with its target of the consumer group in the version that it subscribed in.

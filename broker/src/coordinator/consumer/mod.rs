@@ -24,7 +24,6 @@
 
 mod classic_members;
 mod describe;
-mod error;
 mod fence;
 mod group;
 mod heartbeat;
@@ -41,12 +40,10 @@ mod target;
 mod tests;
 
 pub use describe::{DescribedConsumer, DescribedConsumerGroup};
-pub use error::HeartbeatError;
 pub use group::ConsumerGroupState;
-pub use heartbeat::{ConsumerHeartbeat, HeartbeatAnswer, Owned};
-pub use member::{MemberEpoch, MemberState, OwnedPartitions};
+pub use heartbeat::{ConsumerHeartbeat, Owned};
+pub use member::{MemberState, OwnedPartitions};
 pub use regex::{Asker, RegexJob, compile, find_topics};
 
 pub(super) use group::ConsumerGroup;
-pub(super) use offsets::Committer;
-pub(super) use plan::{Outcome, TimerChange};
+pub(super) use plan::Soft;

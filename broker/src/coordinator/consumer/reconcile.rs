@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use varve_metadata::model::{PartitionIndex, TopicId};
 
 use super::{
-    error::HeartbeatError,
     heartbeat::Owned,
-    member::{ConsumerMember, MemberEpoch, MemberState, OwnedPartitions},
+    member::{ConsumerMember, MemberState, OwnedPartitions},
 };
-use crate::coordinator::assignor::PartitionSet;
+use crate::coordinator::{GroupType, MemberEpoch, ModernGroupError, assignor::PartitionSet};
 
 /// What a step depends on besides the member.
 pub(super) struct Situation<'a> {
@@ -32,7 +31,7 @@ impl Situation<'_> {
     ///
     /// # Errors
     /// The member was written by a later version and has to start over.
-    pub(super) fn step(&self, member: &ConsumerMember) -> Result<ConsumerMember, HeartbeatError> {
+    pub(super) fn step(&self, member: &ConsumerMember) -> Result<ConsumerMember, ModernGroupError> {
         Ok(match member.state {
             MemberState::Stable if member.epoch.0 != self.epoch => self.toward_target(member, member.epoch),
             MemberState::Stable if self.subscription_changed => self.within_subscription(member),
@@ -45,7 +44,7 @@ impl Situation<'_> {
                 self.toward_target(member, member.epoch)
             }
             MemberState::Unknown if self.owned.is_none_or(|owned| !owned.is_empty()) => {
-                return Err(HeartbeatError::UnknownState);
+                return Err(ModernGroupError::UnknownState(GroupType::Consumer));
             }
             MemberState::Unknown => self.toward_target(member, MemberEpoch(self.epoch)),
         })

@@ -10,17 +10,16 @@ use regex::{Regex, RegexBuilder};
 use varve_metadata::model::{Principal, Timestamp};
 
 use super::{
-    error::HeartbeatError,
     group::ConsumerGroup,
     member::ConsumerMember,
     plan::{Outcome, Plan},
 };
 use crate::coordinator::{
-    Effect, Now, Shard,
+    Effect, ModernGroupError, Now, Shard,
     cluster::{ClusterView, metadata_hash},
     locks::{Need, Task},
     records::{ConsumerRecord, CoordinatorRecord, GroupEpochRecord, ResolvedRegex},
-    shard::Step,
+    shard::{Completion, Step},
 };
 
 /// Most memory of one compiled pattern.
@@ -101,7 +100,7 @@ impl Shard {
     /// Compares the patterns of a member before and after its request.
     ///
     /// # Errors
-    /// [`HeartbeatError::InvalidRegex`].
+    /// [`ModernGroupError::InvalidRegex`].
     pub(super) fn plan_patterns(
         &self,
         now: Now,
@@ -110,7 +109,7 @@ impl Shard {
         updated: &ConsumerMember,
         asker: Option<&Asker>,
         records: &mut Vec<CoordinatorRecord>,
-    ) -> Result<PatternChange, HeartbeatError> {
+    ) -> Result<PatternChange, ModernGroupError> {
         let (old, new) = (member.pattern(), updated.pattern());
         let is_changed = member.regex != updated.regex;
         let mut change = PatternChange { is_changed, is_resolved: false, dropped: BTreeSet::new(), resolve: None };
@@ -123,7 +122,7 @@ impl Shard {
             }
             match new {
                 Some(new) if group.subscribers_of(new) == 0 => {
-                    compile(new).map_err(|why| HeartbeatError::InvalidRegex { regex: new.to_owned(), why })?;
+                    compile(new).map_err(|why| ModernGroupError::InvalidRegex { regex: new.to_owned(), why })?;
                     is_new = true;
                 }
                 Some(new) => change.is_resolved = group.regexes.contains_key(new),
@@ -202,7 +201,7 @@ impl Shard {
             tracing::info!(group = group_id, epoch = record.epoch, "topics behind patterns changed");
             records.push(CoordinatorRecord::Consumer(ConsumerRecord::Group(group_id.to_owned(), Some(record))));
         }
-        self.carry_out(Plan { records, outcome: Outcome::of(group_id) }, step);
+        self.carry_out(Plan { records, outcome: Outcome::of(group_id) }, Completion::Consumer, step);
     }
 }
 

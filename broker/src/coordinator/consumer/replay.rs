@@ -4,34 +4,21 @@ use varve_metadata::model::Timestamp;
 
 use super::{
     group::ConsumerGroup,
-    member::{ConsumerMember, MemberEpoch, OwnedPartitions},
+    member::{ConsumerMember, OwnedPartitions},
 };
-use crate::coordinator::{Now, Shard, records::ConsumerRecord};
+use crate::coordinator::{MemberEpoch, Now, Shard, modern::group_of_record, records::ConsumerRecord};
 
 impl Shard {
     pub(in crate::coordinator) fn apply_consumer(&mut self, record: ConsumerRecord, now: Now) {
-        if let ConsumerRecord::Group(group_id, None) = &record {
-            return self.remove_consumer(group_id, now);
-        }
-        let is_tombstone = record.is_tombstone();
-        let group_id = record.group().to_owned();
-        if !self.consumers.contains_key(&group_id) {
-            // What is left of a group that is gone.
-            if is_tombstone {
-                return;
+        let id = record.group();
+        if let ConsumerRecord::Group(_, None) = record {
+            if self.consumers.remove(id).is_some() {
+                self.remove_group(id, now);
             }
-            // Offsets may have come first, which make a group without a type; a classic one ended before.
-            self.groups.remove(&group_id);
-            self.consumers.insert(group_id.clone(), ConsumerGroup::new(group_id.clone()));
-        }
-        if let Some(group) = self.consumers.get_mut(&group_id) {
+        } else if let Some(group) =
+            group_of_record(&mut self.consumers, &mut self.groups, id, record.is_tombstone(), ConsumerGroup::new)
+        {
             group.apply(record);
-        }
-    }
-
-    fn remove_consumer(&mut self, group_id: &str, now: Now) {
-        if self.consumers.remove(group_id).is_some() {
-            self.remove_group(group_id, now);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::coordinator::{
     Now, Shard,
     assignor::{Assignor, Candidate, Division, PartitionSet},
     cluster::metadata_hash,
+    modern::is_due_for_assignment,
     records::{ConsumerRecord, CoordinatorRecord, GroupEpochRecord, TargetRecord},
 };
 
@@ -51,13 +52,8 @@ impl Shard {
         records: &mut Vec<CoordinatorRecord>,
     ) -> MemberTarget {
         let own = group.inherited_target(updated);
-        let interval = self.cluster.consumer_times(&group.id).assignment_interval.as_millis();
-        let is_due = group.assigned_at.is_none_or(|at| {
-            let passed = now.wall.to_wire().saturating_sub(at.to_wire());
-            // No interval also helps where the wall clock went back.
-            interval == 0 || u128::try_from(passed).is_ok_and(|passed| passed >= interval)
-        });
-        if group.assignment_epoch >= epoch || !is_due {
+        let interval = self.cluster.consumer_times(&group.id).assignment_interval;
+        if group.assignment_epoch >= epoch || !is_due_for_assignment(group.assigned_at, interval, now) {
             return MemberTarget { epoch: group.assignment_epoch, partitions: own.clone() };
         }
         let asked = ConsumerGroup::preferred_assignor(group.with_member(updated));

@@ -14,7 +14,9 @@ use uuid::Uuid;
 use varve_metadata::model::{PartitionIndex, Principal, TopicId};
 
 use super::*;
-use crate::coordinator::{GroupConfig, assignor::PartitionSet, testing::*};
+use crate::coordinator::{
+    GroupConfig, GroupType, HeartbeatAnswer, MemberEpoch, ModernGroupError, assignor::PartitionSet, testing::*,
+};
 
 const GROUP: &str = "g";
 const ORDERS: u128 = 0xa;
@@ -83,7 +85,7 @@ fn leaving(member: &str) -> ConsumerHeartbeat {
 }
 
 impl Harness {
-    fn beat(&mut self, request: ConsumerHeartbeat) -> Result<HeartbeatAnswer, HeartbeatError> {
+    fn beat(&mut self, request: ConsumerHeartbeat) -> Result<HeartbeatAnswer, ModernGroupError> {
         let request = self.heartbeat_consumer(request);
         self.heard(request)
     }

@@ -25,9 +25,10 @@ use varve_metadata::model::{PartitionIndex, Timestamp, TopicId};
 
 use super::{from_millis, to_millis};
 use crate::coordinator::{
+    MemberEpoch,
     assignor::PartitionSet,
     codec::{Reader, RecordError, TooLong, Writer},
-    consumer::{MemberEpoch, MemberState, OwnedPartitions},
+    consumer::{MemberState, OwnedPartitions},
     group::Protocol,
 };
 

@@ -21,9 +21,10 @@ use super::consumer::{
     encode_member_target, encode_target, put_targets, started, take_targets,
 };
 use crate::coordinator::{
+    MemberEpoch,
     assignor::PartitionSet,
     codec::{Reader, RecordError, TooLong, Writer},
-    consumer::{MemberEpoch, MemberState},
+    consumer::MemberState,
 };
 
 const MEMBER: i16 = 10;

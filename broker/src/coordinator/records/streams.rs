@@ -25,10 +25,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use varve_metadata::model::PartitionIndex;
 
-use super::{
-    CoordinatorRecord,
-    consumer::{TargetRecord, decode_target, encode_target, started},
-};
+use super::consumer::{TargetRecord, decode_target, encode_target, started};
 use crate::coordinator::{
     MemberEpoch,
     codec::{Reader, RecordError, TooLong, Writer},
@@ -111,12 +108,6 @@ pub struct StreamsCurrentRecord {
     pub assigned: AssignedTasks,
     /// What it has to give up first.
     pub pending_revocation: AssignedTasks,
-}
-
-impl From<StreamsRecord> for CoordinatorRecord {
-    fn from(record: StreamsRecord) -> CoordinatorRecord {
-        CoordinatorRecord::Streams(record)
-    }
 }
 
 impl StreamsRecord {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{ShareGroupError, group::ShareMember};
-use crate::coordinator::{Shard, assignor::PartitionSet, consumer::MemberEpoch};
+use super::group::ShareMember;
+use crate::coordinator::{MemberEpoch, ModernGroupError, Shard, assignor::PartitionSet};
 
 /// A share group in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Shard {
     ///
     /// # Errors
     /// There is none of that name.
-    pub fn describe_share(&self, group_id: &str) -> Result<DescribedShareGroup, ShareGroupError> {
+    pub fn describe_share(&self, group_id: &str) -> Result<DescribedShareGroup, ModernGroupError> {
         let group = self.existing_share(group_id)?;
         let described = |member: &ShareMember| DescribedShareMember {
             member_id: member.id.clone(),

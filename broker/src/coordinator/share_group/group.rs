@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use varve_metadata::model::{PartitionIndex, Timestamp, TopicId};
 
 use crate::coordinator::{
+    MemberEpoch,
     assignor::PartitionSet,
     cluster::ClusterView,
-    consumer::MemberEpoch,
     records::{KeptPartitions, ShareCurrentRecord, ShareGroupRecord, ShareMemberRecord},
 };
 

@@ -3,24 +3,22 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
 };
 
 use super::{
-    ShareGroupError,
     group::{ShareGroup, ShareMember, topic_ids},
     plan::{Outcome, Plan},
 };
 use crate::coordinator::{
-    Answer, Effect, GroupError, Now, RequestId, Shard,
+    Answer, Effect, GroupError, GroupType, HeartbeatAnswer, MemberEpoch, ModernGroupError, Now, RequestId, Shard,
     assignor::{self, Candidate, Division, PartitionSet},
     cluster::metadata_hash,
-    consumer::MemberEpoch,
     locks::{Need, Task},
     membership::is_valid_group_id,
+    modern::{TimerChange, is_due_for_assignment, known_member},
     rebalance::session_key,
-    records::{GroupEpochRecord, ShareGroupRecord, TargetRecord},
-    shard::Step,
+    records::{CoordinatorRecord, GroupEpochRecord, ShareGroupRecord, TargetRecord},
+    shard::{Completion, Step},
     timers::{TimerAction, TimerKey},
 };
 
@@ -43,22 +41,9 @@ pub struct ShareHeartbeat {
     pub client_host: String,
 }
 
-/// What a member is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShareHeartbeatAnswer {
-    /// The member.
-    pub member_id: String,
-    /// What its next request must carry.
-    pub epoch: MemberEpoch,
-    /// How soon it shall be heard of again; zero when it leaves.
-    pub heartbeat_interval: Duration,
-    /// What it may read from now on; absent if that did not change.
-    pub assignment: Option<PartitionSet>,
-}
-
 impl ShareHeartbeat {
-    fn check(&self) -> Result<(), ShareGroupError> {
-        let invalid = |why| Err(ShareGroupError::Invalid(why));
+    fn check(&self) -> Result<(), ModernGroupError> {
+        let invalid = |why: &str| Err(ModernGroupError::invalid(why));
         let is_blank = |text: &str| text.trim().is_empty();
         if is_blank(&self.member_id) {
             return invalid("MemberId can't be empty.");
@@ -102,11 +87,11 @@ impl ShareHeartbeat {
 }
 
 impl Shard {
-    /// A member of a share group is heard of. Answered with [`Answer::ShareHeartbeat`].
+    /// A member of a share group is heard of. Answered with [`Answer::Heartbeat`].
     pub fn share_heartbeat(&mut self, now: Now, id: RequestId, request: ShareHeartbeat, effects: &mut Vec<Effect>) {
         let mut step = Step { now, effects };
         if let Err(error) = request.check() {
-            return step.answer(id, Answer::ShareHeartbeat(Err(error)));
+            return step.answer(id, Answer::Heartbeat(Err(error)));
         }
         let group_id = request.group_id.clone();
         self.run_or_wait(&group_id, Need::Alone, Task::ShareHeartbeat(id, Box::new(request)), &mut step);
@@ -123,30 +108,35 @@ impl Shard {
             _ => self.plan_share_heartbeat(id, request, step.now),
         };
         match plan {
-            Ok(plan) => self.carry_out_share(plan, step),
-            Err(error) => step.answer(id, Answer::ShareHeartbeat(Err(error))),
+            Ok(plan) => self.carry_out(plan, Completion::Share, step),
+            Err(error) => step.answer(id, Answer::Heartbeat(Err(error))),
         }
     }
 
-    fn plan_share_heartbeat(&self, id: RequestId, request: &ShareHeartbeat, now: Now) -> Result<Plan, ShareGroupError> {
+    fn plan_share_heartbeat(
+        &self,
+        id: RequestId,
+        request: &ShareHeartbeat,
+        now: Now,
+    ) -> Result<Plan, ModernGroupError> {
         let joins = request.epoch == MemberEpoch::JOINING;
         let group = self.share_to_join(&request.group_id, joins)?;
         let group = group.as_ref();
         let max = self.config.share_max_size;
         if group.member_count() >= max && !group.members.contains_key(&request.member_id) {
-            return Err(ShareGroupError::Full(max));
+            return Err(ModernGroupError::Full(GroupType::Share, max));
         }
-        let member = match group.members.get(&request.member_id) {
-            Some(member) => member.clone(),
-            None if joins => ShareMember::new(request.member_id.clone()),
-            None => return Err(unknown(group, &request.member_id)),
+        let member = match known_member(&group.members, &group.id, &request.member_id) {
+            Ok(member) => member.clone(),
+            Err(_) if joins => ShareMember::new(request.member_id.clone()),
+            Err(unknown) => return Err(unknown),
         };
         check_epoch(&member, request.epoch)?;
         let updated = request.update(&member);
         let mut plan = Plan { records: Vec::new(), outcome: Outcome::of(&group.id) };
         if updated.about != member.about {
             let record = ShareGroupRecord::Member(group.id.clone(), updated.id.clone(), Some(updated.about.clone()));
-            plan.records.push(record);
+            plan.records.push(record.into());
         }
         let (epoch, rises) = self.plan_share_epoch(group, &member, &updated, &mut plan);
         let (target_epoch, target) = self.plan_share_target(now, group, epoch, &updated, &mut plan);
@@ -154,15 +144,16 @@ impl Shard {
         self.plan_begin(now, group, epoch, &settled, &mut plan);
 
         let times = self.cluster.share_times(&group.id);
-        plan.outcome.session = Some((session_key(&group.id, &settled.id), Some(times.session_timeout)));
+        let session = session_key(&group.id, &settled.id);
+        plan.outcome.timers.push(TimerChange::Set(session, times.session_timeout, TimerAction::ExpireSession));
         let tells = joins || request.topics.is_some() || member.assigned != settled.assigned;
-        let answer = ShareHeartbeatAnswer {
+        let answer = HeartbeatAnswer {
             epoch: settled.epoch,
             heartbeat_interval: times.heartbeat_interval,
             assignment: tells.then(|| settled.assigned.clone()),
             member_id: settled.id,
         };
-        plan.outcome.answer = Some((id, Answer::ShareHeartbeat(Ok(answer))));
+        plan.outcome.answer = Some((id, Answer::Heartbeat(Ok(answer))));
         Ok(plan)
     }
 
@@ -187,9 +178,9 @@ impl Shard {
         if rises {
             tracing::info!(group = group.id, epoch, "the share group enters a new epoch");
             let record = GroupEpochRecord { epoch, metadata_hash };
-            plan.records.push(ShareGroupRecord::Group(group.id.clone(), Some(record)));
+            plan.records.push(ShareGroupRecord::Group(group.id.clone(), Some(record)).into());
         }
-        plan.outcome.looked_at = Some(cluster.version());
+        plan.outcome.soft.looked_at = Some(cluster.version());
         (epoch, rises)
     }
 
@@ -203,13 +194,8 @@ impl Shard {
         updated: &ShareMember,
         plan: &mut Plan,
     ) -> (i32, PartitionSet) {
-        let interval = self.cluster.share_times(&group.id).assignment_interval.as_millis();
-        let is_due = group.assigned_at.is_none_or(|at| {
-            let passed = now.wall.to_wire().saturating_sub(at.to_wire());
-            // No interval also helps where the wall clock went back.
-            interval == 0 || u128::try_from(passed).is_ok_and(|passed| passed >= interval)
-        });
-        if group.assignment_epoch >= epoch || !is_due {
+        let interval = self.cluster.share_times(&group.id).assignment_interval;
+        if group.assignment_epoch >= epoch || !is_due_for_assignment(group.assigned_at, interval, now) {
             return (group.assignment_epoch, group.target_of(&updated.id));
         }
         let members = group.with_member(updated).map(|member| {
@@ -226,11 +212,11 @@ impl Shard {
         for (member, target) in &targets {
             if group.targets.get(member) != Some(target) {
                 let record = ShareGroupRecord::MemberTarget(group.id.clone(), member.clone(), Some(target.clone()));
-                plan.records.push(record);
+                plan.records.push(record.into());
             }
         }
         let record = TargetRecord { epoch, assigned_at: Some(now.wall) };
-        plan.records.push(ShareGroupRecord::Target(group.id.clone(), Some(record)));
+        plan.records.push(ShareGroupRecord::Target(group.id.clone(), Some(record)).into());
         (epoch, targets.remove(&updated.id).unwrap_or_default())
     }
 
@@ -254,44 +240,33 @@ impl Shard {
         }
         if next != member {
             let record = ShareGroupRecord::Current(group.id.clone(), next.id.clone(), Some(next.to_current()));
-            plan.records.push(record);
+            plan.records.push(record.into());
         }
         next
     }
 
     /// The group that a member wants to be in: as it is, or as the records to be appended make it.
-    pub(super) fn share_to_join(&self, group_id: &str, makes: bool) -> Result<Cow<'_, ShareGroup>, ShareGroupError> {
+    pub(super) fn share_to_join(&self, group_id: &str, makes: bool) -> Result<Cow<'_, ShareGroup>, ModernGroupError> {
         match self.shares.get(group_id) {
             Some(group) => Ok(Cow::Borrowed(group)),
-            None if self.has_group(group_id) => Err(ShareGroupError::NotShare(group_id.to_owned())),
+            None if self.has_group(group_id) => Err(ModernGroupError::OtherType(GroupType::Share, group_id.to_owned())),
             None if makes => Ok(Cow::Owned(ShareGroup::new(group_id.to_owned()))),
-            None => Err(ShareGroupError::NoShareGroup(group_id.to_owned())),
+            None => Err(ModernGroupError::NotMade(GroupType::Share, group_id.to_owned())),
         }
     }
 
     /// The share group of that name.
-    pub(super) fn existing_share(&self, group_id: &str) -> Result<&ShareGroup, ShareGroupError> {
-        match self.shares.get(group_id) {
-            Some(group) => Ok(group),
-            None if self.has_group(group_id) => Err(ShareGroupError::NotShare(group_id.to_owned())),
-            None => Err(ShareGroupError::NoGroup(group_id.to_owned())),
-        }
+    pub(super) fn existing_share(&self, group_id: &str) -> Result<&ShareGroup, ModernGroupError> {
+        self.existing(&self.shares, GroupType::Share, group_id)
     }
 
-    fn plan_share_leave(&self, id: RequestId, request: &ShareHeartbeat) -> Result<Plan, ShareGroupError> {
+    fn plan_share_leave(&self, id: RequestId, request: &ShareHeartbeat) -> Result<Plan, ModernGroupError> {
         let group = self.existing_share(&request.group_id)?;
-        if !group.members.contains_key(&request.member_id) {
-            return Err(unknown(group, &request.member_id));
-        }
+        known_member(&group.members, &group.id, &request.member_id)?;
         tracing::info!(group = group.id, member = request.member_id, "a member left");
-        let answer = ShareHeartbeatAnswer {
-            member_id: request.member_id.clone(),
-            epoch: request.epoch,
-            heartbeat_interval: Duration::ZERO,
-            assignment: None,
-        };
+        let answer = HeartbeatAnswer::farewell(&request.member_id, request.epoch);
         let mut plan = self.plan_share_fence(group, &request.member_id);
-        plan.outcome.answer = Some((id, Answer::ShareHeartbeat(Ok(answer))));
+        plan.outcome.answer = Some((id, Answer::Heartbeat(Ok(answer))));
         Ok(plan)
     }
 
@@ -302,15 +277,16 @@ impl Shard {
         let topics = others.flat_map(|member| member.about.topics.iter().cloned()).collect();
         let metadata_hash = metadata_hash(self.cluster.as_ref(), &topics);
         let epoch = GroupEpochRecord { epoch: group.epoch + 1, metadata_hash };
-        let records = vec![
+        let records = [
             ShareGroupRecord::Current(id(), member(), None),
             ShareGroupRecord::MemberTarget(id(), member(), None),
             ShareGroupRecord::Member(id(), member(), None),
             ShareGroupRecord::Group(id(), Some(epoch)),
         ];
+        let timers = vec![TimerChange::Cancel(session_key(&group.id, gone))];
         Plan {
-            records,
-            outcome: Outcome { session: Some((session_key(&group.id, gone), None)), ..Outcome::of(&group.id) },
+            records: records.map(CoordinatorRecord::from).into(),
+            outcome: Outcome { timers, ..Outcome::of(&group.id) },
         }
     }
 
@@ -326,23 +302,19 @@ impl Shard {
         tracing::info!(group = group.id, member, "removing a member: its session ran out");
         let mut plan = self.plan_share_fence(group, member);
         plan.outcome.retry = Some((key.clone(), action));
-        self.carry_out_share(plan, step);
+        self.carry_out(plan, Completion::Share, step);
     }
 }
 
-fn unknown(group: &ShareGroup, member: &str) -> ShareGroupError {
-    ShareGroupError::UnknownMember { member: member.to_owned(), group: group.id.clone() }
-}
-
 /// Whether the member may go on from where it says it stands. The answer with the new epoch may have been lost.
-fn check_epoch(member: &ShareMember, received: MemberEpoch) -> Result<(), ShareGroupError> {
+fn check_epoch(member: &ShareMember, received: MemberEpoch) -> Result<(), ModernGroupError> {
     let (known, previous) = (member.epoch, member.previous_epoch);
     if received == MemberEpoch::JOINING || received == known || received == previous {
         return Ok(());
     }
     let (received, known, previous) = (received.0, known.0, previous.0);
     Err(match received > known {
-        true => ShareGroupError::EpochAhead { received, known },
-        false => ShareGroupError::EpochBehind { received, known, previous },
+        true => ModernGroupError::EpochAhead { kind: GroupType::Share, received, known },
+        false => ModernGroupError::EpochBehindBoth { received, known, previous },
     })
 }

@@ -9,7 +9,6 @@
 //! its way ([`super::locks`]).
 
 mod describe;
-mod error;
 mod group;
 mod heartbeat;
 mod partitions;
@@ -19,9 +18,8 @@ mod replay;
 mod tests;
 
 pub use describe::{DescribedShareGroup, DescribedShareMember};
-pub use error::ShareGroupError;
-pub use heartbeat::{ShareHeartbeat, ShareHeartbeatAnswer};
+pub use heartbeat::ShareHeartbeat;
 pub use partitions::{BeginShares, SharePlace, SharesToEnd};
 
 pub(super) use group::ShareGroup;
-pub(super) use plan::Outcome;
+pub(super) use plan::Soft;

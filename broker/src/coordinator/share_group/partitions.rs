@@ -8,16 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use varve_metadata::model::{Offset, PartitionIndex, Timestamp, TopicId};
 
 use super::{
-    ShareGroupError,
     group::{ShareGroup, ShareMember},
     plan::{Outcome, Plan},
 };
 use crate::coordinator::{
-    Answer, Effect, Now, RequestId, Shard,
+    Answer, Effect, ModernGroupError, Now, RequestId, Shard,
     assignor::PartitionSet,
     locks::{Need, Task},
-    records::{KeptPartitions, ShareGroupRecord, TopicShare},
-    shard::Step,
+    records::{CoordinatorRecord, KeptPartitions, ShareGroupRecord, TopicShare},
+    shard::{Completion, Step},
     share_state::StateEpoch,
 };
 
@@ -71,9 +70,9 @@ impl Shard {
             (*topic, share.partitions.iter().map(|partition| (*partition, None)).collect::<BTreeMap<_, _>>())
         });
         let state_epoch = StateEpoch(epoch.unsigned_abs());
-        plan.outcome.begin =
+        plan.outcome.soft.begin =
             Some(BeginShares { group_id: group.id.clone(), state_epoch, partitions: partitions.collect() });
-        plan.records.push(with_begun(group, begun));
+        plan.records.push(with_begun(group, begun).into());
     }
 
     /// The partitions of a topic for which keepers are to begin.
@@ -116,15 +115,15 @@ impl Shard {
         step: &mut Step<'_>,
     ) {
         match self.plan_alter(id, group_id, places) {
-            Ok(plan) => self.carry_out_share(plan, step),
+            Ok(plan) => self.carry_out(plan, Completion::Share, step),
             Err(error) => step.answer(id, Answer::BeginShares(Err(error))),
         }
     }
 
-    fn plan_alter(&self, id: RequestId, group_id: &str, places: &[SharePlace]) -> Result<Plan, ShareGroupError> {
+    fn plan_alter(&self, id: RequestId, group_id: &str, places: &[SharePlace]) -> Result<Plan, ModernGroupError> {
         let group = self.share_to_join(group_id, true)?;
         if !group.is_empty() {
-            return Err(ShareGroupError::NotEmpty);
+            return Err(ModernGroupError::NotEmpty);
         }
         let mut begun: BTreeMap<TopicId, TopicShare> = BTreeMap::new();
         let mut partitions: BTreeMap<TopicId, BTreeMap<PartitionIndex, Option<Offset>>> = BTreeMap::new();
@@ -144,7 +143,7 @@ impl Shard {
         }
         let state_epoch = StateEpoch(group.epoch.unsigned_abs());
         let job = BeginShares { group_id: group_id.to_owned(), state_epoch, partitions };
-        let records = if begun.is_empty() { Vec::new() } else { vec![with_begun(&group, begun)] };
+        let records = if begun.is_empty() { Vec::new() } else { vec![with_begun(&group, begun).into()] };
         let answer = Some((id, Answer::BeginShares(Ok(job))));
         Ok(Plan { records, outcome: Outcome { answer, ..Outcome::of(group_id) } })
     }
@@ -175,7 +174,7 @@ impl Shard {
         let Some(group) = self.shares.get(group_id) else {
             // It was deleted meanwhile: its keepers forget with its topics, or begin anew.
             if let Some(id) = id {
-                step.answer(id, Answer::SharesSettled(Err(ShareGroupError::NoGroup(group_id.to_owned()))));
+                step.answer(id, Answer::SharesSettled(Err(ModernGroupError::NoGroup(group_id.to_owned()))));
             }
             return;
         };
@@ -196,14 +195,14 @@ impl Shard {
         }
         let records = self.if_changed(group, next);
         let answer = id.map(|id| (id, Answer::SharesSettled(Ok(()))));
-        self.carry_out_share(Plan { records, outcome: Outcome { answer, ..Outcome::of(group_id) } }, step);
+        self.carry_out(Plan { records, outcome: Outcome { answer, ..Outcome::of(group_id) } }, Completion::Share, step);
     }
 
-    fn if_changed(&self, group: &ShareGroup, next: KeptPartitions) -> Vec<ShareGroupRecord> {
+    fn if_changed(&self, group: &ShareGroup, next: KeptPartitions) -> Vec<CoordinatorRecord> {
         if next == group.partitions {
             return Vec::new();
         }
-        vec![ShareGroupRecord::Partitions(group.id.clone(), Some(next))]
+        vec![ShareGroupRecord::Partitions(group.id.clone(), Some(next)).into()]
     }
 
     /// An administrator wants a group, which has no members, to forget topics; with `None` all that it has, as the group is
@@ -229,7 +228,7 @@ impl Shard {
     ) {
         let group = match self.existing_share(group_id) {
             Ok(group) if group.is_empty() => group,
-            Ok(_) => return step.answer(id, Answer::EndShares(Err(ShareGroupError::NotEmpty))),
+            Ok(_) => return step.answer(id, Answer::EndShares(Err(ModernGroupError::NotEmpty))),
             Err(error) => return step.answer(id, Answer::EndShares(Err(error))),
         };
         let (next, to_end) = match topics {
@@ -238,7 +237,7 @@ impl Shard {
         };
         let records = self.if_changed(group, next);
         let answer = Some((id, Answer::EndShares(Ok(to_end))));
-        self.carry_out_share(Plan { records, outcome: Outcome { answer, ..Outcome::of(group_id) } }, step);
+        self.carry_out(Plan { records, outcome: Outcome { answer, ..Outcome::of(group_id) } }, Completion::Share, step);
     }
 
     fn without_topics(&self, group: &ShareGroup, topics: Vec<String>) -> (KeptPartitions, SharesToEnd) {
@@ -323,7 +322,7 @@ impl Shard {
             }
             plan.records = self.if_changed(group, next);
         }
-        self.carry_out_share(plan, step);
+        self.carry_out(plan, Completion::Share, step);
     }
 
     /// The partitions of a group whose keepers have begun; none if there is no such group.

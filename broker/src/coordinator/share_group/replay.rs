@@ -2,28 +2,22 @@
 
 use super::group::{ShareGroup, ShareMember};
 use crate::coordinator::{
-    Now, Shard, assignor::PartitionSet, consumer::MemberEpoch, rebalance::session_key, records::ShareGroupRecord,
-    timers::TimerAction,
+    MemberEpoch, Now, Shard,
+    assignor::PartitionSet,
+    modern::{Watched, group_of_record},
+    records::ShareGroupRecord,
 };
 
 impl Shard {
     pub(in crate::coordinator) fn apply_share(&mut self, record: ShareGroupRecord, now: Now) {
-        if let ShareGroupRecord::Group(group_id, None) = &record {
-            if self.shares.remove(group_id).is_some() {
-                self.remove_group(group_id, now);
+        let id = record.group();
+        if let ShareGroupRecord::Group(_, None) = record {
+            if self.shares.remove(id).is_some() {
+                self.remove_group(id, now);
             }
-            return;
-        }
-        let group_id = record.group().to_owned();
-        if !self.shares.contains_key(&group_id) {
-            // What is left of a group that is gone.
-            if record.is_tombstone() {
-                return;
-            }
-            self.groups.remove(&group_id);
-            self.shares.insert(group_id.clone(), ShareGroup::new(group_id.clone()));
-        }
-        if let Some(group) = self.shares.get_mut(&group_id) {
+        } else if let Some(group) =
+            group_of_record(&mut self.shares, &mut self.groups, id, record.is_tombstone(), ShareGroup::new)
+        {
             group.apply(record);
         }
     }
@@ -32,9 +26,8 @@ impl Shard {
     pub(in crate::coordinator) fn start_share_timers(&mut self, now: Now) {
         for (group_id, group) in &self.shares {
             let session = self.cluster.share_times(group_id).session_timeout;
-            for id in group.members.keys() {
-                self.timers.set(session_key(group_id, id), now.elapsed + session, TimerAction::ExpireSession);
-            }
+            let members = group.members.keys().map(|id| Watched { id, revokes: None });
+            self.timers.watch_members(now, group_id, session, members);
         }
     }
 }

@@ -7,9 +7,9 @@ use varve_metadata::model::{PartitionIndex, TopicId};
 
 use super::*;
 use crate::coordinator::{
-    Answer, AppendFailure, Effect, GroupError, GroupFilter, GroupType, Now, RequestId, Shard,
+    Answer, AppendFailure, Effect, GroupError, GroupFilter, GroupType, HeartbeatAnswer, MemberEpoch, ModernGroupError,
+    Now, RequestId, Shard,
     assignor::PartitionSet,
-    consumer::MemberEpoch,
     share_state::StateEpoch,
     testing::{Harness, SECOND, TestCluster},
 };
@@ -34,7 +34,7 @@ impl Harness {
         member: &str,
         epoch: i32,
         topics: Option<&[&str]>,
-    ) -> Result<ShareHeartbeatAnswer, ShareGroupError> {
+    ) -> Result<HeartbeatAnswer, ModernGroupError> {
         let request = ShareHeartbeat {
             group_id: "g".to_owned(),
             member_id: member.to_owned(),
@@ -45,7 +45,7 @@ impl Harness {
             client_host: "/h".to_owned(),
         };
         match self.share_ask(|shard, now, id, effects| shard.share_heartbeat(now, id, request, effects)) {
-            Some(Answer::ShareHeartbeat(answer)) => answer,
+            Some(Answer::Heartbeat(answer)) => answer,
             other => panic!("{other:?}"),
         }
     }
@@ -95,10 +95,10 @@ fn members_are_given_partitions_once_their_keepers_have_begun() {
 #[test]
 fn who_is_unknown_or_of_another_epoch_starts_over() {
     let mut harness = harness();
-    assert_eq!(harness.share_beat("a", 1, None), Err(ShareGroupError::NoShareGroup("g".to_owned())));
-    assert_eq!(harness.share_beat("a", -1, None), Err(ShareGroupError::NoGroup("g".to_owned())));
+    assert_eq!(harness.share_beat("a", 1, None), Err(ModernGroupError::NotMade(GroupType::Share, "g".to_owned())));
+    assert_eq!(harness.share_beat("a", -1, None), Err(ModernGroupError::NoGroup("g".to_owned())));
     let invalid = harness.share_beat("a", 0, None);
-    assert_eq!(invalid, Err(ShareGroupError::Invalid("SubscribedTopicNames must be set in first request.")));
+    assert_eq!(invalid, Err(ModernGroupError::invalid("SubscribedTopicNames must be set in first request.")));
     harness.share_beat("a", 0, Some(&["t"])).unwrap();
     assert_eq!(harness.share_beat("a", 9, None).unwrap_err().kind(), GroupError::FencedMemberEpoch);
     assert_eq!(harness.share_beat("b", 1, None).unwrap_err().kind(), GroupError::UnknownMemberId);
@@ -155,7 +155,7 @@ fn an_administrator_moves_and_ends_what_an_empty_group_has() {
         Some(Answer::BeginShares(answer)) => answer,
         other => panic!("{other:?}"),
     };
-    assert_eq!(alter(&mut harness, vec![place(0)]), Err(ShareGroupError::NotEmpty));
+    assert_eq!(alter(&mut harness, vec![place(0)]), Err(ModernGroupError::NotEmpty));
     harness.share_beat("a", -1, None).unwrap();
     let job = alter(&mut harness, vec![place(0), place(5)]).unwrap();
     assert_eq!((job.set(), job.state_epoch), (set(7, &[0]), StateEpoch(3)));
@@ -175,7 +175,7 @@ fn an_administrator_moves_and_ends_what_an_empty_group_has() {
     assert_eq!(end(&mut harness, None).unwrap(), SharesToEnd::default());
     let gone = harness.share_ask(|shard, now, id, effects| shard.delete_group(now, id, "g".to_owned(), effects));
     assert_eq!(gone, Some(Answer::DeleteGroup(Ok(()))));
-    assert_eq!(harness.shard.describe_share("g"), Err(ShareGroupError::NoGroup("g".to_owned())));
+    assert_eq!(harness.shard.describe_share("g"), Err(ModernGroupError::NoGroup("g".to_owned())));
 }
 
 #[test]

@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     answer::StreamsStatus,
-    error::StreamsError,
     topology::{InternalTopic, Subtopology, Topology},
 };
-use crate::coordinator::{GroupError, cluster::ClusterView};
+use crate::coordinator::{GroupError, ModernGroupError, cluster::ClusterView};
 
 /// How many names a status tells.
 const NAMES_SHOWN: usize = 3;
@@ -72,9 +71,9 @@ impl Configured {
 /// Decides what the topology comes to.
 ///
 /// # Errors
-/// [`StreamsError::InvalidTopology`] if no topics that may come would help; [`GroupError::Unexpected`] if it contradicts
+/// [`ModernGroupError::InvalidTopology`] if no topics that may come would help; [`GroupError::Unexpected`] if it contradicts
 /// itself.
-pub(super) fn configure(topology: &Topology, cluster: &dyn ClusterView) -> Result<Configured, StreamsError> {
+pub(super) fn configure(topology: &Topology, cluster: &dyn ClusterView) -> Result<Configured, ModernGroupError> {
     if topology.contradicts_itself() {
         return Err(GroupError::Unexpected.into());
     }
@@ -92,7 +91,7 @@ enum Refusal {
     /// Topics are missing or badly partitioned, which may change.
     Topics(StreamsStatus),
     /// It lies in the topology.
-    Topology(StreamsError),
+    Topology(ModernGroupError),
 }
 
 impl Refusal {
@@ -101,7 +100,7 @@ impl Refusal {
     }
 
     fn topology(why: &str) -> Refusal {
-        Refusal::Topology(StreamsError::InvalidTopology(why.to_owned()))
+        Refusal::Topology(ModernGroupError::InvalidTopology(why.to_owned()))
     }
 }
 

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     configure::{Configured, InternalTopicPlan},
-    error::StreamsError,
     group::{StreamsGroup, StreamsGroupState},
     member::{Endpoint, StreamsMember},
     tasks::Tasks,
     topology::{InternalTopic, Subtopology, Topology},
 };
-use crate::coordinator::{GroupError, MemberEpoch, Shard};
+use crate::coordinator::{GroupError, MemberEpoch, ModernGroupError, Shard};
 
 /// A streams group in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +97,7 @@ impl Shard {
     ///
     /// # Errors
     /// There is none of that name.
-    pub fn describe_streams(&self, group_id: &str) -> Result<DescribedStreamsGroup, StreamsError> {
+    pub fn describe_streams(&self, group_id: &str) -> Result<DescribedStreamsGroup, ModernGroupError> {
         let group = self.existing_streams(group_id)?;
         let topology = group.topology.as_deref().ok_or(GroupError::Unexpected)?;
         let configured = group.configured.as_deref().filter(|configured| configured.is_ready());

@@ -3,22 +3,17 @@
 
 use super::{
     group::StreamsGroup,
-    member::StreamsMemberState,
-    plan::{StreamsOutcome, StreamsPlan},
+    member::{StreamsMember, StreamsMemberState},
+    plan::{Outcome, Plan},
 };
 use crate::coordinator::{
     Answer, Now, RequestId, Shard,
-    consumer::TimerChange,
+    modern::{TimerChange, revocation_key},
     rebalance::session_key,
     records::{CoordinatorRecord, StreamsGroupRecord, StreamsRecord},
-    shard::Step,
+    shard::{Completion, Step},
     timers::{TimerAction, TimerKey},
 };
-
-/// The key of the time that a member has to give tasks up.
-pub(super) fn revocation_key(group: &str, member: &str) -> TimerKey {
-    TimerKey::Revocation { group: group.to_owned(), member: member.to_owned() }
-}
 
 /// The key of the time that a group waits for more members before its first assignment.
 pub(super) fn delay_key(group: &str) -> TimerKey {
@@ -27,7 +22,7 @@ pub(super) fn delay_key(group: &str) -> TimerKey {
 
 impl StreamsGroup {
     /// Takes a member out of the group, which enters a new epoch.
-    pub(super) fn plan_fence(&self, member: &str, answer: Option<(RequestId, Answer)>) -> StreamsPlan {
+    pub(super) fn plan_fence(&self, member: &str, answer: Option<(RequestId, Answer)>) -> Plan {
         let names = || (self.id.clone(), member.to_owned());
         let ((a, b), (c, d), (e, f)) = (names(), names(), names());
         let group = StreamsGroupRecord {
@@ -43,8 +38,8 @@ impl StreamsGroup {
             StreamsRecord::Group(self.id.clone(), Some(group)),
         ];
         let timers = [session_key, revocation_key].map(|key| TimerChange::Cancel(key(&self.id, member)));
-        let outcome = StreamsOutcome { timers: timers.into(), answer, ..StreamsOutcome::of(&self.id) };
-        StreamsPlan { records: records.map(CoordinatorRecord::from).into(), outcome }
+        let outcome = Outcome { timers: timers.into(), answer, ..Outcome::of(&self.id) };
+        Plan { records: records.map(CoordinatorRecord::from).into(), outcome }
     }
 }
 
@@ -53,13 +48,8 @@ impl Shard {
     pub(in crate::coordinator) fn start_streams_timers(&mut self, now: Now) {
         for (group_id, group) in &self.streams {
             let session = self.cluster.streams_settings(group_id).session_timeout;
-            for (id, member) in &group.members {
-                self.timers.set(session_key(group_id, id), now.elapsed + session, TimerAction::ExpireSession);
-                if member.state == StreamsMemberState::UnrevokedTasks {
-                    let at = now.elapsed + member.rebalance_timeout();
-                    self.timers.set(revocation_key(group_id, id), at, TimerAction::ExpireRevocation(member.epoch));
-                }
-            }
+            let members = group.members.values().map(StreamsMember::watched);
+            self.timers.watch_members(now, group_id, session, members);
         }
     }
 
@@ -74,11 +64,11 @@ impl Shard {
         };
         if let Some(mut plan) = plan {
             plan.outcome.retry = Some((key.clone(), action));
-            self.carry_out_streams(plan, step);
+            self.carry_out(plan, Completion::Streams, step);
         }
     }
 
-    fn plan_expiry(&self, group: &str, member: &str, action: TimerAction) -> Option<StreamsPlan> {
+    fn plan_expiry(&self, group: &str, member: &str, action: TimerAction) -> Option<Plan> {
         let group = self.streams.get(group)?;
         let found = group.members.get(member)?;
         let why = match action {
@@ -95,12 +85,12 @@ impl Shard {
     }
 
     /// The group waited long enough for more members.
-    fn plan_first_assignment(&self, group: &str, now: Now) -> Option<StreamsPlan> {
+    fn plan_first_assignment(&self, group: &str, now: Now) -> Option<Plan> {
         let group = self.streams.get(group).filter(|group| !group.is_empty())?;
         let configured = group.configured.clone()?;
         let mut records = Vec::new();
         let configs = &group.assignment_configs;
         self.plan_streams_target(now, group, group.epoch, None, &configured, configs, &mut records)?;
-        Some(StreamsPlan { records, outcome: StreamsOutcome::of(&group.id) })
+        Some(Plan { records, outcome: Outcome::of(&group.id) })
     }
 }

@@ -9,12 +9,11 @@ use varve_metadata::model::{PartitionIndex, Timestamp};
 
 use super::{
     configure::Configured,
-    error::StreamsError,
     member::StreamsMember,
     tasks::{AssignedTasks, TaskSet, Tasks},
     topology::Topology,
 };
-use crate::coordinator::records::StreamsRecord;
+use crate::coordinator::{ModernGroupError, modern::known_member, records::StreamsRecord};
 
 /// Where a streams group is in its life; drawn in the module above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,10 +115,8 @@ impl StreamsGroup {
         }
     }
 
-    pub(super) fn known_member(&self, member_id: &str) -> Result<&StreamsMember, StreamsError> {
-        self.members
-            .get(member_id)
-            .ok_or_else(|| StreamsError::UnknownMember { member: member_id.to_owned(), group: self.id.clone() })
+    pub(super) fn known_member(&self, member_id: &str) -> Result<&StreamsMember, ModernGroupError> {
+        known_member(&self.members, &self.id, member_id)
     }
 
     pub(super) fn target_of(&self, member_id: &str) -> Tasks {

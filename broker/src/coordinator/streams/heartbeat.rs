@@ -6,11 +6,10 @@ use super::{
     answer::{StreamsAnswer, StreamsStatus},
     configure::{Configured, configure},
     endpoints::endpoints,
-    error::StreamsError,
-    fence::{delay_key, revocation_key},
+    fence::delay_key,
     group::StreamsGroup,
     member::{StreamsMember, StreamsMemberState},
-    plan::{Soft, StreamsOutcome, StreamsPlan},
+    plan::{Outcome, Plan, Soft},
     reconcile::Situation,
     request::{OwnedTasks, StreamsHeartbeat},
     target::{STANDBY_REPLICAS, Target},
@@ -18,13 +17,13 @@ use super::{
     topology::Topology,
 };
 use crate::coordinator::{
-    Answer, Effect, GroupError, GroupState, MemberEpoch, Now, RequestId, Shard,
+    Answer, Effect, GroupError, GroupState, GroupType, MemberEpoch, ModernGroupError, Now, RequestId, Shard,
     cluster::metadata_hash,
-    consumer::TimerChange,
     locks::{Need, Task},
+    modern::{TimerChange, check_epoch, revocation_key},
     rebalance::session_key,
     records::{CoordinatorRecord, StreamsGroupRecord, StreamsRecord},
-    shard::Step,
+    shard::{Completion, Step},
     timers::TimerAction,
 };
 
@@ -52,7 +51,7 @@ impl Shard {
             self.plan_streams_heartbeat(id, request, step.now)
         };
         match plan {
-            Ok(plan) => self.carry_out_streams(plan, step),
+            Ok(plan) => self.carry_out(plan, Completion::Streams, step),
             Err(error) => step.answer(id, Answer::StreamsHeartbeat(Err(error))),
         }
     }
@@ -70,7 +69,7 @@ impl Shard {
         id: RequestId,
         request: &StreamsHeartbeat,
         now: Now,
-    ) -> Result<StreamsPlan, StreamsError> {
+    ) -> Result<Plan, ModernGroupError> {
         let joins = request.epoch == MemberEpoch::JOINING;
         let mut records = Vec::new();
         let group = self.streams_group_to_join(&request.group_id, joins, &mut records)?;
@@ -109,7 +108,7 @@ impl Shard {
             records.push(StreamsRecord::Group(group.id.clone(), Some(record)).into());
         }
 
-        let mut outcome = StreamsOutcome::of(&group.id);
+        let mut outcome = Outcome::of(&group.id);
         let delay = self.cluster.streams_settings(&group.id).initial_rebalance_delay;
         let is_delayed = self.timers.is_set(&delay_key(&group.id));
         let begins = group.is_empty() && !delay.is_zero() && !is_delayed;
@@ -169,7 +168,7 @@ impl Shard {
             shutdown_by,
         });
         outcome.answer = Some((id, Answer::StreamsHeartbeat(Ok(answer))));
-        Ok(StreamsPlan { records, outcome })
+        Ok(Plan { records, outcome })
     }
 
     /// The group that a member wants to be in: as it is, or as the records to be appended make it.
@@ -178,23 +177,23 @@ impl Shard {
         group_id: &str,
         joins: bool,
         records: &mut Vec<CoordinatorRecord>,
-    ) -> Result<Cow<'_, StreamsGroup>, StreamsError> {
+    ) -> Result<Cow<'_, StreamsGroup>, ModernGroupError> {
         if let Some(group) = self.streams.get(group_id) {
             return Ok(Cow::Borrowed(group));
         }
         let new = || Ok(Cow::Owned(StreamsGroup::new(group_id.to_owned())));
         if self.is_not_classic(group_id) {
-            return Err(StreamsError::NotStreams(group_id.to_owned()));
+            return Err(ModernGroupError::OtherType(GroupType::Streams, group_id.to_owned()));
         }
         match self.groups.get(group_id) {
             None if joins => new(),
-            None => Err(StreamsError::NoStreamsGroup(group_id.to_owned())),
+            None => Err(ModernGroupError::NotMade(GroupType::Streams, group_id.to_owned())),
             // Nobody is in it: it ends, and this one takes its place.
             Some(classic) if joins && classic.state == GroupState::Empty => {
                 records.push(CoordinatorRecord::Group(group_id.to_owned(), None));
                 new()
             }
-            Some(_) => Err(StreamsError::NotStreams(group_id.to_owned())),
+            Some(_) => Err(ModernGroupError::OtherType(GroupType::Streams, group_id.to_owned())),
         }
     }
 
@@ -203,22 +202,24 @@ impl Shard {
         group: &StreamsGroup,
         request: &StreamsHeartbeat,
         owned: Option<&OwnedTasks>,
-    ) -> Result<StreamsMember, StreamsError> {
+    ) -> Result<StreamsMember, ModernGroupError> {
         if request.epoch != MemberEpoch::JOINING {
             let member = group.known_member(&request.member_id)?;
-            check_epoch(member, request.epoch, owned)?;
+            check_epoch(GroupType::Streams, request.epoch, (member.epoch, member.previous_epoch), || {
+                owned.is_some_and(|owned| owned.impossible.is_none() && owned.tasks.is_part_of(&member.assigned))
+            })?;
             return Ok(member.clone());
         }
         // A member that starts over counts as well, as in Kafka.
         if group.member_count() >= self.config.streams_max_size {
-            return Err(StreamsError::Full(self.config.streams_max_size));
+            return Err(ModernGroupError::Full(GroupType::Streams, self.config.streams_max_size));
         }
         let known = group.members.get(&request.member_id).cloned();
         Ok(known.unwrap_or_else(|| StreamsMember::new(request.member_id.clone())))
     }
 
     /// The topology beside the topics that exist, if there is a reason to look; else as it was found before.
-    fn look_at_topics(&self, group: &StreamsGroup, topology: &Topology) -> Result<Looked, StreamsError> {
+    fn look_at_topics(&self, group: &StreamsGroup, topology: &Topology) -> Result<Looked, ModernGroupError> {
         let (hash, is_other) = match &group.configured {
             Some(configured) if group.topology.is_some() && !group.must_look_at_topics => {
                 let configured = configured.clone();
@@ -243,7 +244,7 @@ impl Shard {
         [(STANDBY_REPLICAS.to_owned(), standbys.to_string())].into()
     }
 
-    fn plan_streams_leave(&self, id: RequestId, request: &StreamsHeartbeat) -> Result<StreamsPlan, StreamsError> {
+    fn plan_streams_leave(&self, id: RequestId, request: &StreamsHeartbeat) -> Result<Plan, ModernGroupError> {
         let group = self.existing_streams(&request.group_id)?;
         let member = group.known_member(&request.member_id)?;
         tracing::info!(group = group.id, member = member.id, "a member left the streams group");
@@ -261,12 +262,8 @@ impl Shard {
     }
 
     /// The streams group of that name.
-    pub(super) fn existing_streams(&self, group_id: &str) -> Result<&StreamsGroup, StreamsError> {
-        match self.streams.get(group_id) {
-            Some(group) => Ok(group),
-            None if self.has_group(group_id) => Err(StreamsError::NotStreams(group_id.to_owned())),
-            None => Err(StreamsError::NoGroup(group_id.to_owned())),
-        }
+    pub(super) fn existing_streams(&self, group_id: &str) -> Result<&StreamsGroup, ModernGroupError> {
+        self.existing(&self.streams, GroupType::Streams, group_id)
     }
 }
 
@@ -283,7 +280,7 @@ fn topology_of(
     group: &StreamsGroup,
     request: &StreamsHeartbeat,
     records: &mut Vec<CoordinatorRecord>,
-) -> Result<Arc<Topology>, StreamsError> {
+) -> Result<Arc<Topology>, ModernGroupError> {
     if request.topology.as_ref().is_some_and(Topology::is_ambiguous) {
         return Err(GroupError::Unexpected.into());
     }
@@ -296,7 +293,7 @@ fn topology_of(
         }
         // An older one is told so, and works by the newer one.
         (Some(known), Some(given)) if known.epoch <= given.epoch && !known.is_same_as(given) => {
-            Err(StreamsError::invalid("Topology updates are not supported yet."))
+            Err(ModernGroupError::invalid("Topology updates are not supported yet."))
         }
         (Some(known), _) => Ok(known.clone()),
         (None, None) => Err(GroupError::Unexpected.into()),
@@ -312,24 +309,6 @@ fn stale_status(group: &StreamsGroup, member: &StreamsMember) -> Option<StreamsS
     })
 }
 
-/// Whether the member may go on from where it says it stands.
-fn check_epoch(member: &StreamsMember, received: MemberEpoch, owned: Option<&OwnedTasks>) -> Result<(), StreamsError> {
-    let known = member.epoch;
-    if received == known {
-        return Ok(());
-    }
-    if received > known {
-        return Err(StreamsError::EpochAhead { received: received.0, known: known.0 });
-    }
-    // The answer with the new epoch may have been lost: the member has nothing then that it may not have.
-    let has_only_its_own =
-        owned.is_some_and(|owned| owned.impossible.is_none() && owned.tasks.is_part_of(&member.assigned));
-    if received == member.previous_epoch && has_only_its_own {
-        return Ok(());
-    }
-    Err(StreamsError::EpochBehind { received: received.0, known: known.0 })
-}
-
 /// The member's next step toward its target.
 fn plan_streams_step(
     group: &StreamsGroup,
@@ -337,8 +316,8 @@ fn plan_streams_step(
     target: &Target,
     owned: Option<&OwnedTasks>,
     records: &mut Vec<CoordinatorRecord>,
-    outcome: &mut StreamsOutcome,
-) -> Result<StreamsMember, StreamsError> {
+    outcome: &mut Outcome,
+) -> Result<StreamsMember, ModernGroupError> {
     if member.is_reconciled_to(target.epoch) {
         return Ok(member.clone());
     }

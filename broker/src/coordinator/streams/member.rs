@@ -7,6 +7,7 @@ use varve_metadata::model::PartitionIndex;
 use super::tasks::AssignedTasks;
 use crate::coordinator::{
     MemberEpoch,
+    modern::{Watched, rebalance_timeout},
     records::{StreamsCurrentRecord, StreamsMemberRecord},
 };
 
@@ -103,11 +104,16 @@ impl StreamsMember {
     }
 
     pub(super) fn rebalance_timeout(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.rebalance_timeout_ms).unwrap_or(0))
+        rebalance_timeout(self.rebalance_timeout_ms)
+    }
+
+    pub(super) fn watched(&self) -> Watched<'_> {
+        let revokes = self.state == StreamsMemberState::UnrevokedTasks;
+        Watched { id: &self.id, revokes: revokes.then(|| (self.epoch, self.rebalance_timeout())) }
     }
 
     /// In which epoch the task was given to it, while it may still commit for it.
-    pub(super) fn epoch_of(&self, subtopology: &str, task: PartitionIndex) -> Option<i32> {
+    pub(in crate::coordinator) fn epoch_of(&self, subtopology: &str, task: PartitionIndex) -> Option<i32> {
         let of = |tasks: &AssignedTasks| tasks.active.get(subtopology)?.get(&task).copied();
         of(&self.assigned).or_else(|| of(&self.pending_revocation))
     }

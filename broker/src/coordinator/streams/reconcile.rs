@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use varve_metadata::model::PartitionIndex;
 
 use super::{
-    error::StreamsError,
     group::Holders,
     member::{StreamsMember, StreamsMemberState},
     request::OwnedTasks,
     tasks::{AssignedTasks, EpochTasks, TaskSet, Tasks},
 };
+
+use crate::coordinator::{GroupType, ModernGroupError};
 
 /// What a step depends on besides the member.
 pub(super) struct Situation<'a> {
@@ -29,7 +30,7 @@ impl Situation<'_> {
     ///
     /// # Errors
     /// The member was written by a later version and has to start over.
-    pub(super) fn step(&self, member: &StreamsMember) -> Result<StreamsMember, StreamsError> {
+    pub(super) fn step(&self, member: &StreamsMember) -> Result<StreamsMember, ModernGroupError> {
         Ok(match member.state {
             StreamsMemberState::Stable if member.epoch.0 == self.epoch => member.clone(),
             StreamsMemberState::Stable | StreamsMemberState::UnreleasedTasks => {
@@ -39,7 +40,7 @@ impl Situation<'_> {
             // One epoch further, should there be more to give up: what it gave up has been answered.
             StreamsMemberState::UnrevokedTasks => self.toward_target(member, member.epoch.0.saturating_add(1)),
             StreamsMemberState::Unknown if self.owned.is_none_or(|owned| !owned.is_empty()) => {
-                return Err(StreamsError::UnknownState);
+                return Err(ModernGroupError::UnknownState(GroupType::Streams));
             }
             StreamsMemberState::Unknown => self.toward_target(member, self.epoch),
         })

@@ -3,32 +3,19 @@
 use varve_metadata::model::Timestamp;
 
 use super::{group::StreamsGroup, member::StreamsMember, tasks::AssignedTasks};
-use crate::coordinator::{MemberEpoch, Now, Shard, records::StreamsRecord};
+use crate::coordinator::{MemberEpoch, Now, Shard, modern::group_of_record, records::StreamsRecord};
 
 impl Shard {
     pub(in crate::coordinator) fn apply_streams(&mut self, record: StreamsRecord, now: Now) {
-        if let StreamsRecord::Group(group_id, None) = &record {
-            return self.remove_streams(group_id, now);
-        }
-        let is_tombstone = record.is_tombstone();
-        let group_id = record.group().to_owned();
-        if !self.streams.contains_key(&group_id) {
-            // What is left of a group that is gone.
-            if is_tombstone {
-                return;
+        let id = record.group();
+        if let StreamsRecord::Group(_, None) = record {
+            if self.streams.remove(id).is_some() {
+                self.remove_group(id, now);
             }
-            // Offsets may have come first, which make a group without a type; a group of another type ended before.
-            self.groups.remove(&group_id);
-            self.streams.insert(group_id.clone(), StreamsGroup::new(group_id.clone()));
-        }
-        if let Some(group) = self.streams.get_mut(&group_id) {
+        } else if let Some(group) =
+            group_of_record(&mut self.streams, &mut self.groups, id, record.is_tombstone(), StreamsGroup::new)
+        {
             group.apply(record);
-        }
-    }
-
-    fn remove_streams(&mut self, group_id: &str, now: Now) {
-        if self.streams.remove(group_id).is_some() {
-            self.remove_group(group_id, now);
         }
     }
 }

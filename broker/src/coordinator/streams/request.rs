@@ -6,12 +6,11 @@ use varve_metadata::model::PartitionIndex;
 
 use super::{
     configure::Configured,
-    error::StreamsError,
     member::{Endpoint, StreamsMember},
     tasks::{TaskSet, Tasks},
     topology::Topology,
 };
-use crate::coordinator::{GroupError, MemberEpoch, membership::is_valid_group_id};
+use crate::coordinator::{GroupError, MemberEpoch, ModernGroupError, membership::is_valid_group_id};
 
 /// A member's request.
 #[derive(Clone, Debug, Default)]
@@ -87,14 +86,14 @@ impl OwnedTasks {
 
     /// # Errors
     /// There is no such task.
-    pub(super) fn check(&self, configured: &Configured) -> Result<(), StreamsError> {
+    pub(super) fn check(&self, configured: &Configured) -> Result<(), ModernGroupError> {
         let count = |subtopology: &str| {
             configured.subtopologies.get(subtopology).map(|found| found.tasks).ok_or_else(|| {
-                StreamsError::invalid(format!("Subtopology {subtopology} does not exist in the topology."))
+                ModernGroupError::invalid(format!("Subtopology {subtopology} does not exist in the topology."))
             })
         };
         let no_task = |task: i64, subtopology: &str, count: u32| {
-            Err(StreamsError::invalid(format!(
+            Err(ModernGroupError::invalid(format!(
                 "Task {task} for subtopology {subtopology} is invalid. Number of tasks for this subtopology: {count}"
             )))
         };
@@ -118,9 +117,9 @@ impl StreamsHeartbeat {
         matches!(self.epoch, MemberEpoch::LEAVING | MemberEpoch::LEAVING_FOR_A_WHILE)
     }
 
-    pub(super) fn check(&self) -> Result<(), StreamsError> {
+    pub(super) fn check(&self) -> Result<(), ModernGroupError> {
         self.check_features()?;
-        let invalid = |why: &str| Err(StreamsError::invalid(why));
+        let invalid = |why: &str| Err(ModernGroupError::invalid(why));
         let is_blank = |text: &str| text.trim().is_empty();
         if is_blank(&self.member_id) {
             return invalid("MemberId can't be empty.");
@@ -164,7 +163,7 @@ impl StreamsHeartbeat {
     }
 
     /// What Kafka 4.3 does not serve either.
-    fn check_features(&self) -> Result<(), StreamsError> {
+    fn check_features(&self) -> Result<(), ModernGroupError> {
         let uses_patterns = |topology: &Topology| {
             topology.subtopologies.iter().any(|subtopology| !subtopology.source_topic_regexes.is_empty())
         };
@@ -181,11 +180,11 @@ impl StreamsHeartbeat {
         } else {
             return Ok(());
         };
-        Err(StreamsError::invalid(why))
+        Err(ModernGroupError::invalid(why))
     }
 
     /// What does not fit into a record's key or field cannot be kept, nor can what is said twice.
-    fn check_names(&self) -> Result<(), StreamsError> {
+    fn check_names(&self) -> Result<(), ModernGroupError> {
         let texts = [Some(&self.member_id), self.rack_id.as_ref(), self.process_id.as_ref()];
         let host = self.endpoint.as_ref().map(|endpoint| &endpoint.host);
         let tags = self.tags.iter().flatten().flat_map(|(key, value)| [key, value]);
@@ -228,11 +227,11 @@ impl StreamsHeartbeat {
     }
 }
 
-fn check_changelogs(topology: &Topology) -> Result<(), StreamsError> {
+fn check_changelogs(topology: &Topology) -> Result<(), ModernGroupError> {
     let mut changelogs = topology.subtopologies.iter().flat_map(|subtopology| &subtopology.changelogs);
     match changelogs.find(|topic| topic.partitions != 0) {
         None => Ok(()),
-        Some(topic) => Err(StreamsError::InvalidTopology(format!(
+        Some(topic) => Err(ModernGroupError::InvalidTopology(format!(
             "Changelog topic {} must have an undefined partition count, but it is set to {}.",
             topic.name, topic.partitions
         ))),

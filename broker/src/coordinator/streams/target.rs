@@ -11,6 +11,7 @@ use super::{
 };
 use crate::coordinator::{
     Now, Shard,
+    modern::is_due_for_assignment,
     records::{CoordinatorRecord, StreamsRecord, TargetRecord},
 };
 
@@ -37,13 +38,8 @@ impl Shard {
         configs: &BTreeMap<String, String>,
         records: &mut Vec<CoordinatorRecord>,
     ) -> Option<Target> {
-        let interval = self.cluster.streams_settings(&group.id).assignment_interval.as_millis();
-        let is_due = group.assigned_at.is_none_or(|at| {
-            let passed = now.wall.to_wire().saturating_sub(at.to_wire());
-            // No interval also helps where the wall clock went back.
-            interval == 0 || u128::try_from(passed).is_ok_and(|passed| passed >= interval)
-        });
-        if group.assignment_epoch >= epoch || !is_due {
+        let interval = self.cluster.streams_settings(&group.id).assignment_interval;
+        if group.assignment_epoch >= epoch || !is_due_for_assignment(group.assigned_at, interval, now) {
             return None;
         }
         let mut targets = division(group, updated, configured, configs).assign();

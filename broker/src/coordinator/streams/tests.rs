@@ -15,7 +15,7 @@ use uuid::Uuid;
 use varve_metadata::model::{PartitionIndex, TopicId};
 
 use super::*;
-use crate::coordinator::{Answer, GroupConfig, GroupError, MemberEpoch, StreamsSettings, testing::*};
+use crate::coordinator::{Answer, GroupConfig, GroupError, MemberEpoch, ModernGroupError, StreamsSettings, testing::*};
 
 const GROUP: &str = "g";
 
@@ -127,7 +127,7 @@ impl Harness {
         id
     }
 
-    fn beat_streams(&mut self, request: StreamsHeartbeat) -> Result<StreamsAnswer, StreamsError> {
+    fn beat_streams(&mut self, request: StreamsHeartbeat) -> Result<StreamsAnswer, ModernGroupError> {
         let id = self.ask_streams(request);
         match self.answers.remove(&id) {
             Some(Answer::StreamsHeartbeat(outcome)) => outcome,

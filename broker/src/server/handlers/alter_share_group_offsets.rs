@@ -11,17 +11,17 @@ use kafka_protocol::{
             AlterShareGroupOffsetsResponsePartition, AlterShareGroupOffsetsResponseTopic,
         },
     },
-    protocol::StrBytes,
 };
 use varve_metadata::model::{Offset, PartitionIndex, TopicId};
 
 use super::{
     group_support::mismatched,
-    share_support::{is_served, message, share_group_error, state_error},
+    modern_groups::Refused,
+    share_support::{is_served, message, state_error},
 };
 use crate::{
     coordinator::{
-        Answer, BeginShares, GroupError, ShareGroupError, SharePlace,
+        Answer, BeginShares, GroupError, ModernGroupError, SharePlace,
         share_state::{ShareKey, StateRequest},
     },
     server::{
@@ -38,16 +38,16 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: AlterShareGroupOffsetsRequest,
 ) -> AlterShareGroupOffsetsResponse {
-    let refuse = |(error, words): (ResponseError, Option<StrBytes>)| {
+    let refuse = |Refused { error, message: words }: Refused| {
         let words = words.or_else(|| message(error));
         AlterShareGroupOffsetsResponse::default().with_error_code(error.code()).with_error_message(words)
     };
     if !is_served(broker) {
-        return refuse((ResponseError::UnsupportedVersion, None));
+        return refuse(ResponseError::UnsupportedVersion.into());
     }
     let access = broker.access(context);
     if let Err(error) = access.require(Operation::Read, Resource::Group(&request.group_id)) {
-        return refuse((error, None));
+        return refuse(error.into());
     }
     let image = broker.metadata.image();
     let may_alter = |topic: &AlterShareGroupOffsetsRequestTopic| {
@@ -67,7 +67,7 @@ pub(crate) async fn handle(
     });
     let failed = match alter(broker, &request.group_id, places.collect()).await {
         Ok(failed) => failed,
-        Err(error) => return refuse(share_group_error(&error)),
+        Err(error) => return refuse(error.into()),
     };
     let told = topics.into_iter().map(|(topic, allowed)| {
         let partitions = topic.partitions.iter().map(|partition| {
@@ -96,7 +96,7 @@ async fn alter(
     broker: &Broker,
     group: &str,
     places: Vec<SharePlace>,
-) -> Result<BTreeMap<(TopicId, PartitionIndex), ResponseError>, ShareGroupError> {
+) -> Result<BTreeMap<(TopicId, PartitionIndex), ResponseError>, ModernGroupError> {
     if group.is_empty() {
         return Err(GroupError::InvalidGroupId.into());
     }

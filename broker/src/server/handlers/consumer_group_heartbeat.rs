@@ -10,12 +10,12 @@ use kafka_protocol::{
 use uuid::Uuid;
 use varve_metadata::model::{Feature, PartitionIndex, TopicId};
 
-use super::group_support::{group_error, mismatched, own, text};
+use super::{
+    group_support::{own, text},
+    modern_groups::{Refused, heartbeat, interval_ms, to_wire},
+};
 use crate::{
-    coordinator::{
-        Answer, Asker, ConsumerHeartbeat, GroupError, HeartbeatAnswer, HeartbeatError, MemberEpoch, Owned,
-        assignor::PartitionSet,
-    },
+    coordinator::{Asker, ConsumerHeartbeat, MemberEpoch, Owned, assignor::PartitionSet},
     server::{
         Broker, RequestContext,
         authorizer::{Operation, Resource},
@@ -31,25 +31,20 @@ pub(crate) async fn handle(
     request: ConsumerGroupHeartbeatRequest,
 ) -> ConsumerGroupHeartbeatResponse {
     let answer = ConsumerGroupHeartbeatResponse::default();
-    if !is_served(broker) {
-        return answer.with_error_code(ResponseError::UnsupportedVersion.code());
-    }
-    if let Err(refused) = check_access(broker, context, &request) {
+    if let Err(refused) = check(broker, context, &request) {
         return answer.with_error_code(refused.code());
     }
-    match heartbeat(broker, context, request).await {
+    let heard = heard(context, request);
+    let group = heard.group_id.clone();
+    match heartbeat(broker, &group, |shard, now, id, effects| shard.consumer_heartbeat(now, id, heard, effects)).await {
         Ok(told) => answer
             .with_member_id(Some(text(told.member_id)))
             .with_member_epoch(told.epoch.0)
-            .with_heartbeat_interval_ms(i32::try_from(told.heartbeat_interval.as_millis()).unwrap_or(i32::MAX))
+            .with_heartbeat_interval_ms(interval_ms(told.heartbeat_interval))
             .with_assignment(told.assignment.map(assignment)),
         Err(error) => {
-            let message = match &error {
-                // Kafka has no words for what all groups have in common.
-                HeartbeatError::Group(_) => None,
-                error => Some(text(error.to_string())),
-            };
-            answer.with_error_code(group_error(error.kind()).code()).with_error_message(message)
+            let Refused { error, message } = error.into();
+            answer.with_error_code(error.code()).with_error_message(message)
         }
     }
 }
@@ -60,24 +55,22 @@ pub(super) fn is_served(broker: &Broker) -> bool {
 }
 
 /// The group has to be readable, and the topics that are named visible.
-fn check_access(
+fn check(
     broker: &Broker,
     context: &RequestContext,
     request: &ConsumerGroupHeartbeatRequest,
 ) -> Result<(), ResponseError> {
+    if !is_served(broker) {
+        return Err(ResponseError::UnsupportedVersion);
+    }
     let access = broker.access(context);
     access.require(Operation::Read, Resource::Group(&request.group_id))?;
     let mut topics = request.subscribed_topic_names.iter().flatten();
     topics.try_for_each(|topic| access.require(Operation::Describe, Resource::Topic(topic)))
 }
 
-async fn heartbeat(
-    broker: &Broker,
-    context: &RequestContext,
-    request: ConsumerGroupHeartbeatRequest,
-) -> Result<HeartbeatAnswer, HeartbeatError> {
-    let seat = broker.groups.seat(broker, &request.group_id)?;
-    let request = ConsumerHeartbeat {
+fn heard(context: &RequestContext, request: ConsumerGroupHeartbeatRequest) -> ConsumerHeartbeat {
+    ConsumerHeartbeat {
         group_id: request.group_id.to_string(),
         member_id: request.member_id.to_string(),
         epoch: MemberEpoch(request.member_epoch),
@@ -94,14 +87,6 @@ async fn heartbeat(
         asker: Asker { principal: context.principal.clone(), peer: context.peer },
         requires_member_id: context.api_version >= OWN_IDS_SINCE,
         fresh_id: Uuid::new_v4(),
-    };
-    match seat
-        .ask(|shard, now, id, effects| shard.consumer_heartbeat(now, id, request, effects))
-        .await
-        .map_err(GroupError::from)?
-    {
-        Answer::Heartbeat(outcome) => outcome,
-        _ => Err(mismatched().into()),
     }
 }
 
@@ -125,10 +110,7 @@ fn owned(topics: &[consumer_group_heartbeat_request::TopicPartitions]) -> Owned 
 }
 
 fn assignment(partitions: PartitionSet) -> Assignment {
-    let topics = partitions.into_iter().map(|(topic, partitions)| {
-        TopicPartitions::default()
-            .with_topic_id(topic.to_wire())
-            .with_partitions(partitions.into_iter().map(PartitionIndex::to_wire).collect())
-    });
+    let topics = to_wire(partitions)
+        .map(|(topic, partitions)| TopicPartitions::default().with_topic_id(topic).with_partitions(partitions));
     Assignment::default().with_topic_partitions(topics.collect())
 }

@@ -14,11 +14,12 @@ use varve_metadata::model::TopicId;
 
 use super::{
     group_support::{mismatched, text},
-    share_support::{is_served, message, share_group_error, state_error},
+    modern_groups::Refused,
+    share_support::{is_served, message, state_error},
 };
 use crate::{
     coordinator::{
-        Answer, GroupError, ShareGroupError, SharesToEnd,
+        Answer, GroupError, ModernGroupError, SharesToEnd,
         assignor::PartitionSet,
         share_state::{ShareKey, StateRequest},
     },
@@ -34,16 +35,16 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: DeleteShareGroupOffsetsRequest,
 ) -> DeleteShareGroupOffsetsResponse {
-    let refuse = |(error, words): (ResponseError, Option<StrBytes>)| {
+    let refuse = |Refused { error, message: words }: Refused| {
         let words = words.or_else(|| message(error));
         DeleteShareGroupOffsetsResponse::default().with_error_code(error.code()).with_error_message(words)
     };
     if !is_served(broker) {
-        return refuse((ResponseError::UnsupportedVersion, None));
+        return refuse(ResponseError::UnsupportedVersion.into());
     }
     let access = broker.access(context);
     if let Err(error) = access.require(Operation::Delete, Resource::Group(&request.group_id)) {
-        return refuse((error, None));
+        return refuse(error.into());
     }
     let (mut allowed, mut told) = (Vec::new(), Vec::new());
     for topic in request.topics {
@@ -57,7 +58,7 @@ pub(crate) async fn handle(
     }
     match delete(broker, &request.group_id, allowed).await {
         Ok(topics) => told.extend(topics),
-        Err(error) => return refuse(share_group_error(&error)),
+        Err(error) => return refuse(error.into()),
     }
     DeleteShareGroupOffsetsResponse::default().with_responses(told)
 }
@@ -66,7 +67,7 @@ async fn delete(
     broker: &Broker,
     group: &str,
     topics: Vec<String>,
-) -> Result<Vec<DeleteShareGroupOffsetsResponseTopic>, ShareGroupError> {
+) -> Result<Vec<DeleteShareGroupOffsetsResponseTopic>, ModernGroupError> {
     if group.is_empty() {
         return Err(GroupError::InvalidGroupId.into());
     }
@@ -113,7 +114,7 @@ pub(super) async fn to_end(
     seat: &std::sync::Arc<Seat>,
     group: &str,
     topics: Option<Vec<String>>,
-) -> Result<SharesToEnd, ShareGroupError> {
+) -> Result<SharesToEnd, ModernGroupError> {
     let asked = seat.ask(|shard, now, id, effects| shard.end_shares(now, id, group, topics, effects)).await;
     match asked.map_err(GroupError::from)? {
         Answer::EndShares(to_end) => to_end,

@@ -69,6 +69,7 @@ pub(super) mod list_transactions;
 #[cfg(test)]
 mod listener_settings_test;
 pub(super) mod metadata;
+mod modern_groups;
 mod mutation_quota;
 pub(super) mod offset_commit;
 pub(super) mod offset_delete;

@@ -1,24 +1,19 @@
 //! ShareGroupDescribe (KIP-932): share groups in full.
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        GroupId, ShareGroupDescribeRequest, ShareGroupDescribeResponse,
-        share_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions},
-    },
+use kafka_protocol::messages::{
+    ShareGroupDescribeRequest, ShareGroupDescribeResponse,
+    share_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions},
 };
-use varve_metadata::{image::ClusterImage, model::PartitionIndex};
+use varve_metadata::image::ClusterImage;
 
 use super::{
     group_support::text,
-    share_support::{is_served, share_group_error},
+    modern_groups::{HIDDEN_TOPICS, Refused, check_shown, describe, named},
+    share_support::is_served,
 };
 use crate::{
-    coordinator::{DescribedShareGroup, DescribedShareMember, GroupError, ShareGroupError, assignor::PartitionSet},
-    server::{
-        Broker, RequestContext,
-        authorizer::{Access, Operation, Resource},
-    },
+    coordinator::{DescribedShareGroup, DescribedShareMember, assignor::PartitionSet},
+    server::{Broker, RequestContext, authorizer::Resource},
 };
 
 /// The assignor of all share groups.
@@ -33,50 +28,25 @@ pub(crate) async fn handle(
     let is_enabled = is_served(broker);
     let groups = request.group_ids.into_iter().map(|group_id| {
         let answer = DescribedGroup::default().with_group_id(group_id.clone());
-        if !is_enabled {
-            return answer.with_error_code(ResponseError::UnsupportedVersion.code());
-        }
-        let resource = Resource::Group(&group_id);
-        if let Err(refused) = access.require(Operation::Describe, resource) {
-            return answer.with_error_code(refused.code());
-        }
-        match describe(broker, &group_id) {
-            Ok(group) => {
-                let mut answer = described(answer, group, &broker.metadata.image());
-                if request.include_authorized_operations {
-                    answer.authorized_operations = access.authorized_operations(resource);
-                }
-                without_hidden_topics(answer, &access)
+        let group = describe(broker, &access, is_enabled, &group_id, |shard| shard.describe_share(&group_id));
+        let told = group.and_then(|group| {
+            let mut answer = described(answer.clone(), group, &broker.metadata.image());
+            if request.include_authorized_operations {
+                answer.authorized_operations = access.authorized_operations(Resource::Group(&group_id));
             }
-            Err(error) => {
-                let (error, message) = share_group_error(&error);
-                answer.with_error_code(error.code()).with_error_message(message)
-            }
-        }
+            check_shown(&access, topics_of(&answer), HIDDEN_TOPICS)?;
+            Ok(answer)
+        });
+        told.unwrap_or_else(|Refused { error, message }| {
+            answer.with_error_code(error.code()).with_error_message(message)
+        })
     });
     ShareGroupDescribeResponse::default().with_groups(groups.collect())
 }
 
-/// A group that has a topic which the caller may not see is not described at all, as in Kafka.
-fn without_hidden_topics(group: DescribedGroup, access: &Access<'_>) -> DescribedGroup {
-    let is_hidden = |topic: &TopicPartitions| !access.shows(Operation::Describe, Resource::Topic(&topic.topic_name));
-    let mut members = group.members.iter();
-    if !access.is_checked() || !members.any(|member| member.assignment.topic_partitions.iter().any(is_hidden)) {
-        return group;
-    }
-    let message = "The group has described topic(s) that the client is not authorized to describe.";
-    DescribedGroup::default()
-        .with_group_id(group.group_id)
-        .with_error_code(ResponseError::TopicAuthorizationFailed.code())
-        .with_error_message(Some(text(message)))
-}
-
-fn describe(broker: &Broker, group_id: &GroupId) -> Result<DescribedShareGroup, ShareGroupError> {
-    if group_id.is_empty() {
-        return Err(GroupError::InvalidGroupId.into());
-    }
-    let seat = broker.groups.seat(broker, group_id)?;
-    seat.read(|shard| shard.describe_share(group_id)).map_err(GroupError::from)?
+fn topics_of(group: &DescribedGroup) -> impl Iterator<Item = &str> {
+    let topics = group.members.iter().flat_map(|member| &member.assignment.topic_partitions);
+    topics.map(|topic| topic.topic_name.as_str())
 }
 
 fn described(answer: DescribedGroup, group: DescribedShareGroup, image: &ClusterImage) -> DescribedGroup {
@@ -90,7 +60,7 @@ fn described(answer: DescribedGroup, group: DescribedShareGroup, image: &Cluster
 
 fn described_member(member: DescribedShareMember, image: &ClusterImage) -> Member {
     Member::default()
-        .with_assignment(assignment(&member.assignment, image))
+        .with_assignment(assignment(member.assignment, image))
         .with_member_id(text(member.member_id))
         .with_rack_id(member.rack_id.map(text))
         .with_member_epoch(member.epoch.0)
@@ -99,15 +69,9 @@ fn described_member(member: DescribedShareMember, image: &ClusterImage) -> Membe
         .with_subscribed_topic_names(member.topics.into_iter().map(|topic| text(topic).into()).collect())
 }
 
-/// Topics that are gone cannot be named, and are left out.
-fn assignment(partitions: &PartitionSet, image: &ClusterImage) -> Assignment {
-    let topics = partitions.iter().filter_map(|(id, partitions)| {
-        let topic = image.topic_by_id(*id)?;
-        let answer = TopicPartitions::default()
-            .with_topic_id(id.to_wire())
-            .with_topic_name(text(topic.name.as_str()).into())
-            .with_partitions(partitions.iter().copied().map(PartitionIndex::to_wire).collect());
-        Some(answer)
+fn assignment(partitions: PartitionSet, image: &ClusterImage) -> Assignment {
+    let topics = named(partitions, image).map(|(id, name, partitions)| {
+        TopicPartitions::default().with_topic_id(id).with_topic_name(name.into()).with_partitions(partitions)
     });
     Assignment::default().with_topic_partitions(topics.collect())
 }

@@ -7,16 +7,14 @@ use kafka_protocol::{
         share_group_heartbeat_response::{Assignment, TopicPartitions},
     },
 };
-use varve_metadata::model::PartitionIndex;
 
 use super::{
-    group_support::{mismatched, own, text},
-    share_support::{is_member_id, is_served, share_group_error},
+    group_support::{own, text},
+    modern_groups::{Refused, heartbeat, interval_ms, to_wire},
+    share_support::{is_member_id, is_served},
 };
 use crate::{
-    coordinator::{
-        Answer, GroupError, MemberEpoch, ShareGroupError, ShareHeartbeat, ShareHeartbeatAnswer, assignor::PartitionSet,
-    },
+    coordinator::{MemberEpoch, ShareHeartbeat, assignor::PartitionSet},
     server::{
         Broker, RequestContext,
         authorizer::{Operation, Resource},
@@ -32,14 +30,16 @@ pub(crate) async fn handle(
     if let Err(refused) = check(broker, context, &request) {
         return answer.with_error_code(refused.code());
     }
-    match heartbeat(broker, context, request).await {
+    let heard = heard(context, request);
+    let group = heard.group_id.clone();
+    match heartbeat(broker, &group, |shard, now, id, effects| shard.share_heartbeat(now, id, heard, effects)).await {
         Ok(told) => answer
             .with_member_id(Some(text(told.member_id)))
             .with_member_epoch(told.epoch.0)
-            .with_heartbeat_interval_ms(i32::try_from(told.heartbeat_interval.as_millis()).unwrap_or(i32::MAX))
+            .with_heartbeat_interval_ms(interval_ms(told.heartbeat_interval))
             .with_assignment(told.assignment.map(assignment)),
         Err(error) => {
-            let (error, message) = share_group_error(&error);
+            let Refused { error, message } = error.into();
             answer.with_error_code(error.code()).with_error_message(message)
         }
     }
@@ -59,13 +59,8 @@ fn check(broker: &Broker, context: &RequestContext, request: &ShareGroupHeartbea
     topics.try_for_each(|topic| access.require(Operation::Describe, Resource::Topic(topic)))
 }
 
-async fn heartbeat(
-    broker: &Broker,
-    context: &RequestContext,
-    request: ShareGroupHeartbeatRequest,
-) -> Result<ShareHeartbeatAnswer, ShareGroupError> {
-    let seat = broker.groups.seat(broker, &request.group_id)?;
-    let request = ShareHeartbeat {
+fn heard(context: &RequestContext, request: ShareGroupHeartbeatRequest) -> ShareHeartbeat {
+    ShareHeartbeat {
         group_id: request.group_id.to_string(),
         member_id: request.member_id.to_string(),
         epoch: MemberEpoch(request.member_epoch),
@@ -73,19 +68,11 @@ async fn heartbeat(
         topics: request.subscribed_topic_names.map(|names| names.iter().map(|name| name.to_string()).collect()),
         client_id: context.client_id().to_owned(),
         client_host: format!("/{}", context.peer.ip()),
-    };
-    let asked = seat.ask(|shard, now, id, effects| shard.share_heartbeat(now, id, request, effects)).await;
-    match asked.map_err(GroupError::from)? {
-        Answer::ShareHeartbeat(outcome) => outcome,
-        _ => Err(mismatched().into()),
     }
 }
 
 fn assignment(partitions: PartitionSet) -> Assignment {
-    let topics = partitions.into_iter().map(|(topic, partitions)| {
-        TopicPartitions::default()
-            .with_topic_id(topic.to_wire())
-            .with_partitions(partitions.into_iter().map(PartitionIndex::to_wire).collect())
-    });
+    let topics = to_wire(partitions)
+        .map(|(topic, partitions)| TopicPartitions::default().with_topic_id(topic).with_partitions(partitions));
     Assignment::default().with_topic_partitions(topics.collect())
 }

@@ -7,15 +7,9 @@ use varve_metadata::{
     model::{Feature, PartitionIndex, TopicId},
 };
 
-use super::{
-    admin_errors::plain,
-    group_support::{group_error, text},
-};
+use super::{admin_errors::plain, group_support::text};
 use crate::{
-    coordinator::{
-        ShareGroupError,
-        share_state::{ShareKey, ShareStateError},
-    },
+    coordinator::share_state::{ShareKey, ShareStateError},
     server::{
         Broker, RequestContext,
         authorizer::{Operation, Resource},
@@ -33,15 +27,6 @@ pub(super) fn is_served(broker: &Broker) -> bool {
 /// Whether a member may be called so.
 pub(super) fn is_member_id(id: &str) -> bool {
     !id.is_empty() && id.encode_utf16().count() <= MEMBER_ID_MAX
-}
-
-/// The error, and in the client's words what is wrong. Kafka has none for what all groups have in common.
-pub(super) fn share_group_error(error: &ShareGroupError) -> (ResponseError, Option<StrBytes>) {
-    let code = group_error(error.kind());
-    match error {
-        ShareGroupError::Group(_) => (code, None),
-        error => (code, Some(text(error.to_string()))),
-    }
 }
 
 /// What Kafka says about an error when it has nothing more to say.

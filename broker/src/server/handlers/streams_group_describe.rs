@@ -1,19 +1,15 @@
 //! StreamsGroupDescribe (KIP-1071): streams groups in full.
 
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use kafka_protocol::protocol::StrBytes;
 
 use super::{
-    group_support::{group_error, text},
+    group_support::text,
+    modern_groups::{Refused, check_shown, describe},
     streams_group_heartbeat::{is_served, task_ids},
 };
 use crate::{
-    coordinator::{
-        DescribedStreams, DescribedStreamsGroup, DescribedSubtopology, DescribedTopic, GroupError, StreamsError, Tasks,
-    },
-    server::{
-        Broker, RequestContext,
-        authorizer::{Access, Operation, Resource},
-    },
+    coordinator::{DescribedStreams, DescribedStreamsGroup, DescribedSubtopology, DescribedTopic, Tasks},
+    server::{Broker, RequestContext, authorizer::Resource},
     wire::later::{
         streams_group_describe::{
             Assignment, DescribedGroup, Member, StreamsGroupDescribeRequest, StreamsGroupDescribeResponse, Subtopology,
@@ -23,6 +19,9 @@ use crate::{
     },
 };
 
+/// What is said of a group that is hidden.
+const HIDDEN_TOPICS: &str = "The described group uses topics that the client is not authorized to describe.";
+
 pub(crate) async fn handle(
     broker: &Broker,
     context: &RequestContext,
@@ -31,60 +30,31 @@ pub(crate) async fn handle(
     let access = broker.access(context);
     let is_enabled = is_served(broker);
     let groups = request.group_ids.into_iter().map(|group_id| {
-        let refused = |error: ResponseError, message: Option<String>| DescribedGroup {
+        let group = describe(broker, &access, is_enabled, &group_id, |shard| shard.describe_streams(&group_id));
+        let told = group.and_then(|group| {
+            check_shown(&access, topics_of(&group), HIDDEN_TOPICS)?;
+            let mut answer = described(group_id.clone(), group);
+            if request.include_authorized_operations {
+                answer.authorized_operations = access.authorized_operations(Resource::Group(&group_id));
+            }
+            Ok(answer)
+        });
+        told.unwrap_or_else(|Refused { error, message }| DescribedGroup {
             error_code: error.code(),
-            error_message: message.map(text),
-            group_id: group_id.clone(),
+            error_message: message,
+            group_id,
             ..DescribedGroup::default()
-        };
-        if !is_enabled {
-            return refused(ResponseError::UnsupportedVersion, None);
-        }
-        let resource = Resource::Group(&group_id);
-        if let Err(error) = access.require(Operation::Describe, resource) {
-            return refused(error, None);
-        }
-        match describe(broker, &group_id) {
-            Ok(group) if hides_topics(&group, &access) => refused(
-                ResponseError::TopicAuthorizationFailed,
-                Some("The described group uses topics that the client is not authorized to describe.".to_owned()),
-            ),
-            Ok(group) => {
-                let mut answer = described(group_id.clone(), group);
-                if request.include_authorized_operations {
-                    answer.authorized_operations = access.authorized_operations(resource);
-                }
-                answer
-            }
-            Err(error) => {
-                let message = match &error {
-                    StreamsError::Group(_) => None,
-                    error => Some(error.to_string()),
-                };
-                refused(group_error(error.kind()), message)
-            }
-        }
+        })
     });
     StreamsGroupDescribeResponse { throttle_time_ms: 0, groups: groups.collect() }
 }
 
-/// Whether the group has a topic which the caller may not see: it is not described at all then, as in Kafka.
-fn hides_topics(group: &DescribedStreamsGroup, access: &Access<'_>) -> bool {
-    let is_hidden = |topic: &str| !access.shows(Operation::Describe, Resource::Topic(topic));
-    access.is_checked()
-        && group.topology.subtopologies.iter().any(|subtopology| {
-            let named = subtopology.source_topics.iter().chain(&subtopology.repartition_sinks);
-            let made = subtopology.repartition_sources.iter().chain(&subtopology.changelogs);
-            named.chain(made.map(|topic| &topic.name)).any(|topic| is_hidden(topic))
-        })
-}
-
-fn describe(broker: &Broker, group_id: &str) -> Result<DescribedStreamsGroup, StreamsError> {
-    if group_id.is_empty() {
-        return Err(GroupError::InvalidGroupId.into());
-    }
-    let seat = broker.groups.seat(broker, group_id)?;
-    seat.read(|shard| shard.describe_streams(group_id)).map_err(GroupError::from)?
+fn topics_of(group: &DescribedStreamsGroup) -> impl Iterator<Item = &str> {
+    group.topology.subtopologies.iter().flat_map(|subtopology| {
+        let named = subtopology.source_topics.iter().chain(&subtopology.repartition_sinks);
+        let made = subtopology.repartition_sources.iter().chain(&subtopology.changelogs);
+        named.chain(made.map(|topic| &topic.name)).map(String::as_str)
+    })
 }
 
 fn described(group_id: StrBytes, group: DescribedStreamsGroup) -> DescribedGroup {

@@ -8,11 +8,14 @@ use varve_metadata::{
     model::{Feature, PartitionIndex, TopicName},
 };
 
-use super::group_support::{group_error, mismatched, own, text};
+use super::{
+    group_support::{mismatched, own, text},
+    modern_groups::{Refused, interval_ms},
+};
 use crate::{
     coordinator::{
-        self, Answer, EndpointPartitions, GroupError, InternalTopic, InternalTopicPlan, MemberEpoch, OwnedKind,
-        StreamsAnswer, StreamsError, StreamsHeartbeat, StreamsStatus, TaskSet, TopicPartitions,
+        self, Answer, EndpointPartitions, GroupError, InternalTopic, InternalTopicPlan, MemberEpoch, ModernGroupError,
+        OwnedKind, StreamsAnswer, StreamsHeartbeat, StreamsStatus, TaskSet, TopicPartitions,
     },
     server::{
         Broker, RequestContext,
@@ -35,46 +38,25 @@ pub(crate) async fn handle(
 ) -> StreamsGroupHeartbeatResponse {
     let access = broker.access(context);
     if let Err(refused) = check(broker, &access, &request) {
-        return refused.answer();
+        return answer_refused(refused);
     }
     match heartbeat(broker, context, request).await {
         Ok(told) => answered(broker, context, &access, told),
-        Err(error) => {
-            let message = match &error {
-                // Kafka has no words for what all groups have in common.
-                StreamsError::Group(_) => None,
-                error => Some(error.to_string()),
-            };
-            Refused { error: group_error(error.kind()), message }.answer()
-        }
+        Err(error) => answer_refused(error.into()),
+    }
+}
+
+fn answer_refused(Refused { error, message }: Refused) -> StreamsGroupHeartbeatResponse {
+    StreamsGroupHeartbeatResponse {
+        error_code: error.code(),
+        error_message: message,
+        ..StreamsGroupHeartbeatResponse::default()
     }
 }
 
 /// Whether there are groups of the streams protocol: the configuration names it, and the cluster has agreed on it.
 pub(super) fn is_served(broker: &Broker) -> bool {
     broker.config.groups.streams.enabled && broker.metadata.image().feature_level(Feature::STREAMS_VERSION.name) > 0
-}
-
-/// Why nobody is asked.
-struct Refused {
-    error: ResponseError,
-    message: Option<String>,
-}
-
-impl From<ResponseError> for Refused {
-    fn from(error: ResponseError) -> Refused {
-        Refused { error, message: None }
-    }
-}
-
-impl Refused {
-    fn answer(self) -> StreamsGroupHeartbeatResponse {
-        StreamsGroupHeartbeatResponse {
-            error_code: self.error.code(),
-            error_message: self.message.map(text),
-            ..StreamsGroupHeartbeatResponse::default()
-        }
-    }
 }
 
 /// The group has to be readable, and the topics of a topology to be topics, nobody else's, and visible.
@@ -85,7 +67,8 @@ fn check(broker: &Broker, access: &Access<'_>, request: &StreamsGroupHeartbeatRe
     access.require(Operation::Read, Resource::Group(&request.group_id))?;
     let Some(topology) = &request.topology else { return Ok(()) };
     let topics = topics_of(topology);
-    let invalid = |message| Err(Refused { error: ResponseError::StreamsInvalidTopology, message: Some(message) });
+    let invalid =
+        |message: String| Err(Refused { error: ResponseError::StreamsInvalidTopology, message: Some(text(message)) });
     let prohibited: Vec<&str> = topics.iter().copied().filter(|topic| is_internal(topic)).collect();
     if !prohibited.is_empty() {
         let names = prohibited.join(",");
@@ -116,7 +99,7 @@ async fn heartbeat(
     broker: &Broker,
     context: &RequestContext,
     request: StreamsGroupHeartbeatRequest,
-) -> Result<StreamsAnswer, StreamsError> {
+) -> Result<StreamsAnswer, ModernGroupError> {
     let request = heard(context, request);
     let seat = broker.groups.seat(broker, &request.group_id)?;
     match seat
@@ -232,7 +215,7 @@ fn answered(
         error_message: None,
         member_id: text(told.member_id),
         member_epoch: told.epoch.0,
-        heartbeat_interval_ms: i32::try_from(told.heartbeat_interval.as_millis()).unwrap_or(i32::MAX),
+        heartbeat_interval_ms: interval_ms(told.heartbeat_interval),
         status: status.collect(),
         active_tasks: active.map(task_ids),
         standby_tasks: standby.map(task_ids),

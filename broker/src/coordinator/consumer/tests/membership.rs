@@ -52,8 +52,11 @@ fn requests_that_contradict_themselves_are_refused() {
     let asked = ConsumerHeartbeat { assignor: Some("best".to_owned()), ..first("a") };
     let error = groups.beat(asked).unwrap_err();
     assert_eq!(error.to_string(), "ServerAssignor best is not supported. Supported assignors: uniform, range.");
-    assert_eq!(groups.beat(next("a", 1)).unwrap_err(), HeartbeatError::NoConsumerGroup(GROUP.to_owned()));
-    assert_eq!(groups.beat(leaving("a")).unwrap_err(), HeartbeatError::NoGroup(GROUP.to_owned()));
+    assert_eq!(
+        groups.beat(next("a", 1)).unwrap_err(),
+        ModernGroupError::NotMade(GroupType::Consumer, GROUP.to_owned())
+    );
+    assert_eq!(groups.beat(leaving("a")).unwrap_err(), ModernGroupError::NoGroup(GROUP.to_owned()));
 }
 
 #[test]
@@ -72,10 +75,16 @@ fn a_member_of_another_epoch_is_fenced_unless_it_missed_an_answer() {
     assert_eq!(groups.told(owning("a", 2, &[0])).0, 3);
     // It did not hear of epoch 3, and has no more than it may.
     assert_eq!(groups.told(owning("a", 2, &[0])).0, 3);
-    assert!(matches!(groups.beat(owning("a", 2, &[0, 1])), Err(HeartbeatError::EpochBehind { received: 2, known: 3 })));
-    assert!(matches!(groups.beat(next("a", 2)), Err(HeartbeatError::EpochBehind { .. })));
-    assert!(matches!(groups.beat(next("a", 9)), Err(HeartbeatError::EpochAhead { received: 9, known: 3 })));
-    assert!(matches!(groups.beat(next("x", 3)), Err(HeartbeatError::UnknownMember { .. })));
+    assert!(matches!(
+        groups.beat(owning("a", 2, &[0, 1])),
+        Err(ModernGroupError::EpochBehind { kind: GroupType::Consumer, received: 2, known: 3 })
+    ));
+    assert!(matches!(groups.beat(next("a", 2)), Err(ModernGroupError::EpochBehind { .. })));
+    assert!(matches!(
+        groups.beat(next("a", 9)),
+        Err(ModernGroupError::EpochAhead { kind: GroupType::Consumer, received: 9, known: 3 })
+    ));
+    assert!(matches!(groups.beat(next("x", 3)), Err(ModernGroupError::UnknownMember { .. })));
     // Whoever was fenced starts over.
     assert_eq!(groups.told(first("a")).0, 3);
 }
@@ -93,7 +102,7 @@ fn a_member_that_is_silent_leaves_its_partitions_to_the_others() {
     let described = groups.described();
     assert_eq!(described.members.len(), 1, "the session of a ran out");
     assert_eq!(groups.told(next("b", epoch)), (epoch + 1, Some(orders(&[0, 1]))));
-    assert!(matches!(groups.beat(next("a", epoch)), Err(HeartbeatError::UnknownMember { .. })));
+    assert!(matches!(groups.beat(next("a", epoch)), Err(ModernGroupError::UnknownMember { .. })));
 }
 
 #[test]
@@ -133,7 +142,7 @@ fn a_static_member_that_leaves_for_a_while_finds_its_partitions_again() {
     groups.told(again(owning("a", 2, &[0, 1]), "one"));
     assert_eq!(groups.told(again(next("b", 3), "two")), (3, Some(orders(&[2, 3]))));
     // Nobody takes the instance over while its holder is there.
-    assert!(matches!(groups.beat(as_static("c", "two")), Err(HeartbeatError::UnreleasedInstance { .. })));
+    assert!(matches!(groups.beat(as_static("c", "two")), Err(ModernGroupError::UnreleasedInstance { .. })));
     let away = again(next("b", MemberEpoch::LEAVING_FOR_A_WHILE.0), "two");
     assert_eq!(groups.beat(away).unwrap().epoch, MemberEpoch::LEAVING_FOR_A_WHILE);
     let epoch = groups.described().epoch;
@@ -141,7 +150,7 @@ fn a_static_member_that_leaves_for_a_while_finds_its_partitions_again() {
     assert_eq!(groups.described().epoch, epoch, "nobody else was disturbed");
     let fenced = groups.beat(again(next("b", 3), "two")).unwrap_err();
     assert_eq!(fenced.kind(), GroupError::FencedInstanceId);
-    assert!(matches!(groups.beat(again(next("x", 3), "nobody")), Err(HeartbeatError::UnknownInstance(_))));
+    assert!(matches!(groups.beat(again(next("x", 3), "nobody")), Err(ModernGroupError::UnknownInstance(_))));
     assert_eq!(groups.restarted().described(), groups.described());
 }
 
@@ -162,7 +171,7 @@ fn a_static_member_that_does_not_come_back_is_removed_with_its_session() {
 fn a_full_group_takes_nobody_new() {
     let mut groups = harness(GroupConfig { consumer_max_size: 1, ..GroupConfig::default() }, 1);
     groups.told(first("a"));
-    assert_eq!(groups.beat(first("b")).unwrap_err(), HeartbeatError::Full(1));
+    assert_eq!(groups.beat(first("b")).unwrap_err(), ModernGroupError::Full(GroupType::Consumer, 1));
     groups.told(first("a"));
 }
 
@@ -172,7 +181,7 @@ fn what_the_log_refuses_never_happened() {
     groups.told(first("a"));
     let before = groups.described();
     groups.fails_appends = Some(AppendFailure::Unavailable);
-    assert_eq!(groups.beat(first("b")).unwrap_err(), HeartbeatError::Group(GroupError::CoordinatorNotAvailable));
+    assert_eq!(groups.beat(first("b")).unwrap_err(), ModernGroupError::Group(GroupError::CoordinatorNotAvailable));
     assert_eq!(groups.described(), before);
     groups.fails_appends = None;
     assert_eq!(groups.told(first("b")).0, 3);
@@ -216,7 +225,7 @@ fn an_empty_group_is_deleted_with_its_offsets_and_one_with_members_is_not() {
     groups.committed(commit).unwrap();
     let done = groups.delete_group(GROUP);
     assert_eq!(groups.answers.remove(&done), Some(deleted(Ok(()))));
-    assert_eq!(groups.shard.describe_consumer(GROUP), Err(HeartbeatError::NoGroup(GROUP.to_owned())));
+    assert_eq!(groups.shard.describe_consumer(GROUP), Err(ModernGroupError::NoGroup(GROUP.to_owned())));
     assert_eq!(groups.restarted().shard.list(&Default::default()), []);
 }
 

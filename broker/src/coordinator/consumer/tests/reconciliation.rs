@@ -121,7 +121,7 @@ fn a_state_of_a_later_version_is_left_by_starting_over() {
     let mut groups = cluster_of(1);
     groups.told(first("a"));
     groups.shard.consumers.get_mut(GROUP).unwrap().members.get_mut("a").unwrap().state = MemberState::Unknown;
-    assert_eq!(groups.beat(next("a", 2)).unwrap_err(), HeartbeatError::UnknownState);
+    assert_eq!(groups.beat(next("a", 2)).unwrap_err(), ModernGroupError::UnknownState(GroupType::Consumer));
     assert_eq!(groups.told(first("a")), (2, Some(orders(&[0]))));
     assert_eq!(groups.group_state(), ConsumerGroupState::Stable);
 }

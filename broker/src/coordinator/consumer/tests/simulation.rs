@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    fn read_heartbeat(&mut self, number: usize, outcome: Result<HeartbeatAnswer, HeartbeatError>) {
+    fn read_heartbeat(&mut self, number: usize, outcome: Result<HeartbeatAnswer, ModernGroupError>) {
         let seed = self.seed;
         let client = &mut self.clients[number];
         client.stage = Stage::Working;

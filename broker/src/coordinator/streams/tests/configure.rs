@@ -140,6 +140,6 @@ fn a_topology_that_contradicts_itself_is_refused() {
         topology(&[Subtopology { changelogs: vec![internal("c"), internal("c")], ..reads("0", &["a"]) }]),
         topology(&[Subtopology { repartition_sources: vec![fixed("r", -2)], ..reads("0", &["a"]) }]),
     ] {
-        assert_eq!(refused(topology), StreamsError::Group(GroupError::Unexpected));
+        assert_eq!(refused(topology), ModernGroupError::Group(GroupError::Unexpected));
     }
 }

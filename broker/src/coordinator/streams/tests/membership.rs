@@ -371,7 +371,7 @@ fn a_streams_group_is_no_share_group_and_a_share_group_no_streams_group() {
         let id = groups.request();
         groups.with_effects(|shard, now, effects| shard.share_heartbeat(now, id, request, effects));
         match groups.answers.remove(&id) {
-            Some(Answer::ShareHeartbeat(outcome)) => outcome.map(drop).map_err(|error| error.kind()),
+            Some(Answer::Heartbeat(outcome)) => outcome.map(drop).map_err(|error| error.kind()),
             other => panic!("{other:?}"),
         }
     };
