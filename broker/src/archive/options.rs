@@ -10,6 +10,9 @@ use varve_tiering::tier::{
 
 use crate::config::BrokerConfig;
 
+/// What the cache leaves of a disk on which logs may lie, in percent.
+const LEFT_FREE: u64 = 5;
+
 fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
@@ -19,7 +22,11 @@ pub(super) fn cold_options(config: &BrokerConfig) -> ColdOptions {
     let defaults = ColdOptions::default();
     ColdOptions {
         memory_bytes: size(cache.memory_bytes),
-        disk: (cache.disk_bytes > 0).then(|| ColdDisk { directory: cache.dir.clone(), bytes: size(cache.disk_bytes) }),
+        disk: (cache.disk_bytes > 0).then(|| ColdDisk {
+            directory: cache.dir.clone(),
+            bytes: size(cache.disk_bytes),
+            leave_free_percent: LEFT_FREE,
+        }),
         in_flight_reads: archive.read_concurrency as usize,
         waiting_reads: archive.read_queue as usize,
         read_rate: archive.read_bytes_per_second.and_then(NonZeroU64::new),

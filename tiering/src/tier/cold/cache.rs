@@ -1,9 +1,6 @@
 //! Archived batches in memory and on disk.
 
-use std::{
-    io::{Read, Write},
-    path::{Path, PathBuf},
-};
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 use foyer::{
@@ -17,9 +14,6 @@ use super::options::{ColdDisk, ColdOptions};
 const SHARD_BYTES: usize = 64 << 20;
 /// Unit of space on disk; a run of batches must fit into one.
 const DISK_BLOCK_BYTES: usize = 64 << 20;
-
-/// Share of a file system that the cache leaves free: one part of so many. Logs may lie on the same disk.
-const FREE_PART: u64 = 20;
 
 /// Which run of batches. Objects never change, so an entry is right for ever, also after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,7 +89,7 @@ pub struct ColdOpenError(#[from] foyer::Error);
 pub(super) struct ColdCache<O: Send + Sync + 'static> {
     runs: HybridCache<RunKey, Bytes>,
     opened: Cache<PartKey, O>,
-    directory: Option<PathBuf>,
+    disk: Option<ColdDisk>,
 }
 
 impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
@@ -114,7 +108,7 @@ impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
         let storage = memory.storage();
         let runs = match &options.disk {
             None => storage.build().await?,
-            Some(ColdDisk { directory, bytes }) => {
+            Some(ColdDisk { directory, bytes, .. }) => {
                 let device =
                     FsDeviceBuilder::new(directory).with_capacity((*bytes).max(DISK_BLOCK_BYTES * 4)).build()?;
                 let engine = BlockEngineConfig::new(device).with_block_size(DISK_BLOCK_BYTES);
@@ -126,8 +120,7 @@ impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
             .with_shards(1)
             .with_weighter(move |_: &PartKey, object: &O| weigh(object))
             .build();
-        let directory = options.disk.as_ref().map(|disk| disk.directory.clone());
-        Ok(ColdCache { runs, opened, directory })
+        Ok(ColdCache { runs, opened, disk: options.disk.clone() })
     }
 
     /// The run, if it is in memory.
@@ -151,7 +144,7 @@ impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
 
     /// Keeps the run: on disk only while there is room beside the cache, so that it is never what fills the disk.
     pub(super) fn insert(&self, key: RunKey, run: Bytes) {
-        if self.directory.as_deref().is_none_or(has_room) {
+        if self.disk.as_ref().is_none_or(has_room) {
             self.runs.insert(key, run);
         } else {
             let in_memory = HybridCacheProperties::default().with_location(Location::InMem);
@@ -172,17 +165,20 @@ impl<O: Clone + Send + Sync + 'static> ColdCache<O> {
     }
 }
 
-/// Whether the file system of `directory` has room to spare; one that cannot say has none.
-fn has_room(directory: &Path) -> bool {
-    rustix::fs::statvfs(directory).is_ok_and(|found| leaves_room(found.f_bavail, found.f_blocks))
+/// Whether the file system of the cache has room to spare; one that cannot say has none.
+fn has_room(disk: &ColdDisk) -> bool {
+    let found = rustix::fs::statvfs(&disk.directory);
+    found.is_ok_and(|found| leaves_room(found.f_bavail, found.f_blocks, disk.leave_free_percent))
 }
 
-fn leaves_room(free_blocks: u64, all_blocks: u64) -> bool {
-    free_blocks > all_blocks / FREE_PART
+fn leaves_room(free_blocks: u64, all_blocks: u64, percent: u64) -> bool {
+    u128::from(free_blocks) * 100 > u128::from(all_blocks) * u128::from(percent)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -199,20 +195,26 @@ mod tests {
     }
 
     #[test]
-    fn the_last_twentieth_of_a_disk_is_not_the_caches() {
-        assert!(leaves_room(6, 100) && !leaves_room(5, 100) && !leaves_room(0, 0));
-        assert!(!has_room(Path::new("/no/such/directory")));
+    fn the_last_part_of_a_disk_is_not_the_caches() {
+        assert!(leaves_room(6, 100, 5) && !leaves_room(5, 100, 5) && !leaves_room(0, 0, 5));
+        assert!(leaves_room(u64::MAX, u64::MAX, 99) && !leaves_room(u64::MAX, u64::MAX, 100));
+        assert!(!has_room(&on("/no/such/directory".into())));
+    }
+
+    /// However full the machine's own disk is.
+    fn on(directory: PathBuf) -> ColdDisk {
+        ColdDisk { directory, bytes: 256 << 20, leave_free_percent: 0 }
     }
 
     #[tokio::test]
     async fn on_a_full_disk_runs_stay_in_memory() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = ColdDisk { directory: directory.path().to_owned(), bytes: 256 << 20 };
+        let disk = on(directory.path().to_owned());
         let options = ColdOptions { disk: Some(disk), memory_bytes: 1 << 20, ..ColdOptions::default() };
         let key = RunKey { part: PartKey { object: 6, position: 0 }, run: Run::Unit(0), recompressed: false };
         let mut cache = ColdCache::<()>::open(&options, |()| 1).await.unwrap();
         // A directory that is not there has no room.
-        cache.directory = Some(directory.path().join("gone"));
+        cache.disk = Some(on(directory.path().join("gone")));
         cache.insert(key, Bytes::from(vec![7; 100_000]));
         assert!(cache.in_memory(&key).is_some());
         cache.close().await.unwrap();
@@ -223,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_cached_on_disk_is_there_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = ColdDisk { directory: directory.path().to_owned(), bytes: 256 << 20 };
+        let disk = on(directory.path().to_owned());
         let options = ColdOptions { disk: Some(disk), memory_bytes: 1 << 20, ..ColdOptions::default() };
         let key = RunKey { part: PartKey { object: 5, position: 0 }, run: Run::Unit(0), recompressed: false };
         let open = || ColdCache::<()>::open(&options, |()| 1);

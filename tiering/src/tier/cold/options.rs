@@ -34,6 +34,8 @@ pub struct ColdDisk {
     pub directory: PathBuf,
     /// Most bytes.
     pub bytes: usize,
+    /// Share of its file system that is left free, in percent, so that the cache is never what fills it: logs may lie there too.
+    pub leave_free_percent: u64,
 }
 
 impl Default for ColdOptions {

@@ -316,7 +316,7 @@ async fn a_local_directory_and_a_disk_cache_serve_the_same_bytes_after_a_restart
     let mut archive = Archive::new(&bucket);
     (0..100).for_each(|_| archive.append(Codec::None, None, false, 10, 2 << 10));
     archive.upload(1000).await;
-    let disk = ColdDisk { directory: cache.path().to_owned(), bytes: 256 << 20 };
+    let disk = ColdDisk { directory: cache.path().to_owned(), bytes: 256 << 20, leave_free_percent: 0 };
     for restarted in [false, true] {
         let cold = reader(ColdOptions { disk: Some(disk.clone()), ..small() }).await;
         let (run, _) = read_all(&cold.partition(archive.remote.clone()), 0, 1000, 100_000).await;
