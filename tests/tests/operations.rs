@@ -114,10 +114,19 @@ fn a_broker_is_drained_and_decommissioned_and_no_client_sees_an_error() -> Resul
         let later = cluster.describe("later")?;
         ensure!(later.len() == 12 && !holds(&later, GONE), "{later:?}");
 
-        let mut forgetting = Running::start(
-            varve_broker(cluster, &["decommission", &id, "--json", "--timeout", "600"])?,
-            &folder.path().join("decommission.log"),
-        )?;
+        let decommission = |log: &str| {
+            let command = varve_broker(cluster, &["decommission", &id, "--json", "--timeout", "600"])?;
+            Running::start(command, &folder.path().join(log))
+        };
+        // Somebody changes his mind while it waits for the end of the process.
+        let mut taken_back = decommission("taken-back.log")?;
+        taken_back.until_it_says("stop the process now")?;
+        let undrained = varve_broker(cluster, &["undrain", &id])?.output()?;
+        ensure!(undrained.status.success(), "{undrained:?}");
+        let ended = eventually("it gives up", || taken_back.ended())?;
+        ensure!(!ended.success() && taken_back.printed().contains("took the drain back"), "{}", taken_back.printed());
+
+        let mut forgetting = decommission("decommission.log")?;
         forgetting.until_it_says("stop the process now")?;
         cluster.stop(GONE)?;
         let ended = eventually("it is forgotten", || forgetting.ended())?;

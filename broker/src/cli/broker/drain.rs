@@ -83,8 +83,10 @@ pub(super) async fn decommission<W: Write>(
     }
     let mut is_told = false;
     let mut failed = 0;
+    // `run` left it so, if it runs.
+    let mut cordon = Cordon::default();
     loop {
-        match View::read(client).await {
+        match look(client, id, &mut cordon).await {
             Ok(view) => {
                 failed = 0;
                 if view.held_by(id).next().is_some() {
@@ -133,7 +135,9 @@ pub(super) async fn undrain(client: &mut Client, id: i32) -> anyhow::Result<Exit
 async fn run<W: Write>(client: &mut Client, asked: &DrainArgs, out: &mut Out<W>) -> anyhow::Result<End> {
     let (id, begun) = (asked.id, Instant::now());
     let first = View::read(client).await?;
-    let Some(broker) = first.brokers.get(&id).cloned() else { bail!("there is no broker {id}") };
+    if !first.brokers.contains_key(&id) {
+        bail!("there is no broker {id}");
+    }
     let planned = plan(&first, id, asked.allow_under_replicated);
     if asked.dry_run {
         return dry_run(id, &planned, out);
@@ -143,8 +147,8 @@ async fn run<W: Write>(client: &mut Client, asked: &DrainArgs, out: &mut Out<W>)
         return Ok(End::NotDrained);
     }
     // Of a broker that does not run only leftovers can go; it comes last when replicas are placed anyhow.
-    if !broker.is_fenced && !broker.is_cordoned {
-        cordon(client, id, true).await?;
+    let mut cordon = Cordon::default();
+    if cordon.keep(client, &first, id).await? {
         tell(out, id, "cordoned", &[])?;
     }
     let total = first.held_by(id).count();
@@ -153,7 +157,7 @@ async fn run<W: Write>(client: &mut Client, asked: &DrainArgs, out: &mut Out<W>)
     let mut failed = 0;
     loop {
         let looked = Instant::now();
-        match step(client, asked).await {
+        match step(client, asked, &mut cordon).await {
             Ok(Step { left: 0, .. }) => break,
             Ok(Step { left, under_way, waits_for }) => {
                 failed = 0;
@@ -187,6 +191,50 @@ async fn run<W: Write>(client: &mut Client, asked: &DrainArgs, out: &mut Out<W>)
     Ok(End::Drained)
 }
 
+/// What keeps new replicas from the broker. One that is down cannot be told; it is when it comes back meanwhile.
+#[derive(Debug, Default)]
+struct Cordon {
+    was_seen: bool,
+}
+
+/// What is to be done about it at one look.
+#[derive(Debug, PartialEq, Eq)]
+enum CordonStep {
+    Nothing,
+    Set,
+    /// Somebody took it back.
+    GiveUp,
+}
+
+impl Cordon {
+    fn step(&mut self, view: &View, id: i32) -> CordonStep {
+        match view.brokers.get(&id) {
+            None => CordonStep::Nothing,
+            Some(broker) if broker.is_fenced || broker.is_silent => CordonStep::Nothing,
+            Some(broker) if broker.is_cordoned => {
+                self.was_seen = true;
+                CordonStep::Nothing
+            }
+            Some(_) if self.was_seen => CordonStep::GiveUp,
+            Some(_) => CordonStep::Set,
+        }
+    }
+
+    /// `true`: it was not there, and is now.
+    async fn keep(&mut self, client: &mut Client, view: &View, id: i32) -> anyhow::Result<bool> {
+        match self.step(view, id) {
+            CordonStep::Nothing => Ok(false),
+            CordonStep::Set => cordon(client, id, true).await.map(|()| true),
+            CordonStep::GiveUp => Err(TakenBack(id).into()),
+        }
+    }
+}
+
+/// No look at the cluster that failed, but the end of a drain.
+#[derive(Debug, thiserror::Error)]
+#[error("broker {0} may take new replicas again: somebody took the drain back, or set cordoned.log.dirs")]
+struct TakenBack(i32);
+
 fn is_over(asked: &DrainArgs, begun: Instant) -> bool {
     asked.timeout.is_some_and(|seconds| begun.elapsed() >= Duration::from_secs(seconds))
 }
@@ -194,7 +242,7 @@ fn is_over(asked: &DrainArgs, begun: Instant) -> bool {
 /// Brokers come and go while a cluster is worked on: a look that fails is no end.
 fn give_up_after(failed: &mut u32, error: anyhow::Error) -> anyhow::Result<()> {
     *failed += 1;
-    if *failed >= FAILED_LOOKS { Err(error) } else { Ok(()) }
+    if *failed >= FAILED_LOOKS || error.is::<TakenBack>() { Err(error) } else { Ok(()) }
 }
 
 /// What one look found, and did.
@@ -207,9 +255,9 @@ struct Step {
     waits_for: Option<String>,
 }
 
-async fn step(client: &mut Client, asked: &DrainArgs) -> anyhow::Result<Step> {
+async fn step(client: &mut Client, asked: &DrainArgs, cordon: &mut Cordon) -> anyhow::Result<Step> {
     let id = asked.id;
-    let view = View::read(client).await?;
+    let view = look(client, id, cordon).await?;
     let left = view.held_by(id).count();
     let planned = plan(&view, id, asked.allow_under_replicated);
     let room = (asked.parallel as usize).saturating_sub(planned.under_way);
@@ -223,6 +271,13 @@ async fn step(client: &mut Client, asked: &DrainArgs) -> anyhow::Result<Step> {
     elections.extend(begun.iter().filter(|one| is_led_by(&view, one, id)).map(|one| (one.topic.clone(), one.index)));
     elect(client, &elections).await?;
     Ok(Step { left, under_way: planned.under_way + begun.len(), waits_for })
+}
+
+/// The cluster, with the broker kept from new replicas.
+async fn look(client: &mut Client, id: i32, cordon: &mut Cordon) -> anyhow::Result<View> {
+    let view = View::read(client).await?;
+    cordon.keep(client, &view, id).await?;
+    Ok(view)
 }
 
 fn is_led_by(view: &View, asked: &Move, id: i32) -> bool {
@@ -344,4 +399,28 @@ fn tell<W: Write>(out: &mut Out<W>, id: i32, state: &str, more: &[(&'static str,
 
 fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::view::BrokerView, *};
+
+    #[test]
+    fn a_dead_broker_that_comes_back_while_it_is_drained_is_cordoned_then() {
+        let at = |broker| View { brokers: [(2, broker)].into(), partitions: Vec::new() };
+        let serves = BrokerView::default();
+        let down = BrokerView { is_fenced: true, ..serves.clone() };
+        let starts = BrokerView { is_cordoned: true, is_silent: true, ..serves.clone() };
+        let cordoned = BrokerView { is_cordoned: true, ..serves.clone() };
+        let mut cordon = Cordon::default();
+        let mut step = |broker: &BrokerView| cordon.step(&at(broker.clone()), 2);
+        assert_eq!(step(&down), CordonStep::Nothing);
+        assert_eq!(step(&starts), CordonStep::Nothing);
+        assert_eq!(step(&serves), CordonStep::Set, "it is back");
+        assert_eq!(step(&serves), CordonStep::Set, "the first attempt had no effect");
+        assert_eq!(step(&cordoned), CordonStep::Nothing);
+        assert_eq!(step(&down), CordonStep::Nothing, "down once more");
+        assert_eq!(step(&serves), CordonStep::GiveUp, "somebody took it back");
+        assert_eq!(Cordon::default().step(&at(serves), 3), CordonStep::Nothing, "it is forgotten");
+    }
 }

@@ -40,6 +40,8 @@ pub(super) struct BrokerView {
     pub(super) is_fenced: bool,
     /// It takes no new replicas. Of a fenced one nobody can tell.
     pub(super) is_cordoned: bool,
+    /// It is not fenced and did not answer, so it is taken for cordoned.
+    pub(super) is_silent: bool,
 }
 
 /// One partition.
@@ -67,7 +69,8 @@ impl View {
         client.knows(brokers.iter().map(|(id, broker)| (*id, (broker.host.clone(), broker.port))).collect());
         for (id, broker) in brokers.iter_mut().filter(|(_, broker)| !broker.is_fenced) {
             // One that has just ended is fenced at the next look; it gets nothing now.
-            broker.is_cordoned = is_cordoned(client, *id).await.unwrap_or(true);
+            let told = is_cordoned(client, *id).await.ok();
+            (broker.is_cordoned, broker.is_silent) = (told.unwrap_or(true), told.is_none());
         }
         let mut partitions = read_settled(client).await?;
         read_min_in_sync(client, &mut partitions).await?;
@@ -91,7 +94,7 @@ async fn read_brokers(client: &mut Client) -> anyhow::Result<BTreeMap<i32, Broke
             port,
             rack: broker.rack.map(|rack| rack.to_string()),
             is_fenced: broker.is_fenced,
-            is_cordoned: false,
+            ..BrokerView::default()
         };
         Ok((broker.broker_id.0, view))
     };
@@ -140,11 +143,11 @@ async fn read_partitions(client: &mut Client) -> anyhow::Result<Vec<PartitionVie
 
 /// Partitions, with what moves. Both come in answers of their own: a move that ended between the two would look as if the
 /// partition had more replicas than it was given.
-async fn read_settled(client: &mut Client) -> anyhow::Result<Vec<PartitionView>> {
-    let mut before = read_reassignments(client).await?;
+async fn read_settled(cluster: &mut impl Placed) -> anyhow::Result<Vec<PartitionView>> {
+    let mut before = cluster.reassignments().await?;
     for _ in 0..LOOKS {
-        let mut partitions = read_partitions(client).await?;
-        let mut moving = read_reassignments(client).await?;
+        let mut partitions = cluster.partitions().await?;
+        let mut moving = cluster.reassignments().await?;
         if moving != before {
             before = moving;
             continue;
@@ -160,8 +163,26 @@ async fn read_settled(client: &mut Client) -> anyhow::Result<Vec<PartitionView>>
     bail!("replicas begin and cease to move faster than they can be looked at: try again in a while")
 }
 
+/// Who is asked where partitions are.
+trait Placed {
+    /// By topic, then number, without what moves.
+    async fn partitions(&mut self) -> anyhow::Result<Vec<PartitionView>>;
+    /// By topic and number.
+    async fn reassignments(&mut self) -> anyhow::Result<HashMap<(String, i32), Moving>>;
+}
+
+impl Placed for Client {
+    async fn partitions(&mut self) -> anyhow::Result<Vec<PartitionView>> {
+        read_partitions(self).await
+    }
+
+    async fn reassignments(&mut self) -> anyhow::Result<HashMap<(String, i32), Moving>> {
+        read_reassignments(self).await
+    }
+}
+
 /// A partition that moves: all who hold it or are about to, and of those who comes and who goes.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Moving {
     replicas: Vec<i32>,
     adding: Vec<i32>,
@@ -237,4 +258,78 @@ async fn settings(
         found.insert(result.resource_name.to_string(), given.collect());
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A partition of `replicas`, being moved or not: what a cluster looks like at one moment.
+    type Moment = (&'static [i32], Option<Moving>);
+
+    /// A cluster in which something happens before each question.
+    struct Busy {
+        moments: Vec<Moment>,
+        asked: usize,
+    }
+
+    impl Busy {
+        fn new(moments: impl IntoIterator<Item = Moment>) -> Busy {
+            Busy { moments: moments.into_iter().collect(), asked: 0 }
+        }
+
+        fn next(&mut self) -> Moment {
+            // From the last moment on all stays as it is.
+            let at = self.asked.min(self.moments.len() - 1);
+            self.asked += 1;
+            self.moments[at].clone()
+        }
+    }
+
+    impl Placed for Busy {
+        async fn partitions(&mut self) -> anyhow::Result<Vec<PartitionView>> {
+            let replicas = self.next().0.to_vec();
+            Ok(vec![PartitionView { topic: "t".to_owned(), replicas, ..PartitionView::default() }])
+        }
+
+        async fn reassignments(&mut self) -> anyhow::Result<HashMap<(String, i32), Moving>> {
+            Ok(self.next().1.map(|moving| (("t".to_owned(), 0), moving)).into_iter().collect())
+        }
+    }
+
+    fn moving() -> Moving {
+        Moving { replicas: vec![2, 3, 4, 1], adding: vec![4], removing: vec![1] }
+    }
+
+    /// While it moves, the partition is described with all who hold it or are about to.
+    const DURING: &[i32] = &[2, 3, 4, 1];
+
+    #[tokio::test]
+    async fn a_move_that_ends_between_two_answers_is_not_taken_for_a_replica_more() {
+        let (during, after): (Moment, Moment) = ((DURING, Some(moving())), (&[2, 3, 4], None));
+        let seen = read_settled(&mut Busy::new([during.clone(), during, after])).await.unwrap();
+        assert_eq!((seen[0].replicas.as_slice(), seen[0].adding.len()), ([2, 3, 4].as_slice(), 0));
+    }
+
+    #[tokio::test]
+    async fn a_move_that_begins_between_two_answers_is_seen_as_one() {
+        let (before, during): (Moment, Moment) = ((&[1, 2, 3], None), (DURING, Some(moving())));
+        let seen = read_settled(&mut Busy::new([before.clone(), before, during])).await.unwrap();
+        assert_eq!(seen[0].replicas, DURING);
+        assert_eq!((seen[0].adding.as_slice(), seen[0].removing.as_slice()), ([4].as_slice(), [1].as_slice()));
+    }
+
+    #[tokio::test]
+    async fn a_move_that_goes_on_is_seen_as_it_is() {
+        let seen = read_settled(&mut Busy::new([(DURING, Some(moving()))])).await.unwrap();
+        assert_eq!((seen[0].replicas.as_slice(), seen[0].removing.as_slice()), (DURING, [1].as_slice()));
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_never_keeps_still_is_not_looked_at_for_ever() {
+        let each: Vec<Moment> = (0..100).map(|at| (DURING, Some(Moving { adding: vec![at], ..moving() }))).collect();
+        let mut busy = Busy::new(each);
+        assert!(read_settled(&mut busy).await.unwrap_err().to_string().contains("try again in a while"));
+        assert_eq!(busy.asked, 2 * LOOKS + 1);
+    }
 }
