@@ -53,10 +53,12 @@ impl<'a> ClusterView<'a> {
         self.image.brokers().values().filter_map(move |broker| Some((broker, broker.endpoints.get(self.listener)?)))
     }
 
-    /// Where administrative requests go: every broker can take them, so the first one that lives.
+    /// The controller. Every broker takes administrative requests, so it is the first one that lives where these clients do not
+    /// reach it, or nobody has the office at the moment.
     pub(super) fn controller(self) -> WireBrokerId {
-        let alive = self.brokers().find(|(broker, _)| !broker.fenced);
-        alive.map_or(NO_BROKER, |(broker, _)| wire(broker.id))
+        let holder = self.image.membership().controller().filter(|id| self.reaches(*id));
+        let alive = || Some(self.brokers().find(|(broker, _)| !broker.fenced)?.0.id);
+        holder.or_else(alive).map_or(NO_BROKER, wire)
     }
 
     fn reaches(self, id: BrokerId) -> bool {
