@@ -41,7 +41,10 @@ docs:
     cargo run --quiet -- metrics docs > docs/.metrics.md
     mv docs/.metrics.md docs/metrics.md
 
-# A Debian package of the release binary, in target/
-deb:
-    cargo build --release
-    deploy/debian/build.sh target/release/varve target
+# A static binary and its Debian package, in target/package
+package *ARGS:
+    cargo xtask package {{ARGS}}
+
+# A cluster of another commit's brokers, upgraded under load to these
+mixed COMMIT *ARGS:
+    cargo xtask mixed {{COMMIT}} {{ARGS}}

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use varve_tests::{
     etcd::Etcd,
@@ -78,8 +78,16 @@ fn the_debian_package_installs_into_an_empty_root_and_goes_again() -> Result<()>
         build.env("SOURCE_DATE_EPOCH", "1700000000").env("DPKG_DEB_COMPRESSOR_TYPE", "none");
         tools::output_of(build.arg(binary()?).arg(place))
     };
-    let package = build()?;
-    let package = package.trim();
+    // The command that the handbook gives, with the binary that is here.
+    let xtask = binary()?.with_file_name("xtask");
+    ensure!(xtask.exists(), "{} is not there: cargo build --package varve-xtask", xtask.display());
+    let mut packed = Command::new(xtask);
+    packed.env("SOURCE_DATE_EPOCH", "1700000000").env("DPKG_DEB_COMPRESSOR_TYPE", "none");
+    let printed = tools::output_of(packed.args(["package", "--binary"]).arg(binary()?).arg("--into").arg(place))?;
+    let [plain, package, sums] = printed.lines().collect::<Vec<_>>()[..] else { bail!("{printed}") };
+    ensure!(tools::output_of(Command::new(plain).arg("--version").env_clear())?.starts_with("varve "), "{plain} runs");
+    ensure!(sums.ends_with("/SHA256SUMS"), "{sums}");
+    shell(place, "sha256sum --check --strict SHA256SUMS && [ $(wc -l <SHA256SUMS) = 2 ]")?;
     let fields = tools::output_of(Command::new("dpkg-deb").args(["--field", package]))?;
     ensure!(fields.contains("libc6 (>=") && fields.starts_with("Package: varve\n"), "{fields}");
     fs::create_dir_all(root.join("var/lib/dpkg/info"))?;

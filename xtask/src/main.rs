@@ -7,6 +7,7 @@ mod faults;
 mod floors;
 mod fuzz;
 mod mixed;
+mod package;
 mod rig;
 mod run;
 mod test;
@@ -39,10 +40,9 @@ enum Command {
     /// Has a cluster suffer every fault there is, under load and with its promises checked: each once, or by chance for some time
     Faults(faults::FaultsArguments),
     /// Upgrades a cluster of another commit's brokers, under load, to those that are checked out
-    Mixed {
-        /// The commit, a tag for one.
-        commit: String,
-    },
+    Mixed(mixed::MixedArguments),
+    /// A static binary, its Debian package and their checksums
+    Package(package::PackageArguments),
     /// The cluster of deploy/terraform on this machine: emulators of AWS, etcd, brokers
     Rig {
         #[command(subcommand)]
@@ -71,7 +71,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Test { filters } => test::run(&filters),
         Command::Cluster(arguments) => cluster::run(arguments),
         Command::Faults(arguments) => faults::run(&arguments),
-        Command::Mixed { commit } => mixed::run(&commit),
+        Command::Mixed(arguments) => mixed::run(&arguments),
+        Command::Package(arguments) => package::run(&arguments),
         Command::Rig { verb } => rig::run(verb),
         Command::Check => check::run(),
         Command::Floors => floors::run(),
