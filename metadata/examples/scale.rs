@@ -1,4 +1,4 @@
-//! What cluster state costs at scale: bytes in the store, time to read it, time to fail a broker over.
+//! What cluster state costs at scale: bytes in the store, time and memory to read it, time to fail a broker over.
 //!
 //! `cargo run --release -p varve-metadata --example scale -- BROKERS PARTITIONS` (default: 100 and 100 000). The store is in
 //! memory and takes as much at once as etcd: what etcd itself takes for the transactions comes on top.
@@ -17,6 +17,7 @@ use varve_metadata::{
     store::{MemoryStore, MetadataStore, Transaction, TransactionLimits},
 };
 
+const IMAGES: u64 = 4;
 const PARTITIONS_PER_TOPIC: u32 = 100;
 /// etcd's, as `EtcdStore` uses them.
 const LIMITS: TransactionLimits = TransactionLimits { operations: 128, bytes: 1 << 20 };
@@ -62,10 +63,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let total: usize = kinds.values().map(|(_, bytes)| bytes).sum();
     println!("  all: {} keys, {:.1} MiB", snapshot.entries.len(), total as f64 / f64::from(1 << 20));
 
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), resident_kib()?);
     let mut builder = ImageBuilder::new(BrokerId(0), BTreeMap::new());
     builder.load(&snapshot)?;
-    println!("read into an image in {:.1?}", begun.elapsed());
+    let took = begun.elapsed();
+    // Several of them, so that memory which was free before does not hide what one takes.
+    let mut others = Vec::new();
+    for _ in 1..IMAGES {
+        let mut another = ImageBuilder::new(BrokerId(0), BTreeMap::new());
+        another.load(&snapshot)?;
+        others.push(another);
+    }
+    let each = resident_kib()?.saturating_sub(before) / IMAGES >> 10;
+    println!("read into an image in {took:.1?}, which takes {each} MiB of memory");
+    drop(others);
 
     let idle = Instant::now();
     let due = metadata.tend().await?;
@@ -101,6 +112,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     assert!(took < Duration::from_secs(600));
     Ok(())
+}
+
+/// Memory of this process.
+fn resident_kib() -> Result<u64, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
 fn broker(id: u32) -> BrokerImage {
