@@ -28,12 +28,12 @@ use crate::{
     archive::{Archive, ArchiveError},
     config::{BrokerConfig, Listener, MetadataUrl},
     http::{Health, HttpServer},
-    metrics::{Metrics, register_build_info},
+    metrics::{Metrics, register_build_info, show_clock},
     partition::{
         Keeper, NoKeeper, NoPeers, Partitions, Peers, Storage, StorageSettings, Upkeep, UpkeepMetrics, UpkeepSettings,
         flush_when_due,
     },
-    replicas::Replicas,
+    replicas::{IsrMetrics, Replicas},
     security::{ListenerSecurity, SecurityError, follow_settings},
     server::{Broker, Limits, ListenerName, LogLevels, Server, live, make_first_users, sweep_tokens},
 };
@@ -145,6 +145,7 @@ impl Node {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (metrics, health) = (Metrics::new(), Health::starting());
         register_build_info(metrics.registry());
+        show_clock(&metrics);
         serve_http(&config, &metrics, &health, &tasks, &stop).await?;
 
         let is_one_of_many = matches!(config.metadata, MetadataUrl::Etcd { .. });
@@ -155,7 +156,7 @@ impl Node {
         let life = Uuid::new_v4();
 
         health.waiting_for("the metadata store");
-        let metadata = store::follow_cluster(&config).await?;
+        let metadata = store::follow_cluster(&config, &metrics).await?;
 
         make_first_users(&metadata, &config.first_users).await?;
 
@@ -185,7 +186,7 @@ impl Node {
             true => {
                 let (us, links) = ((config.node, life), broker.links.clone());
                 let replication = config.replication.clone();
-                let reach = (links, broker.throttles.clone());
+                let reach = (links, broker.throttles.clone(), IsrMetrics::new(metrics.registry()));
                 let replicas = Replicas::new(us, metadata.clone(), replication, reach, tasks.clone(), stop.clone());
                 tasks.spawn(replicas.clone().tick(partitions.clone()));
                 replicas

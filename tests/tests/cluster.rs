@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kafka_protocol::{messages::FindCoordinatorRequest, protocol::StrBytes};
+use serde_json::Value;
+use varve_metadata::config::Codec;
 use varve_tests::{
     client::Client,
     cluster::{
@@ -13,6 +15,8 @@ use varve_tests::{
         load::{CONFIGS, CREW, Load, SETTINGS, TOPIC, UNHURRIED, judged, setting},
     },
     history::Place,
+    kafka_tools::KafkaTools,
+    lines::Lines,
     node::{eventually, until, varve},
     running::signal,
     tools,
@@ -254,5 +258,82 @@ fn javas_transactions_span_brokers() -> Result<()> {
     let mut command = tools::program("java-Transactions")?;
     command.args([&addresses.join(","), "java"]);
     tools::output_of(&mut command)?;
+    Ok(())
+}
+
+/// The sum of a metric's values on a broker, of those with these labels.
+fn value(cluster: &Cluster, at: usize, metric: &str, labels: &str) -> Result<f64> {
+    let page = cluster.node(at).http_get("/metrics")?;
+    let of_metric =
+        page.lines().filter_map(|line| line.strip_prefix(metric)).filter(|rest| rest.starts_with(['{', ' ']));
+    let values = of_metric.filter(|rest| rest.contains(labels)).filter_map(|rest| rest.rsplit_once(' '));
+    values.map(|(_, value)| value.parse::<f64>().with_context(|| format!("{metric}: {value}"))).sum()
+}
+
+#[test]
+fn operators_see_who_decides_and_what_goes_on_between_brokers() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), BROKERS, &[&SETTINGS[..], &UNHURRIED].concat())?;
+    cluster.create(TOPIC, CREW.partitions, BROKERS as i16, &[("min.insync.replicas", "2")])?;
+    let holder = |cluster: &Cluster| {
+        eventually("somebody decides", || {
+            let office = cluster.etcd[0].ctl(&["get", "--print-value-only", "/varve/controller"])?;
+            if office.trim().is_empty() {
+                return Ok(None);
+            }
+            let held: Value = serde_json::from_str(&office).context(office)?;
+            Ok(held["broker"].as_u64())
+        })
+    };
+    // Not the one with the lowest number, which would be named without looking.
+    cluster.stop(0)?;
+    holder(&cluster)?;
+    cluster.start_all(&[0])?;
+    cluster.await_isr(TOPIC, BROKERS)?;
+    let controller = usize::try_from(holder(&cluster)?)?;
+    for (at, address) in cluster.addresses().into_iter().enumerate() {
+        let wanted = format!("LeaderId:               {controller}\n");
+        until(&format!("broker {at} knows who decides"), || {
+            let said =
+                KafkaTools::at(address).run("kafka-metadata-quorum.sh --bootstrap-server NODE describe --status")?;
+            ensure!(said.contains(&wanted), "not {controller}:\n{said}");
+            ensure!(
+                value(&cluster, at, "varve_controller", "")? == f64::from(u8::from(at == controller)),
+                "at /metrics"
+            );
+            Ok(())
+        })?;
+    }
+
+    let leader = cluster.describe(TOPIC)?[0].leader.context("a leader")?;
+    let mut client = Client::connect(cluster.addresses()[leader])?;
+    for batch in Lines::load(None)?.batches(Codec::Zstd, 16 << 10, 64 << 10)? {
+        client.produce(TOPIC, 0, batch)?;
+    }
+    let sum = |metric: &str, labels: &str| -> Result<f64> {
+        (0..BROKERS).map(|at| value(&cluster, at, metric, labels)).sum()
+    };
+    let of_topic = format!("topic=\"{TOPIC}\"");
+    let (produced, records) = (
+        sum("varve_produced_bytes_total", &of_topic)?,
+        value(&cluster, leader, "varve_produced_records_total", &of_topic)?,
+    );
+    ensure!(produced > 16_000.0 && records > 10.0, "{records} records with {produced} bytes of producers");
+    // What one sends another one gets; a look at one broker comes before that at the next.
+    until("the copies are counted", || {
+        let (sent, got) =
+            (sum("varve_replicated_bytes_total", "\"out\"")?, sum("varve_replicated_bytes_total", "\"in\"")?);
+        ensure!(sent == got && got >= 2.0 * produced, "{sent} sent, {got} got");
+        Ok(())
+    })?;
+    ensure!(sum("varve_isr_changes_total", "expand")? > 0.0, "who came back was let in");
+    ensure!(
+        sum("varve_elections_total", "unclean")? == 0.0 && sum("varve_elections_total", "\"clean")? > 0.0,
+        "elections"
+    );
+    for at in 0..BROKERS {
+        ensure!(value(&cluster, at, "varve_metadata_requests_total", "outcome=\"ok\"")? > 0.0, "etcd answers");
+        ensure!(value(&cluster, at, "process_open_fds", "")? > 0.0, "the process");
+    }
     Ok(())
 }

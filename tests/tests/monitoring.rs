@@ -26,7 +26,7 @@ struct Family {
 /// docs/metrics.md, which a unit test holds to the code.
 fn reference() -> Result<BTreeMap<String, Family>> {
     let text = fs::read_to_string(tools::checkout().join("docs/metrics.md"))?;
-    let rows = text.lines().filter(|line| line.starts_with("| `varve_"));
+    let rows = text.lines().filter(|line| line.starts_with("| `varve_") || line.starts_with("| `process_"));
     let families = rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let [_, name, kind, labels, ..] = cells[..] else { bail!("{row}") };
@@ -92,7 +92,7 @@ fn uses(question: &str) -> Uses {
         let end = word.find(|character| !is_word(character)).unwrap_or(word.len());
         let (word, behind) = word.split_at(end);
         rest = behind;
-        if word.starts_with("varve_") || word == "up" {
+        if word.starts_with("varve_") || word.starts_with("process_") || word == "up" {
             let mut labels = Vec::new();
             if let Some((picked, behind)) = behind.strip_prefix('{').and_then(|picked| picked.split_once('}')) {
                 let each = picked.split(',').filter_map(|one| one.trim().split(['=', '!', '~']).next());

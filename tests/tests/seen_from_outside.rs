@@ -39,7 +39,9 @@ fn parse(page: &str) -> Result<(BTreeMap<&str, &str>, Vec<Sample<'_>>)> {
             });
             let (family, kind) = family.with_context(|| format!("no type before {line}"))?;
             ensure!(*kind != "counter" || family.ends_with("_total"), "{family} is a counter");
-            ensure!(labels.ends_with('}') && name.starts_with("varve_"), "{line}");
+            // Prometheus' own names for what every process has.
+            let is_ours = name.starts_with("varve_") || name.starts_with("process_");
+            ensure!(labels.ends_with('}') && is_ours, "{line}");
             samples.push((name, labels.trim_end_matches('}'), value.parse().with_context(|| line.to_owned())?));
         }
     }
@@ -87,6 +89,10 @@ fn is_all_shown(page: &str) -> Result<()> {
         "varve_received_bytes_total",
         "varve_sent_bytes_total",
         "varve_appended_bytes_total",
+        "varve_produced_records_total",
+        "varve_metadata_requests_total",
+        "varve_clock_timestamp_seconds",
+        "process_open_fds",
         "varve_local_log_bytes",
         "varve_archive_bytes",
         "varve_archive_lag_seconds",
@@ -106,6 +112,11 @@ fn is_all_shown(page: &str) -> Result<()> {
     ensure!(of("varve_request_seconds_count", "api=\"Produce\"") >= 10.0, "produce requests are counted");
     ensure!(of("varve_request_seconds_count", "api=\"Fetch\"") == 2.0, "fetch requests are counted");
     ensure!(of("varve_archive_bytes", "") > 0.0, "the archive has a size");
+    let of_orders = |name: &str| of(name, "topic=\"orders\"");
+    ensure!(of_orders("varve_consumed_bytes_total") > 0.0, "what is read from the archive is consumed as well");
+    ensure!(of_orders("varve_produced_bytes_total") > 0.0, "bytes of producers are counted");
+    ensure!(of("varve_controller", "") == 1.0, "a node that agrees with itself decides");
+    ensure!(of("varve_requests_under_way", "") == 0.0, "nobody waits");
     Ok(())
 }
 

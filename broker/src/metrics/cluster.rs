@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntGauge, IntGaugeVec, Opts};
-use varve_metadata::image::ClusterImage;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use varve_metadata::{
+    image::{ClusterImage, Elections},
+    model::BrokerId,
+};
 
 use super::{Registry, keep};
 use crate::{config::ListenerConfig, security::ListenerSecurity};
 
-/// Brokers, partitions without a leader, and when certificates end.
+/// Brokers, who decides, who leads, and when certificates end.
 #[derive(Clone, Debug)]
 pub struct ClusterGauges {
     brokers: IntGaugeVec,
+    controller: IntGauge,
+    elections: IntCounterVec,
     leaderless: IntGauge,
+    moving: IntGauge,
+    not_preferred: IntGauge,
     topics: IntGauge,
     certificates: IntGaugeVec,
 }
@@ -27,11 +34,42 @@ impl ClusterGauges {
                     &["state"],
                 ),
             ),
+            controller: keep(
+                registry,
+                IntGauge::new(
+                    "varve_controller",
+                    "1 on the node that decides who leads, 0 on others, as this node sees it",
+                ),
+            ),
+            elections: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "varve_elections_total",
+                        "Changes of partitions' leaders in the cluster that this node saw, by kind (clean; unclean: records may be lost)",
+                    ),
+                    &["kind"],
+                ),
+            ),
             leaderless: keep(
                 registry,
                 IntGauge::new(
                     "varve_leaderless_partitions",
                     "Partitions of the cluster that nobody leads, as this node sees them",
+                ),
+            ),
+            moving: keep(
+                registry,
+                IntGauge::new(
+                    "varve_moving_partitions",
+                    "Partitions of the cluster whose replicas are being moved, as this node sees them",
+                ),
+            ),
+            not_preferred: keep(
+                registry,
+                IntGauge::new(
+                    "varve_not_preferred_leaders",
+                    "Partitions of the cluster that another replica leads than the preferred one, as this node sees them",
                 ),
             ),
             topics: keep(registry, IntGauge::new("varve_topics", "Topics of the cluster, as this node sees them")),
@@ -48,13 +86,27 @@ impl ClusterGauges {
         }
     }
 
-    /// Sets those about the cluster.
-    pub(super) fn show(&self, image: &ClusterImage) {
+    /// Sets those about the cluster. `decides_alone`: this node agrees with itself, and has no office to hold.
+    pub(super) fn show(&self, image: &ClusterImage, node: BrokerId, decides_alone: bool) {
         let fenced = image.brokers().values().filter(|broker| broker.fenced).count();
         self.brokers.with_label_values(&["active"]).set((image.brokers().len() - fenced) as i64);
         self.brokers.with_label_values(&["fenced"]).set(fenced as i64);
-        let partitions = image.topics().values().flat_map(|topic| &topic.partitions);
-        self.leaderless.set(partitions.filter(|partition| partition.leader.is_none()).count() as i64);
+        self.controller.set(i64::from(decides_alone || image.membership().controller() == Some(node)));
+        let Elections { clean, unclean } = image.elections();
+        for (kind, seen) in [("clean", clean), ("unclean", unclean)] {
+            let counter = self.elections.with_label_values(&[kind]);
+            counter.inc_by(seen.saturating_sub(counter.get()));
+        }
+        let (mut leaderless, mut moving, mut not_preferred) = (0, 0, 0);
+        for partition in image.topics().values().flat_map(|topic| &topic.partitions) {
+            leaderless += i64::from(partition.leader.is_none());
+            moving += i64::from(!(partition.adding.is_empty() && partition.removing.is_empty()));
+            not_preferred +=
+                i64::from(partition.leader.is_some() && partition.leader.as_ref() != partition.replicas.first());
+        }
+        self.leaderless.set(leaderless);
+        self.moving.set(moving);
+        self.not_preferred.set(not_preferred);
         self.topics.set(image.topics().len() as i64);
     }
 

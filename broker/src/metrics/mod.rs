@@ -6,6 +6,7 @@
 
 mod cluster;
 mod disk;
+mod metadata;
 mod reference;
 mod registry;
 mod storage;
@@ -16,15 +17,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 
 pub use cluster::ClusterGauges;
 pub use disk::{DiskGauges, TimeToFull};
+pub use metadata::MetadataMetrics;
 pub use reference::{declared, reference};
 pub use registry::{Declared, Registry};
 pub use storage::StorageMetrics;
 
-use crate::{partition::Partitions, server::Broker};
+use crate::{config::MetadataUrl, partition::Partitions, server::Broker};
 
 /// The node's counters. Clones count into the same.
 #[derive(Clone)]
@@ -48,6 +53,7 @@ type Section = Box<dyn Fn(&mut String) + Send>;
 #[derive(Clone, Debug)]
 pub struct RequestMetrics {
     seconds: HistogramVec,
+    under_way: IntGaugeVec,
     failed: IntCounterVec,
     /// Bytes of requests that were read, with their length prefix.
     pub received_bytes: IntCounter,
@@ -118,7 +124,8 @@ impl Metrics {
         let (gauges, broker) = (ClusterGauges::new(&self.registry), Arc::downgrade(broker));
         self.before_scrape(move || {
             if let Some(broker) = broker.upgrade() {
-                gauges.show(&broker.metadata.image());
+                let decides_alone = matches!(broker.config.metadata, MetadataUrl::Embedded(_));
+                gauges.show(&broker.metadata.image(), broker.node, decides_alone);
                 gauges.show_certificates(&broker.config.listeners, &broker.listeners);
             }
         });
@@ -158,6 +165,16 @@ impl RequestMetrics {
         );
         RequestMetrics {
             seconds: keep(registry, HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["api"])),
+            under_way: keep(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "varve_requests_under_way",
+                        "Requests that are not answered yet, those included that wait for records or for other replicas",
+                    ),
+                    &["api"],
+                ),
+            ),
             failed: keep(
                 registry,
                 IntCounterVec::new(
@@ -182,6 +199,11 @@ impl RequestMetrics {
     /// The histogram of one API, for whoever looks it up once and keeps it.
     pub fn seconds_of(&self, api: &str) -> prometheus::Histogram {
         self.seconds.with_label_values(&[api])
+    }
+
+    /// The requests of one API that are not answered yet.
+    pub fn under_way_of(&self, api: &str) -> IntGauge {
+        self.under_way.with_label_values(&[api])
     }
 
     /// A request could not be answered and closed its connection: `too_large`, `malformed`, `unsupported`, …
@@ -270,7 +292,8 @@ fn by_directory(registry: &Registry, name: &str, help: &str) -> GaugeVec {
     keep(registry, GaugeVec::new(Opts::new(name, help), &["dir"]))
 }
 
-/// `varve_build_info`: always 1, with the version as a label; and when the process started, which is now.
+/// `varve_build_info`: always 1, with the version as a label; when the process started, which is now; and what every process
+/// says of itself to Prometheus (`process_…`).
 pub fn register_build_info(registry: &Registry) {
     let opts = Opts::new("varve_build_info", "Always 1; the label says which version runs")
         .const_label("version", env!("CARGO_PKG_VERSION"));
@@ -278,6 +301,21 @@ pub fn register_build_info(registry: &Registry) {
     let started = Gauge::new("varve_start_timestamp_seconds", "When the process started, in seconds since 1970");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     keep(registry, started).set(now.as_secs_f64());
+    registry.register(Box::new(ProcessCollector::for_self())).expect("each name is declared once");
+}
+
+/// `varve_clock_timestamp_seconds`: what the machine's clock says when somebody looks, to be held beside his own.
+pub fn show_clock(metrics: &Metrics) {
+    let clock = clock(metrics.registry());
+    metrics.before_scrape(move || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        clock.set(now.as_secs_f64());
+    });
+}
+
+fn clock(registry: &Registry) -> Gauge {
+    let help = "What the clock of this machine says, in seconds since 1970";
+    keep(registry, Gauge::new("varve_clock_timestamp_seconds", help))
 }
 
 #[cfg(test)]

@@ -5,17 +5,39 @@ use std::{fmt::Write as _, path::PathBuf};
 use varve_compactor::metrics::CompactorMetrics;
 use varve_tiering::tier::{archiver::ArchiverMetrics, bucket::BucketMetrics, cold::ColdMetrics};
 
-use super::{ClusterGauges, Declared, DiskGauges, Metrics, register_build_info};
+use super::{ClusterGauges, Declared, DiskGauges, MetadataMetrics, Metrics, clock, register_build_info};
 use crate::{cli::canary_metrics, partition::UpkeepMetrics, quota::QuotaMetrics, server};
 
 /// Chapters of the reference: a title, and what the names of its families begin with. The first that fits is taken.
 const CHAPTERS: &[(&str, &[&str])] = &[
     ("The canary", &["varve_canary_"]),
-    ("The node and its disks", &["varve_build_info", "varve_start_", "varve_disk_", "varve_certificate_"]),
-    ("The cluster", &["varve_brokers", "varve_leaderless_", "varve_topics"]),
+    (
+        "The node and its disks",
+        &["varve_build_info", "varve_start_", "varve_clock_", "varve_disk_", "varve_certificate_", "process_"],
+    ),
+    (
+        "The cluster",
+        &[
+            "varve_brokers",
+            "varve_controller",
+            "varve_elections_",
+            "varve_leaderless_",
+            "varve_metadata_",
+            "varve_moving_",
+            "varve_not_preferred_",
+            "varve_topics",
+        ],
+    ),
     (
         "Requests and connections",
-        &["varve_request", "varve_received_", "varve_sent_", "varve_connections", "varve_trace"],
+        &[
+            "varve_request",
+            "varve_received_",
+            "varve_sent_",
+            "varve_connections",
+            "varve_partition_errors_",
+            "varve_trace",
+        ],
     ),
     ("Who is let in", &["varve_authentications_", "varve_reauthentications_", "varve_sessions_", "varve_a"]),
     ("Quotas", &["varve_throttled_", "varve_client_throttled_"]),
@@ -27,14 +49,16 @@ const CHAPTERS: &[(&str, &[&str])] = &[
     ("Partitions, logs, uploads", &["varve_"]),
 ];
 
-/// `varve_acls` and denials begin like the archive and what was appended.
-const NOT_ACCESS: &[&str] = &["varve_archive_", "varve_appended_"];
+/// `varve_acls` and denials begin like the archive, what was appended, and partitions with few replicas in sync.
+const NOT_ACCESS: &[&str] = &["varve_archive_", "varve_appended_", "varve_at_min_isr_"];
 
 /// Every family that a node, or the canary, may show under `/metrics`, by name; those of single clients come on top.
 pub fn declared() -> Vec<Declared> {
     let metrics = Metrics::new();
     let registry = metrics.registry();
     register_build_info(registry);
+    clock(registry);
+    MetadataMetrics::new(registry);
     ClusterGauges::new(registry);
     DiskGauges::new(registry, std::iter::empty::<PathBuf>());
     UpkeepMetrics::new(registry);
@@ -116,10 +140,13 @@ mod tests {
     #[test]
     fn names_units_and_helps_are_as_prometheus_has_them() {
         for Declared { name, kind, help, .. } in declared() {
-            assert!(name.starts_with("varve_"), "{name}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
             assert!(["counter", "gauge", "histogram"].contains(&kind), "{name} is {kind}");
-            assert!(!help.is_empty() && !help.ends_with('.') && !help.contains('|'), "{name}: {help}");
+            // Those of every process are Prometheus' own.
+            if !name.starts_with("process_") {
+                assert!(name.starts_with("varve_"), "{name}");
+                assert!(!help.is_empty() && !help.ends_with('.') && !help.contains('|'), "{name}: {help}");
+            }
         }
     }
 }

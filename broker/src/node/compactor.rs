@@ -37,7 +37,7 @@ use crate::{
     archive::{ArchiveError, archive_settings, compactor_options, registered, told, topic_ids},
     config::BrokerConfig,
     http::Health,
-    metrics::{Metrics, register_build_info},
+    metrics::{Metrics, register_build_info, show_clock},
 };
 
 /// The bucket is listed for what others published once in so many looks at all partitions.
@@ -72,10 +72,11 @@ impl CompactorNode {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (metrics, health) = (Metrics::new(), Health::starting());
         register_build_info(metrics.registry());
+        show_clock(&metrics);
         serve_http(&config, &metrics, &health, &tasks, &stop).await?;
 
         health.waiting_for("the metadata store");
-        let metadata = follow_cluster(&config).await?;
+        let metadata = follow_cluster(&config, &metrics).await?;
 
         health.waiting_for("the object store");
         let requests = BucketMetrics::new();

@@ -19,6 +19,7 @@ use super::StartError;
 use crate::{
     archive::told,
     config::{BrokerConfig, EtcdConfig, MetadataUrl},
+    metrics::{MetadataMetrics, Metrics},
 };
 
 /// Name of the embedded store's file in its directory.
@@ -31,9 +32,16 @@ const AGAIN: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// [`StartError`]: the store cannot be opened, or etcd has not answered within `initial.broker.registration.timeout.ms`.
-pub(super) async fn follow_cluster(config: &BrokerConfig) -> Result<Arc<ClusterMetadata>, StartError> {
+pub(super) async fn follow_cluster(
+    config: &BrokerConfig,
+    metrics: &Metrics,
+) -> Result<Arc<ClusterMetadata>, StartError> {
+    let counted = MetadataMetrics::new(metrics.registry());
+    if matches!(config.metadata, MetadataUrl::Etcd { .. }) {
+        counted.watch_silence(metrics);
+    }
     let attempt = async || {
-        let store = open_store(config).await?;
+        let store = counted.measured(open_store(config).await?);
         Ok(ClusterMetadata::start(store, config.node, config.settings.texts()).await?)
     };
     let given_up = Instant::now() + config.etcd.start_timeout;

@@ -79,6 +79,7 @@ impl Partition {
             let context = AppendContext { leader_epoch: epoch, now: wall_clock(), origin: AppendOrigin::Replication };
             let appended = self.log().append(records, context).inspect_err(|refused| self.note_failure(refused))?;
             let config = self.note_appended(records.len(), &appended);
+            self.note_copied_here(records.len());
             let LogEndOffset(end) = self.log().end();
             if config.flush_messages.is_some_and(|most| end.since(self.log().recovery_point()) >= most.max(1)) {
                 self.log().flush(end).map_err(|error| self.cut_failed(error))?;

@@ -23,7 +23,10 @@ use varve_metadata::{
 
 use varve_replication::AckError;
 
-use super::{LogDirHealth, RemoteReader, Waiter, Watch, flush::FlushQueue, role::Role, waiters::Waiters};
+use super::{
+    LogDirHealth, RemoteReader, TrafficTotals, Waiter, Watch, flush::FlushQueue, role::Role, traffic::Traffic,
+    waiters::Waiters,
+};
 
 /// Why an append was refused.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,7 @@ pub struct Partition {
     /// By the topic's settings, for this broker as the leader and as a follower.
     throttled: (AtomicBool, AtomicBool),
     appended_bytes: AtomicU64,
+    traffic: Traffic,
     remote: RwLock<Option<Arc<dyn RemoteReader>>>,
     /// Who waits for records that are committed.
     waiters: Arc<Waiters>,
@@ -148,6 +152,7 @@ impl Partition {
             min_in_sync: AtomicUsize::new(1),
             throttled: Default::default(),
             appended_bytes: AtomicU64::new(0),
+            traffic: Traffic::default(),
             remote: RwLock::new(None),
             waiters: Arc::default(),
             growth: Arc::default(),
@@ -290,6 +295,26 @@ impl Partition {
         self.appended_bytes.load(Ordering::Relaxed)
     }
 
+    /// What went through it since it was opened.
+    pub fn traffic(&self) -> TrafficTotals {
+        self.traffic.totals()
+    }
+
+    /// A consumer was given so many bytes of it.
+    pub fn note_consumed(&self, bytes: usize) {
+        self.traffic.note_consumed(bytes);
+    }
+
+    /// A follower was given so many bytes of it.
+    pub fn note_copied_away(&self, bytes: usize) {
+        self.traffic.note_copied_away(bytes);
+    }
+
+    /// So many bytes came from the leader.
+    pub(super) fn note_copied_here(&self, bytes: usize) {
+        self.traffic.note_copied_here(bytes);
+    }
+
     /// Whether the log has records that are not committed yet.
     pub fn has_hidden(&self) -> bool {
         self.must_wait(self.log.end())
@@ -376,6 +401,9 @@ impl Partition {
         let appended = appended.inspect_err(|refused| self.note_failure(refused))?;
         if !appended.duplicate {
             let config = self.note_appended(batches.len(), &appended);
+            if appending.origin == AppendOrigin::Client {
+                self.traffic.note_produced(batches.len(), appended.last.since(appended.base) + 1);
+            }
             if config.flush_messages.is_none() {
                 self.kept_below(&role, appended.end.0);
             }

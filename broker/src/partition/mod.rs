@@ -30,6 +30,7 @@ mod role;
 mod storage;
 mod table;
 mod throttle;
+mod traffic;
 mod upkeep;
 mod waiters;
 
@@ -47,6 +48,7 @@ pub use remote::{RemoteBatches, RemoteError, RemoteReader};
 pub use role::Replica;
 pub use storage::{Keeper, NoKeeper, Storage, StorageSettings, Unsettled};
 pub use table::{LocalTopic, LookupError, Partitions};
+pub use traffic::TrafficTotals;
 pub use upkeep::{Upkeep, UpkeepMetrics, UpkeepSettings};
 pub(crate) use waiters::Waiters;
 pub use waiters::{Waiter, Watch};

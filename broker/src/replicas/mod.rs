@@ -8,6 +8,7 @@
 //! The rules are `varve_replication`'s; here are clocks, tasks and sockets.
 
 mod fetch_task;
+mod metrics;
 mod throttle;
 mod wire;
 
@@ -37,6 +38,7 @@ use crate::{
 };
 use fetch_task::FetchTask;
 
+pub(crate) use metrics::IsrMetrics;
 pub(crate) use throttle::{ThrottleMetrics, Throttles};
 
 /// Proposals that are put to the store at the same time.
@@ -58,6 +60,7 @@ pub(crate) struct Replicas {
     config: ReplicationConfig,
     links: Arc<Links>,
     throttles: Arc<Throttles>,
+    changes: IsrMetrics,
     started: Instant,
     followed: Mutex<Followed>,
     turns: Arc<Semaphore>,
@@ -92,7 +95,7 @@ impl Replicas {
         (node, life): (BrokerId, Uuid),
         metadata: Arc<ClusterMetadata>,
         config: ReplicationConfig,
-        (links, throttles): (Arc<Links>, Arc<Throttles>),
+        (links, throttles, changes): (Arc<Links>, Arc<Throttles>, IsrMetrics),
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Replicas> {
@@ -104,6 +107,7 @@ impl Replicas {
             config,
             links,
             throttles,
+            changes,
             started,
             followed: Mutex::default(),
             turns,
@@ -145,7 +149,7 @@ impl Replicas {
             let life = image.brokers().get(&broker).map(|broker| broker.incarnation);
             life.filter(|life| incarnation_of(*life) == incarnation).map(|life| (broker, life))
         };
-        let (id, base) = (partition.id(), proposal.base);
+        let (id, base, is_expansion) = (partition.id(), proposal.base, proposal.joins.is_some());
         let outcome = match proposal.joins.map(life) {
             // Who caught up has ended since. Nothing takes the proposal any more, but an attempt before this one, whose answer
             // was lost, may have been taken.
@@ -156,7 +160,10 @@ impl Replicas {
             }
         };
         match outcome {
-            ProposalOutcome::Taken => partition.answered(epoch, Outcome::Taken, None),
+            ProposalOutcome::Taken => {
+                self.changes.note(is_expansion);
+                partition.answered(epoch, Outcome::Taken, None);
+            }
             ProposalOutcome::Refused => partition.answered(epoch, Outcome::Refused, None),
             ProposalOutcome::Overtaken(now) => partition.answered(epoch, Outcome::Overtaken, now.as_deref()),
             ProposalOutcome::Unknown => {

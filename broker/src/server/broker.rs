@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{
-    GroupCoordinator, Live, NodeQuotas, ShareStates, Shares, Telemetry, TransactionCoordinator, authorizer::Authorizer,
-    fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds, streams_topics::StreamsTopics,
-    transaction_coordinator::Surroundings,
+    GroupCoordinator, Live, NodeQuotas, ShareStates, Shares, Telemetry, TransactionCoordinator, answers::AnswerMetrics,
+    authorizer::Authorizer, fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds,
+    streams_topics::StreamsTopics, transaction_coordinator::Surroundings,
 };
 use crate::{
     archive::Archive,
@@ -72,6 +72,8 @@ pub struct Broker {
     follower_sessions: FetchSessions,
     /// Partitions that consumers were given records of which another broker leads.
     follower_reads: AtomicU64,
+    /// Errors that producers and readers were told.
+    pub(super) answers: AnswerMetrics,
     /// Internal topics of Kafka Streams applications that are being made.
     pub(crate) streams_topics: StreamsTopics,
     /// `None`: everybody may do everything. Ask [`access`](Broker::access).
@@ -132,6 +134,7 @@ impl Broker {
             fetch_sessions: FetchSessions::new(config.network.fetch_sessions as usize),
             follower_sessions: FetchSessions::new(FOLLOWER_SESSIONS),
             follower_reads: AtomicU64::new(0),
+            answers: AnswerMetrics::default(),
             streams_topics: StreamsTopics::default(),
             authorizer: config.authorizer.as_ref().map(Authorizer::new),
             config,
@@ -147,10 +150,11 @@ impl Broker {
         self.follower_reads.fetch_add(partitions, Ordering::Relaxed);
     }
 
-    /// Counts reads from followers in `metrics`.
+    /// Counts reads from followers, and errors that were told, in `metrics`.
     pub(super) fn register_reads(self: &Arc<Self>, metrics: &Metrics) {
         let counter = follower_reads(metrics.registry());
         self.throttles.register(metrics);
+        self.answers.register(metrics.registry());
         let broker = Arc::downgrade(self);
         metrics.before_scrape(move || {
             if let Some(broker) = broker.upgrade() {

@@ -180,7 +180,9 @@ impl Connection<'_> {
             connection: Arc::clone(&self.client),
         };
         let span = shared.sampler.begin(&context);
+        let under_way = shared.measured.begins(header.api.key);
         let answered = dispatch::answer(&shared.broker, header.api, &context, frame).instrument(span.clone()).await;
+        drop(under_way);
         let reply = answered.inspect_err(|error| {
             span.record("otel.status_code", "error").record("otel.status_description", tracing::field::display(error));
         })?;

@@ -328,6 +328,7 @@ async fn produce(broker: &Broker, context: &RequestContext, body: Bytes) -> Resu
     let reply = match produced {
         Produced::Answer(mut response) => {
             response.throttle_time_ms = pause.as_millis() as i32;
+            broker.answers.note_produced(&response);
             encode(key, version, context.correlation_id, &response)?
         }
         Produced::Nothing => Reply::Nothing,
@@ -342,6 +343,7 @@ async fn fetch(broker: &Broker, context: &RequestContext, body: Bytes) -> Result
     let prepared = Timed::new(handlers::fetch::prepare(broker, context, request)).await;
     let answer = handlers::fetch::finish(broker, context, prepared);
     let pause = answer.throttle;
+    broker.answers.note_fetched(&answer);
     Ok(Reply::Fetch(fetch_response::encode(version, context.correlation_id, answer)?).then(pause))
 }
 

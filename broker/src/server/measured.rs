@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use prometheus::Histogram;
+use prometheus::{Histogram, IntGauge};
 
 use super::{connection::Closed, dispatch::DispatchError};
 use crate::{
@@ -15,22 +15,51 @@ use crate::{
 pub(super) struct Measured {
     pub(super) connections: ConnectionMetrics,
     pub(super) requests: RequestMetrics,
-    seconds: BTreeMap<i16, Histogram>,
+    apis: BTreeMap<i16, Api>,
+}
+
+/// What is counted of one API.
+#[derive(Debug)]
+struct Api {
+    seconds: Histogram,
+    under_way: IntGauge,
+}
+
+/// A request that is not answered yet; until it is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay<'a>(Option<&'a IntGauge>);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(gauge) = self.0 {
+            gauge.dec();
+        }
+    }
 }
 
 impl Measured {
     pub(super) fn new(metrics: &Metrics) -> Measured {
-        let seconds = |key: ApiKey| metrics.requests.seconds_of(&format!("{key:?}"));
+        let api = |key: ApiKey| {
+            let name = format!("{key:?}");
+            Api { seconds: metrics.requests.seconds_of(&name), under_way: metrics.requests.under_way_of(&name) }
+        };
         Measured {
             connections: metrics.connections.clone(),
             requests: metrics.requests.clone(),
-            seconds: SERVED.iter().map(|api| (api.key as i16, seconds(api.key))).collect(),
+            apis: SERVED.iter().map(|served| (served.key as i16, api(served.key))).collect(),
         }
     }
 
+    /// A request is being looked at.
+    pub(super) fn begins(&self, key: ApiKey) -> UnderWay<'_> {
+        let gauge = self.apis.get(&(key as i16)).map(|api| &api.under_way);
+        gauge.inspect(|gauge| gauge.inc());
+        UnderWay(gauge)
+    }
+
     pub(super) fn answered(&self, key: ApiKey, took: Duration) {
-        if let Some(seconds) = self.seconds.get(&(key as i16)) {
-            seconds.observe(took.as_secs_f64());
+        if let Some(api) = self.apis.get(&(key as i16)) {
+            api.seconds.observe(took.as_secs_f64());
         }
     }
 
@@ -76,6 +105,7 @@ mod tests {
             "varve_request_seconds_count{api=\"ApiVersions\"} 2",
             "varve_request_seconds_count{api=\"Metadata\"} 1",
             "varve_request_seconds_count{api=\"Produce\"} 0",
+            "varve_requests_under_way{api=\"Metadata\"} 0",
             "varve_connections 1",
             "varve_connections_refused_total{limit=\"total\"} 1",
             "varve_partitions 2",

@@ -8,6 +8,7 @@
 //! does: a client may send several requests ahead, they wait in the socket. Memory for requests being read or
 //! answered comes out of one budget (`budget`); a reader that is slow to take its answer holds nobody but itself up.
 
+mod answers;
 #[cfg(test)]
 mod archive_off_test;
 #[cfg(test)]

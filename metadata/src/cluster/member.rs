@@ -256,7 +256,7 @@ pub(super) mod tests {
     use crate::{
         cluster::{IsrProposal, ProposalOutcome},
         controller::{CreationDefaults, NewTopic, Placement, in_sync::with_proposed_isr},
-        image::PartitionImage,
+        image::{Elections, PartitionImage},
         model::{PartitionId, PartitionIndex},
         store::{MemoryStore, MetadataStore, TransactionLimits},
     };
@@ -339,6 +339,8 @@ pub(super) mod tests {
             1000,
             "only its own partitions changed their leader"
         );
+        let Elections { clean, unclean } = two.image().elections();
+        assert_eq!((clean, unclean), (1000, 0), "each is seen once");
     }
 
     #[tokio::test(start_paused = true)]

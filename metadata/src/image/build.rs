@@ -9,8 +9,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
-    BrokerImage, ClusterImage, ConfigImage, ConfigResource, PartitionImage, QuotaImage, Quotas, Rules, TopicImage,
-    is_internal,
+    BrokerImage, ClusterImage, ConfigImage, ConfigResource, Elections, PartitionImage, QuotaImage, Quotas, Rules,
+    TopicImage, is_internal,
     record::{
         self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, ControllerRecord, FeatureRecord, Key, LifeRecord,
         PartitionRecord, QuotaRecord, RecordError, TopicRecord,
@@ -72,6 +72,7 @@ impl ImageBuilder {
                 acls: Arc::default(),
                 scram: Arc::default(),
                 delegation_tokens: Arc::default(),
+                elections: Elections::default(),
             },
             node,
             static_settings,
@@ -95,6 +96,7 @@ impl ImageBuilder {
         let mut next = ImageBuilder::new(self.node, self.static_settings.clone());
         let changes = snapshot.entries.iter().map(|(key, entry)| (key.as_str(), Some(&entry.value), entry.modified));
         next.take(snapshot.revision, changes)?;
+        next.image.elections = self.image.elections;
         next.keep_unchanged_topics(&self.image);
         *self = next;
         Ok(())
@@ -194,6 +196,7 @@ impl ImageBuilder {
             match (partition, known) {
                 (Some(partition), Some(topic)) if place < topic.partitions.len() => {
                     let topic = touched.entry(id.topic).or_insert_with(|| topic.as_ref().clone());
+                    self.image.elections.note(&topic.partitions[place], &partition);
                     topic.partitions[place] = partition;
                     topic.written[place] = revision;
                 }
@@ -324,6 +327,19 @@ impl ImageBuilder {
     }
 }
 
+impl Elections {
+    /// Counts what became of a partition.
+    fn note(&mut self, before: &PartitionImage, now: &PartitionImage) {
+        // The same broker again is elected anew if it was without a leader meanwhile.
+        let Some(leader) = now.leader.filter(|leader| before.leader != Some(*leader)) else { return };
+        let knew_all = before.isr.contains(&leader) || before.elr.contains(&leader);
+        match knew_all {
+            true => self.clean += 1,
+            false => self.unclean += 1,
+        }
+    }
+}
+
 fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {
         Some(value) => drop(map.insert(key, value)),
@@ -424,5 +440,33 @@ impl Staged {
             Some(Key::TopicName(_) | Key::ProducerIds) | None => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_leader_is_unclean_if_the_new_one_may_lack_committed_records() {
+        let ids = |ids: &[u32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+        let partition = |leader: Option<u32>, isr: &[u32], elr: &[u32]| PartitionImage {
+            replicas: ids(&[1, 2, 3]),
+            isr: ids(isr),
+            elr: ids(elr),
+            leader: leader.map(BrokerId),
+            ..PartitionImage::default()
+        };
+        let mut elections = Elections::default();
+        for (before, now, counted) in [
+            (partition(Some(1), &[1, 2], &[]), partition(Some(1), &[1], &[2]), (0, 0)),
+            (partition(Some(1), &[1, 2], &[]), partition(Some(2), &[2], &[1]), (1, 0)),
+            (partition(Some(2), &[2], &[1]), partition(None, &[], &[1, 2]), (1, 0)),
+            (partition(None, &[], &[1, 2]), partition(Some(1), &[1], &[2]), (2, 0)),
+            (partition(None, &[], &[1]), partition(Some(3), &[3], &[]), (2, 1)),
+        ] {
+            elections.note(&before, &now);
+            assert_eq!((elections.clean, elections.unclean), counted, "{before:?} became {now:?}");
+        }
     }
 }

@@ -51,6 +51,16 @@ pub struct ClusterImage {
     acls: Arc<AclImage>,
     scram: Arc<BTreeMap<(ScramMechanism, String), ScramCredential>>,
     delegation_tokens: Arc<BTreeMap<String, DelegationToken>>,
+    elections: Elections,
+}
+
+/// How often partitions got another leader, as far as it was seen from here since the process began to follow the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elections {
+    /// Of those who had every committed record.
+    pub clean: u64,
+    /// Of others: records may be lost.
+    pub unclean: u64,
 }
 
 /// One broker as it registered itself.
@@ -219,6 +229,11 @@ impl ClusterImage {
     /// A partition of a topic.
     pub fn partition(&self, id: PartitionId) -> Option<&PartitionImage> {
         self.topic_by_id(id.topic)?.partitions.get(usize::try_from(id.index.0).ok()?)
+    }
+
+    /// Changes of leaders that were seen so far.
+    pub fn elections(&self) -> Elections {
+        self.elections
     }
 
     /// How many partitions all topics have together.

@@ -59,6 +59,8 @@ pub(in crate::server) struct Found {
     /// The session is among those of brokers.
     is_of_broker: bool,
     answers: Vec<(PartitionKey, PartitionAnswer)>,
+    /// Bytes of records for a consumer, for those that have any.
+    given: Vec<(Arc<Partition>, usize)>,
     leaders: Vec<NodeEndpoint>,
 }
 
@@ -99,7 +101,7 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
         Ok(begun) => begun,
         Err(error) => return Prepared::Refused(FetchAnswer { error: error.code(), ..FetchAnswer::default() }),
     };
-    let fetched = collect(broker, &access, &wanted, &limits).await;
+    let (fetched, given) = collect(broker, &access, &wanted, &limits).await;
     let mut leaders = Vec::new();
     let answers: Vec<_> = wanted
         .iter()
@@ -115,7 +117,7 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
         })
         .collect();
     let is_replica = replica.is_some();
-    Prepared::Found(Found { turn, uses_topic_ids, wanted, is_replica, is_of_broker, answers, leaders })
+    Prepared::Found(Found { turn, uses_topic_ids, wanted, is_replica, is_of_broker, answers, given, leaders })
 }
 
 /// A consumer that says which rack it is in, where that counts, and is not in ours.
@@ -144,7 +146,7 @@ pub(in crate::server) fn finish(
         Prepared::Refused(answer) => return FetchAnswer { throttle: by_time, ..answer },
         Prepared::Found(found) => found,
     };
-    let Found { turn, uses_topic_ids, wanted, is_replica, is_of_broker, mut answers, leaders } = found;
+    let Found { turn, uses_topic_ids, wanted, is_replica, is_of_broker, mut answers, given, leaders } = found;
     let sessions = broker.sessions(is_of_broker);
     let bytes =
         RESPONSE_BYTES + answers.iter().map(|(_, answer)| PARTITION_BYTES + answer.records.len()).sum::<usize>();
@@ -152,6 +154,7 @@ pub(in crate::server) fn finish(
     let by_bytes = if is_replica { Duration::ZERO } else { broker.quotas.note_fetched(context, bytes) };
     let throttle = by_bytes.max(by_time);
     let ended = if throttle.is_zero() {
+        given.iter().for_each(|(partition, bytes)| partition.note_consumed(*bytes));
         sessions.end(turn, uses_topic_ids, &wanted, &mut answers, Instant::now())
     } else {
         answers.clear();
@@ -244,24 +247,27 @@ impl TopicKey {
     }
 }
 
-/// Reads until there are enough bytes, something cannot wait, or time is up.
-async fn collect(broker: &Broker, access: &Access<'_>, wanted: &Named, limits: &FetchLimits) -> Vec<Fetched> {
+/// Reads until there are enough bytes, something cannot wait, or time is up. With the bytes of records that are for a consumer.
+async fn collect(
+    broker: &Broker,
+    access: &Access<'_>,
+    wanted: &Named,
+    limits: &FetchLimits,
+) -> (Vec<Fetched>, Vec<(Arc<Partition>, usize)>) {
     let partitions = find_all(broker, access, limits, wanted);
     let fetched = wait_for(broker, &Round { wanted, partitions: &partitions, limits }).await;
+    let with_records = partitions.iter().zip(&fetched).filter(|(_, fetched)| fetched.has_records());
+    let mut given: Vec<(Arc<Partition>, usize)> =
+        with_records.filter_map(|(partition, fetched)| Some((partition.clone().ok()?, fetched.bytes()))).collect();
     if limits.replica.is_some() {
-        let throttled =
-            |partition: &Result<Arc<Partition>, _>| partition.as_ref().is_ok_and(|one| one.is_leader_throttled());
-        let pairs = partitions.iter().zip(&fetched).filter(|(partition, _)| throttled(partition));
-        let bytes: usize = pairs.map(|(_, fetched)| fetched.bytes()).sum();
-        broker.throttles.leader.note(bytes, Instant::now());
+        let throttled = given.iter().filter(|(partition, _)| partition.is_leader_throttled());
+        broker.throttles.leader.note(throttled.map(|(_, bytes)| bytes).sum(), Instant::now());
+        given.drain(..).for_each(|(partition, bytes)| partition.note_copied_away(bytes));
     }
     if limits.may_follow {
-        let followed = |partition: &&Arc<Partition>| !partition.is_leader();
-        let pairs =
-            partitions.iter().zip(&fetched).filter(|(partition, _)| partition.as_ref().is_ok_and(|one| followed(&one)));
-        broker.note_follower_reads(pairs.filter(|(_, fetched)| fetched.has_records()).count() as u64);
+        broker.note_follower_reads(given.iter().filter(|(partition, _)| !partition.is_leader()).count() as u64);
     }
-    fetched
+    (fetched, given)
 }
 
 async fn wait_for(broker: &Broker, round: &Round<'_>) -> Vec<Fetched> {
