@@ -56,6 +56,7 @@ fn fields(view: &View, id: i32, broker: &BrokerView) -> Vec<Field> {
     }
     let state = match (broker.is_fenced, broker.is_cordoned, holds) {
         (true, _, _) => "does not serve",
+        (false, _, _) if broker.is_silent => "does not answer",
         (false, true, 0) => "drained",
         (false, true, _) => "takes no new replicas",
         (false, false, _) => "serves",
