@@ -74,7 +74,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         another.load(&snapshot)?;
         others.push(another);
     }
-    let each = resident_kib()?.saturating_sub(before) / IMAGES >> 10;
+    let each = (resident_kib()?.saturating_sub(before) / IMAGES) >> 10;
     println!("read into an image in {took:.1?}, which takes {each} MiB of memory");
     drop(others);
 

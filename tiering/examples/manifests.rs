@@ -42,6 +42,9 @@ fn archived(objects: u64) -> Result<(usize, Vec<usize>), Box<dyn Error>> {
     for number in 0..objects {
         // A leader for every ten objects.
         let epoch = LeaderEpoch(u32::try_from(number / 10)?);
+        if number % 10 == 0 {
+            manifest = manifest.claimed_by(epoch)?;
+        }
         let object = RemoteObject {
             id: ObjectId::random(),
             kind: ObjectKind::Parquet,

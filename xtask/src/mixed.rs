@@ -1,6 +1,9 @@
 //! Brokers of two versions in one cluster: the one that is checked out, and the one of another commit.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -18,6 +21,9 @@ pub(crate) struct MixedArguments {
     /// A varve of that commit; built when absent, in a checkout of its own below the target folder
     #[arg(long)]
     bin: Option<PathBuf>,
+    /// Afterwards the way back: a cluster of the version that is checked out, replaced by that one
+    #[arg(long)]
+    back: bool,
 }
 
 /// Upgrades a cluster of `varve` as of that commit, under load, to the one that is checked out here.
@@ -31,16 +37,25 @@ pub(crate) fn run(arguments: &MixedArguments) -> Result<()> {
     let mut here = cargo();
     here.args(["build", "--workspace", "--exclude", "varve-xtask", "--bins", "--tests", "--locked"]);
     run_command(here)?;
-    let mut test = cargo();
-    test.args(["test", "--workspace", "--exclude", "varve-xtask", "--locked", "--test", "upgrades", "--"]);
-    test.arg("--nocapture").env("VARVE_TEST_TOOLS", tools).env("VARVE_OTHER_BINARY", other);
-    run_command(test)
+    let replace = |from: &Path, by: &Path| {
+        let mut test = cargo();
+        test.args(["test", "--workspace", "--exclude", "varve-xtask", "--locked", "--test", "upgrades", "--"]);
+        test.args(["brokers_are_upgraded", "--nocapture"]).env("VARVE_TEST_TOOLS", &tools);
+        test.env("VARVE_OTHER_BINARY", from).env("VARVE_BINARY", by);
+        run_command(test)
+    };
+    let ours = target().join("debug/varve");
+    replace(&other, &ours)?;
+    if arguments.back { replace(&ours, &other) } else { Ok(()) }
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Builds that commit without optimisation, as tests are; what was built is kept for the next time.
 fn build(commit: &str) -> Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let (place, built) = (target.join("mixed"), target.join("mixed-build"));
+    let (place, built) = (target().join("mixed"), target().join("mixed-build"));
     let git = |arguments: &[&str]| {
         let mut git = command("git");
         git.args(arguments);
