@@ -8,6 +8,7 @@
 //! runs (16 MiB of records each), one row group with its pages, four pieces, and the parts of the upload under way.
 
 use std::{
+    collections::HashMap,
     io::{self, Write},
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use varve_log::{
 };
 use varve_metadata::{
     config::Codec,
-    model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicName},
+    model::{LeaderEpoch, Offset, PartitionId, ProducerId, Timestamp, TopicName},
 };
 use varve_table::{EncodeError, EncodeOptions, TableMeta, TableWriter};
 use varve_tiering::{
@@ -381,15 +382,83 @@ fn epochs_of(objects: &[RemoteObject]) -> Vec<(LeaderEpoch, Offset)> {
     epochs
 }
 
-/// Aborted transactions of the sources that overlap `base..end`, each once, by their markers.
+/// Aborted transactions of the sources, which are neighbours, that overlap `base..end`, each once, by their markers.
 pub(crate) fn aborted_within(sources: &[Source], base: Offset, end: Offset) -> Vec<AbortedTxn> {
-    let all = sources.iter().flat_map(|source| source.aborted().iter().copied());
-    let mut within: Vec<AbortedTxn> = all.filter(|txn| txn.first < end && txn.last >= base).collect();
+    let key = |txn: &AbortedTxn| (txn.producer, txn.first);
+    let mut known: HashMap<(ProducerId, Offset), AbortedTxn> = HashMap::new();
+    for source in sources {
+        // All that reach into an object are listed there. One that is not ended with what lay in front: a disk was lost with its
+        // marker, or a leader was elected without it, and the offsets up to there were given to other records of that producer.
+        let before = Offset::new(source.object.base.get().saturating_sub(1)).unwrap_or_default();
+        known.values_mut().for_each(|txn| txn.last = txn.last.min(before.max(txn.first)));
+        known.extend(source.aborted().iter().map(|txn| (key(txn), *txn)));
+    }
+    let mut within: Vec<AbortedTxn> = known.into_values().filter(|txn| txn.first < end && txn.last >= base).collect();
     within.sort_by_key(|txn| (txn.last, txn.first, txn.producer));
-    within.dedup();
     within
 }
 
 fn last_of(end: Offset) -> Offset {
     Offset::new(end.get().saturating_sub(1)).unwrap_or(Offset::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_log::format::{BatchBuilder, RecordContent};
+    use varve_metadata::model::{PartitionIndex, TopicId};
+    use varve_tiering::raw::RawMeta;
+
+    use super::*;
+    use crate::source::Inside;
+
+    fn at(raw: u64) -> Offset {
+        Offset::new(raw).unwrap()
+    }
+
+    /// A transaction of producer 7: first record, marker.
+    fn txn(first: u64, last: u64) -> AbortedTxn {
+        let producer = ProducerId::from_wire(7).unwrap();
+        AbortedTxn { producer, first: at(first), last: at(last), last_stable: at(last) }
+    }
+
+    fn source(base: u64, end: u64, aborted: &[AbortedTxn]) -> Source {
+        let (mut builder, mut batch) = (RawBuilder::new(at(base), at(end)), BatchBuilder::new(at(base)));
+        batch.push(RecordContent { value: Some(b"v"), ..RecordContent::default() });
+        let batch = batch.build().unwrap();
+        builder.push(&batch).unwrap();
+        let attachments = Attachments { aborted: aborted.to_vec(), ..Attachments::default() };
+        let (tail, summary) = builder.finish(attachments).unwrap();
+        let meta = RawMeta::parse(&[batch, tail].concat().into(), summary.bytes).unwrap();
+        let object = RemoteObject {
+            id: ObjectId::random(),
+            kind: ObjectKind::Raw,
+            base: at(base),
+            end: at(end),
+            bytes: summary.bytes,
+            log_bytes: summary.log_bytes,
+            records: summary.records,
+            max_timestamp: summary.max_timestamp,
+            writer_epoch: LeaderEpoch(0),
+            leader_epochs: summary.leader_epochs,
+            crc32c: summary.crc32c,
+            shared_at: None,
+        };
+        let partition = PartitionId { topic: TopicId::random(), index: PartitionIndex(0) };
+        let key = object.key(partition, &TopicName::parse("t").unwrap());
+        Source { object, key, inside: Inside::Raw(Box::new(meta)) }
+    }
+
+    #[test]
+    fn an_aborted_transaction_reaches_as_far_as_objects_know_of_it() {
+        let within = |sources: &[Source]| aborted_within(sources, Offset::ZERO, Offset::MAX);
+        let whole = [txn(90, 150), txn(160, 170)];
+        let sources = [source(0, 100, &whole[..1]), source(100, 120, &whole[..1]), source(120, 200, &whole)];
+        assert_eq!(within(&sources), whole, "each once");
+        // What lies behind the first object is another log than the one in which the marker was, ...
+        let lost = [source(0, 100, &whole[..1]), source(100, 200, &[txn(130, 140)])];
+        assert_eq!(within(&lost), [AbortedTxn { last: at(99), ..whole[0] }, txn(130, 140)]);
+        // ... or has a marker of its own for it.
+        let parted = [source(0, 100, &whole[..1]), source(100, 200, &[txn(90, 110)])];
+        assert_eq!(within(&parted), [txn(90, 110)]);
+    }
 }

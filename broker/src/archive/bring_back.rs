@@ -100,7 +100,7 @@ fn open_transactions(log: &LocalLog) -> Vec<(ProducerId, ProducerEntry)> {
 
 /// Ends transactions that were open at the end of an archive, as they were ended before: only what is decided goes up, but the
 /// marker may have lain in the next segment. Nobody would send it again.
-fn end_transactions(
+pub(super) fn end_transactions(
     log: &LocalLog,
     open: Vec<(ProducerId, ProducerEntry)>,
     aborted: &[AbortedTxn],

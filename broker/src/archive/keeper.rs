@@ -14,10 +14,18 @@ use varve_metadata::{
 };
 use varve_tiering::{
     manifest::Manifest,
-    tier::{archiver::LocalPartition, cold::ColdPartition},
+    tier::{
+        archiver::LocalPartition,
+        cold::{ColdError, ColdPartition},
+        partition::RemotePartition,
+    },
 };
 
-use super::{Archive, OPENING_LIMIT, bring_back::SOMETHING, is_archived, recompression, told};
+use super::{
+    Archive, OPENING_LIMIT,
+    bring_back::{SOMETHING, end_transactions},
+    is_archived, recompression, told, wall_clock,
+};
 use crate::partition::{Keeper, Partition, Unsettled};
 
 impl Keeper for Archive {
@@ -77,7 +85,7 @@ impl Keeper for Archive {
             }
             match topic.internal {
                 true => self.bring_back(&manifest, topic, remote, log).await,
-                false => go_on_behind(&manifest, topic, id, log),
+                false => self.go_on(&manifest, topic, remote, log).await,
             }
         })
     }
@@ -151,7 +159,7 @@ impl Archive {
         match timeout(OPENING_LIMIT, self.remote(id, &topic.name).loaded()).await {
             Ok(Ok(manifest)) if manifest.deleted_at().is_none() && manifest.end() > log.end().0 => {
                 // A failure was told, and leaves the log as it was: the archiver goes no further with it.
-                let _told = go_on_behind(&manifest, topic, id, log);
+                let _told = self.go_on(&manifest, topic, self.remote(id, &topic.name), log).await;
             }
             // A crash left the log start of an older checkpoint: readers that are sent there are refused.
             Ok(Ok(manifest)) if manifest.deleted_at().is_none() => {
@@ -169,6 +177,43 @@ impl Archive {
                 warn!(topic = %topic.name, partition = %id.index, "opened without a look at its archive, which does not answer, and so are those that follow");
             }
         }
+    }
+}
+
+impl Archive {
+    /// As [`go_on_behind`]. Transactions that were under way there are ended as they were before, for it is known how: their markers
+    /// are gone with the disk, and without one a reader would take the next transaction of an aborted one's producer for aborted, too.
+    async fn go_on(
+        &self,
+        manifest: &Manifest,
+        topic: &TopicImage,
+        remote: Arc<RemotePartition>,
+        log: &LocalLog,
+    ) -> Result<(), Unsettled> {
+        let (id, archived) = (remote.partition(), self.reader.partition(remote));
+        let last = Offset::new(manifest.end().get().saturating_sub(1)).unwrap_or_default();
+        let known = async {
+            let open: Vec<_> =
+                archived.producers().await?.into_iter().filter(|(_, at)| at.open_since.is_some()).collect();
+            let aborted = if open.is_empty() { Vec::new() } else { archived.aborted(last, manifest.end()).await? };
+            Ok::<_, ColdError>((open, aborted))
+        };
+        let (open, aborted) = match known.await {
+            Ok(known) => known,
+            Err(error @ ColdError::Corrupt { .. }) => {
+                warn!(topic = %topic.name, partition = %id.index, error = told(&error), "what transactions were under way at the archive's end cannot be told");
+                (Vec::new(), Vec::new())
+            }
+            Err(error) => {
+                warn!(topic = %topic.name, partition = %id.index, error = told(&error), "the end of the archive cannot be read yet");
+                return Err(Unsettled);
+            }
+        };
+        go_on_behind(manifest, topic, id, log)?;
+        if let Err(error) = end_transactions(log, open, &aborted, manifest.leader_epoch(), wall_clock()) {
+            error!(topic = %topic.name, partition = %id.index, error = told(&error), "transactions that were under way at the archive's end have no marker");
+        }
+        Ok(())
     }
 }
 

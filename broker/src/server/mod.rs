@@ -13,6 +13,8 @@ mod answers;
 mod archive_off_test;
 #[cfg(test)]
 mod archive_test;
+#[cfg(test)]
+mod archive_transactions_test;
 mod authentication;
 mod authorizer;
 mod auto_create;

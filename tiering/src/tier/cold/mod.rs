@@ -19,6 +19,7 @@ mod newest;
 mod object;
 mod options;
 mod partition;
+mod producers;
 mod raw;
 mod reader;
 mod select;

@@ -175,6 +175,17 @@ impl Opened {
         }
     }
 
+    /// Where in the stored object the producers' state at its end lies, if it has that.
+    pub(super) fn producers(&self) -> Option<Range<u64>> {
+        match self {
+            Opened::Table(table) => table.footer.producers(),
+            Opened::Raw(raw) => {
+                let within = raw.meta.footer.producer_snapshot();
+                (!within.is_empty()).then(|| raw.at + within.start..raw.at + within.end)
+            }
+        }
+    }
+
     /// The object's bytes, if it is so small that opening it read all of it.
     pub(super) fn whole(&self) -> Option<&Bytes> {
         match self {

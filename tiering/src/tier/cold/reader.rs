@@ -309,7 +309,12 @@ impl ColdReader {
     }
 
     /// Bytes `range` of the stored object.
-    async fn get(&self, part: &Part, range: std::ops::Range<u64>, reason: Reason) -> Result<Bytes, ColdError> {
+    pub(super) async fn get(
+        &self,
+        part: &Part,
+        range: std::ops::Range<u64>,
+        reason: Reason,
+    ) -> Result<Bytes, ColdError> {
         let allowed = part.object.range();
         if range.start < allowed.start || range.end > allowed.end || range.start > range.end {
             return Err(ColdError::corrupt(&part.key, Damage("its index points out of it")));
