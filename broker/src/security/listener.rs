@@ -12,7 +12,7 @@ use super::{
     sasl::SaslEndpoint,
     tls::{TlsEndpoint, TlsError},
 };
-use crate::config::{ListenerSettings, SaslConfig, TlsConfig, listener_prefix, listener_setting};
+use crate::config::{ListenerSettings, SaslConfig, TlsConfig, broker_table, listener_prefix, listener_setting};
 
 /// Why a listener cannot be protected as its settings say.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,13 @@ impl ListenerSecurity {
         new: &BTreeSet<&str>,
     ) -> Result<(), SecurityError> {
         let prefix = listener_prefix(name);
-        let own = || new.iter().filter(|name| name.starts_with(&prefix)).filter_map(|name| listener_setting(name));
+        let setting = |name: &&str| match name.starts_with(&prefix) {
+            true => listener_setting(name),
+            // One for all listeners that have none of their own.
+            false if name.starts_with("ssl.") || name.starts_with("sasl.") => broker_table().get(name),
+            false => None,
+        };
+        let own = || new.iter().filter_map(setting);
         if let Some(tls) = &self.tls
             && own().any(|setting| setting.name.starts_with("ssl."))
             && let Some(config) = tls_config(name, self.protocol, texts, self.is_between_brokers)?

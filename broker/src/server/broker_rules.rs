@@ -25,6 +25,45 @@ use crate::{
 };
 
 const CLEANER_THREADS: &str = "log.cleaner.threads";
+/// Keys and trust: they change for one listener of one broker at a time (KIP-226).
+const OF_ONE_LISTENER: [&str; 10] = [
+    "ssl.keystore.type",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.keystore.key",
+    "ssl.keystore.certificate.chain",
+    "ssl.key.password",
+    "ssl.truststore.type",
+    "ssl.truststore.location",
+    "ssl.truststore.password",
+    "ssl.truststore.certificates",
+];
+/// What else of TLS and SASL changes while a broker runs: for one listener by its prefix, or for all of one broker. The other
+/// settings of this kind only change by the prefix.
+const OF_ONE_BROKER: [&str; 22] = [
+    "ssl.protocol",
+    "ssl.provider",
+    "ssl.cipher.suites",
+    "ssl.enabled.protocols",
+    "ssl.keymanager.algorithm",
+    "ssl.trustmanager.algorithm",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.secure.random.implementation",
+    "ssl.client.auth",
+    "sasl.mechanism.inter.broker.protocol",
+    "sasl.jaas.config",
+    "sasl.enabled.mechanisms",
+    "sasl.kerberos.service.name",
+    "sasl.kerberos.kinit.cmd",
+    "sasl.kerberos.ticket.renew.window.factor",
+    "sasl.kerberos.ticket.renew.jitter",
+    "sasl.kerberos.min.time.before.relogin",
+    "sasl.kerberos.principal.to.local.rules",
+    "sasl.login.refresh.window.factor",
+    "sasl.login.refresh.window.jitter",
+    "sasl.login.refresh.min.period.seconds",
+    "sasl.login.refresh.buffer.seconds",
+];
 /// Settings of how many work at the same time.
 const POOLS: [&str; 4] = [
     CLEANER_THREADS,
@@ -218,21 +257,21 @@ fn definition(name: &str) -> Option<&'static ConfigDef> {
     broker_table().get(name).or_else(|| listener_setting(name))
 }
 
-/// Settings of TLS and SASL change for one listener of one broker at a time (KIP-226), directories for one broker.
+/// Some settings change for one listener, and some for one broker.
 fn check_own_settings(resource: &ConfigResource, changed: &[&str]) -> Result<(), String> {
-    let is_of_security = |name: &str| name.starts_with("ssl.") || name.starts_with("sasl.");
-    let general: Vec<&str> = changed.iter().copied().filter(|name| is_of_security(name)).collect();
+    let general: Vec<&str> = changed.iter().copied().filter(|name| OF_ONE_LISTENER.contains(name)).collect();
     if !general.is_empty() {
         return Err(format!(
             "These security configs can be dynamically updated only per-listener using the listener prefix: [{}]",
             general.join(", ")
         ));
     }
-    let is_own = |name: &str| listener_setting(name).is_some() || name == CORDONED_LOG_DIRS;
+    let is_own =
+        |name: &str| listener_setting(name).is_some() || OF_ONE_BROKER.contains(&name) || name == CORDONED_LOG_DIRS;
     let own: Vec<&str> = changed.iter().copied().filter(|name| is_own(name)).collect();
     if *resource == ConfigResource::BrokerDefaults && !own.is_empty() {
         return Err(format!(
-            "Cannot update these configs at default cluster level, per-broker configs must be set at broker level: [{}]",
+            "Cannot update these configs at default cluster level, broker id must be specified: [{}]",
             own.join(", ")
         ));
     }
@@ -277,23 +316,34 @@ fn check_threads(
 
 /// Whether a setting holds until the node starts anew. A name that nobody knows is another matter.
 fn is_fixed(name: &str) -> bool {
-    definition(name).is_some_and(|definition| !changes_live(definition))
+    match broker_table().get(name) {
+        Some(definition) => !changes_live(definition),
+        None => listener_setting(name).is_some_and(|definition| !may_change(definition)),
+    }
 }
 
-/// Whether a change of this setting takes effect while the node runs, or is known to have none. Kafka lets more of them
-/// change; taken without effect, they would be a promise that nobody keeps.
+/// Whether a change of this setting under its own name takes effect while the node runs, or is known to have none. Kafka lets
+/// more of them change; taken without effect, they would be a promise that nobody keeps.
 pub(super) fn changes_live(definition: &ConfigDef) -> bool {
+    let changes_so =
+        |name: &str| !is_of_security(name) || OF_ONE_LISTENER.contains(&name) || OF_ONE_BROKER.contains(&name);
+    changes_so(definition.name) && may_change(definition)
+}
+
+/// The same of a setting that may have a listener's prefix.
+fn may_change(definition: &ConfigDef) -> bool {
     // The defaults of topics are part of the image, and so follow every change of it.
     let is_topic_default =
         || topic_table().iter().any(|topic| topic.synonyms.iter().any(|synonym| synonym.name == definition.name));
     // Listeners follow theirs (`security::follow_settings`), but for tokens, which keep to what they were told.
-    let is_of_listener = || {
-        let name = definition.name;
-        (name.starts_with("ssl.") || name.starts_with("sasl.")) && !name.starts_with("sasl.oauthbearer.")
-    };
+    let is_of_listener = || is_of_security(definition.name) && !definition.name.starts_with("sasl.oauthbearer.");
     let no_effect = matches!(definition.treatment, Treatment::NoEffect { .. });
     definition.update == Update::Dynamic
         && (no_effect || is_topic_default() || is_of_listener() || LIVE.contains(&definition.name))
+}
+
+fn is_of_security(name: &str) -> bool {
+    name.starts_with("ssl.") || name.starts_with("sasl.")
 }
 
 /// A subscription to client metrics, in the order of Kafka's checks.

@@ -72,7 +72,17 @@ fn describe(pair: &mut Pair) -> Result<()> {
     ] {
         pair.ask(&format!("describe-configs-{kind}-{name}"), &all, |_, _| ask(kind, name, None))?;
     }
-    let keys = ["log.retention.ms", "num.partitions", "message.max.bytes", "background.threads", "node.id"];
+    let keys = [
+        "log.retention.ms",
+        "num.partitions",
+        "message.max.bytes",
+        "background.threads",
+        "node.id",
+        "sasl.kerberos.kinit.cmd",
+        "sasl.login.class",
+        "sasl.server.max.receive.size",
+        "ssl.principal.mapping.rules",
+    ];
     for name in ["", "1"] {
         pair.ask(&format!("describe-configs-broker-{name}"), &all, |_, _| {
             ask(BROKER, name, Some(&keys)).with_include_synonyms(true)
@@ -139,6 +149,11 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         ("broker-default", BROKER, "", &[("log.cleaner.backoff.ms", SET, Some("14000"))]),
         ("broker-default-delete", BROKER, "", &[("log.cleaner.backoff.ms", DELETE, None)]),
         ("broker-read-only", BROKER, "1", &[("node.id", SET, Some("7"))]),
+        ("broker-security", BROKER, "1", &[("sasl.kerberos.min.time.before.relogin", SET, Some("58000"))]),
+        ("broker-security-delete", BROKER, "1", &[("sasl.kerberos.min.time.before.relogin", DELETE, None)]),
+        ("broker-security-default", BROKER, "", &[("sasl.login.refresh.window.factor", SET, Some("0.7"))]),
+        ("broker-security-fixed", BROKER, "1", &[("sasl.login.class", SET, Some("x"))]),
+        ("broker-security-of-listener", BROKER, "1", &[("ssl.keystore.location", SET, Some("/x"))]),
         ("broker-unknown", BROKER, "1", &[("retention.mss", SET, Some("7"))]),
         ("broker-wrong", BROKER, "1", &[("log.retention.ms", SET, Some("x"))]),
         ("broker-other", BROKER, "2", &[("log.retention.ms", SET, Some("5"))]),

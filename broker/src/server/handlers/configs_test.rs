@@ -126,8 +126,30 @@ async fn a_dynamic_broker_setting_takes_effect_at_once_and_is_shown() {
     assert_eq!(alter(&mut client, BROKER, "1", &[("log.retention.ms", 1, None)]).await.0, 0);
     assert_eq!(retention(&node), 5000);
 
+    let kerberos = "sasl.kerberos.min.time.before.relogin";
+    assert_eq!(alter(&mut client, BROKER, "1", &[(kerberos, 0, Some("58000"))]).await, (0, String::new()));
+    let result = describe(&mut client, BROKER, "1").await;
+    let shown = setting(&result, kerberos);
+    assert_eq!((shown.value.as_deref(), shown.config_source, shown.read_only), (Some("58000"), 2, false));
+    for fixed in ["sasl.login.class", "sasl.server.max.receive.size", "ssl.principal.mapping.rules"] {
+        assert!(setting(&result, fixed).read_only, "{fixed}");
+    }
+
     let cases = [
         ("1", "node.id", "2", "Cannot update these configs dynamically: [node.id]"),
+        ("1", "sasl.login.class", "x", "Cannot update these configs dynamically: [sasl.login.class]"),
+        (
+            "1",
+            "ssl.keystore.location",
+            "x",
+            "These security configs can be dynamically updated only per-listener using the listener prefix: [ssl.keystore.location]",
+        ),
+        (
+            "",
+            kerberos,
+            "58000",
+            "Cannot update these configs at default cluster level, broker id must be specified: [sasl.kerberos.min.time.before.relogin]",
+        ),
         ("1", "num.partitions", "2", "Cannot update these configs dynamically: [num.partitions]"),
         ("1", "log.cleaner.threads", "0", "Log cleaner threads should be at least 1"),
         (

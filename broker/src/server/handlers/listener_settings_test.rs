@@ -70,3 +70,17 @@ async fn a_key_store_that_went_bad_is_in_nobodys_way_who_changes_users() {
     assert_eq!(code, ResponseError::InvalidRequest.code(), "{text}");
     assert!(text.contains("SASL_SSL"), "{text}");
 }
+
+#[tokio::test]
+async fn what_is_said_to_all_listeners_of_a_broker_must_suit_each() {
+    let (authority, folder) = (Authority::new("ca"), tempfile::tempdir().unwrap());
+    let key_store = folder.path().join("broker.pem");
+    authority.server().write(&key_store);
+    let (_node, mut client) = node(&key_store).await;
+    let mechanisms = "sasl.enabled.mechanisms";
+    let (code, text) = alter(&mut client, BROKER, "1", &[(mechanisms, 0, Some("GSSAPI"))]).await;
+    assert_eq!(code, ResponseError::InvalidRequest.code(), "{text}");
+    assert!(text.contains("SASL_SSL") && text.contains("GSSAPI"), "{text}");
+    let more = [(mechanisms, 0, Some("PLAIN,SCRAM-SHA-256"))];
+    assert_eq!(alter(&mut client, BROKER, "1", &more).await, (0, String::new()));
+}
