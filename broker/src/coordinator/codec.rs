@@ -112,6 +112,22 @@ impl Writer {
         self.varint((count as u32).wrapping_add(1));
     }
 
+    /// An array in the flexible form.
+    pub(super) fn compact_list<T>(
+        &mut self,
+        mut items: impl ExactSizeIterator<Item = T>,
+        mut put: impl FnMut(&mut Writer, T) -> Result<(), TooLong>,
+    ) -> Result<(), TooLong> {
+        self.compact_count(items.len());
+        items.try_for_each(|item| put(self, item))
+    }
+
+    /// An array of numbers in the flexible form.
+    pub(super) fn compact_int32s(&mut self, numbers: impl ExactSizeIterator<Item = i32>) {
+        self.compact_count(numbers.len());
+        numbers.for_each(|number| self.int32(number));
+    }
+
     /// Says that a struct ends without tagged fields.
     pub(super) fn no_tags(&mut self) {
         self.varint(0);
@@ -250,6 +266,19 @@ impl<'a> Reader<'a> {
     /// `None` for a null array.
     pub(super) fn nullable_count(&mut self) -> Result<Option<usize>, RecordError> {
         self.length(Self::int32)
+    }
+
+    /// An array. Its count is a claim: nothing is set aside for it, and a short buffer ends it.
+    pub(super) fn list<T, L: FromIterator<T>>(
+        &mut self,
+        mut take: impl FnMut(&mut Self) -> Result<T, RecordError>,
+    ) -> Result<L, RecordError> {
+        (0..self.count()?).map(|_| take(self)).collect()
+    }
+
+    /// Passes over the tagged fields that end a struct of a flexible version.
+    pub(super) fn end(&mut self) -> Result<(), RecordError> {
+        self.tagged_fields(|_, _| Ok(()))
     }
 
     /// The tagged fields that end a struct of a flexible version; nothing in other versions.

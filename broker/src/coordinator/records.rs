@@ -16,10 +16,11 @@
 //! ```
 //! A string is int16 length and UTF-8, bytes are int32 length and content; flexible versions use unsigned varints
 //! (length + 1, 0 for null) and end every struct with tagged fields. The kinds of consumer groups (KIP-848) are in
-//! `consumer`, those of share groups (KIP-932) in `share`, those of streams groups (KIP-1071) in `streams`; other kinds are of
-//! group types that came later, and are reported as such.
+//! `consumer`, those of share groups (KIP-932) in `share`, those of streams groups (KIP-1071) in `streams`, what those share in
+//! `modern`; other kinds are of group types that came later, and are reported as such.
 
 mod consumer;
+mod modern;
 mod share;
 mod streams;
 
@@ -34,9 +35,8 @@ use super::{
     codec::{EncodedRecord, Reader, RecordError, TooLong, Writer},
 };
 
-pub use consumer::{
-    ClassicMetadata, ConsumerMemberRecord, ConsumerRecord, CurrentRecord, GroupEpochRecord, ResolvedRegex, TargetRecord,
-};
+pub use consumer::{ClassicMetadata, ConsumerMemberRecord, ConsumerRecord, CurrentRecord, ResolvedRegex};
+pub use modern::{GroupEpochRecord, TargetRecord};
 pub use share::{KeptPartitions, ShareCurrentRecord, ShareGroupRecord, ShareMemberRecord, TopicShare};
 pub use streams::{StreamsCurrentRecord, StreamsGroupRecord, StreamsMemberRecord, StreamsRecord};
 

@@ -14,16 +14,20 @@
 //!   16 regular expression  string[] topics │ int64 version of the metadata │ int64 time
 //! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use uuid::Uuid;
-use varve_metadata::model::{PartitionIndex, Timestamp, TopicId};
+use varve_metadata::model::{PartitionIndex, Timestamp};
 
-use super::{from_millis, to_millis};
+use super::{
+    from_millis,
+    modern::{
+        GroupEpochRecord, TargetRecord, Value, decode_member_target, decode_target, encode_member_target,
+        encode_target, end_epochs, end_number, end_with_epochs, end_with_number, put, put_names, put_topic, started,
+        take_names, take_partitions, take_topic,
+    },
+    to_millis,
+};
 use crate::coordinator::{
     MemberEpoch,
     assignor::PartitionSet,
@@ -59,15 +63,6 @@ pub enum ConsumerRecord {
     Regex(String, String, Option<ResolvedRegex>),
 }
 
-/// The group as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupEpochRecord {
-    /// Raised whenever members, subscriptions or topics change.
-    pub epoch: i32,
-    /// Of the topics that the group subscribes to, at that epoch.
-    pub metadata_hash: i64,
-}
-
 /// A member's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerMemberRecord {
@@ -98,15 +93,6 @@ pub struct ClassicMetadata {
     pub session_timeout: Duration,
     /// The protocols of its last join.
     pub protocols: Vec<Protocol>,
-}
-
-/// The target assignment as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TargetRecord {
-    /// The group epoch that it was made for.
-    pub epoch: i32,
-    /// When; unknown in records of Kafka before 4.3, and after an upgrade from a classic group.
-    pub assigned_at: Option<Timestamp>,
 }
 
 /// A member's place on the way to its target.
@@ -165,65 +151,22 @@ impl ConsumerRecord {
             ConsumerRecord::Current(_, member, value) => (CURRENT, Some(member), value.as_ref().map(encode_current)),
             ConsumerRecord::Regex(_, regex, value) => (REGEX, Some(regex), value.as_ref().map(encode_regex)),
         };
-        key.int16(kind);
-        key.string(self.group())?;
-        if let Some(second) = second {
-            key.string(second)?;
-        }
-        Ok(value.transpose()?.map(Writer::into_bytes))
+        put(key, kind, self.group(), second, value)
     }
 
     pub(super) fn decode(kind: i16, key: &mut Reader<'_>, value: Option<&[u8]>) -> Result<ConsumerRecord, RecordError> {
         let group = key.string()?;
-        let mut value = value.map(Reader::new);
-        if let Some(value) = &mut value {
-            value.version(0, 0)?;
-        }
-        let mut value = value.as_mut();
+        let value = Value::open(value)?;
         Ok(match kind {
-            GROUP => ConsumerRecord::Group(group, value.map(decode_group).transpose()?),
-            TOPICS_METADATA => ConsumerRecord::TopicsMetadata(group, value.is_some()),
-            TARGET => ConsumerRecord::Target(group, value.map(decode_target).transpose()?),
-            MEMBER => ConsumerRecord::Member(group, key.string()?, value.map(decode_member).transpose()?),
-            MEMBER_TARGET => {
-                ConsumerRecord::MemberTarget(group, key.string()?, value.map(decode_member_target).transpose()?)
-            }
-            CURRENT => ConsumerRecord::Current(group, key.string()?, value.map(decode_current).transpose()?),
-            _ => ConsumerRecord::Regex(group, key.string()?, value.as_mut().map(|v| decode_regex(v)).transpose()?),
+            GROUP => ConsumerRecord::Group(group, value.of(decode_group)?),
+            TOPICS_METADATA => ConsumerRecord::TopicsMetadata(group, !value.is_tombstone()),
+            TARGET => ConsumerRecord::Target(group, value.of(decode_target)?),
+            MEMBER => ConsumerRecord::Member(group, key.string()?, value.of(decode_member)?),
+            MEMBER_TARGET => ConsumerRecord::MemberTarget(group, key.string()?, value.of(decode_member_target)?),
+            CURRENT => ConsumerRecord::Current(group, key.string()?, value.of(decode_current)?),
+            _ => ConsumerRecord::Regex(group, key.string()?, value.of(decode_regex)?),
         })
     }
-}
-
-/// A value of version 0.
-pub(super) fn started() -> Writer {
-    let mut value = Writer::default();
-    value.int16(0);
-    value
-}
-
-/// Ends a value with tag 0 as a number, which is left out where it has its default.
-fn end_with_number(mut value: Writer, number: i64) -> Writer {
-    if number == 0 {
-        value.no_tags();
-    } else {
-        let mut field = Writer::default();
-        field.int64(number);
-        value.one_tag(0, field);
-    }
-    value
-}
-
-/// Tag 0 as a number, 0 if it is not there.
-fn end_number(value: &mut Reader<'_>) -> Result<i64, RecordError> {
-    let mut number = 0;
-    value.tagged_fields(|tag, field| {
-        if tag == 0 {
-            let bytes: &[u8; 8] = field.try_into().map_err(|_| RecordError::Malformed)?;
-            number = i64::from_be_bytes(*bytes);
-        }
-        Ok(())
-    })?;
-    Ok(number)
 }
 
 fn encode_group(group: &GroupEpochRecord) -> Result<Writer, TooLong> {
@@ -243,26 +186,13 @@ fn encode_topics() -> Result<Writer, TooLong> {
     Ok(value)
 }
 
-pub(super) fn encode_target(target: &TargetRecord) -> Result<Writer, TooLong> {
-    let mut value = started();
-    value.int32(target.epoch);
-    Ok(end_with_number(value, target.assigned_at.map_or(0, Timestamp::to_wire)))
-}
-
-pub(super) fn decode_target(value: &mut Reader<'_>) -> Result<TargetRecord, RecordError> {
-    let epoch = value.int32()?;
-    let assigned_at = Timestamp::from_wire(end_number(value)?).filter(|at| at.to_wire() != 0);
-    Ok(TargetRecord { epoch, assigned_at })
-}
-
 fn encode_member(member: &ConsumerMemberRecord) -> Result<Writer, TooLong> {
     let mut value = started();
     value.compact_nullable_string(member.instance_id.as_deref())?;
     value.compact_nullable_string(member.rack_id.as_deref())?;
     value.compact_string(&member.client_id)?;
     value.compact_string(&member.client_host)?;
-    value.compact_count(member.topics.len());
-    member.topics.iter().try_for_each(|topic| value.compact_string(topic))?;
+    put_names(&mut value, member.topics.iter())?;
     value.compact_nullable_string(member.regex.as_deref())?;
     value.int32(member.rebalance_timeout_ms);
     value.compact_nullable_string(member.assignor.as_deref())?;
@@ -278,12 +208,12 @@ fn encode_member(member: &ConsumerMemberRecord) -> Result<Writer, TooLong> {
             let mut field = Writer::default();
             field.varint(1);
             field.int32(to_millis(classic.session_timeout));
-            field.compact_count(classic.protocols.len());
-            for protocol in &classic.protocols {
+            field.compact_list(classic.protocols.iter(), |field, protocol| {
                 field.compact_string(&protocol.name)?;
                 field.compact_bytes(&protocol.metadata);
                 field.no_tags();
-            }
+                Ok(())
+            })?;
             field.no_tags();
             value.one_tag(0, field);
         }
@@ -297,7 +227,7 @@ fn decode_member(value: &mut Reader<'_>) -> Result<ConsumerMemberRecord, RecordE
         rack_id: value.nullable_string()?,
         client_id: value.string()?,
         client_host: value.string()?,
-        topics: decode_names(value)?,
+        topics: take_names(value)?,
         regex: value.nullable_string()?,
         rebalance_timeout_ms: value.int32()?,
         assignor: value.nullable_string()?,
@@ -317,73 +247,13 @@ fn decode_classic(field: &mut Reader<'_>) -> Result<Option<ClassicMetadata>, Rec
         return Ok(None);
     }
     let session_timeout = from_millis(field.int32()?);
-    // The count is a claim, here and below: a short buffer ends it.
-    let count = field.count()?;
-    let mut protocols = Vec::new();
-    for _ in 0..count {
-        let name = field.string()?;
-        let metadata = Bytes::copy_from_slice(field.bytes()?);
-        field.tagged_fields(|_, _| Ok(()))?;
-        protocols.push(Protocol { name, metadata });
-    }
-    field.tagged_fields(|_, _| Ok(()))?;
+    let protocols = field.list(|field| {
+        let protocol = Protocol { name: field.string()?, metadata: Bytes::copy_from_slice(field.bytes()?) };
+        field.end()?;
+        Ok(protocol)
+    })?;
+    field.end()?;
     Ok(Some(ClassicMetadata { session_timeout, protocols }))
-}
-
-pub(super) fn decode_names(value: &mut Reader<'_>) -> Result<BTreeSet<String>, RecordError> {
-    let count = value.count()?;
-    let mut names = BTreeSet::new();
-    for _ in 0..count {
-        names.insert(value.string()?);
-    }
-    Ok(names)
-}
-
-pub(super) fn encode_member_target(target: &PartitionSet) -> Result<Writer, TooLong> {
-    let mut value = started();
-    put_targets(&mut value, target);
-    value.no_tags();
-    Ok(value)
-}
-
-pub(super) fn put_targets(value: &mut Writer, target: &PartitionSet) {
-    value.compact_count(target.len());
-    for (topic, partitions) in target {
-        value.raw(topic.to_wire().as_bytes());
-        value.compact_count(partitions.len());
-        partitions.iter().for_each(|partition| value.int32(partition.to_wire()));
-        value.no_tags();
-    }
-}
-
-pub(super) fn decode_member_target(value: &mut Reader<'_>) -> Result<PartitionSet, RecordError> {
-    let target = take_targets(value)?;
-    value.tagged_fields(|_, _| Ok(()))?;
-    Ok(target)
-}
-
-pub(super) fn take_targets(value: &mut Reader<'_>) -> Result<PartitionSet, RecordError> {
-    let count = value.count()?;
-    let mut target = PartitionSet::new();
-    for _ in 0..count {
-        let topic = decode_topic(value)?;
-        target.entry(topic).or_default().extend(decode_partitions(value)?);
-        value.tagged_fields(|_, _| Ok(()))?;
-    }
-    Ok(target)
-}
-
-pub(super) fn decode_topic(value: &mut Reader<'_>) -> Result<TopicId, RecordError> {
-    TopicId::from_wire(Uuid::from_bytes(value.uuid()?)).ok_or(RecordError::Malformed)
-}
-
-pub(super) fn decode_partitions(value: &mut Reader<'_>) -> Result<Vec<PartitionIndex>, RecordError> {
-    let count = value.count()?;
-    let mut partitions = Vec::new();
-    for _ in 0..count {
-        partitions.push(PartitionIndex::from_wire(value.int32()?).ok_or(RecordError::Malformed)?);
-    }
-    Ok(partitions)
 }
 
 fn encode_current(current: &CurrentRecord) -> Result<Writer, TooLong> {
@@ -391,8 +261,8 @@ fn encode_current(current: &CurrentRecord) -> Result<Writer, TooLong> {
     value.int32(current.epoch.0);
     value.int32(current.previous_epoch.0);
     value.int8(current.state.to_log());
-    encode_owned(&mut value, &current.assigned)?;
-    encode_owned(&mut value, &current.pending_revocation)?;
+    put_owned(&mut value, &current.assigned);
+    put_owned(&mut value, &current.pending_revocation);
     value.no_tags();
     Ok(value)
 }
@@ -402,58 +272,39 @@ fn decode_current(value: &mut Reader<'_>) -> Result<CurrentRecord, RecordError> 
     let state = MemberState::from_log(value.int8()?);
     // Records from before the epochs of partitions: they count as assigned in the member's own.
     let usual = epoch.0.max(0);
-    let (assigned, pending_revocation) = (decode_owned(value, usual)?, decode_owned(value, usual)?);
-    value.tagged_fields(|_, _| Ok(()))?;
+    let (assigned, pending_revocation) = (take_owned(value, usual)?, take_owned(value, usual)?);
+    value.end()?;
     Ok(CurrentRecord { epoch, previous_epoch, state, assigned, pending_revocation })
 }
 
-fn encode_owned(value: &mut Writer, owned: &OwnedPartitions) -> Result<(), TooLong> {
+fn put_owned(value: &mut Writer, owned: &OwnedPartitions) {
     value.compact_count(owned.len());
     for (topic, partitions) in owned {
-        value.raw(topic.to_wire().as_bytes());
-        value.compact_count(partitions.len());
-        partitions.keys().for_each(|partition| value.int32(partition.to_wire()));
+        put_topic(value, *topic);
+        value.compact_int32s(partitions.keys().map(|partition| partition.to_wire()));
         if partitions.is_empty() {
             value.no_tags();
-            continue;
+        } else {
+            end_with_epochs(value, partitions.values().copied());
         }
-        let mut field = Writer::default();
-        field.compact_count(partitions.len());
-        partitions.values().for_each(|epoch| field.int32(*epoch));
-        value.one_tag(0, field);
     }
-    Ok(())
 }
 
-fn decode_owned(value: &mut Reader<'_>, usual: i32) -> Result<OwnedPartitions, RecordError> {
-    let count = value.count()?;
+fn take_owned(value: &mut Reader<'_>, usual: i32) -> Result<OwnedPartitions, RecordError> {
     let mut owned = OwnedPartitions::new();
-    for _ in 0..count {
-        let topic = decode_topic(value)?;
-        let partitions = decode_partitions(value)?;
-        let mut epochs = Vec::new();
-        value.tagged_fields(|tag, field| {
-            if tag == 0 {
-                let mut field = Reader::flexible(field);
-                for _ in 0..field.nullable_count()?.unwrap_or(0) {
-                    epochs.push(field.int32()?);
-                }
-            }
-            Ok(())
-        })?;
-        if epochs.len() != partitions.len() {
-            epochs = vec![usual; partitions.len()];
-        }
-        let of_topic: &mut BTreeMap<PartitionIndex, i32> = owned.entry(topic).or_default();
-        of_topic.extend(partitions.into_iter().zip(epochs));
+    // The count is a claim: a short buffer ends it.
+    for _ in 0..value.count()? {
+        let topic = take_topic(value)?;
+        let partitions: Vec<PartitionIndex> = take_partitions(value)?;
+        let epochs = end_epochs(value, partitions.len(), usual)?;
+        owned.entry(topic).or_default().extend(partitions.into_iter().zip(epochs));
     }
     Ok(owned)
 }
 
 fn encode_regex(regex: &ResolvedRegex) -> Result<Writer, TooLong> {
     let mut value = started();
-    value.compact_count(regex.topics.len());
-    regex.topics.iter().try_for_each(|topic| value.compact_string(topic))?;
+    put_names(&mut value, regex.topics.iter())?;
     value.int64(regex.version);
     value.int64(regex.at.to_wire());
     value.no_tags();
@@ -461,8 +312,8 @@ fn encode_regex(regex: &ResolvedRegex) -> Result<Writer, TooLong> {
 }
 
 fn decode_regex(value: &mut Reader<'_>) -> Result<ResolvedRegex, RecordError> {
-    let (topics, version) = (decode_names(value)?, value.int64()?);
+    let (topics, version) = (take_names(value)?, value.int64()?);
     let at = Timestamp::from_wire(value.int64()?).unwrap_or_default();
-    value.tagged_fields(|_, _| Ok(()))?;
+    value.end()?;
     Ok(ResolvedRegex { topics, version, at })
 }

@@ -16,9 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use varve_metadata::model::{PartitionIndex, TopicId};
 
-use super::consumer::{
-    GroupEpochRecord, TargetRecord, decode_member_target, decode_names, decode_partitions, decode_target, decode_topic,
-    encode_member_target, encode_target, put_targets, started, take_targets,
+use super::modern::{
+    GroupEpochRecord, TargetRecord, Value, decode_member_target, decode_target, encode_member_target, encode_target,
+    put, put_names, put_partitions, put_targets, put_topic, started, take_names, take_partitions, take_targets,
+    take_topic,
 };
 use crate::coordinator::{
     MemberEpoch,
@@ -135,12 +136,7 @@ impl ShareGroupRecord {
             ShareGroupRecord::Current(_, member, value) => (CURRENT, Some(member), value.as_ref().map(encode_current)),
             ShareGroupRecord::Partitions(_, value) => (PARTITIONS, None, value.as_ref().map(encode_kept)),
         };
-        key.int16(kind);
-        key.string(self.group())?;
-        if let Some(member) = member {
-            key.string(member)?;
-        }
-        Ok(value.transpose()?.map(Writer::into_bytes))
+        put(key, kind, self.group(), member, value)
     }
 
     pub(super) fn decode(
@@ -149,20 +145,14 @@ impl ShareGroupRecord {
         value: Option<&[u8]>,
     ) -> Result<ShareGroupRecord, RecordError> {
         let group = key.string()?;
-        let mut value = value.map(Reader::new);
-        if let Some(value) = &mut value {
-            value.version(0, 0)?;
-        }
-        let value = value.as_mut();
+        let value = Value::open(value)?;
         Ok(match kind {
-            MEMBER => ShareGroupRecord::Member(group, key.string()?, value.map(decode_member).transpose()?),
-            GROUP => ShareGroupRecord::Group(group, value.map(decode_group).transpose()?),
-            TARGET => ShareGroupRecord::Target(group, value.map(decode_target).transpose()?),
-            MEMBER_TARGET => {
-                ShareGroupRecord::MemberTarget(group, key.string()?, value.map(decode_member_target).transpose()?)
-            }
-            CURRENT => ShareGroupRecord::Current(group, key.string()?, value.map(decode_current).transpose()?),
-            _ => ShareGroupRecord::Partitions(group, value.map(decode_kept).transpose()?),
+            MEMBER => ShareGroupRecord::Member(group, key.string()?, value.of(decode_member)?),
+            GROUP => ShareGroupRecord::Group(group, value.of(decode_group)?),
+            TARGET => ShareGroupRecord::Target(group, value.of(decode_target)?),
+            MEMBER_TARGET => ShareGroupRecord::MemberTarget(group, key.string()?, value.of(decode_member_target)?),
+            CURRENT => ShareGroupRecord::Current(group, key.string()?, value.of(decode_current)?),
+            _ => ShareGroupRecord::Partitions(group, value.of(decode_kept)?),
         })
     }
 }
@@ -172,8 +162,7 @@ fn encode_member(member: &ShareMemberRecord) -> Result<Writer, TooLong> {
     value.compact_nullable_string(member.rack_id.as_deref())?;
     value.compact_string(&member.client_id)?;
     value.compact_string(&member.client_host)?;
-    value.compact_count(member.topics.len());
-    member.topics.iter().try_for_each(|topic| value.compact_string(topic))?;
+    put_names(&mut value, member.topics.iter())?;
     value.no_tags();
     Ok(value)
 }
@@ -183,9 +172,9 @@ fn decode_member(value: &mut Reader<'_>) -> Result<ShareMemberRecord, RecordErro
         rack_id: value.nullable_string()?,
         client_id: value.string()?,
         client_host: value.string()?,
-        topics: decode_names(value)?,
+        topics: take_names(value)?,
     };
-    value.tagged_fields(|_, _| Ok(()))?;
+    value.end()?;
     Ok(member)
 }
 
@@ -199,7 +188,7 @@ fn encode_group(group: &GroupEpochRecord) -> Result<Writer, TooLong> {
 
 fn decode_group(value: &mut Reader<'_>) -> Result<GroupEpochRecord, RecordError> {
     let group = GroupEpochRecord { epoch: value.int32()?, metadata_hash: value.int64()? };
-    value.tagged_fields(|_, _| Ok(()))?;
+    value.end()?;
     Ok(group)
 }
 
@@ -218,54 +207,49 @@ fn decode_current(value: &mut Reader<'_>) -> Result<ShareCurrentRecord, RecordEr
     // There is no other state: members move to their target in one step.
     value.int8()?;
     let assigned = take_targets(value)?;
-    value.tagged_fields(|_, _| Ok(()))?;
+    value.end()?;
     Ok(ShareCurrentRecord { epoch, previous_epoch, assigned })
 }
 
 fn encode_kept(kept: &KeptPartitions) -> Result<Writer, TooLong> {
     let mut value = started();
     for shares in [&kept.begun, &kept.kept] {
-        value.compact_count(shares.len());
-        for (topic, share) in shares {
-            value.raw(topic.to_wire().as_bytes());
+        value.compact_list(shares.iter(), |value, (topic, share)| {
+            put_topic(value, *topic);
             value.compact_string(&share.name)?;
-            value.compact_count(share.partitions.len());
-            share.partitions.iter().for_each(|partition| value.int32(partition.to_wire()));
+            put_partitions(value, &share.partitions);
             value.no_tags();
-        }
+            Ok(())
+        })?;
     }
-    value.compact_count(kept.ending.len());
-    for (topic, name) in &kept.ending {
-        value.raw(topic.to_wire().as_bytes());
+    value.compact_list(kept.ending.iter(), |value, (topic, name)| {
+        put_topic(value, *topic);
         value.compact_string(name)?;
         value.no_tags();
-    }
+        Ok(())
+    })?;
     value.no_tags();
     Ok(value)
 }
 
 fn decode_kept(value: &mut Reader<'_>) -> Result<KeptPartitions, RecordError> {
-    let (begun, kept) = (decode_shares(value)?, decode_shares(value)?);
-    let mut ending = BTreeMap::new();
-    for _ in 0..value.count()? {
-        let topic = decode_topic(value)?;
-        ending.insert(topic, value.string()?);
-        value.tagged_fields(|_, _| Ok(()))?;
-    }
-    value.tagged_fields(|_, _| Ok(()))?;
+    let (begun, kept) = (take_shares(value)?, take_shares(value)?);
+    let ending = value.list(|value| {
+        let ending = (take_topic(value)?, value.string()?);
+        value.end()?;
+        Ok(ending)
+    })?;
+    value.end()?;
     Ok(KeptPartitions { begun, kept, ending })
 }
 
-fn decode_shares(value: &mut Reader<'_>) -> Result<BTreeMap<TopicId, TopicShare>, RecordError> {
-    let mut shares = BTreeMap::new();
-    for _ in 0..value.count()? {
-        let topic = decode_topic(value)?;
-        let name = value.string()?;
-        let partitions = decode_partitions(value)?.into_iter().collect();
-        value.tagged_fields(|_, _| Ok(()))?;
-        shares.insert(topic, TopicShare { name, partitions });
-    }
-    Ok(shares)
+fn take_shares(value: &mut Reader<'_>) -> Result<BTreeMap<TopicId, TopicShare>, RecordError> {
+    value.list(|value| {
+        let topic = take_topic(value)?;
+        let share = TopicShare { name: value.string()?, partitions: take_partitions(value)? };
+        value.end()?;
+        Ok((topic, share))
+    })
 }
 
 #[cfg(test)]

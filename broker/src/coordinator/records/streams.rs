@@ -25,7 +25,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use varve_metadata::model::PartitionIndex;
 
-use super::consumer::{TargetRecord, decode_target, encode_target, started};
+use super::modern::{
+    TargetRecord, Value, decode_target, encode_target, end_epochs, end_with_epochs, put, put_names, put_partitions,
+    started, take_names, take_partitions,
+};
 use crate::coordinator::{
     MemberEpoch,
     codec::{Reader, RecordError, TooLong, Writer},
@@ -138,30 +141,19 @@ impl StreamsRecord {
             }
             StreamsRecord::Current(_, member, value) => (CURRENT, Some(member), value.as_ref().map(encode_current)),
         };
-        key.int16(kind);
-        key.string(self.group())?;
-        if let Some(member) = member {
-            key.string(member)?;
-        }
-        Ok(value.transpose()?.map(Writer::into_bytes))
+        put(key, kind, self.group(), member, value)
     }
 
     pub(super) fn decode(kind: i16, key: &mut Reader<'_>, value: Option<&[u8]>) -> Result<StreamsRecord, RecordError> {
         let group = key.string()?;
-        let mut value = value.map(Reader::new);
-        if let Some(value) = &mut value {
-            value.version(0, 0)?;
-        }
-        let value = value.as_mut();
+        let value = Value::open(value)?;
         Ok(match kind {
-            GROUP => StreamsRecord::Group(group, value.map(decode_group).transpose()?),
-            TARGET => StreamsRecord::Target(group, value.map(decode_target).transpose()?),
-            MEMBER => StreamsRecord::Member(group, key.string()?, value.map(decode_member).transpose()?),
-            MEMBER_TARGET => {
-                StreamsRecord::MemberTarget(group, key.string()?, value.map(decode_member_target).transpose()?)
-            }
-            CURRENT => StreamsRecord::Current(group, key.string()?, value.map(decode_current).transpose()?),
-            _ => StreamsRecord::Topology(group, value.map(decode_topology).transpose()?.map(Arc::new)),
+            GROUP => StreamsRecord::Group(group, value.of(decode_group)?),
+            TARGET => StreamsRecord::Target(group, value.of(decode_target)?),
+            MEMBER => StreamsRecord::Member(group, key.string()?, value.of(decode_member)?),
+            MEMBER_TARGET => StreamsRecord::MemberTarget(group, key.string()?, value.of(decode_member_target)?),
+            CURRENT => StreamsRecord::Current(group, key.string()?, value.of(decode_current)?),
+            _ => StreamsRecord::Topology(group, value.of(decode_topology)?.map(Arc::new)),
         })
     }
 }
@@ -178,7 +170,7 @@ fn encode_group(group: &StreamsGroupRecord) -> Result<Writer, TooLong> {
     }
     if !group.assignment_configs.is_empty() {
         let mut field = Writer::default();
-        encode_pairs(&mut field, group.assignment_configs.iter())?;
+        put_pairs(&mut field, group.assignment_configs.iter())?;
         tags.push((1, field));
     }
     value.tags(tags);
@@ -198,7 +190,7 @@ fn decode_group(value: &mut Reader<'_>) -> Result<StreamsGroupRecord, RecordErro
             0 => group.validated_topology_epoch = field.int32()?,
             1 => {
                 let count = field.nullable_count()?.unwrap_or(0);
-                group.assignment_configs = decode_some_pairs(&mut field, count)?.into_iter().collect();
+                group.assignment_configs = (0..count).map(|_| take_pair(&mut field)).collect::<Result<_, _>>()?;
             }
             _ => {}
         }
@@ -207,32 +199,22 @@ fn decode_group(value: &mut Reader<'_>) -> Result<StreamsGroupRecord, RecordErro
     Ok(group)
 }
 
-fn encode_pairs<'a>(
+fn put_pairs<'a>(
     value: &mut Writer,
     pairs: impl ExactSizeIterator<Item = (&'a String, &'a String)>,
 ) -> Result<(), TooLong> {
-    value.compact_count(pairs.len());
-    for (key, content) in pairs {
+    value.compact_list(pairs, |value, (key, content)| {
         value.compact_string(key)?;
         value.compact_string(content)?;
         value.no_tags();
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-fn decode_pairs(value: &mut Reader<'_>) -> Result<Vec<(String, String)>, RecordError> {
-    let count = value.count()?;
-    decode_some_pairs(value, count)
-}
-
-/// The count is a claim, here and below: a short buffer ends it.
-fn decode_some_pairs(value: &mut Reader<'_>, count: usize) -> Result<Vec<(String, String)>, RecordError> {
-    let mut pairs = Vec::new();
-    for _ in 0..count {
-        pairs.push((value.string()?, value.string()?));
-        value.tagged_fields(|_, _| Ok(()))?;
-    }
-    Ok(pairs)
+fn take_pair(value: &mut Reader<'_>) -> Result<(String, String), RecordError> {
+    let pair = (value.string()?, value.string()?);
+    value.end()?;
+    Ok(pair)
 }
 
 fn encode_member(member: &StreamsMemberRecord) -> Result<Writer, TooLong> {
@@ -253,7 +235,7 @@ fn encode_member(member: &StreamsMemberRecord) -> Result<Writer, TooLong> {
             value.no_tags();
         }
     }
-    encode_pairs(&mut value, member.tags.iter())?;
+    put_pairs(&mut value, member.tags.iter())?;
     value.no_tags();
     Ok(value)
 }
@@ -268,30 +250,30 @@ fn decode_member(value: &mut Reader<'_>) -> Result<StreamsMemberRecord, RecordEr
         topology_epoch: value.int32()?,
         process_id: value.string()?,
         endpoint: if value.int8()? < 0 { None } else { Some(decode_endpoint(value)?) },
-        tags: decode_pairs(value)?.into_iter().collect(),
+        tags: value.list(take_pair)?,
     };
-    value.tagged_fields(|_, _| Ok(()))?;
+    value.end()?;
     Ok(member)
 }
 
 fn decode_endpoint(value: &mut Reader<'_>) -> Result<Endpoint, RecordError> {
     let endpoint = Endpoint { host: value.string()?, port: value.int16()?.cast_unsigned() };
-    value.tagged_fields(|_, _| Ok(()))?;
+    value.end()?;
     Ok(endpoint)
 }
 
 fn encode_member_target(tasks: &Tasks) -> Result<Writer, TooLong> {
     let mut value = started();
     for kind in [&tasks.active, &tasks.standby, &tasks.warmup] {
-        encode_tasks(&mut value, kind)?;
+        put_tasks(&mut value, kind)?;
     }
     value.no_tags();
     Ok(value)
 }
 
 fn decode_member_target(value: &mut Reader<'_>) -> Result<Tasks, RecordError> {
-    let tasks = Tasks { active: decode_tasks(value)?, standby: decode_tasks(value)?, warmup: decode_tasks(value)? };
-    value.tagged_fields(|_, _| Ok(()))?;
+    let tasks = Tasks { active: take_tasks(value)?, standby: take_tasks(value)?, warmup: take_tasks(value)? };
+    value.end()?;
     Ok(tasks)
 }
 
@@ -301,9 +283,9 @@ fn encode_current(current: &StreamsCurrentRecord) -> Result<Writer, TooLong> {
     value.int32(current.previous_epoch.0);
     value.int8(current.state.to_log());
     for tasks in [&current.assigned, &current.pending_revocation] {
-        encode_epoch_tasks(&mut value, &tasks.active)?;
-        encode_tasks(&mut value, &tasks.standby)?;
-        encode_tasks(&mut value, &tasks.warmup)?;
+        put_epoch_tasks(&mut value, &tasks.active)?;
+        put_tasks(&mut value, &tasks.standby)?;
+        put_tasks(&mut value, &tasks.warmup)?;
     }
     value.no_tags();
     Ok(value)
@@ -314,65 +296,44 @@ fn decode_current(value: &mut Reader<'_>) -> Result<StreamsCurrentRecord, Record
     let state = StreamsMemberState::from_log(value.int8()?);
     let mut tasks = || -> Result<AssignedTasks, RecordError> {
         // Records from before the epochs of tasks: they count as assigned in the member's own.
-        let active = decode_epoch_tasks(value, epoch.0)?;
-        Ok(AssignedTasks { active, standby: decode_tasks(value)?, warmup: decode_tasks(value)? })
+        let active = take_epoch_tasks(value, epoch.0)?;
+        Ok(AssignedTasks { active, standby: take_tasks(value)?, warmup: take_tasks(value)? })
     };
     let (assigned, pending_revocation) = (tasks()?, tasks()?);
-    value.tagged_fields(|_, _| Ok(()))?;
+    value.end()?;
     Ok(StreamsCurrentRecord { epoch, previous_epoch, state, assigned, pending_revocation })
 }
 
-fn encode_tasks(value: &mut Writer, tasks: &TaskSet) -> Result<(), TooLong> {
-    value.compact_count(tasks.len());
-    for (subtopology, tasks) in tasks {
+fn put_tasks(value: &mut Writer, tasks: &TaskSet) -> Result<(), TooLong> {
+    value.compact_list(tasks.iter(), |value, (subtopology, tasks)| {
         value.compact_string(subtopology)?;
-        value.compact_count(tasks.len());
-        tasks.iter().for_each(|task| value.int32(task.to_wire()));
+        put_partitions(value, tasks);
         value.no_tags();
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-fn decode_tasks(value: &mut Reader<'_>) -> Result<TaskSet, RecordError> {
-    let with_epochs = decode_epoch_tasks(value, 0)?;
+fn take_tasks(value: &mut Reader<'_>) -> Result<TaskSet, RecordError> {
+    let with_epochs = take_epoch_tasks(value, 0)?;
     Ok(with_epochs.into_iter().map(|(subtopology, tasks)| (subtopology, tasks.into_keys().collect())).collect())
 }
 
-fn encode_epoch_tasks(value: &mut Writer, tasks: &EpochTasks) -> Result<(), TooLong> {
-    value.compact_count(tasks.len());
-    for (subtopology, tasks) in tasks {
+fn put_epoch_tasks(value: &mut Writer, tasks: &EpochTasks) -> Result<(), TooLong> {
+    value.compact_list(tasks.iter(), |value, (subtopology, tasks)| {
         value.compact_string(subtopology)?;
-        value.compact_count(tasks.len());
-        tasks.keys().for_each(|task| value.int32(task.to_wire()));
-        let mut field = Writer::default();
-        field.compact_count(tasks.len());
-        tasks.values().for_each(|epoch| field.int32(*epoch));
-        value.one_tag(0, field);
-    }
-    Ok(())
+        value.compact_int32s(tasks.keys().map(|task| task.to_wire()));
+        end_with_epochs(value, tasks.values().copied());
+        Ok(())
+    })
 }
 
-fn decode_epoch_tasks(value: &mut Reader<'_>, usual: i32) -> Result<EpochTasks, RecordError> {
-    let count = value.count()?;
+fn take_epoch_tasks(value: &mut Reader<'_>, usual: i32) -> Result<EpochTasks, RecordError> {
     let mut tasks = EpochTasks::new();
-    for _ in 0..count {
+    // The count is a claim: a short buffer ends it.
+    for _ in 0..value.count()? {
         let subtopology = value.string()?;
-        let numbers = decode_numbers(value, Reader::int32)?;
-        let numbers: Option<Vec<PartitionIndex>> = numbers.into_iter().map(PartitionIndex::from_wire).collect();
-        let numbers = numbers.ok_or(RecordError::Malformed)?;
-        let mut epochs = Vec::new();
-        value.tagged_fields(|tag, field| {
-            if tag == 0 {
-                let mut field = Reader::flexible(field);
-                for _ in 0..field.nullable_count()?.unwrap_or(0) {
-                    epochs.push(field.int32()?);
-                }
-            }
-            Ok(())
-        })?;
-        if epochs.len() != numbers.len() {
-            epochs = vec![usual; numbers.len()];
-        }
+        let numbers: Vec<PartitionIndex> = take_partitions(value)?;
+        let epochs = end_epochs(value, numbers.len(), usual)?;
         // A subtopology without tasks says nothing.
         if !numbers.is_empty() {
             tasks.entry(subtopology).or_default().extend(numbers.into_iter().zip(epochs));
@@ -384,115 +345,78 @@ fn decode_epoch_tasks(value: &mut Reader<'_>, usual: i32) -> Result<EpochTasks, 
 fn encode_topology(topology: &Topology) -> Result<Writer, TooLong> {
     let mut value = started();
     value.int32(topology.epoch);
-    value.compact_count(topology.subtopologies.len());
-    topology.subtopologies.iter().try_for_each(|subtopology| encode_subtopology(&mut value, subtopology))?;
+    value.compact_list(topology.subtopologies.iter(), put_subtopology)?;
     value.no_tags();
     Ok(value)
 }
 
 fn decode_topology(value: &mut Reader<'_>) -> Result<Topology, RecordError> {
-    let epoch = value.int32()?;
-    let count = value.count()?;
-    let mut topology = Topology { epoch, subtopologies: Vec::new() };
-    for _ in 0..count {
-        topology.subtopologies.push(decode_subtopology(value)?);
-    }
-    value.tagged_fields(|_, _| Ok(()))?;
+    let topology = Topology { epoch: value.int32()?, subtopologies: value.list(take_subtopology)? };
+    value.end()?;
     Ok(topology)
 }
 
-fn encode_subtopology(value: &mut Writer, subtopology: &Subtopology) -> Result<(), TooLong> {
+fn put_subtopology(value: &mut Writer, subtopology: &Subtopology) -> Result<(), TooLong> {
     value.compact_string(&subtopology.id)?;
-    encode_names(value, &subtopology.source_topics)?;
-    encode_names(value, &subtopology.source_topic_regexes)?;
-    encode_topics(value, &subtopology.changelogs)?;
-    encode_names(value, &subtopology.repartition_sinks)?;
-    encode_topics(value, &subtopology.repartition_sources)?;
-    value.compact_count(subtopology.copartition_groups.len());
-    for group in &subtopology.copartition_groups {
+    put_names(value, subtopology.source_topics.iter())?;
+    put_names(value, subtopology.source_topic_regexes.iter())?;
+    put_topics(value, &subtopology.changelogs)?;
+    put_names(value, subtopology.repartition_sinks.iter())?;
+    put_topics(value, &subtopology.repartition_sources)?;
+    value.compact_list(subtopology.copartition_groups.iter(), |value, group| {
         for places in [&group.source_topics, &group.source_topic_regexes, &group.repartition_sources] {
             value.compact_count(places.len());
             places.iter().for_each(|place| value.int16(*place));
         }
         value.no_tags();
-    }
+        Ok(())
+    })?;
     value.no_tags();
     Ok(())
 }
 
-fn decode_subtopology(value: &mut Reader<'_>) -> Result<Subtopology, RecordError> {
-    let mut subtopology = Subtopology {
+fn take_subtopology(value: &mut Reader<'_>) -> Result<Subtopology, RecordError> {
+    let subtopology = Subtopology {
         id: value.string()?,
-        source_topics: decode_names(value)?,
-        source_topic_regexes: decode_names(value)?,
-        changelogs: decode_topics(value)?,
-        repartition_sinks: decode_names(value)?,
-        repartition_sources: decode_topics(value)?,
-        copartition_groups: Vec::new(),
+        source_topics: take_names(value)?,
+        source_topic_regexes: take_names(value)?,
+        changelogs: take_topics(value)?,
+        repartition_sinks: take_names(value)?,
+        repartition_sources: take_topics(value)?,
+        copartition_groups: value.list(take_copartition_group)?,
     };
-    for _ in 0..value.count()? {
-        let mut places = || decode_numbers(value, Reader::int16);
-        let group = CopartitionGroup {
-            source_topics: places()?,
-            source_topic_regexes: places()?,
-            repartition_sources: places()?,
-        };
-        value.tagged_fields(|_, _| Ok(()))?;
-        subtopology.copartition_groups.push(group);
-    }
-    value.tagged_fields(|_, _| Ok(()))?;
+    value.end()?;
     Ok(subtopology)
 }
 
-fn encode_names(value: &mut Writer, names: &[String]) -> Result<(), TooLong> {
-    value.compact_count(names.len());
-    names.iter().try_for_each(|name| value.compact_string(name))
+fn take_copartition_group(value: &mut Reader<'_>) -> Result<CopartitionGroup, RecordError> {
+    let mut places = || value.list(Reader::int16);
+    let group =
+        CopartitionGroup { source_topics: places()?, source_topic_regexes: places()?, repartition_sources: places()? };
+    value.end()?;
+    Ok(group)
 }
 
-fn decode_names(value: &mut Reader<'_>) -> Result<Vec<String>, RecordError> {
-    let count = value.count()?;
-    let mut names = Vec::new();
-    for _ in 0..count {
-        names.push(value.string()?);
-    }
-    Ok(names)
-}
-
-fn encode_topics(value: &mut Writer, topics: &[InternalTopic]) -> Result<(), TooLong> {
-    value.compact_count(topics.len());
-    for topic in topics {
+fn put_topics(value: &mut Writer, topics: &[InternalTopic]) -> Result<(), TooLong> {
+    value.compact_list(topics.iter(), |value, topic| {
         value.compact_string(&topic.name)?;
         value.int32(topic.partitions);
         value.int16(topic.replication_factor);
-        encode_pairs(value, topic.configs.iter().map(|(key, content)| (key, content)))?;
+        put_pairs(value, topic.configs.iter().map(|(key, content)| (key, content)))?;
         value.no_tags();
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-fn decode_topics(value: &mut Reader<'_>) -> Result<Vec<InternalTopic>, RecordError> {
-    let count = value.count()?;
-    let mut topics = Vec::new();
-    for _ in 0..count {
-        topics.push(InternalTopic {
+fn take_topics(value: &mut Reader<'_>) -> Result<Vec<InternalTopic>, RecordError> {
+    value.list(|value| {
+        let topic = InternalTopic {
             name: value.string()?,
             partitions: value.int32()?,
             replication_factor: value.int16()?,
-            configs: decode_pairs(value)?,
-        });
-        value.tagged_fields(|_, _| Ok(()))?;
-    }
-    Ok(topics)
-}
-
-fn decode_numbers<'a, N>(
-    value: &mut Reader<'a>,
-    number: impl Fn(&mut Reader<'a>) -> Result<N, RecordError>,
-) -> Result<Vec<N>, RecordError> {
-    let count = value.count()?;
-    let mut numbers = Vec::new();
-    for _ in 0..count {
-        numbers.push(number(value)?);
-    }
-    Ok(numbers)
+            configs: value.list(take_pair)?,
+        };
+        value.end()?;
+        Ok(topic)
+    })
 }
