@@ -105,6 +105,16 @@ impl Metrics {
         self.refreshers.lock().push(Box::new(refresh));
     }
 
+    /// As [`before_scrape`](Self::before_scrape), with what `source` shows, for as long as somebody else holds it.
+    pub fn before_scrape_of<T: Send + Sync + 'static>(&self, source: &Arc<T>, refresh: impl Fn(&T) + Send + 'static) {
+        let source = Arc::downgrade(source);
+        self.before_scrape(move || {
+            if let Some(source) = source.upgrade() {
+                refresh(&source);
+            }
+        });
+    }
+
     /// Has `section` write behind the counters, in Prometheus' text format, under names that no counter has.
     pub fn append(&self, section: impl Fn(&mut String) + Send + 'static) {
         self.sections.lock().push(Box::new(section));

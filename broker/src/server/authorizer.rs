@@ -157,12 +157,7 @@ impl Broker {
     pub(crate) fn register_access(&self, metrics: &Metrics) {
         let Some(authorizer) = &self.authorizer else { return };
         let acls = access_metrics(metrics.registry(), &authorizer.audit);
-        let metadata = Arc::downgrade(&self.metadata);
-        metrics.before_scrape(move || {
-            if let Some(metadata) = metadata.upgrade() {
-                acls.set(metadata.image().acls().len() as i64);
-            }
-        });
+        metrics.before_scrape_of(&self.metadata, move |metadata| acls.set(metadata.image().acls().len() as i64));
     }
 }
 

@@ -155,11 +155,8 @@ impl Broker {
         let counter = follower_reads(metrics.registry());
         self.throttles.register(metrics);
         self.answers.register(metrics.registry());
-        let broker = Arc::downgrade(self);
-        metrics.before_scrape(move || {
-            if let Some(broker) = broker.upgrade() {
-                counter.inc_by(broker.follower_reads.load(Ordering::Relaxed).saturating_sub(counter.get()));
-            }
+        metrics.before_scrape_of(self, move |broker| {
+            counter.inc_by(broker.follower_reads.load(Ordering::Relaxed).saturating_sub(counter.get()));
         });
     }
 

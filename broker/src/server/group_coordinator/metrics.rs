@@ -27,12 +27,7 @@ impl GroupCoordinator {
     pub fn register(self: &Arc<Self>, metrics: &Metrics) {
         lag::register(&self.lags, metrics);
         let counters = GroupMetrics::new(metrics.registry());
-        let coordinator = Arc::downgrade(self);
-        metrics.before_scrape(move || {
-            if let Some(coordinator) = coordinator.upgrade() {
-                counters.refresh(&coordinator.stats());
-            }
-        });
+        metrics.before_scrape_of(self, move |coordinator| counters.refresh(&coordinator.stats()));
     }
 
     fn stats(&self) -> ShardStats {

@@ -25,12 +25,7 @@ impl TransactionCoordinator {
     /// If called twice for the same `metrics`.
     pub fn register(self: &Arc<Self>, metrics: &Metrics) {
         let counters = TransactionMetrics::new(metrics.registry());
-        let coordinator = Arc::downgrade(self);
-        metrics.before_scrape(move || {
-            if let Some(coordinator) = coordinator.upgrade() {
-                counters.refresh(&coordinator.stats());
-            }
-        });
+        metrics.before_scrape_of(self, move |coordinator| counters.refresh(&coordinator.stats()));
     }
 
     fn stats(&self) -> ShardStats {
