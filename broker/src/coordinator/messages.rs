@@ -7,98 +7,13 @@ use uuid::Uuid;
 use varve_metadata::model::{LeaderEpoch, PartitionIndex, Timestamp, TopicId};
 
 use super::{
-    GroupState, Protocol,
-    assignor::Assignor,
+    GroupError, GroupState, Protocol,
     consumer::RegexJob,
     modern::{HeartbeatAnswer, ModernGroupError},
     records::CoordinatorRecord,
     share_group::{BeginShares, SharesToEnd},
     streams::StreamsAnswer,
 };
-
-/// The numbers that the coordinator needs, by Kafka's names.
-#[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// `group.min.session.timeout.ms`
-    pub min_session_timeout: Duration,
-    /// `group.max.session.timeout.ms`
-    pub max_session_timeout: Duration,
-    /// `group.initial.rebalance.delay.ms` (KIP-134)
-    pub initial_rebalance_delay: Duration,
-    /// `group.max.size` (KIP-389)
-    pub max_size: usize,
-    /// `offset.metadata.max.bytes`; counted in UTF-16 units, as Kafka does.
-    pub offset_metadata_max: usize,
-    /// `offsets.retention.minutes` (KIP-211)
-    pub offsets_retention: Duration,
-    /// `offsets.retention.check.interval.ms`
-    pub offsets_retention_check_interval: Duration,
-    /// `group.consumer.max.size`
-    pub consumer_max_size: usize,
-    /// `group.consumer.assignors`; the first is used where members do not ask for one. Never empty.
-    pub consumer_assignors: Vec<Assignor>,
-    /// `group.consumer.migration.policy`
-    pub migration: MigrationPolicy,
-    /// `group.consumer.regex.refresh.interval.ms`
-    pub regex_refresh_interval: Duration,
-    /// `group.share.max.size`
-    pub share_max_size: usize,
-    /// `group.share.initialize.retry.interval.ms`
-    pub share_begin_retry: Duration,
-    /// `group.streams.max.size`
-    pub streams_max_size: usize,
-}
-
-/// Which groups may change their protocol while they have members (KIP-848).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MigrationPolicy {
-    /// Either way.
-    #[default]
-    Bidirectional,
-    /// From classic to consumer.
-    Upgrade,
-    /// From consumer to classic.
-    Downgrade,
-    /// None.
-    Disabled,
-}
-
-impl MigrationPolicy {
-    pub(super) const fn upgrades(self) -> bool {
-        matches!(self, MigrationPolicy::Bidirectional | MigrationPolicy::Upgrade)
-    }
-
-    pub(super) const fn downgrades(self) -> bool {
-        matches!(self, MigrationPolicy::Bidirectional | MigrationPolicy::Downgrade)
-    }
-}
-
-impl GroupConfig {
-    /// How long a new member's join may wait before its client must ask again: its socket is not read meanwhile, so
-    /// nothing else would tell that it is gone. Kafka's constant.
-    pub(super) const NEW_MEMBER_JOIN_TIMEOUT: Duration = Duration::from_secs(300);
-}
-
-impl Default for GroupConfig {
-    fn default() -> GroupConfig {
-        GroupConfig {
-            min_session_timeout: Duration::from_secs(6),
-            max_session_timeout: Duration::from_secs(1800),
-            initial_rebalance_delay: Duration::from_secs(3),
-            max_size: i32::MAX as usize,
-            offset_metadata_max: 4096,
-            offsets_retention: Duration::from_secs(7 * 24 * 3600),
-            offsets_retention_check_interval: Duration::from_secs(600),
-            consumer_max_size: i32::MAX as usize,
-            consumer_assignors: vec![Assignor::Uniform, Assignor::Range],
-            migration: MigrationPolicy::default(),
-            regex_refresh_interval: Duration::from_secs(600),
-            share_max_size: 200,
-            share_begin_retry: Duration::from_secs(30),
-            streams_max_size: i32::MAX as usize,
-        }
-    }
-}
 
 /// How often a classic group has been put together; fences members of earlier rebalances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,95 +45,6 @@ pub enum GroupOrder {
     Resolve(RegexJob),
     /// Keepers of share partitions are to begin; reported with [`Shard::shares_begun`](super::Shard::shares_begun).
     BeginShares(BeginShares),
-}
-
-/// What a request is refused with. Each is one of Kafka's error codes; the server maps them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GroupError {
-    /// Retry, perhaps after looking the coordinator up again.
-    #[error("the coordinator is not available")]
-    CoordinatorNotAvailable,
-    /// Look the coordinator up again.
-    #[error("this is not the correct coordinator")]
-    NotCoordinator,
-    /// The partition is being replayed; retry.
-    #[error("the coordinator is loading")]
-    LoadInProgress,
-    /// Empty, or too long to be written.
-    #[error("the group id is invalid")]
-    InvalidGroupId,
-    /// No such group.
-    #[error("the group id does not exist")]
-    GroupIdNotFound,
-    /// The group has members.
-    #[error("the group is not empty")]
-    NonEmptyGroup,
-    /// A member subscribes to the topic.
-    #[error("the group is actively subscribed to the topic")]
-    SubscribedToTopic,
-    /// `group.max.size` is reached (KIP-389).
-    #[error("the group has reached its maximum size")]
-    MaxSizeReached,
-    /// Join again with the member id in the answer (KIP-394).
-    #[error("the member id is required to join")]
-    MemberIdRequired,
-    /// The member was removed, or never was.
-    #[error("the coordinator is not aware of this member")]
-    UnknownMemberId,
-    /// Another member took over this instance id (KIP-345).
-    #[error("the instance id belongs to another member")]
-    FencedInstanceId,
-    /// The generation is over.
-    #[error("the generation is not the current one")]
-    IllegalGeneration,
-    /// No protocol is understood by all.
-    #[error("the protocol type or protocols do not match the group's")]
-    InconsistentProtocol,
-    /// Outside `group.min.session.timeout.ms` … `group.max.session.timeout.ms`.
-    #[error("the session timeout is out of range")]
-    InvalidSessionTimeout,
-    /// Join again.
-    #[error("the group is rebalancing")]
-    RebalanceInProgress,
-    /// Longer than `offset.metadata.max.bytes`.
-    #[error("the offset's metadata is too large")]
-    OffsetMetadataTooLarge,
-    /// A newer epoch of the transaction's producer is known.
-    #[error("the producer's epoch is not the newest")]
-    InvalidProducerEpoch,
-    /// The group's partition is not part of an open transaction of the producer.
-    #[error("the transaction is in another state")]
-    InvalidTransactionState,
-    /// The transaction coordinator that sent a marker has been replaced.
-    #[error("the transaction coordinator has been replaced")]
-    TransactionCoordinatorFenced,
-    /// The request contradicts itself.
-    #[error("the request is invalid")]
-    InvalidRequest,
-    /// The member is of another epoch than the coordinator knows: it starts over (KIP-848).
-    #[error("the member epoch is fenced by the group coordinator")]
-    FencedMemberEpoch,
-    /// The epoch is over, or the partition was not the member's in it (KIP-848, KIP-1251).
-    #[error("the member epoch is stale")]
-    StaleMemberEpoch,
-    /// The instance id is in use (KIP-848).
-    #[error("the instance id is still used by another member")]
-    UnreleasedInstanceId,
-    /// No such assignor (KIP-848).
-    #[error("the assignor is not supported")]
-    UnsupportedAssignor,
-    /// Not a regular expression (KIP-848).
-    #[error("the regular expression is not valid")]
-    InvalidRegularExpression,
-    /// No topics that may come would help this topology (KIP-1071).
-    #[error("the topology is invalid")]
-    InvalidTopology,
-    /// A member of a consumer group asks in a version that does not know member epochs.
-    #[error("the version does not support this")]
-    UnsupportedVersion,
-    /// The request contradicts itself in a way that no client library produces, or its state is too large to be kept.
-    #[error("the request cannot be carried out")]
-    Unexpected,
 }
 
 /// The answer to a waiting request.

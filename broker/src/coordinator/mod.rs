@@ -19,7 +19,9 @@ pub mod assignor;
 mod cluster;
 pub mod codec;
 mod consumer;
+mod departure;
 mod describe;
+mod error;
 mod group;
 mod load;
 mod locks;
@@ -33,6 +35,7 @@ mod placement;
 mod rebalance;
 pub mod records;
 mod retention;
+mod settings;
 mod shard;
 mod share_group;
 pub mod share_state;
@@ -44,7 +47,9 @@ mod transactional;
 pub mod transactions;
 
 #[cfg(test)]
-pub(crate) mod simulation;
+mod simulation;
+#[cfg(test)]
+pub(crate) mod storm;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -55,18 +60,20 @@ pub use consumer::{
     Asker, ConsumerGroupState, ConsumerHeartbeat, DescribedConsumer, DescribedConsumerGroup, MemberState, Owned,
     OwnedPartitions, RegexJob, compile, find_topics,
 };
+pub use error::GroupError;
 pub use group::{GroupState, Protocol};
 pub use machine::{
     AppendFailure, AppendId, Batch, Effects, EndOfTransaction, Entry, LogRecord, Machine, Now, RequestId,
 };
 pub use messages::{
     Answer, CommitAnswer, CommitPartition, CommitRequest, CommitTopic, CommittedOffset, DescribedGroup,
-    DescribedMember, Effect, Generation, GroupConfig, GroupError, GroupFilter, GroupOrder, GroupType, JoinAnswer,
-    JoinRequest, JoinedGroup, JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity,
-    MigrationPolicy, PartitionOutcomes, SyncAnswer, SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
+    DescribedMember, Effect, Generation, GroupFilter, GroupOrder, GroupType, JoinAnswer, JoinRequest, JoinedGroup,
+    JoinedMember, LeaveAnswer, LeaveRequest, LeavingMember, ListedGroup, MemberIdentity, PartitionOutcomes, SyncAnswer,
+    SyncRequest, SyncedMember, TopicOffsets, TopicPartitions,
 };
 pub use modern::{HeartbeatAnswer, MemberEpoch, ModernGroupError};
 pub use placement::partition_for;
+pub use settings::{GroupConfig, MigrationPolicy};
 pub use shard::{Shard, ShardStats};
 pub use share_group::{
     BeginShares, DescribedShareGroup, DescribedShareMember, ShareHeartbeat, SharePlace, SharesToEnd,

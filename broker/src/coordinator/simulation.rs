@@ -10,30 +10,13 @@ use bytes::Bytes;
 use uuid::Uuid;
 use varve_metadata::model::PartitionIndex;
 
-use super::{testing::*, *};
+use super::{
+    storm::{Commit, Storm, World as _, weather},
+    testing::*,
+    *,
+};
 
 const GROUP: &str = "g";
-
-/// SplitMix64: small, and the same everywhere.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub(crate) fn one_in(&mut self, odds: u64) -> bool {
-        self.below(odds) == 0
-    }
-}
 
 #[derive(Clone, Debug, PartialEq)]
 enum Stage {
@@ -50,20 +33,15 @@ struct Client {
     instance: Option<String>,
     member_id: Option<String>,
     stage: Stage,
-    commit: Option<(RequestId, i64)>,
+    commit: Option<Commit>,
 }
 
 struct World {
-    seed: u64,
-    random: Random,
-    groups: Harness,
+    storm: Storm,
     clients: Vec<Client>,
     leaders: BTreeMap<(u32, Generation), String>,
     /// Generations start over from what the log has when the coordinator restarts.
     incarnation: u32,
-    acknowledged: BTreeMap<String, i64>,
-    next_offset: i64,
-    is_stormy: bool,
 }
 
 /// What a leader assigns to a member: its place in the group survives a change of id.
@@ -81,44 +59,11 @@ impl World {
                 commit: None,
             })
             .collect();
-        World {
-            seed,
-            random: Random(seed),
-            groups: Harness::new(),
-            clients,
-            leaders: BTreeMap::new(),
-            incarnation: 0,
-            acknowledged: BTreeMap::new(),
-            next_offset: 0,
-            is_stormy: true,
-        }
-    }
-
-    fn step(&mut self) {
-        let pause = self.random.below(if self.is_stormy { 2500 } else { 500 });
-        self.groups.pass(std::time::Duration::from_millis(pause));
-        if self.is_stormy {
-            self.groups.holds_appends = self.random.one_in(2);
-            if self.random.one_in(150) {
-                self.restart_coordinator();
-            }
-        } else {
-            self.groups.holds_appends = false;
-        }
-        while !self.groups.held.is_empty() && (!self.is_stormy || self.random.one_in(2)) {
-            let failure = (self.is_stormy && self.random.one_in(12)).then_some(AppendFailure::Unavailable);
-            self.groups.release_one(failure);
-        }
-        for number in 0..self.clients.len() {
-            self.read_answers(number);
-            if self.random.one_in(2) {
-                self.act(number);
-            }
-        }
+        World { storm: Storm::new(seed, Harness::new()), clients, leaders: BTreeMap::new(), incarnation: 0 }
     }
 
     fn restart_coordinator(&mut self) {
-        self.groups = self.groups.restarted();
+        self.storm.groups = self.storm.groups.restarted();
         self.incarnation += 1;
         for client in &mut self.clients {
             client.commit = None;
@@ -127,27 +72,20 @@ impl World {
                 client.stage = Stage::Out;
             }
         }
-        self.check_offsets();
+        self.check();
     }
 
     fn read_answers(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if let Some((request, offset)) = client.commit
-            && let Some(Answer::Commit(CommitAnswer(outcome))) = self.groups.answers.remove(&request)
-        {
-            client.commit = None;
-            if outcome.is_ok() {
-                self.acknowledged.insert(format!("topic-{number}"), offset);
-            }
-        }
+        self.storm.read_commit(&format!("topic-{number}"), &mut client.commit);
         match client.stage.clone() {
             Stage::Joining(request) => {
-                if let Some(Answer::Join(answer)) = self.groups.answers.remove(&request) {
+                if let Some(Answer::Join(answer)) = self.storm.groups.answers.remove(&request) {
                     self.read_join(number, answer);
                 }
             }
             Stage::Syncing(request, generation) => {
-                if let Some(Answer::Sync(SyncAnswer(outcome))) = self.groups.answers.remove(&request) {
+                if let Some(Answer::Sync(SyncAnswer(outcome))) = self.storm.groups.answers.remove(&request) {
                     self.read_sync(number, generation, outcome.map(|synced| synced.assignment));
                 }
             }
@@ -169,10 +107,14 @@ impl World {
         let leader = self.leaders.entry((self.incarnation, joined.generation)).or_insert_with(|| joined.leader.clone());
         // A static leader may come back under another id; nobody else may lead the generation.
         let is_same = *leader == joined.leader || (leader.starts_with("static") && joined.leader.starts_with("static"));
-        assert!(is_same, "seed {}: {} and {leader} lead {:?}", self.seed, joined.leader, joined.generation);
+        assert!(is_same, "seed {}: {} and {leader} lead {:?}", self.storm.seed, joined.leader, joined.generation);
         let mut parts = Vec::new();
         if joined.leader == answer.member_id && !joined.skip_assignment {
-            assert!(joined.members.iter().any(|member| member.member_id == answer.member_id), "seed {}", self.seed);
+            assert!(
+                joined.members.iter().any(|member| member.member_id == answer.member_id),
+                "seed {}",
+                self.storm.seed
+            );
             parts.extend(joined.members.iter().map(|member| {
                 let part = part_of(joined.generation, &member.member_id, member.instance_id.as_deref());
                 (member.member_id.clone(), part)
@@ -188,7 +130,7 @@ impl World {
             Ok(part) => {
                 let id = client.member_id.as_deref().unwrap();
                 let expected = part_of(generation, id, client.instance.as_deref());
-                assert_eq!(part, expected, "seed {}: the assignment is that of the generation", self.seed);
+                assert_eq!(part, expected, "seed {}: the assignment is that of the generation", self.storm.seed);
                 client.stage = Stage::Working(generation);
             }
             Err(error) => self.recover(number, error),
@@ -205,13 +147,13 @@ impl World {
             }
             GroupError::RebalanceInProgress | GroupError::CoordinatorNotAvailable => Stage::Out,
             GroupError::FencedInstanceId => Stage::Gone,
-            other => panic!("seed {}: {other}", self.seed),
+            other => panic!("seed {}: {other}", self.storm.seed),
         };
     }
 
     fn act(&mut self, number: usize) {
-        if self.is_stormy {
-            match self.random.below(100) {
+        if self.storm.is_stormy {
+            match self.storm.random.below(100) {
                 0..3 => return self.crash(number),
                 3..6 => return self.leave(number),
                 6..20 => return, // late
@@ -227,7 +169,7 @@ impl World {
                     .collect();
                 let parts: Vec<(&str, &str)> = parts.iter().map(|(member, part)| (*member, part.as_str())).collect();
                 let id = self.clients[number].member_id.clone().unwrap();
-                let request = self.groups.sync(GROUP, &id, generation.0, &parts);
+                let request = self.storm.groups.sync(GROUP, &id, generation.0, &parts);
                 self.clients[number].stage = Stage::Syncing(request, generation);
             }
             Stage::Working(generation) => self.work(number, generation),
@@ -240,7 +182,7 @@ impl World {
     }
 
     fn join(&mut self, number: usize) {
-        let fresh_id = Uuid::from_u128(u128::from(self.random.next()));
+        let fresh_id = Uuid::from_u128(u128::from(self.storm.random.next()));
         let client = &self.clients[number];
         let request = JoinRequest {
             member_id: client.member_id.clone(),
@@ -248,21 +190,21 @@ impl World {
             fresh_id,
             ..join_request(GROUP)
         };
-        let request = self.groups.join(request);
+        let request = self.storm.groups.join(request);
         self.clients[number].stage = Stage::Joining(request);
     }
 
     fn work(&mut self, number: usize, generation: Generation) {
         let id = self.clients[number].member_id.clone().unwrap();
-        if let Err(error) = self.groups.heartbeat(GROUP, &id, generation.0) {
+        if let Err(error) = self.storm.groups.heartbeat(GROUP, &id, generation.0) {
             return self.recover(number, error);
         }
         if self.clients[number].commit.is_none() {
-            self.next_offset += 1;
-            let mut request = member_commit(GROUP, &id, generation.0, self.next_offset);
-            request.topics[0].name = format!("topic-{number}");
-            let request = self.groups.commit(request);
-            self.clients[number].commit = Some((request, self.next_offset));
+            self.clients[number].commit = Some(self.storm.commit(|offset| {
+                let mut request = member_commit(GROUP, &id, generation.0, offset);
+                request.topics[0].name = format!("topic-{number}");
+                request
+            }));
         }
     }
 
@@ -274,27 +216,41 @@ impl World {
 
     fn leave(&mut self, number: usize) {
         let Some(id) = self.clients[number].member_id.take() else { return };
-        self.groups.holds_appends = false;
-        while !self.groups.held.is_empty() {
-            self.groups.release_one(None);
-        }
-        self.groups.leave(GROUP, &[identity(&id)]);
+        self.storm.leave(GROUP, &id);
         self.clients[number].stage = Stage::Out;
+    }
+}
+
+impl storm::World for World {
+    fn storm(&mut self) -> &mut Storm {
+        &mut self.storm
+    }
+
+    fn step(&mut self) {
+        self.storm.pass(2500, 500);
+        if self.storm.strikes(150) {
+            self.restart_coordinator();
+        }
+        self.storm.write(12);
+        for number in 0..self.clients.len() {
+            self.read_answers(number);
+            if self.storm.random.one_in(2) {
+                self.act(number);
+            }
+        }
     }
 
     /// What is acknowledged is there, and a restart finds the same.
-    fn check_offsets(&mut self) {
-        let restarted = self.groups.restarted();
-        for (topic, acknowledged) in &self.acknowledged {
-            let kept = restarted.offset(GROUP, topic).expect("an acknowledged commit is kept");
-            assert!(kept >= *acknowledged, "seed {}: {topic} lost {acknowledged}, has {kept}", self.seed);
+    fn check(&self) {
+        let restarted = self.storm.restarted(GROUP);
+        let of = |groups: &Harness| groups.shard.committed(GROUP).cloned().unwrap_or_default();
+        let seed = self.storm.seed;
+        assert!(of(&restarted).values().flat_map(BTreeMap::keys).all(|at| *at == PartitionIndex(0)), "seed {seed}");
+        if self.storm.groups.held.is_empty() {
+            assert_eq!(of(&self.storm.groups), of(&restarted), "seed {seed}");
         }
-        if self.groups.held.is_empty() {
-            let of = |groups: &Harness| groups.shard.committed(GROUP).cloned().unwrap_or_default();
-            assert_eq!(of(&self.groups), of(&restarted), "seed {}", self.seed);
-        }
-        if self.groups.state(GROUP) == Some(GroupState::Stable) && self.groups.held.is_empty() {
-            assert_eq!(self.groups.shard.describe(GROUP), restarted.shard.describe(GROUP), "seed {}", self.seed);
+        if self.storm.groups.state(GROUP) == Some(GroupState::Stable) && self.storm.groups.held.is_empty() {
+            assert_eq!(self.storm.groups.shard.describe(GROUP), restarted.shard.describe(GROUP), "seed {seed}");
         }
     }
 
@@ -305,29 +261,16 @@ impl World {
         });
         let first = generations.next().flatten();
         // Members that crashed stay until their sessions end.
-        let members = self.groups.shard.describe(GROUP).map_or(0, |group| group.members.len());
+        let members = self.storm.groups.shard.describe(GROUP).map_or(0, |group| group.members.len());
         first.is_some() && generations.all(|generation| generation == first) && members == self.clients.len()
+    }
+    fn shown(&self) -> String {
+        format!("{:?}", self.clients)
     }
 }
 
 fn run(seed: u64) -> (usize, BTreeMap<String, i64>) {
-    let mut world = World::new(seed);
-    for step in 0..400 {
-        world.step();
-        if step % 20 == 0 {
-            world.check_offsets();
-        }
-    }
-    world.is_stormy = false;
-    let settled = (0..2000).any(|_| {
-        world.step();
-        world.is_settled()
-    });
-    assert!(settled, "seed {seed}: everyone alive ends in one generation: {:?}", world.clients);
-    world.check_offsets();
-    let partitions = world.groups.shard.committed(GROUP).unwrap().values();
-    assert!(partitions.flat_map(BTreeMap::keys).all(|partition| *partition == PartitionIndex(0)));
-    (world.groups.log.len(), world.acknowledged)
+    weather(World::new(seed), 400, 2000)
 }
 
 #[test]

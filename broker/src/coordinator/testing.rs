@@ -1,5 +1,8 @@
 //! A shard with its log and clock at hand, for tests.
 
+mod cluster;
+mod requests;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -8,67 +11,10 @@ use varve_metadata::model::{Offset, PartitionIndex, Timestamp, TopicId};
 
 use super::{records::CoordinatorRecord, *};
 
-/// Topics at will.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TestCluster {
-    topics: BTreeMap<String, TopicFacts>,
-    /// Of every topic's partitions.
-    pub(super) racks: Vec<Vec<String>>,
-    pub(super) version: i64,
-    pub(super) times: ConsumerTimes,
-    pub(super) streams: StreamsSettings,
-}
-
-impl TestCluster {
-    pub(super) fn put(&mut self, name: &str, id: TopicId, partitions: u32) {
-        self.topics.insert(name.to_owned(), TopicFacts { id, partitions });
-        self.version += 1;
-    }
-
-    /// How many partitions the topic has; none if there is no such topic.
-    pub(super) fn partitions_of(&self, name: &str) -> u32 {
-        self.topics.get(name).map_or(0, |topic| topic.partitions)
-    }
-
-    pub(super) fn remove(&mut self, name: &str) {
-        self.topics.remove(name);
-        self.version += 1;
-    }
-}
-
-impl ClusterView for TestCluster {
-    fn topic(&self, name: &str) -> Option<TopicFacts> {
-        self.topics.get(name).copied()
-    }
-
-    fn topic_name(&self, id: TopicId) -> Option<&str> {
-        self.topics.iter().find(|(_, topic)| topic.id == id).map(|(name, _)| name.as_str())
-    }
-
-    fn topic_names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(self.topics.keys().map(String::as_str))
-    }
-
-    fn racks(&self, _name: &str) -> Vec<Vec<String>> {
-        self.racks.clone()
-    }
-
-    fn version(&self) -> i64 {
-        self.version
-    }
-
-    fn consumer_times(&self, _group_id: &str) -> ConsumerTimes {
-        self.times
-    }
-
-    fn share_times(&self, _group_id: &str) -> ShareTimes {
-        ShareTimes::default()
-    }
-
-    fn streams_settings(&self, _group_id: &str) -> StreamsSettings {
-        self.streams
-    }
-}
+pub(super) use cluster::TestCluster;
+pub(super) use requests::{
+    committed_offset, identity, instance, join_request, member_commit, protocol, simple_commit, static_join,
+};
 
 /// A coordinator on a log that acknowledges at once, unless told to wait or to fail.
 pub(super) struct Harness {
@@ -247,53 +193,31 @@ impl Harness {
     }
 
     pub(super) fn sync(&mut self, group: &str, member: &str, generation: u32, parts: &[(&str, &str)]) -> RequestId {
-        let id = self.request();
-        let request = SyncRequest {
-            group_id: group.to_owned(),
-            member: identity(member),
-            generation: Some(Generation(generation)),
-            protocol_type: None,
-            protocol_name: None,
-            assignments: parts
-                .iter()
-                .map(|(member, part)| ((*member).to_owned(), Bytes::copy_from_slice(part.as_bytes())))
-                .collect(),
-        };
-        self.with_effects(|shard, now, effects| shard.sync(now, id, request, effects));
-        id
+        let parts = parts.iter().map(|(member, part)| ((*member).to_owned(), Bytes::copy_from_slice(part.as_bytes())));
+        self.sync_with(group, identity(member), generation, parts.collect())
+    }
+
+    pub(super) fn sync_static(&mut self, group: &str, member: &str, instance: &str, generation: u32) -> RequestId {
+        let member = MemberIdentity { member_id: member.to_owned(), instance_id: Some(instance.to_owned()) };
+        self.sync_with(group, member, generation, Vec::new())
     }
 
     /// The leader's sync, or a follower's, with assignments as they are.
     pub(super) fn sync_with(
         &mut self,
         group: &str,
-        member: &str,
+        member: MemberIdentity,
         generation: u32,
-        parts: Vec<(String, Bytes)>,
+        assignments: Vec<(String, Bytes)>,
     ) -> RequestId {
         let id = self.request();
-        let request = SyncRequest {
-            group_id: group.to_owned(),
-            member: identity(member),
-            generation: Some(Generation(generation)),
-            protocol_type: None,
-            protocol_name: None,
-            assignments: parts,
-        };
-        self.with_effects(|shard, now, effects| shard.sync(now, id, request, effects));
-        id
-    }
-
-    pub(super) fn sync_static(&mut self, group: &str, member: &str, instance: &str, generation: u32) -> RequestId {
-        let id = self.request();
-        let member = MemberIdentity { member_id: member.to_owned(), instance_id: Some(instance.to_owned()) };
         let request = SyncRequest {
             group_id: group.to_owned(),
             member,
             generation: Some(Generation(generation)),
             protocol_type: None,
             protocol_name: None,
-            assignments: Vec::new(),
+            assignments,
         };
         self.with_effects(|shard, now, effects| shard.sync(now, id, request, effects));
         id
@@ -456,88 +380,5 @@ impl Harness {
         harness.log = self.log.clone();
         harness.with_effects(|shard, now, effects| shard.finish_load(now, effects));
         harness
-    }
-}
-
-pub(super) fn join_request(group: &str) -> JoinRequest {
-    JoinRequest {
-        group_id: group.to_owned(),
-        member_id: None,
-        instance_id: None,
-        client_id: "client".to_owned(),
-        client_host: "/127.0.0.1".to_owned(),
-        session_timeout: SECOND * 10,
-        rebalance_timeout: SECOND * 60,
-        protocol_type: "consumer".to_owned(),
-        protocols: vec![protocol("range", &["orders"])],
-        reason: None,
-        requires_known_member_id: true,
-        supports_skip_assignment: true,
-        fresh_id: Uuid::from_u128(0),
-    }
-}
-
-pub(super) fn static_join(group: &str, instance: &str, fresh: u128) -> JoinRequest {
-    JoinRequest { instance_id: Some(instance.to_owned()), fresh_id: Uuid::from_u128(fresh), ..join_request(group) }
-}
-
-/// A protocol with a consumer subscription.
-pub(super) fn protocol(name: &str, topics: &[&str]) -> Protocol {
-    let mut metadata = vec![0, 0];
-    metadata.extend((topics.len() as i32).to_be_bytes());
-    for topic in topics {
-        metadata.extend((topic.len() as i16).to_be_bytes());
-        metadata.extend(topic.as_bytes());
-    }
-    metadata.extend([0xff; 4]); // no user data
-    Protocol { name: name.to_owned(), metadata: metadata.into() }
-}
-
-pub(super) fn identity(member: &str) -> MemberIdentity {
-    MemberIdentity { member_id: member.to_owned(), instance_id: None }
-}
-
-pub(super) fn instance(instance: &str) -> MemberIdentity {
-    MemberIdentity { member_id: String::new(), instance_id: Some(instance.to_owned()) }
-}
-
-/// A commit of `offset` for partition 0 of `topic`, by nobody in particular.
-pub(super) fn simple_commit(group: &str, topic: &str, offset: i64) -> CommitRequest {
-    CommitRequest {
-        group_id: group.to_owned(),
-        member: identity(""),
-        generation: None,
-        retention: None,
-        knows_group_id_not_found: true,
-        topics: vec![CommitTopic {
-            name: topic.to_owned(),
-            id: TopicId::from_wire(Uuid::from_u128(7)),
-            partitions: vec![CommitPartition {
-                partition: PartitionIndex(0),
-                offset,
-                leader_epoch: None,
-                metadata: String::new(),
-            }],
-        }],
-    }
-}
-
-pub(super) fn member_commit(group: &str, member: &str, generation: u32, offset: i64) -> CommitRequest {
-    CommitRequest {
-        member: identity(member),
-        generation: Some(Generation(generation)),
-        ..simple_commit(group, "orders", offset)
-    }
-}
-
-/// `offset`, committed by nobody in particular.
-pub(super) fn committed_offset(offset: i64) -> CommittedOffset {
-    CommittedOffset {
-        offset,
-        leader_epoch: None,
-        metadata: String::new(),
-        committed_at: Timestamp::default(),
-        expires_at: None,
-        topic_id: None,
     }
 }

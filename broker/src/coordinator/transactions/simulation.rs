@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{TransactionVersion::*, testing::*, *};
-use crate::coordinator::{AppendFailure, EndOfTransaction, RequestId, simulation::Random};
+use crate::coordinator::{AppendFailure, EndOfTransaction, RequestId, storm::Random};
 
 const PARTITIONS: u32 = 3;
 const IDS: usize = 3;

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use varve_metadata::model::Offset;
 
 use super::*;
-use crate::coordinator::{RequestId, share_state::combine, simulation::Random};
+use crate::coordinator::{RequestId, share_state::combine, storm::Random};
 
 const RECORDS: u64 = 120;
 const MEMBERS: usize = 4;

@@ -27,9 +27,9 @@ fn classic(groups: &mut Harness, count: usize) -> Vec<String> {
         .collect();
     let generation = joined[0].generation.0;
     let leader = joined[0].leader.clone();
-    groups.sync_with(GROUP, &leader, generation, parts);
+    groups.sync_with(GROUP, identity(&leader), generation, parts);
     for member in members.iter().filter(|member| **member != leader) {
-        groups.sync_with(GROUP, member, generation, Vec::new());
+        groups.sync_with(GROUP, identity(member), generation, Vec::new());
     }
     assert_eq!(groups.state(GROUP), Some(GroupState::Stable));
     members
@@ -187,7 +187,7 @@ fn user_data_of_a_custom_assignor_stands_against_an_upgrade() {
     let mut bytes = encode_assignment(1, &named(&[0])).to_vec();
     bytes.truncate(bytes.len() - 4);
     bytes.extend([0, 0, 0, 1, 9]);
-    groups.sync_with(GROUP, &member, generation, vec![(member.clone(), bytes.into())]);
+    groups.sync_with(GROUP, identity(&member), generation, vec![(member.clone(), bytes.into())]);
     let error = groups.beat(first("new")).unwrap_err();
     assert!(error.to_string().contains("an unsupported custom assignor is in use."), "{error}");
 }

@@ -11,9 +11,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::coordinator::{
-    Answer, AppendFailure, CommitAnswer, Generation, GroupError, GroupState, JoinAnswer, JoinRequest, RequestId,
-    SyncAnswer,
-    simulation::Random,
+    Answer, Generation, GroupError, GroupState, JoinAnswer, JoinRequest, RequestId, SyncAnswer,
+    storm::{self, Commit, Storm, World as _, weather},
     subscription::{MemberAssignment, NamedPartitions, encode_assignment},
 };
 
@@ -37,19 +36,14 @@ struct Client {
     epoch: i32,
     owned: PartitionSet,
     stage: Stage,
-    commit: Option<(RequestId, i64)>,
+    commit: Option<Commit>,
     starts: u32,
 }
 
 struct World {
-    seed: u64,
-    random: Random,
-    groups: Harness,
+    storm: Storm,
     clients: Vec<Client>,
-    acknowledged: BTreeMap<String, i64>,
-    next_offset: i64,
     partitions: u32,
-    is_stormy: bool,
 }
 
 impl World {
@@ -65,44 +59,11 @@ impl World {
             commit: None,
             starts: 0,
         });
-        World {
-            seed,
-            random: Random(seed),
-            groups: cluster_of(6),
-            clients: clients.collect(),
-            acknowledged: BTreeMap::new(),
-            next_offset: 0,
-            partitions: 6,
-            is_stormy: true,
-        }
-    }
-
-    fn step(&mut self) {
-        let pause = self.random.below(if self.is_stormy { 6000 } else { 1000 });
-        self.groups.pass(std::time::Duration::from_millis(pause));
-        self.groups.holds_appends = self.is_stormy && self.random.one_in(2);
-        if self.is_stormy && self.random.one_in(80) {
-            self.restart_coordinator();
-        }
-        if self.is_stormy && self.random.one_in(100) && self.partitions < 10 {
-            self.partitions += 1;
-            self.groups.put_topic("orders", topic_id(ORDERS), self.partitions);
-        }
-        while !self.groups.held.is_empty() && (!self.is_stormy || self.random.one_in(2)) {
-            let failure = (self.is_stormy && self.random.one_in(10)).then_some(AppendFailure::Unavailable);
-            self.groups.release_one(failure);
-        }
-        for number in 0..self.clients.len() {
-            self.read_answers(number);
-            if self.random.one_in(2) {
-                self.act(number);
-            }
-            self.check_holders();
-        }
+        World { storm: Storm::new(seed, cluster_of(6)), clients: clients.collect(), partitions: 6 }
     }
 
     fn restart_coordinator(&mut self) {
-        self.groups = self.groups.restarted();
+        self.storm.groups = self.storm.groups.restarted();
         for client in &mut self.clients {
             client.commit = None;
             match client.stage {
@@ -112,32 +73,25 @@ impl World {
                 _ => {}
             }
         }
-        self.check_restart();
+        self.check();
     }
 
     fn read_answers(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if let Some((request, offset)) = client.commit
-            && let Some(Answer::Commit(CommitAnswer(outcome))) = self.groups.answers.remove(&request)
-        {
-            client.commit = None;
-            if outcome.is_ok() {
-                self.acknowledged.insert(client.name.clone(), offset);
-            }
-        }
+        self.storm.read_commit(&client.name, &mut client.commit);
         match client.stage.clone() {
             Stage::Beating(request) => {
-                if let Some(Answer::Heartbeat(outcome)) = self.groups.answers.remove(&request) {
+                if let Some(Answer::Heartbeat(outcome)) = self.storm.groups.answers.remove(&request) {
                     self.read_heartbeat(number, outcome);
                 }
             }
             Stage::Joining(request) => {
-                if let Some(Answer::Join(answer)) = self.groups.answers.remove(&request) {
+                if let Some(Answer::Join(answer)) = self.storm.groups.answers.remove(&request) {
                     self.read_join(number, answer);
                 }
             }
             Stage::Syncing(request, generation) => {
-                if let Some(Answer::Sync(SyncAnswer(outcome))) = self.groups.answers.remove(&request) {
+                if let Some(Answer::Sync(SyncAnswer(outcome))) = self.storm.groups.answers.remove(&request) {
                     self.read_sync(number, generation, outcome.map(|synced| synced.assignment));
                 }
             }
@@ -146,7 +100,7 @@ impl World {
     }
 
     fn read_heartbeat(&mut self, number: usize, outcome: Result<HeartbeatAnswer, ModernGroupError>) {
-        let seed = self.seed;
+        let seed = self.storm.seed;
         let client = &mut self.clients[number];
         client.stage = Stage::Working;
         match outcome {
@@ -209,7 +163,7 @@ impl World {
 
     /// What client libraries do about an error of the classic protocol.
     fn recover(&mut self, number: usize, error: GroupError) {
-        let seed = self.seed;
+        let seed = self.storm.seed;
         let client = &mut self.clients[number];
         client.stage = Stage::Out;
         match error {
@@ -223,8 +177,8 @@ impl World {
     }
 
     fn act(&mut self, number: usize) {
-        if self.is_stormy {
-            match self.random.below(100) {
+        if self.storm.is_stormy {
+            match self.storm.random.below(100) {
                 0..3 => return self.start_anew(number),
                 3..5 => return self.leave(number),
                 5..15 => return, // late
@@ -237,7 +191,7 @@ impl World {
             Stage::Out | Stage::Working => self.beat_as(number),
             Stage::Joined(generation, parts) => {
                 let member = self.clients[number].member.clone().unwrap();
-                let request = self.groups.sync_with(GROUP, &member, generation.0, parts);
+                let request = self.storm.groups.sync_with(GROUP, identity(&member), generation.0, parts);
                 self.clients[number].stage = Stage::Syncing(request, generation);
             }
             Stage::Beating(_) | Stage::Joining(_) | Stage::Syncing(..) => {}
@@ -246,7 +200,7 @@ impl World {
 
     /// The process ends without a word, and another one starts, perhaps with the other protocol.
     fn start_anew(&mut self, number: usize) {
-        let other_protocol = self.random.one_in(3);
+        let other_protocol = self.storm.random.one_in(3);
         let client = &mut self.clients[number];
         client.is_classic ^= other_protocol && client.instance.is_none();
         client.starts += 1;
@@ -254,7 +208,7 @@ impl World {
     }
 
     fn join(&mut self, number: usize) {
-        let fresh_id = Uuid::from_u128(u128::from(self.random.next()));
+        let fresh_id = Uuid::from_u128(u128::from(self.storm.random.next()));
         let client = &self.clients[number];
         let request = JoinRequest {
             member_id: client.member.clone(),
@@ -262,14 +216,14 @@ impl World {
             fresh_id,
             ..join_request(GROUP)
         };
-        let request = self.groups.join(request);
+        let request = self.storm.groups.join(request);
         self.clients[number].stage = Stage::Joining(request);
     }
 
     fn work_classic(&mut self, number: usize) {
         let client = &self.clients[number];
         let (member, generation) = (client.member.clone().unwrap(), client.epoch as u32);
-        if let Err(error) = self.groups.heartbeat(GROUP, &member, generation) {
+        if let Err(error) = self.storm.groups.heartbeat(GROUP, &member, generation) {
             return self.recover(number, error);
         }
         self.commit(number, &member);
@@ -287,7 +241,7 @@ impl World {
             ..first(&member)
         };
         let epoch = client.epoch;
-        let request = self.groups.heartbeat_consumer(request);
+        let request = self.storm.groups.heartbeat_consumer(request);
         self.clients[number].stage = Stage::Beating(request);
         if epoch > 0 {
             self.commit(number, &member);
@@ -300,14 +254,15 @@ impl World {
         else {
             return;
         };
-        self.next_offset += 1;
-        let mut request = member_commit(GROUP, member, client.epoch as u32, self.next_offset);
-        // Each client to a name of its own, about a partition that it has.
-        request.topics[0].name.clone_from(&client.name);
-        request.topics[0].id = Some(topic_id(ORDERS));
-        request.topics[0].partitions[0].partition = partition;
-        let request = self.groups.commit(request);
-        self.clients[number].commit = Some((request, self.next_offset));
+        let commit = self.storm.commit(|offset| {
+            let mut request = member_commit(GROUP, member, client.epoch as u32, offset);
+            // Each client to a name of its own, about a partition that it has.
+            request.topics[0].name.clone_from(&client.name);
+            request.topics[0].id = Some(topic_id(ORDERS));
+            request.topics[0].partitions[0].partition = partition;
+            request
+        });
+        self.clients[number].commit = Some(commit);
     }
 
     fn leave(&mut self, number: usize) {
@@ -316,22 +271,19 @@ impl World {
         let (is_classic, instance) = (client.is_classic, client.instance.clone());
         (client.epoch, client.owned, client.stage) = (0, PartitionSet::new(), Stage::Out);
         client.starts += 1;
-        self.groups.holds_appends = false;
-        while !self.groups.held.is_empty() {
-            self.groups.release_one(None);
-        }
         if is_classic {
-            self.groups.leave(GROUP, &[identity(&member)]);
+            self.storm.leave(GROUP, &member);
         } else {
-            let for_a_while = instance.is_some() && self.random.one_in(2);
+            self.storm.write_all();
+            let for_a_while = instance.is_some() && self.storm.random.one_in(2);
             let epoch = if for_a_while { MemberEpoch::LEAVING_FOR_A_WHILE } else { MemberEpoch::LEAVING };
             let request = ConsumerHeartbeat { epoch, instance_id: instance, ..next(&member, 0) };
-            let _ = self.groups.beat(request);
+            let _ = self.storm.groups.beat(request);
         }
     }
 
     fn described_now(&self) -> Option<DescribedConsumerGroup> {
-        self.groups.shard.describe_consumer(GROUP).ok()
+        self.storm.groups.shard.describe_consumer(GROUP).ok()
     }
 
     /// No partition has two holders, and nobody thinks it has what it has not.
@@ -340,7 +292,7 @@ impl World {
         let mut held = BTreeSet::new();
         for member in &group.members {
             for partition in member.assignment.values().flatten() {
-                assert!(held.insert(*partition), "seed {}: two hold {partition}: {group:#?}", self.seed);
+                assert!(held.insert(*partition), "seed {}: two hold {partition}: {group:#?}", self.storm.seed);
             }
         }
         for client in self.clients.iter().filter(|client| !client.is_classic && client.stage == Stage::Working) {
@@ -349,25 +301,41 @@ impl World {
             let has = client.owned.values().flatten();
             let known: BTreeSet<&PartitionIndex> = member.assignment.values().flatten().collect();
             if client.epoch == member.epoch.0 {
-                assert!(has.into_iter().all(|partition| known.contains(partition)), "seed {}: {id}", self.seed);
+                assert!(has.into_iter().all(|partition| known.contains(partition)), "seed {}: {id}", self.storm.seed);
             }
         }
     }
+}
 
-    fn check_restart(&self) {
-        let restarted = self.groups.restarted();
-        for (name, acknowledged) in &self.acknowledged {
-            let committed = restarted.shard.committed(GROUP).and_then(|topics| topics.get(name));
-            let newest = committed.and_then(|partitions| partitions.values().map(|committed| committed.offset).max());
-            assert!(newest >= Some(*acknowledged), "seed {}: {name} lost {acknowledged}, has {newest:?}", self.seed);
+impl storm::World for World {
+    fn storm(&mut self) -> &mut Storm {
+        &mut self.storm
+    }
+
+    fn step(&mut self) {
+        self.storm.pass(6000, 1000);
+        if self.storm.strikes(80) {
+            self.restart_coordinator();
         }
-        if self.groups.held.is_empty() {
-            assert_eq!(
-                restarted.shard.describe_consumer(GROUP),
-                self.groups.shard.describe_consumer(GROUP),
-                "seed {}",
-                self.seed
-            );
+        if self.storm.strikes(100) && self.partitions < 10 {
+            self.partitions += 1;
+            self.storm.groups.put_topic("orders", topic_id(ORDERS), self.partitions);
+        }
+        self.storm.write(10);
+        for number in 0..self.clients.len() {
+            self.read_answers(number);
+            if self.storm.random.one_in(2) {
+                self.act(number);
+            }
+            self.check_holders();
+        }
+    }
+
+    fn check(&self) {
+        let restarted = self.storm.restarted(GROUP);
+        if self.storm.groups.held.is_empty() {
+            let described = |groups: &Harness| groups.shard.describe_consumer(GROUP);
+            assert_eq!(described(&restarted), described(&self.storm.groups), "seed {}", self.storm.seed);
         }
     }
 
@@ -378,7 +346,7 @@ impl World {
         let (count, is_stable) = match self.described_now() {
             Some(group) => (group.members.len(), group.state == ConsumerGroupState::Stable),
             None => {
-                let group = self.groups.shard.describe(GROUP);
+                let group = self.storm.groups.shard.describe(GROUP);
                 (
                     group.as_ref().map_or(0, |group| group.members.len()),
                     group.is_some_and(|group| group.state == GroupState::Stable),
@@ -392,25 +360,13 @@ impl World {
             && count == self.clients.len()
             && owned == (0..self.partitions).map(PartitionIndex).collect::<Vec<_>>()
     }
+    fn shown(&self) -> String {
+        format!("{:#?}\n{:#?}", self.clients, self.described_now())
+    }
 }
 
 fn run(seed: u64) -> (usize, BTreeMap<String, i64>) {
-    let mut world = World::new(seed);
-    for step in 0..300 {
-        world.step();
-        if step % 20 == 0 {
-            world.check_restart();
-        }
-    }
-    world.is_stormy = false;
-    let settled = (0..1500).any(|_| {
-        world.step();
-        world.is_settled()
-    });
-    let group = world.described_now();
-    assert!(settled, "seed {seed}: everyone works in the end: {:#?}\n{group:#?}", world.clients);
-    world.check_restart();
-    (world.groups.log.len(), world.acknowledged)
+    weather(World::new(seed), 300, 1500)
 }
 
 #[test]

@@ -8,7 +8,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::coordinator::{AppendFailure, CommitAnswer, RequestId, TopicsChange, simulation::Random};
+use crate::coordinator::{
+    RequestId, TopicsChange,
+    storm::{self, Commit, Storm, World as _, weather},
+};
 
 #[derive(Debug)]
 struct Client {
@@ -18,7 +21,7 @@ struct Client {
     epoch: i32,
     owned: Tasks,
     beat: Option<RequestId>,
-    commit: Option<(RequestId, i64)>,
+    commit: Option<Commit>,
 }
 
 impl Client {
@@ -32,13 +35,8 @@ impl Client {
 }
 
 struct World {
-    seed: u64,
-    random: Random,
-    groups: Harness,
+    storm: Storm,
     clients: Vec<Client>,
-    acknowledged: BTreeMap<String, i64>,
-    next_offset: i64,
-    is_stormy: bool,
 }
 
 /// Reads `orders`, keeps what it counts, and writes it to a topic of its own, which it reads again.
@@ -66,80 +64,43 @@ impl World {
         });
         let mut cluster = TestCluster::default();
         cluster.streams = StreamsSettings { initial_rebalance_delay: Duration::from_secs(3), ..at_once() };
-        World {
-            seed,
-            random: Random(seed),
-            groups: Harness::on(GroupConfig::default(), cluster),
-            clients: clients.collect(),
-            acknowledged: BTreeMap::new(),
-            next_offset: 0,
-            is_stormy: true,
-        }
-    }
-
-    fn step(&mut self) {
-        let pause = self.random.below(if self.is_stormy { 6000 } else { 1000 });
-        self.groups.pass(Duration::from_millis(pause));
-        self.groups.holds_appends = self.is_stormy && self.random.one_in(2);
-        if self.is_stormy && self.random.one_in(80) {
-            self.restart_coordinator();
-        }
-        if self.random.one_in(20) {
-            self.change_cluster();
-        }
-        while !self.groups.held.is_empty() && (!self.is_stormy || self.random.one_in(2)) {
-            let failure = (self.is_stormy && self.random.one_in(10)).then_some(AppendFailure::Unavailable);
-            self.groups.release_one(failure);
-        }
-        for number in 0..self.clients.len() {
-            self.read_answers(number);
-            if self.random.one_in(2) {
-                self.act(number);
-            }
-            self.check_holders();
-        }
+        let groups = Harness::on(GroupConfig::default(), cluster);
+        World { storm: Storm::new(seed, groups), clients: clients.collect() }
     }
 
     /// The topic that is read is made, and in a storm grows or its topology's others lag behind; copies come and go.
     fn change_cluster(&mut self) {
-        let partitions = self.groups.cluster.partitions_of("orders");
+        let partitions = self.storm.groups.cluster.partitions_of("orders");
         if partitions == 0 {
-            return self.groups.put_topic("orders", topic_id(1), 3);
+            return self.storm.groups.put_topic("orders", topic_id(1), 3);
         }
-        if self.is_stormy && self.random.one_in(8) && partitions < 6 {
+        if self.storm.is_stormy && self.storm.random.one_in(8) && partitions < 6 {
             // Whoever grows a topic of an application grows all of them.
             for (name, number) in [("orders", 1), ("counts", 2), ("again", 3)] {
-                self.groups.put_topic(name, topic_id(number), partitions + 1);
+                self.storm.groups.put_topic(name, topic_id(number), partitions + 1);
             }
         }
-        if self.is_stormy && self.random.one_in(8) {
-            self.groups.cluster.streams.standby_replicas = self.random.below(2) as u32;
-            self.groups.cluster.version += 1;
-            self.groups.show_cluster(&TopicsChange::default());
+        if self.storm.is_stormy && self.storm.random.one_in(8) {
+            self.storm.groups.cluster.streams.standby_replicas = self.storm.random.below(2) as u32;
+            self.storm.groups.cluster.version += 1;
+            self.storm.groups.show_cluster(&TopicsChange::default());
         }
     }
 
     fn restart_coordinator(&mut self) {
-        self.groups = self.groups.restarted();
+        self.storm.groups = self.storm.groups.restarted();
         for client in &mut self.clients {
             // Lost answers: asked again.
             (client.beat, client.commit) = (None, None);
         }
-        self.check_restart();
+        self.check();
     }
 
     fn read_answers(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if let Some((request, offset)) = client.commit
-            && let Some(Answer::Commit(CommitAnswer(outcome))) = self.groups.answers.remove(&request)
-        {
-            client.commit = None;
-            if outcome.is_ok() {
-                self.acknowledged.insert(client.name.clone(), offset);
-            }
-        }
+        self.storm.read_commit(&client.name, &mut client.commit);
         let Some(request) = client.beat else { return };
-        let Some(Answer::StreamsHeartbeat(outcome)) = self.groups.answers.remove(&request) else { return };
+        let Some(Answer::StreamsHeartbeat(outcome)) = self.storm.groups.answers.remove(&request) else { return };
         client.beat = None;
         match outcome {
             Ok(answer) => {
@@ -150,8 +111,8 @@ impl World {
                 for topic in answer.missing_topics {
                     let number = if topic.name == "counts" { 2 } else { 3 };
                     // An answer that is late may ask for what has been made, and has grown since.
-                    if self.groups.cluster.partitions_of(&topic.name) == 0 {
-                        self.groups.put_topic(&topic.name, topic_id(number), topic.partitions);
+                    if self.storm.groups.cluster.partitions_of(&topic.name) == 0 {
+                        self.storm.groups.put_topic(&topic.name, topic_id(number), topic.partitions);
                     }
                 }
             }
@@ -160,14 +121,14 @@ impl World {
                 GroupError::UnknownMemberId | GroupError::FencedMemberEpoch | GroupError::GroupIdNotFound => {
                     (client.epoch, client.owned) = (0, Tasks::default());
                 }
-                other => panic!("seed {}: {other} {error}", self.seed),
+                other => panic!("seed {}: {other} {error}", self.storm.seed),
             },
         }
     }
 
     fn act(&mut self, number: usize) {
-        if self.is_stormy {
-            match self.random.below(100) {
+        if self.storm.is_stormy {
+            match self.storm.random.below(100) {
                 0..3 => return self.start_anew(number),
                 3..5 => return self.leave(number),
                 5..15 => return, // late
@@ -189,7 +150,7 @@ impl World {
             (request.active, request.standby, request.warmup) = (none(), none(), none());
         }
         let epoch = client.epoch;
-        self.clients[number].beat = Some(self.groups.ask_streams(request));
+        self.clients[number].beat = Some(self.storm.groups.ask_streams(request));
         if epoch > 0 {
             self.commit(number, &member);
         }
@@ -205,11 +166,8 @@ impl World {
     fn leave(&mut self, number: usize) {
         let member = self.clients[number].member();
         self.start_anew(number);
-        self.groups.holds_appends = false;
-        while !self.groups.held.is_empty() {
-            self.groups.release_one(None);
-        }
-        let _ = self.groups.beat_streams(next(&member, -1));
+        self.storm.write_all();
+        let _ = self.storm.groups.beat_streams(next(&member, -1));
     }
 
     /// Each client to a name of its own, about a task that it has.
@@ -217,28 +175,29 @@ impl World {
         let client = &self.clients[number];
         let task = client.owned.active.get("0").and_then(|tasks| tasks.first().copied());
         let Some(partition) = task.filter(|_| client.commit.is_none()) else { return };
-        self.next_offset += 1;
-        let mut request = member_commit(GROUP, member, client.epoch as u32, self.next_offset);
-        request.knows_group_id_not_found = true;
-        request.topics[0].name.clone_from(&client.name);
-        request.topics[0].partitions[0].partition = partition;
-        let request = self.groups.commit(request);
-        self.clients[number].commit = Some((request, self.next_offset));
+        let commit = self.storm.commit(|offset| {
+            let mut request = member_commit(GROUP, member, client.epoch as u32, offset);
+            request.knows_group_id_not_found = true;
+            request.topics[0].name.clone_from(&client.name);
+            request.topics[0].partitions[0].partition = partition;
+            request
+        });
+        self.clients[number].commit = Some(commit);
     }
 
     fn group_now(&self) -> Option<DescribedStreamsGroup> {
-        self.groups.shard.describe_streams(GROUP).ok()
+        self.storm.groups.shard.describe_streams(GROUP).ok()
     }
 
     fn check_holders(&mut self) {
-        let Some(group) = self.groups.shard.streams.get(GROUP) else { return };
+        let Some(group) = self.storm.groups.shard.streams.get(GROUP) else { return };
         let mut processed = BTreeSet::new();
         let mut held = BTreeSet::new();
         for member in group.members.values() {
             for tasks in [&member.assigned, &member.pending_revocation] {
                 for (subtopology, tasks) in &tasks.active {
                     for task in tasks.keys() {
-                        assert!(processed.insert((subtopology, *task)), "seed {}: two process {task}", self.seed);
+                        assert!(processed.insert((subtopology, *task)), "seed {}: two process {task}", self.storm.seed);
                         held.insert((&member.process_id, subtopology, *task));
                     }
                 }
@@ -249,7 +208,7 @@ impl World {
                 for (subtopology, tasks) in &tasks.standby {
                     for task in tasks {
                         let is_new = held.insert((&member.process_id, subtopology, *task));
-                        assert!(is_new, "seed {}: a process has {task} twice: {group:#?}", self.seed);
+                        assert!(is_new, "seed {}: a process has {task} twice: {group:#?}", self.storm.seed);
                     }
                 }
             }
@@ -264,32 +223,51 @@ impl World {
                 for (subtopology, tasks) in member.pending_revocation.standby.clone() {
                     known.standby.entry(subtopology).or_default().extend(tasks);
                 }
-                assert!(client.owned.is_part_of(&known), "seed {}: {}", self.seed, client.member());
+                assert!(client.owned.is_part_of(&known), "seed {}: {}", self.storm.seed, client.member());
             }
         }
     }
+}
 
-    fn check_restart(&self) {
-        let restarted = self.groups.restarted();
-        for (name, acknowledged) in &self.acknowledged {
-            let committed = restarted.shard.committed(GROUP).and_then(|topics| topics.get(name));
-            let newest = committed.and_then(|partitions| partitions.values().map(|committed| committed.offset).max());
-            assert!(newest >= Some(*acknowledged), "seed {}: {name} lost {acknowledged}, has {newest:?}", self.seed);
+impl storm::World for World {
+    fn storm(&mut self) -> &mut Storm {
+        &mut self.storm
+    }
+
+    fn step(&mut self) {
+        self.storm.pass(6000, 1000);
+        if self.storm.strikes(80) {
+            self.restart_coordinator();
         }
-        if self.groups.held.is_empty() {
+        if self.storm.random.one_in(20) {
+            self.change_cluster();
+        }
+        self.storm.write(10);
+        for number in 0..self.clients.len() {
+            self.read_answers(number);
+            if self.storm.random.one_in(2) {
+                self.act(number);
+            }
+            self.check_holders();
+        }
+    }
+
+    fn check(&self) {
+        let restarted = self.storm.restarted(GROUP);
+        if self.storm.groups.held.is_empty() {
             // What is decided of topics is not kept, so the topology is shown as it was said.
             let shown = |groups: &Harness| {
                 groups.shard.describe_streams(GROUP).ok().map(|group| {
                     (group.state, group.epoch, group.assignment_epoch, group.topology.epoch, group.members)
                 })
             };
-            assert_eq!(shown(&restarted), shown(&self.groups), "seed {}", self.seed);
+            assert_eq!(shown(&restarted), shown(&self.storm.groups), "seed {}", self.storm.seed);
         }
     }
 
     fn is_settled(&self) -> bool {
         let Some(group) = self.group_now() else { return false };
-        let partitions = self.groups.cluster.partitions_of("orders");
+        let partitions = self.storm.groups.cluster.partitions_of("orders");
         let mut processed: Vec<(String, PartitionIndex)> = Vec::new();
         let mut copies = 0;
         for client in &self.clients {
@@ -303,31 +281,19 @@ impl World {
             .flat_map(|id| (0..partitions).map(|task| (id.to_owned(), PartitionIndex(task))))
             .collect();
         let processes: BTreeSet<String> = self.clients.iter().map(Client::process).collect();
-        let wanted = (self.groups.cluster.streams.standby_replicas as usize).min(processes.len() - 1);
+        let wanted = (self.storm.groups.cluster.streams.standby_replicas as usize).min(processes.len() - 1);
         group.state == StreamsGroupState::Stable
             && group.members.len() == self.clients.len()
             && processed == all
             && copies == wanted * partitions as usize
     }
+    fn shown(&self) -> String {
+        format!("{:#?}\n{:#?}", self.clients, self.group_now())
+    }
 }
 
 fn run(seed: u64) -> (usize, BTreeMap<String, i64>) {
-    let mut world = World::new(seed);
-    for step in 0..300 {
-        world.step();
-        if step % 20 == 0 {
-            world.check_restart();
-        }
-    }
-    world.is_stormy = false;
-    let settled = (0..1500).any(|_| {
-        world.step();
-        world.is_settled()
-    });
-    let group = world.group_now();
-    assert!(settled, "seed {seed}: everyone works in the end: {:#?}\n{group:#?}", world.clients);
-    world.check_restart();
-    (world.groups.log.len(), world.acknowledged)
+    weather(World::new(seed), 300, 1500)
 }
 
 #[test]
