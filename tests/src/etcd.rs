@@ -110,6 +110,11 @@ impl Etcd {
         self.place.address
     }
 
+    /// What the others call it.
+    pub fn name(&self) -> &str {
+        &self.place.name
+    }
+
     /// Ends it without a chance to say good-bye.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -25,41 +25,61 @@ others() {
     echo "$all"
 }
 
+# The line of member $1 in what the others list: id, status, name, peers, clients, …; a member that never started has no
+# name. Fails if they do not answer, as for a second or two after their leader was lost.
+listed() {
+    local members
+    members=$(ctl "$(others "$1")" member list) || return 1
+    grep --fixed-strings "$(url "$1" 2380)" <<<"$members" || true
+}
+
+has_started() { [ -n "$(cut --delimiter , --fields 3 <<<"$1" | tr -d ' ')" ]; }
+
+# Member $1 leaves and joins as somebody new. May be tried again: an answer that was lost does not say what was done.
+join_as_new() {
+    local line
+    line=$(listed "$1") || return 1
+    if [ -n "$line" ]; then
+        has_started "$line" || return 0
+        ctl "$(others "$1")" member remove "${line%%,*}" >&2 || return 1
+    fi
+    ctl "$(others "$1")" member add "$1" --peer-urls "$(url "$1" 2380)" >&2
+}
+
 # new or existing: what etcd must be told about a member without data. A member that has lost its data may not come back as
 # who it was: it has promised the others things that it no longer knows. It leaves, and joins as somebody new.
 cluster_state() {
-    local name=$1 members line id known tries=0
+    local name=$1 line tries=0
     if [ -d "$data/member" ]; then
         echo existing # etcd goes by its data
         return
     fi
-    if [ -e "$data/joining" ]; then
-        echo existing
-        return
+    if [ ! -e "$data/joining" ]; then
+        until line=$(listed "$name" 2>/dev/null); do
+            tries=$((tries + 1))
+            # Asked for their state, members answer without a leader too, once they have ever had one.
+            if [ -z "$(ctl "$(others "$name")" endpoint status 2>/dev/null)" ]; then
+                echo new # nobody is there yet: the first start of all
+                return
+            fi
+            if [ "$tries" -ge 15 ]; then return 1; fi
+            sleep 2
+        done
+        if [ -n "$line" ] && ! has_started "$line"; then
+            echo new # the others were faster
+            return
+        fi
+        say "$name has lost its data: it joins as a new member"
+        touch "$data/joining"
     fi
-    if ! members=$(ctl "$(others "$name")" member list 2>/dev/null); then
-        echo new # nobody is there yet: the first start of all
-        return
-    fi
-    # id, status, name, peers, clients, …; a member that never started has no name.
-    line=$(grep --fixed-strings "$(url "$name" 2380)" <<<"$members" || true)
-    id=${line%%,*}
-    known=$(cut --delimiter , --fields 3 <<<"$line" | tr -d ' ')
-    if [ -n "$line" ] && [ -z "$known" ]; then
-        echo new # the others were faster
-        return
-    fi
-    say "$name has lost its data: it joins as a new member"
-    if [ -n "$id" ]; then
-        ctl "$(others "$name")" member remove "$id" >&2
-    fi
-    # Those that stay refuse a change until they have been connected with each other for some seconds.
-    until ctl "$(others "$name")" member add "$name" --peer-urls "$(url "$name" 2380)" >&2; do
+    tries=0
+    # Those that stay refuse a change until they have been connected with each other for some seconds, and forget what they
+    # are asked while they still take a member that is gone for their leader.
+    until join_as_new "$name"; do
         tries=$((tries + 1))
         if [ "$tries" -ge 15 ]; then return 1; fi
         sleep 2
     done
-    touch "$data/joining"
     echo existing
 }
 
