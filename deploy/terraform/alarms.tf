@@ -63,18 +63,15 @@ resource "aws_cloudwatch_metric_alarm" "node" {
 
 # An instance that was lost and not replaced: no volume was free, or the zone has no capacity.
 resource "aws_cloudwatch_metric_alarm" "capacity" {
-  for_each = merge(
-    { for zone, group in aws_autoscaling_group.broker : "broker-zone-${zone}" => { group = group.name, wanted = var.brokers_per_zone } },
-    { for member, group in aws_autoscaling_group.etcd : "etcd-${member}" => { group = group.name, wanted = 1 } },
-  )
+  for_each            = local.instance_groups
   alarm_name          = "${var.name}-${each.key}-capacity"
   alarm_description   = "The auto-scaling group has fewer instances than it should."
   namespace           = "AWS/AutoScaling"
   metric_name         = "GroupInServiceInstances"
-  dimensions          = { AutoScalingGroupName = each.value.group }
+  dimensions          = { AutoScalingGroupName = aws_autoscaling_group.instance[each.key].name }
   statistic           = "Minimum"
   comparison_operator = "LessThanThreshold"
-  threshold           = each.value.wanted
+  threshold           = each.value.size
   period              = 60
   evaluation_periods  = 10
   treat_missing_data  = "breaching"

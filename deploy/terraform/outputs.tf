@@ -83,8 +83,8 @@ output "user_data" {
 output "auto_scaling_groups" {
   description = "Names of the groups, by role and in order, for replacing instances one by one."
   value = {
-    broker = [for zone in sort(tolist(local.zones)) : aws_autoscaling_group.broker[zone].name]
-    etcd   = [for member in sort(keys(local.etcd_members)) : aws_autoscaling_group.etcd[member].name]
+    broker = [for zone in sort(tolist(local.zones)) : aws_autoscaling_group.instance["broker-zone-${zone}"].name]
+    etcd   = [for member in sort(keys(local.etcd_members)) : aws_autoscaling_group.instance["etcd-${member}"].name]
   }
 }
 

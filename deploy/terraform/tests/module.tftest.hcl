@@ -80,11 +80,11 @@ run "the_defaults_are_a_cluster_in_three_zones" {
     error_message = "volumes are encrypted, and leave a snapshot"
   }
   assert {
-    condition     = length(aws_autoscaling_group.broker) == 3 && length(aws_autoscaling_group.etcd) == 3
+    condition     = [for key, group in aws_autoscaling_group.instance : "${key} ${group.desired_capacity}"] == ["broker-zone-0 1", "broker-zone-1 1", "broker-zone-2 1", "etcd-1 1", "etcd-2 1", "etcd-3 1"]
     error_message = "each zone has a group of brokers and one of etcd"
   }
   assert {
-    condition     = aws_launch_template.broker.metadata_options[0].http_tokens == "required" && aws_launch_template.etcd.metadata_options[0].http_tokens == "required"
+    condition     = alltrue([for role in ["broker", "etcd"] : aws_launch_template.instance[role].metadata_options[0].http_tokens == "required"])
     error_message = "instances ask for their role with a token"
   }
   assert {
@@ -143,7 +143,7 @@ run "more_brokers_leave_those_before_them_where_they_are" {
     error_message = "ids go round the zones"
   }
   assert {
-    condition     = aws_autoscaling_group.broker["0"].desired_capacity == 3
+    condition     = aws_autoscaling_group.instance["broker-zone-0"].desired_capacity == 3
     error_message = "each group has its share"
   }
 }
