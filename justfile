@@ -41,6 +41,10 @@ docs:
     cargo run --quiet -- metrics docs > docs/.metrics.md
     mv docs/.metrics.md docs/metrics.md
 
+# Every simulation, for as long as you like: --minutes, --from
+simulate *ARGS:
+    cargo xtask simulate {{ARGS}}
+
 # A static binary and its Debian package, in target/package
 package *ARGS:
     cargo xtask package {{ARGS}}

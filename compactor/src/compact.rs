@@ -7,7 +7,7 @@
 //! object each, published in offset order. So a tombstone goes only after everything older than it is gone, whenever the
 //! round is cut short. What stays of a batch is decided by the local cleaner's rules (`varve_log::local::cleaner`).
 
-use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use varve_log::{
@@ -30,6 +30,7 @@ use crate::{
     rewrite::{RewriteError, Workshop, aborted_within},
     source::{Inside, Run, Source, end_of, off_thread},
     spill::{Spill, Superseded},
+    worker::SpillDisk,
 };
 
 /// The rules and the state of pass 2: goes from one rewritten object to the next.
@@ -107,7 +108,7 @@ impl LatestOffsets for Latest {
 pub(crate) struct RoundLimits<'a> {
     pub(crate) map_bytes: usize,
     /// Where keys go for which the map has no room; `None`: nowhere.
-    pub(crate) spill: Option<&'a Path>,
+    pub(crate) spill: Option<&'a SpillDisk>,
     pub(crate) target: u64,
     pub(crate) delete_retention: Duration,
     pub(crate) now: Timestamp,
@@ -163,13 +164,13 @@ impl Workshop {
     /// The keys of the dirty part, in memory if there is room.
     async fn latest(&self, sources: &[Source], round: &Round, limits: RoundLimits<'_>) -> Result<Latest, RewriteError> {
         let map = self.index(sources, round.first_dirty, OffsetMap::new(limits.map_bytes)).await?;
-        let Some(directory) = limits.spill.filter(|_| map.end() < round.end) else { return Ok(Latest::Map(map)) };
+        let Some(disk) = limits.spill.filter(|_| map.end() < round.end) else { return Ok(Latest::Map(map)) };
         // The other way needs as much memory again.
         drop(map);
-        match self.spilled(sources, directory, limits.map_bytes).await? {
+        match self.spilled(sources, disk, limits.map_bytes).await? {
             Ok(superseded) => Ok(Latest::Spilled(superseded)),
             Err(error) => {
-                tracing::warn!(partition = %self.partition, %error, directory = %directory.display(),
+                tracing::warn!(partition = %self.partition, %error, directory = %disk.directory.display(),
                     "keys cannot be spilled to the disk: compacting as far as memory reaches");
                 let map = OffsetMap::new(limits.map_bytes);
                 Ok(Latest::Map(self.index(sources, round.first_dirty, map).await?))
@@ -181,11 +182,11 @@ impl Workshop {
     async fn spilled(
         &self,
         sources: &[Source],
-        directory: &Path,
+        disk: &SpillDisk,
         map_bytes: usize,
     ) -> Result<io::Result<Superseded>, RewriteError> {
         let records = sources.iter().map(|source| source.object.records).fold(0, u64::saturating_add);
-        let spill = match Spill::new(directory, records, map_bytes) {
+        let spill = match Spill::new(disk, records, map_bytes) {
             Ok(spill) => self.index(sources, Offset::ZERO, spill).await?,
             Err(error) => return Ok(Err(error)),
         };

@@ -386,12 +386,17 @@ fn epochs_of(objects: &[RemoteObject]) -> Vec<(LeaderEpoch, Offset)> {
 pub(crate) fn aborted_within(sources: &[Source], base: Offset, end: Offset) -> Vec<AbortedTxn> {
     let key = |txn: &AbortedTxn| (txn.producer, txn.first);
     let mut known: HashMap<(ProducerId, Offset), AbortedTxn> = HashMap::new();
+    // Those that end behind the object that tells of them.
+    let mut reaching = Vec::new();
     for source in sources {
         // All that reach into an object are listed there. One that is not ended with what lay in front: a disk was lost with its
         // marker, or a leader was elected without it, and the offsets up to there were given to other records of that producer.
         let before = Offset::new(source.object.base.get().saturating_sub(1)).unwrap_or_default();
-        known.values_mut().for_each(|txn| txn.last = txn.last.min(before.max(txn.first)));
+        for txn in reaching.drain(..) {
+            known.entry(key(&txn)).and_modify(|txn| txn.last = txn.last.min(before.max(txn.first)));
+        }
         known.extend(source.aborted().iter().map(|txn| (key(txn), *txn)));
+        reaching.extend(source.aborted().iter().filter(|txn| txn.last >= source.object.end));
     }
     let mut within: Vec<AbortedTxn> = known.into_values().filter(|txn| txn.first < end && txn.last >= base).collect();
     within.sort_by_key(|txn| (txn.last, txn.first, txn.producer));

@@ -18,11 +18,11 @@ use std::{
 use varve_log::local::cleaner::{KeyDigest, KeySink, LatestOffsets, OffsetMap};
 use varve_metadata::model::Offset;
 
+use crate::worker::SpillDisk;
+
 const ENTRY_BYTES: usize = 24;
 const BUFFER_BYTES: usize = 64 << 10;
 const MOST_FILES: usize = 64;
-/// This part of the file system stays free.
-const FREE_PART: u64 = 20;
 /// Bytes of a map per key that it has room for, about: it doubles, and is full at three quarters.
 const MAP_BYTES_PER_KEY: u64 = 96;
 
@@ -36,15 +36,16 @@ pub(crate) struct Spill {
 }
 
 impl Spill {
-    /// For about `records` keys, with `map_bytes` of memory, in `directory`.
+    /// For about `records` keys, with `map_bytes` of memory.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] also if the file system would have little left: logs may lie on it.
-    pub(crate) fn new(directory: &Path, records: u64, map_bytes: usize) -> io::Result<Spill> {
+    /// [`io::ErrorKind::StorageFull`] also if the file system would have less left than it is to have.
+    pub(crate) fn new(disk: &SpillDisk, records: u64, map_bytes: usize) -> io::Result<Spill> {
+        let SpillDisk { directory, leave_free_percent } = disk;
         std::fs::create_dir_all(directory)?;
-        let disk = rustix::fs::statvfs(directory)?;
-        let (free, all) = (disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize));
-        if !has_room(records, free, all) {
+        let found = rustix::fs::statvfs(directory)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        if !has_room(records, bytes(found.f_bavail), bytes(found.f_blocks), *leave_free_percent) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let cuts = (records.saturating_mul(MAP_BYTES_PER_KEY) / (map_bytes as u64).max(1)).saturating_add(1);
@@ -95,9 +96,10 @@ impl KeySink for Spill {
     }
 }
 
-/// Whether `records` leave a part of the disk free that is worth speaking of.
-fn has_room(records: u64, free_bytes: u64, all_bytes: u64) -> bool {
-    records.saturating_mul(ENTRY_BYTES as u64).saturating_add(all_bytes / FREE_PART) <= free_bytes
+/// Whether `records` leave so many percent of the disk free.
+fn has_room(records: u64, free_bytes: u64, all_bytes: u64, percent: u64) -> bool {
+    let left = free_bytes.checked_sub(records.saturating_mul(ENTRY_BYTES as u64));
+    left.is_some_and(|left| u128::from(left) * 100 >= u128::from(all_bytes) * u128::from(percent))
 }
 
 /// Reads one cut `parts` times; `false` if a part of its keys is too large for the map.
@@ -236,10 +238,11 @@ mod tests {
 
     #[test]
     fn keys_that_would_fill_the_disk_stay_off_it() {
-        assert!(has_room(100, 2900, 10_000));
-        assert!(!has_room(100, 2899, 10_000));
+        assert!(has_room(100, 2900, 10_000, 5));
+        assert!(!has_room(100, 2899, 10_000, 5));
         let directory = tempfile::tempdir().unwrap();
-        let refused = Spill::new(directory.path(), u64::MAX, 1).unwrap_err();
+        let disk = SpillDisk { directory: directory.path().to_owned(), leave_free_percent: 0 };
+        let refused = Spill::new(&disk, u64::MAX, 1).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     }
 

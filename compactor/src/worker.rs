@@ -48,9 +48,8 @@ pub struct CompactorOptions {
     pub encode: EncodeOptions,
     /// Memory for the keys of one round of key compaction, in bytes (`log.cleaner.dedupe.buffer.size`).
     pub map_bytes: usize,
-    /// Where keys go for which that memory is too small: a directory with room for 24 bytes per record of a partition. `None`:
-    /// a round ends where memory does.
-    pub spill: Option<PathBuf>,
+    /// Where keys go for which that memory is too small. `None`: a round ends where memory does.
+    pub spill: Option<SpillDisk>,
     /// Partitions worked on at once; each takes a core and about 150 MiB.
     pub jobs: usize,
     /// Bytes read from the archive per second at most, by all jobs together; `None`: no limit.
@@ -64,6 +63,15 @@ pub struct CompactorOptions {
     pub grace: Duration,
     /// Pause between two sweeps. Each lists the bucket, and so learns what other processes published.
     pub sweep_interval: Duration,
+}
+
+/// A directory for keys, for which 24 bytes per record of a partition are needed for a while.
+#[derive(Clone, Debug)]
+pub struct SpillDisk {
+    /// Where; made if it does not exist.
+    pub directory: PathBuf,
+    /// Share of its file system that is left free, in percent: logs may lie there too.
+    pub leave_free_percent: u64,
 }
 
 impl Default for CompactorOptions {
@@ -408,7 +416,7 @@ impl Compactor {
     ) -> Result<(), WorkError> {
         let limits = RoundLimits {
             map_bytes: self.options.map_bytes,
-            spill: self.options.spill.as_deref(),
+            spill: self.options.spill.as_ref(),
             target: self.options.limits.target,
             delete_retention: situation.config.delete_retention,
             now: situation.now,

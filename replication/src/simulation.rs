@@ -11,6 +11,7 @@ use std::{
 };
 
 use varve_metadata::model::BrokerId;
+use varve_simulation::seeds;
 
 use crate::world::{Action, Break, Budget, LAG, Violation, World};
 
@@ -136,16 +137,9 @@ fn vary_weather(chance: &mut Chance, world: &mut World, cuts: &mut BTreeSet<(Bro
     }
 }
 
-/// How many seeds, and from which on: `VARVE_SIM_SEEDS=100000 VARVE_SIM_FROM=7`.
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let from = number("VARVE_SIM_FROM").unwrap_or(0);
-    from..from + number("VARVE_SIM_SEEDS").unwrap_or(default)
-}
-
 #[test]
 fn nothing_acknowledged_is_lost_whatever_happens_and_the_cluster_becomes_whole_again() {
-    for seed in seeds(1000) {
+    for seed in seeds(0..1000) {
         if let Err(Violation(what)) = run(seed, None) {
             panic!("seed {seed}: {what}");
         }

@@ -10,6 +10,7 @@ mod mixed;
 mod package;
 mod rig;
 mod run;
+mod simulate;
 mod test;
 mod tools;
 
@@ -39,6 +40,8 @@ enum Command {
     Cluster(cluster::ClusterArguments),
     /// Has a cluster suffer every fault there is, under load and with its promises checked: each once, or by chance for some time
     Faults(faults::FaultsArguments),
+    /// Runs every simulation with as many seeds as some time takes, and reports how many those were
+    Simulate(simulate::SimulateArguments),
     /// Upgrades a cluster of another commit's brokers, under load, to those that are checked out
     Mixed(mixed::MixedArguments),
     /// A static binary, its Debian package and their checksums
@@ -71,6 +74,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Test { filters } => test::run(&filters),
         Command::Cluster(arguments) => cluster::run(arguments),
         Command::Faults(arguments) => faults::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Mixed(arguments) => mixed::run(&arguments),
         Command::Package(arguments) => package::run(&arguments),
         Command::Rig { verb } => rig::run(verb),

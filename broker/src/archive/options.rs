@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use varve_compactor::worker::CompactorOptions;
+use varve_compactor::worker::{CompactorOptions, SpillDisk};
 use varve_tiering::tier::{
     archiver::{ArchiverOptions, Sharing},
     cold::{ColdDisk, ColdOptions},
@@ -10,7 +10,7 @@ use varve_tiering::tier::{
 
 use crate::config::BrokerConfig;
 
-/// What the cache leaves of a disk on which logs may lie, in percent.
+/// What the cache and the compactor leave of a disk on which logs may lie, in percent.
 const LEFT_FREE: u64 = 5;
 
 fn size(bytes: u64) -> usize {
@@ -51,7 +51,7 @@ pub(crate) fn compactor_options(config: &BrokerConfig) -> CompactorOptions {
     let compactor = &config.compactor;
     let mut options = CompactorOptions {
         map_bytes: size(compactor.memory_bytes / u64::from(compactor.threads.max(1))),
-        spill: Some(config.data_dir.clone()),
+        spill: Some(SpillDisk { directory: config.data_dir.clone(), leave_free_percent: LEFT_FREE }),
         jobs: compactor.threads as usize,
         interval: compactor.interval,
         grace: config.archive.grace,

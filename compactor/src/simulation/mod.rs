@@ -17,6 +17,7 @@ use varve_metadata::{
     config::{ArchiveFormat, CleanupPolicy, Codec, TopicConfig},
     model::{LeaderEpoch, Offset, Timestamp},
 };
+use varve_simulation::seeds;
 use varve_tiering::{
     layout::{self, Version},
     manifest::{ObjectKind, RemoteObject},
@@ -41,7 +42,7 @@ const COMPACT: CleanupPolicy = CleanupPolicy { delete: false, compact: true };
 
 #[tokio::test]
 async fn conversion_and_merging_change_nothing_that_a_consumer_reads_however_often_they_crash() {
-    for seed in 0..6 {
+    for seed in seeds(0..6) {
         let mut world = World::new(seed, DELETE).await;
         for _ in 0..3 {
             world.grow(4).await;
@@ -65,7 +66,7 @@ async fn conversion_and_merging_change_nothing_that_a_consumer_reads_however_oft
 
 #[tokio::test]
 async fn the_sweep_deletes_what_nobody_names_and_nothing_else_however_often_it_crashes() {
-    for seed in 10..13 {
+    for seed in seeds(10..13) {
         let mut world = World::new(seed, DELETE).await;
         world.grow(4).await;
         // Orphans of every kind of crash.
@@ -116,7 +117,7 @@ fn check_clean_part(found: &BTreeMap<Offset, Record>, checkpoint: Offset) {
 
 #[tokio::test]
 async fn key_compaction_leaves_the_last_record_of_each_key_however_often_it_crashes() {
-    for seed in 20..26 {
+    for seed in seeds(20..26) {
         let mut world = World::new(seed, COMPACT).await;
         let mut original = BTreeMap::new();
         for round in 0..3 {
@@ -144,7 +145,7 @@ async fn key_compaction_leaves_the_last_record_of_each_key_however_often_it_cras
 #[tokio::test]
 async fn tombstones_go_after_their_time_and_no_older_value_comes_back() {
     let mut met = 0;
-    for seed in 30..36 {
+    for seed in seeds(30..36) {
         let mut world = World::new(seed, COMPACT).await;
         world.grow(6).await;
         let mut original = world.committed().await;
@@ -181,7 +182,7 @@ async fn tombstones_go_after_their_time_and_no_older_value_comes_back() {
 
 #[tokio::test]
 async fn a_topic_that_stays_raw_is_compacted_by_key_all_the_same() {
-    for seed in 70..73 {
+    for seed in seeds(70..73) {
         let mut world = World::new(seed, COMPACT).await;
         let mut original = BTreeMap::new();
         world.grow(2).await;
@@ -331,7 +332,7 @@ async fn objects_in_which_nothing_died_are_not_rewritten() {
 
 #[tokio::test]
 async fn two_compactors_at_once_do_no_harm() {
-    for seed in 40..43 {
+    for seed in seeds(40..43) {
         let mut world = World::new(seed, DELETE).await;
         world.grow(8).await;
         let before = world.read().await.0;
@@ -380,7 +381,7 @@ async fn an_archive_without_a_topic_is_buried_but_not_while_the_metadata_cannot_
 
 #[tokio::test]
 async fn what_compaction_leaves_counts_for_retention_as_it_did_before_however_well_it_compressed() {
-    for seed in 60..64 {
+    for seed in seeds(60..64) {
         let mut world = World::new(seed, COMPACT).await;
         world.padding = 1000;
         for _ in 0..3 {

@@ -23,7 +23,7 @@ async fn expire_all(world: &mut World) {
 /// own records until it lets them go, and nothing stays in the bucket that nobody needs.
 #[tokio::test]
 async fn a_shared_object_lives_as_long_as_one_partition_needs_it() {
-    for seed in 200..208 {
+    for seed in seeds(200..208) {
         let first = World::new(seed, DELETE).await;
         let mut worlds = vec![first.beside(seed * 10).await, first.beside(seed * 10 + 1).await];
         worlds.insert(0, first);

@@ -1,6 +1,9 @@
 //! Key compaction with more keys than memory takes.
 
+use std::path::Path;
+
 use super::*;
+use crate::worker::SpillDisk;
 
 /// More distinct keys than the smallest map takes, most of them twice.
 async fn grown(seed: u64) -> World {
@@ -10,6 +13,11 @@ async fn grown(seed: u64) -> World {
         world.grow(1).await;
     }
     world
+}
+
+/// However full the machine's own disk is.
+fn room(directory: &Path) -> SpillDisk {
+    SpillDisk { directory: directory.to_owned(), leave_free_percent: 0 }
 }
 
 #[tokio::test]
@@ -23,7 +31,7 @@ async fn a_round_through_the_disk_leaves_what_one_with_enough_memory_leaves() {
     let directory = tempfile::tempdir().unwrap();
     let mut process = little.process(Fuse::never());
     process.compactor.options.map_bytes = 0;
-    process.compactor.options.spill = Some(directory.path().to_owned());
+    process.compactor.options.spill = Some(room(directory.path()));
     // One round, though the map has no room for all keys.
     let done = process.compactor.work_on(&process.handle, &little.config, 0, later(0)).await.unwrap();
     assert!(done.published > 0);
@@ -42,7 +50,7 @@ async fn without_room_on_the_disk_a_round_ends_where_memory_does() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut process = world.process(Fuse::never());
     process.compactor.options.map_bytes = 0;
-    process.compactor.options.spill = Some(file.path().join("below a file"));
+    process.compactor.options.spill = Some(room(&file.path().join("below a file")));
     let done = process.compactor.work_on(&process.handle, &world.config, 0, later(0)).await.unwrap();
     let manifest = process.handle.refresh().await.unwrap();
     assert!(done.published > 0 && manifest.clean_until() < manifest.end());

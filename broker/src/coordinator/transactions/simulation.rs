@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use varve_simulation::seeds;
+
 use super::{TransactionVersion::*, testing::*, *};
 use crate::coordinator::{AppendFailure, EndOfTransaction, RequestId, storm::Random};
 
@@ -362,7 +364,7 @@ fn run(seed: u64) -> (usize, Promises) {
 #[test]
 fn transactions_are_whole_whatever_crashes() {
     let mut committed = 0;
-    for seed in 0..120 {
+    for seed in seeds(0..120) {
         committed += run(seed).1.committed.len();
     }
     assert!(committed > 1000, "{committed} values committed: the storm leaves no room for work");

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use varve_simulation::seeds;
 
 use super::*;
 use crate::coordinator::{
@@ -371,7 +372,7 @@ fn run(seed: u64) -> (usize, BTreeMap<String, i64>) {
 
 #[test]
 fn members_of_both_protocols_share_without_overlap_whatever_happens() {
-    for seed in 0..60 {
+    for seed in seeds(0..60) {
         run(seed);
     }
 }

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use varve_simulation::seeds;
+
 use super::*;
 use crate::coordinator::{
     RequestId, TopicsChange,
@@ -298,7 +300,7 @@ fn run(seed: u64) -> (usize, BTreeMap<String, i64>) {
 
 #[test]
 fn applications_share_their_tasks_without_overlap_whatever_happens() {
-    for seed in 0..60 {
+    for seed in seeds(0..60) {
         run(seed);
     }
 }

@@ -1,0 +1,50 @@
+//! The long version of every simulation: new seeds for minutes or hours.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::run::{cargo, run_command};
+
+/// How long, and from which seed on.
+#[derive(Args)]
+pub(crate) struct SimulateArguments {
+    /// Minutes in all, building not counted
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// First seed of each simulation: take another one every night
+    #[arg(long, default_value_t = 1_000_000)]
+    from: u64,
+    /// Only simulations whose name holds this
+    #[arg(long, default_value = "simulation::")]
+    only: String,
+}
+
+/// Crates that have some.
+const PACKAGES: &[&str] = &["varve-replication", "varve-broker", "varve-compactor"];
+
+/// Runs them, and prints how many seeds each took. A seed that failed is named, and fails the command.
+pub(crate) fn run(arguments: &SimulateArguments) -> Result<()> {
+    let listed = tests(&arguments.only).args(["--list", "--format=terse"]).output().context("listing simulations")?;
+    ensure!(listed.status.success(), "listing simulations: {}", String::from_utf8_lossy(&listed.stderr));
+    let count = String::from_utf8_lossy(&listed.stdout).lines().filter(|line| line.ends_with(": test")).count();
+    ensure!(count > 0, "no simulation's name holds {:?}", arguments.only);
+
+    let at_once = std::thread::available_parallelism()?.get();
+    let each = Duration::from_secs(arguments.minutes * 60 * at_once as u64 / count as u64);
+    let report = tempfile::NamedTempFile::new()?;
+    let mut simulations = tests(&arguments.only);
+    simulations.env("VARVE_SIM_SECONDS", each.as_secs().max(1).to_string());
+    simulations.env("VARVE_SIM_FROM", arguments.from.to_string()).env("VARVE_SIM_REPORT", report.path());
+    let outcome = run_command(simulations);
+    print!("{}", fs::read_to_string(report.path())?);
+    outcome
+}
+
+fn tests(only: &str) -> std::process::Command {
+    let mut tests = cargo();
+    tests.args(["test", "--locked", "--lib", "--no-fail-fast"]);
+    tests.args(PACKAGES.iter().flat_map(|package| ["--package", package])).args(["--", only]);
+    tests
+}
