@@ -1,6 +1,7 @@
 //! The node: everything started in order, and stopped in the opposite one.
 
 mod compactor;
+mod data_dir;
 mod last_life;
 mod membership;
 mod neighbours;
@@ -39,6 +40,7 @@ use crate::{
 };
 
 pub use compactor::CompactorNode;
+use data_dir::DataDir;
 use membership::{Membership, Place};
 pub(crate) use store::open_store;
 
@@ -85,6 +87,12 @@ pub enum StartError {
     /// A log directory is somebody else's.
     #[error(transparent)]
     LogDir(#[from] LogDirError),
+    /// Two nodes cannot share what each keeps for itself.
+    #[error("the directory {dir} is in use by another process: each node needs a varve.data.dir of its own")]
+    DataDir {
+        /// The directory.
+        dir: String,
+    },
     /// The archive cannot be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -134,6 +142,8 @@ pub struct Node {
     /// Ends the background work; the broker's own token ends the requests first.
     stop: CancellationToken,
     shutdown_timeout: Duration,
+    /// Others may have it when all else is closed.
+    _data_dir: DataDir,
 }
 
 impl Node {
@@ -148,6 +158,7 @@ impl Node {
         show_clock(&metrics);
         serve_http(&config, &metrics, &health, &tasks, &stop).await?;
 
+        let data_dir = DataDir::take(&config.data_dir)?;
         let is_one_of_many = matches!(config.metadata, MetadataUrl::Etcd { .. });
         let last_life = match is_one_of_many {
             true => Some(membership::look_at_last_life(&config)?),
@@ -295,6 +306,7 @@ impl Node {
             tasks,
             stop,
             shutdown_timeout: config.shutdown_timeout,
+            _data_dir: data_dir,
         })
     }
 

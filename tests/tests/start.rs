@@ -174,6 +174,22 @@ fn a_second_process_on_the_same_folders_is_refused() -> Result<()> {
     node.stop()
 }
 
+/// Kafka's brokers share nothing but what `log.dirs` says, and whoever comes from there starts two in one folder.
+#[test]
+fn two_brokers_do_not_share_what_each_notes_of_its_disks() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let etcd = Etcd::start(folder.path())?;
+    let shared = [
+        format!("varve.metadata.url=etcd://{}/varve", etcd.address()),
+        format!("varve.object.store.url=file://{}", folder.path().join("bucket").display()),
+    ];
+    let logs = |id: u32| format!("log.dirs={}", folder.path().join(format!("logs-{id}")).display());
+    let node = Node::start(folder.path(), &[&shared[0], &shared[1], &logs(1), "node.id=1"])?;
+    let printed = refused(folder.path(), &[], &[&shared[0], &shared[1], &logs(2), "node.id=2"])?;
+    ensure!(printed.contains("each node needs a varve.data.dir of its own"), "{printed}");
+    node.stop()
+}
+
 /// After a power cut a broker may be there before its etcd.
 #[test]
 fn a_broker_waits_for_an_etcd_that_starts_after_it() -> Result<()> {

@@ -26,7 +26,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         Kind::Text,
         "./varve-data",
         "Where everything goes that has no place of its own: logs if neither log.dirs nor log.dir is set, embedded \
-         metadata, the disk cache, and the archive if varve.object.store.url is not set.",
+         metadata, the disk cache, and the archive if varve.object.store.url is not set. It is one node's alone, also \
+         where log.dirs is set: what the node notes of its disks lies in it.",
     )),
     high(def(
         "process.roles",

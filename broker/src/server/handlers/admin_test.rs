@@ -5,13 +5,14 @@ use kafka_protocol::{
     messages::{
         BrokerId as WireBrokerId, CreatePartitionsRequest, CreateTopicsRequest, CreateTopicsResponse,
         DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeLogDirsRequest,
-        DescribeTopicPartitionsRequest, InitProducerIdRequest, MetadataRequest, MetadataResponse, TopicName,
-        TransactionalId,
+        DescribeTopicPartitionsRequest, ElectLeadersRequest, InitProducerIdRequest, MetadataRequest, MetadataResponse,
+        TopicName, TransactionalId,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
         delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         delete_topics_request::DeleteTopicState,
         describe_topic_partitions_request::{Cursor, TopicRequest},
+        elect_leaders_request::TopicPartitions,
         metadata_request::MetadataRequestTopic,
     },
     protocol::StrBytes,
@@ -446,5 +447,22 @@ async fn log_dirs_tell_the_size_of_their_volume_in_every_version() {
         assert_eq!(sizes, [0, sent.len() as i64]);
         assert_eq!(local.total_bytes > local.usable_bytes && local.usable_bytes > 0, version >= 4);
         assert!(response.results[1].log_dir.starts_with("remote://"));
+    }
+}
+
+/// kafka-go asks so: it counts its partitions in the answer.
+#[tokio::test]
+async fn an_election_that_has_no_time_fails_for_each_partition_in_every_version() {
+    let (_node, mut client) = node_with(&[("t", 2)]).await;
+    let wanted = TopicPartitions::default().with_topic(name("t")).with_partitions(vec![0, 1]);
+    for version in 0..=2 {
+        let request =
+            ElectLeadersRequest::default().with_topic_partitions(Some(vec![wanted.clone()])).with_timeout_ms(0);
+        let response = client.ask(version, &request).await;
+        let late = ResponseError::RequestTimedOut.code();
+        assert_eq!(response.error_code, if version == 0 { 0 } else { late });
+        let told = &response.replica_election_results[0].partition_result;
+        let told: Vec<_> = told.iter().map(|partition| (partition.partition_id, partition.error_code)).collect();
+        assert_eq!(told, [(0, late), (1, late)]);
     }
 }

@@ -30,8 +30,7 @@ pub(crate) async fn handle(
     context: &RequestContext,
     request: ElectLeadersRequest,
 ) -> ElectLeadersResponse {
-    let refused = |error: ResponseError| ElectLeadersResponse::default().with_error_code(error.code());
-    // The same for each partition, and for the whole.
+    // The same for each partition, and for the whole: version 0 has no place for the latter.
     let refused_each = |error: ResponseError, message: &str| {
         let results = request.topic_partitions.iter().flatten().map(|topic| {
             let partitions = topic.partitions.iter().map(|index| {
@@ -42,7 +41,8 @@ pub(crate) async fn handle(
             });
             ReplicaElectionResult::default().with_topic(topic.topic.clone()).with_partition_result(partitions.collect())
         });
-        refused(error).with_replica_election_results(results.collect())
+        let whole = if context.api_version < KINDS_SINCE { 0 } else { error.code() };
+        ElectLeadersResponse::default().with_error_code(whole).with_replica_election_results(results.collect())
     };
     if let Err(error) = broker.access(context).require(Operation::Alter, Resource::Cluster) {
         let (error, message) = plain(error);
@@ -64,8 +64,10 @@ pub(crate) async fn handle(
         named.iter().flat_map(|(topic, partitions)| partitions.iter().map(|index| (topic.clone(), *index))).collect();
     let elected = match broker.metadata.elect_leaders(election, &asked, deadline(context, request.timeout_ms)).await {
         Ok(elected) => elected,
-        // Version 0 has no place for it: the client sees that its partitions were left out.
-        Err(error) => return refused(metadata_error(&error).0),
+        Err(error) => {
+            let (error, message) = metadata_error(&error);
+            return refused_each(error, &message);
+        }
     };
     let mut elected = elected.into_iter();
     let results = named.into_iter().map(|(topic, partitions)| {
