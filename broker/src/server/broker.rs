@@ -12,8 +12,8 @@ use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{
     GroupCoordinator, Live, NodeQuotas, ShareStates, Shares, Telemetry, TransactionCoordinator, answers::AnswerMetrics,
-    authorizer::Authorizer, fetch_session::FetchSessions, log_levels::LogLevels, producer_ids::ProducerIds,
-    streams_topics::StreamsTopics, transaction_coordinator::Surroundings,
+    authorizer::Authorizer, auto_create::FirstUses, fetch_session::FetchSessions, log_levels::LogLevels,
+    producer_ids::ProducerIds, streams_topics::StreamsTopics, transaction_coordinator::Surroundings,
 };
 use crate::{
     archive::Archive,
@@ -76,6 +76,8 @@ pub struct Broker {
     pub(super) answers: AnswerMetrics,
     /// Internal topics of Kafka Streams applications that are being made.
     pub(crate) streams_topics: StreamsTopics,
+    /// Topics that are being made because clients named them.
+    pub(super) first_uses: FirstUses,
     /// `None`: everybody may do everything. Ask [`access`](Broker::access).
     pub(super) authorizer: Option<Authorizer>,
 }
@@ -136,6 +138,7 @@ impl Broker {
             follower_reads: AtomicU64::new(0),
             answers: AnswerMetrics::default(),
             streams_topics: StreamsTopics::default(),
+            first_uses: FirstUses::default(),
             authorizer: config.authorizer.as_ref().map(Authorizer::new),
             config,
         }

@@ -148,9 +148,13 @@ async fn partitions_are_made_and_deleted_no_faster_than_the_quota_allows() {
     // Nor are topics made because they are asked for.
     let named = MetadataRequestTopic::default().with_name(Some(text("fourth").into()));
     let metadata = MetadataRequest::default().with_topics(Some(vec![named])).with_allow_auto_topic_creation(true);
-    assert_eq!(node.connect().await.ask(9, &metadata).await.topics[0].error_code, 3);
+    for _ in 0..2 {
+        assert_eq!(node.connect().await.ask(9, &metadata).await.topics[0].error_code, 3);
+    }
     assert_eq!(set(&mut admin, ANY_CLIENT, "controller_mutation_rate", None).await, 0);
-    assert_eq!(node.connect().await.ask(9, &metadata).await.topics[0].error_code, 0);
+    for expected in [3, 0] {
+        assert_eq!(node.connect().await.ask(9, &metadata).await.topics[0].error_code, expected);
+    }
     assert_eq!(set(&mut admin, ANY_CLIENT, "controller_mutation_rate", Some(0.001)).await, 0);
     // Clients of earlier versions are slowed down, not refused.
     let response = node.connect().await.ask(5, &make("third", 1)).await;

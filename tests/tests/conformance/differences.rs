@@ -50,10 +50,10 @@ pub(crate) const MEANT: &[Meant] = &[
         ],
     },
     Meant {
-        place: "Metadata that creates a topic",
-        varve: "the new topic is in the answer",
-        why: "Kafka has it in the next one.",
-        signs: &[("metadata-creates", "")],
+        place: "FindCoordinator before there is anything to coordinate",
+        varve: "makes the topic of the coordinators, waits for it, and tells the coordinator",
+        why: "Kafka: COORDINATOR_NOT_AVAILABLE, until somebody asks again.",
+        signs: &[("find-coordinator-first", "")],
     },
     Meant {
         place: "Produce: records that do not decompress",

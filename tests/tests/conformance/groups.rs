@@ -41,6 +41,7 @@ fn coordinators(pair: &mut Pair) -> Result<()> {
             .with_coordinator_keys(keys.iter().map(|key| text(key)).collect())
             .with_key_type(kind)
     };
+    pair.ask("find-coordinator-first", &[3], |_, _| one("g", 0))?;
     await_coordinator(pair)?;
     for key in ["g", ""] {
         pair.ask(&format!("find-coordinator-{key}"), &versions(0, 3), |_, _| one(key, 0))?;

@@ -200,7 +200,7 @@ fn metadata(pair: &mut Pair) -> Result<()> {
         request.topics.iter_mut().for_each(|topics| topics.push(with_id.clone()));
         request
     })?;
-    // Both create it, and say so in their own time.
+    // Both have it in a later answer, in their own time.
     for (version, name) in [(4, "auto-made"), (13, "auto-made-last")] {
         pair.ask("metadata-creates", &[version], |_, _| by_names(&[name]).with_allow_auto_topic_creation(true))?;
     }

@@ -115,7 +115,7 @@ async fn coordinator(
     if broker.metadata.image().topic(topic).is_none()
         && let Ok(name) = TopicName::parse(topic)
     {
-        create_missing(broker, vec![name], None).await;
+        create_missing(broker, &[name]).await;
     }
     let image = broker.metadata.image();
     let index = match topic {

@@ -46,8 +46,10 @@ pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: M
         Err(error) => return refused(&request, error),
     };
     let access = broker.access(context);
+    // As in Kafka, a topic that the request makes is in the next answer: whoever only looks (whether what was deleted is gone,
+    // say, in a version that cannot forbid creation) is not shown what looking made.
+    let image = broker.metadata.image();
     if let Asked::Topics(wanted) = &mut asked {
-        let image = broker.metadata.image();
         let creates = request.allow_auto_topic_creation && broker.config.topics.auto_create;
         if access.is_checked() {
             deny(&access, &image, creates, wanted);
@@ -57,10 +59,10 @@ pub(crate) async fn handle(broker: &Broker, context: &RequestContext, request: M
                 Wanted::Name(name) if image.topic(name).is_none() => TopicName::parse(name).ok(),
                 Wanted::Name(_) | Wanted::Id(_) | Wanted::Denied { .. } | Wanted::DeniedId(_) => None,
             });
-            auto_create::create_missing(broker, missing.collect(), Some(context)).await;
+            auto_create::create_for(broker, context, missing.collect()).await;
         }
     }
-    answer(&broker.metadata.image(), context, &access, &request, &asked)
+    answer(&image, context, &access, &request, &asked)
 }
 
 /// Marks what the caller may not describe, before anything tells whether it exists, and what it may not make.

@@ -207,7 +207,7 @@ impl ShareStates {
         if broker.metadata.image().topic(SHARE_STATE_TOPIC).is_none()
             && let Ok(name) = TopicName::parse(SHARE_STATE_TOPIC)
         {
-            create_missing(broker, vec![name], None).await;
+            create_missing(broker, &[name]).await;
         }
         let image = broker.metadata.image();
         let topic = image.topic(SHARE_STATE_TOPIC).ok_or(ShareStateError::CoordinatorNotAvailable)?;
