@@ -1,6 +1,9 @@
 //! Share groups (KIP-932) through a socket: what members and administrators ask, against a node.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -21,22 +24,27 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
+use tokio::net::TcpSocket;
 use varve_log::{
     format::{BatchBuilder, ControlRecord, RecordContent},
     local::{AppendOrigin, TransactionBegin, TransactionTerms},
 };
 use varve_metadata::{
-    controller::{AlterRequest, AlterResource, Alteration, ConfigOp},
-    image::ConfigResource,
-    model::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId},
+    controller::{
+        AlterRequest, AlterResource, Alteration, ConfigOp, CreationDefaults, ManualPartition, NewTopic, Placement,
+    },
+    image::{BrokerImage, ConfigResource, Endpoint},
+    model::{BrokerId, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId},
 };
 
 use super::{
-    Limits,
+    Limits, auto_create,
     broker_rules::Rules,
     data_test::{produce, records},
     testing::{Client, TestNode},
 };
+
+use crate::coordinator::share_state::SHARE_STATE_TOPIC;
 
 const GROUP: &str = "sharers";
 const ACCEPT: i8 = 1;
@@ -375,4 +383,37 @@ async fn the_keeper_of_a_share_partition_is_found_by_its_name() {
     {
         assert_eq!(find(bad).await, ResponseError::InvalidRequest.code(), "{bad}");
     }
+}
+
+#[tokio::test]
+async fn while_the_keeper_cannot_be_reached_readers_are_told_to_ask_again() {
+    let node = TestNode::start_configured(Limits::default(), &FEW).await;
+    let topic = node.create_topic("t", 1, &[]).await;
+    // A broker that is gone, which nobody noticed yet, and which keeps the state of all groups. Nobody else gets its port.
+    let gone = TcpSocket::new_v4().unwrap();
+    gone.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: gone.local_addr().unwrap().port() };
+    let metadata = &node.broker.metadata;
+    let keeper = BrokerImage {
+        id: BrokerId(2),
+        endpoints: BTreeMap::from([("PLAINTEXT".to_owned(), endpoint)]),
+        ..BrokerImage::default()
+    };
+    metadata.register(keeper).await.unwrap();
+    let state = NewTopic {
+        name: SHARE_STATE_TOPIC.to_owned(),
+        placement: Ok(Placement::Manual(vec![ManualPartition { index: 0, replicas: vec![2] }])),
+        overrides: auto_create::own_topic(&node.broker.config, SHARE_STATE_TOPIC)
+            .overrides
+            .into_iter()
+            .map(|(name, value)| (name, Some(value)))
+            .collect(),
+    };
+    let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+    let made = metadata.create_topics(&[state], defaults, false, None).await.unwrap();
+    assert!(made[0].is_ok(), "{made:?}");
+    let mut member = Member { client: node.connect().await, id: "one", topic, epoch: 0 };
+    let told = member.fetch(&[]).await;
+    assert_eq!(told.error_code, ResponseError::OffsetNotAvailable.code(), "{told:?}");
+    assert!(told.acquired_records.is_empty() && told.records.is_none_or(|records| records.is_empty()));
 }

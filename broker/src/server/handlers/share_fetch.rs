@@ -27,7 +27,7 @@ use crate::{
     share::{SessionChange, SessionEpoch, SessionError, SessionKey, Want},
     wire::{
         fetch_response::NodeEndpoint,
-        later::share_fetch::{Answer, PartitionAnswer, Request},
+        later::share_fetch::{AcquireMode, Answer, PartitionAnswer, Request},
     },
 };
 
@@ -87,20 +87,24 @@ async fn answer(broker: &Broker, context: &RequestContext, request: Request) -> 
             member: Arc::from(key.member.as_str()),
             max_records: u64::try_from(known.max_records).unwrap_or(0),
             batch_size: u64::try_from(known.batch_size).unwrap_or(0),
-            is_strict: request.is_strict,
+            is_strict: request.mode == AcquireMode::RecordLimit,
         },
         min_bytes: u32::try_from(known.min_bytes).unwrap_or(0).min(max_bytes),
         max_bytes,
         deadline,
         remote_deadline: deadline.max(context.received + broker.live.config().archive.fetch_max_wait),
     };
-    let reading = async {
-        // A member that asks for more time gets nothing new meanwhile (KIP-1222).
-        if request.renews { Vec::new() } else { read(broker, &access, &member, partitions).await }
-    };
+    // A member that asks for more time gets nothing new meanwhile (KIP-1222).
+    let wanted = if request.renews { Vec::new() } else { find(broker, &access, partitions) };
+    // What it says of records counts all the same, as in Kafka, which looks at the way only where there is something to read.
+    let is_refused = request.mode == AcquireMode::Unknown && wanted.iter().any(|(_, found)| found.is_ok());
+    let reading = async { if is_refused { Vec::new() } else { read(broker, &member, wanted).await } };
     let (taken, outcomes) = future::join(reading, acknowledge(broker, &access, &speaker, named.said)).await;
     if epoch == SessionEpoch::Last {
         broker.shares.end(&key);
+    }
+    if is_refused {
+        return Err(ResponseError::UnknownServerError);
     }
     let mut told = Told { broker, context, topics: BTreeMap::new(), nodes: Vec::new() };
     for (id, taken) in taken {
@@ -199,20 +203,22 @@ impl Named {
     }
 }
 
+/// A partition of the session, or why it cannot be read here.
+type Found = (PartitionId, Result<Arc<Partition>, ResponseError>);
+
+/// The partitions that the member reads.
+fn find(broker: &Broker, access: &Access<'_>, partitions: Vec<PartitionId>) -> Vec<Found> {
+    let found = partitions.into_iter().map(|id| {
+        let topic = lookup::topic(broker, TopicRef::Id(id.topic.to_wire()));
+        let found = topic.require(access, Operation::Read).and_then(|()| topic.partition(id.index.to_wire()));
+        (id, found)
+    });
+    found.collect()
+}
+
 /// Gives the member what there is of its partitions.
-async fn read(
-    broker: &Broker,
-    access: &Access<'_>,
-    member: &Member<'_>,
-    partitions: Vec<PartitionId>,
-) -> Vec<(PartitionId, Taken)> {
-    let found: Vec<Result<Arc<Partition>, ResponseError>> = partitions
-        .iter()
-        .map(|id| {
-            let topic = lookup::topic(broker, TopicRef::Id(id.topic.to_wire()));
-            topic.require(access, Operation::Read).and_then(|()| topic.partition(id.index.to_wire()))
-        })
-        .collect();
+async fn read(broker: &Broker, member: &Member<'_>, wanted: Vec<Found>) -> Vec<(PartitionId, Taken)> {
+    let (partitions, found): (Vec<PartitionId>, Vec<_>) = wanted.into_iter().unzip();
     let taken = broker.shares.take(broker, member, &found).await;
     partitions.into_iter().zip(taken).collect()
 }

@@ -27,12 +27,33 @@ use crate::{
 /// The newest version that `kafka-protocol` knows.
 const KNOWN: i16 = 1;
 
+/// How records are acquired (KIP-1206).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AcquireMode {
+    /// Whole batches, which may be more records than asked for.
+    #[default]
+    BatchOptimized,
+    /// Not one record more than asked for.
+    RecordLimit,
+    /// In a way that this version does not know.
+    Unknown,
+}
+
+impl AcquireMode {
+    fn from_wire(raw: i8) -> AcquireMode {
+        match raw {
+            0 => AcquireMode::BatchOptimized,
+            1 => AcquireMode::RecordLimit,
+            _ => AcquireMode::Unknown,
+        }
+    }
+}
+
 /// A request, and what version 2 added to it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Request {
     pub(crate) known: ShareFetchRequest,
-    /// Not one record more than asked for.
-    pub(crate) is_strict: bool,
+    pub(crate) mode: AcquireMode,
     /// It asks for more time.
     pub(crate) renews: bool,
 }
@@ -40,7 +61,7 @@ pub(crate) struct Request {
 pub(crate) fn decode(version: i16, mut body: Bytes) -> anyhow::Result<Request> {
     if version <= KNOWN {
         let known = ShareFetchRequest::decode(&mut body, version)?;
-        return Ok(Request { known, is_strict: false, renews: false });
+        return Ok(Request { known, mode: AcquireMode::default(), renews: false });
     }
     let int = |body: &mut Bytes| body.try_get_i32().map_err(|_| Malformed);
     let known = ShareFetchRequest::default()
@@ -52,14 +73,14 @@ pub(crate) fn decode(version: i16, mut body: Bytes) -> anyhow::Result<Request> {
         .with_max_bytes(int(&mut body)?)
         .with_max_records(int(&mut body)?)
         .with_batch_size(int(&mut body)?);
-    let is_strict = body.try_get_i8().map_err(|_| Malformed)? == 1;
+    let mode = AcquireMode::from_wire(body.try_get_i8().map_err(|_| Malformed)?);
     let renews = body.try_get_i8().map_err(|_| Malformed)? != 0;
     let count = get_count(&mut body)?;
     let topics = (0..count).map(|_| FetchTopic::decode(&mut body, KNOWN)).collect::<anyhow::Result<Vec<_>>>()?;
     let count = get_count(&mut body)?;
     let forgotten = (0..count).map(|_| ForgottenTopic::decode(&mut body, KNOWN)).collect::<anyhow::Result<Vec<_>>>()?;
     skip_tags(&mut body)?;
-    Ok(Request { known: known.with_topics(topics).with_forgotten_topics_data(forgotten), is_strict, renews })
+    Ok(Request { known: known.with_topics(topics).with_forgotten_topics_data(forgotten), mode, renews })
 }
 
 /// Everything that an answer says.
@@ -169,12 +190,15 @@ mod tests {
             .with_forgotten_topics_data(vec![forgotten]);
         let mut bytes = Vec::new();
         known.encode(&mut bytes, 1).unwrap();
-        let request = Request { known, is_strict: false, renews: false };
+        let request = Request { known, mode: AcquireMode::default(), renews: false };
         assert_eq!(decode(1, bytes.clone().into()).unwrap(), request);
         let at = 2 + 2 + 6 * 4;
         bytes.splice(at..at, [1, 1]);
         assert_eq!(SHARE_FETCH.check(2, &bytes), Ok(0));
-        assert_eq!(decode(2, bytes.into()).unwrap(), Request { is_strict: true, renews: true, ..request });
+        assert_eq!(
+            decode(2, bytes.into()).unwrap(),
+            Request { mode: AcquireMode::RecordLimit, renews: true, ..request }
+        );
     }
 
     #[test]

@@ -190,6 +190,18 @@ fn newest(pair: &mut Pair) -> Result<()> {
     // The group, the member, and six numbers; for acknowledgements one.
     let of_fetch = 1 + GROUP.len() + 1 + SECOND.len() + 24;
     let of_acknowledge = 1 + GROUP.len() + 1 + SECOND.len() + 4;
+    for (name, mode) in [("unknown", 7), ("negative", 255)] {
+        pair.ask_bytes(&format!("share-fetch-2-mode-{name}"), |side| {
+            newer(&fetched(shared(side), SECOND, 0, &[(0, &[])]), 2, of_fetch, &[mode, 0])
+        })?;
+        pair.ask_bytes(&format!("share-fetch-2-mode-{name}-goes-on"), |side| {
+            newer(&fetched(shared(side), SECOND, 1, &[]), 2, of_fetch, &[mode, 0])
+        })?;
+        // Where there is nothing to read, nobody looks at the way.
+        pair.ask_bytes(&format!("share-fetch-2-mode-{name}-closes"), |side| {
+            newer(&fetched(shared(side), SECOND, -1, &[]), 2, of_fetch, &[mode, 0])
+        })?;
+    }
     for mode in [0, 1] {
         pair.ask_bytes(&format!("share-fetch-2-{mode}"), |side| {
             let request = waiting(fetched(shared(side), SECOND, 0, &[(0, &[])])).with_max_records(1).with_batch_size(1);
