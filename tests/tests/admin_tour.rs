@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use varve_tests::{kafka::Kafka, node::Node, tools};
 
 /// What both brokers are told.
-const BOTH: [&str; 8] = [
+const BOTH: [&str; 9] = [
     "group.initial.rebalance.delay.ms=0",
+    "group.streams.initial.rebalance.delay.ms=0",
     "offsets.topic.replication.factor=1",
     "offsets.topic.num.partitions=3",
     "transaction.state.log.num.partitions=3",
@@ -33,6 +34,17 @@ const FOLLOWS: [(&str, &str); 6] = [
 
 /// Lines that are meant to differ.
 const MEANT: [(&str, &str); 1] = [("describeFeatures", "only features whose requests are served are finalised")];
+
+/// What must have worked, and how the answer begins: that both fail alike would not be enough.
+const WORKS: [(&str, &str); 7] = [
+    ("describeStreamsGroups live", "Stable"),
+    ("listStreamsGroupOffsets live", "{tour-0=10}"),
+    ("describeStreamsGroups empty", "Empty"),
+    ("alterStreamsGroupOffsets", "null"),
+    ("listStreamsGroupOffsets altered", "{tour-0=7}"),
+    ("listStreamsGroupOffsets deleted", "{}"),
+    ("deleteStreamsGroups", "null"),
+];
 
 /// What was asked, and the answer, of one broker.
 type Answers = BTreeMap<String, String>;
@@ -62,6 +74,10 @@ fn kafkas_admin_client_finds_the_same_on_varve_as_on_apache_kafka() -> Result<()
     let node = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
     let [theirs, ours] = tour([kafka.address, node.address])?;
     ensure!(theirs.keys().eq(ours.keys()), "both were asked the same");
+    for (asked, begins) in WORKS {
+        let found = &ours[asked];
+        ensure!(found.starts_with(begins), "{asked}: {found}");
+    }
     let is_unserved = |asked: &str| ours.get(asked).is_some_and(|answer| UNSERVED.iter().any(|no| answer.contains(no)));
     let mut unserved = Vec::new();
     let mut differences = Vec::new();

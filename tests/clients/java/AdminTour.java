@@ -86,6 +86,7 @@ public final class AdminTour {
             tour.configs();
             tour.groups();
             tour.shares();
+            new StreamsTour(admin, bootstrap, tour::say).go();
             tour.cluster();
             tour.quotasAndUsers();
             tour.acls();
