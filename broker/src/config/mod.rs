@@ -35,9 +35,10 @@ pub use broker::{
     TransactionConfig,
 };
 pub use cluster::{EtcdConfig, ReplicationConfig};
-pub(crate) use definitions::is_outside_kafkas_table;
-pub(crate) use definitions::listener_setting;
 pub use definitions::{Prefix, broker_table, prefixes};
+pub(crate) use definitions::{
+    is_described_once_given, is_of_listeners, is_outside_kafkas_table, listener_setting, typed_as,
+};
 pub use docs::reference;
 pub use first_users::FirstUser;
 pub(crate) use listener_settings::{ListenerSettings, listener_prefix};

@@ -75,8 +75,15 @@ pub struct Storage {
     waiting: parking_lot::Mutex<Vec<(PartitionId, bool)>>,
     /// Partitions to be opened once more is known about them.
     unsettled: parking_lot::Mutex<HashSet<PartitionId>>,
-    producer_expiry: parking_lot::Mutex<Duration>,
+    producer_rules: parking_lot::Mutex<ProducerRules>,
     recovery_threads: AtomicU32,
+}
+
+/// What logs ask of producers and keep of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ProducerRules {
+    expiry: Duration,
+    verify_transactions: bool,
 }
 
 impl std::fmt::Debug for Storage {
@@ -129,7 +136,8 @@ impl Storage {
             return Err(error.into());
         }
         partitions.set_log_dirs(dirs.clone());
-        let producer_expiry = parking_lot::Mutex::new(settings.producer_expiry);
+        let verify_transactions = settings.verify_transactions;
+        let rules = ProducerRules { expiry: settings.producer_expiry, verify_transactions };
         let recovery_threads = AtomicU32::new(settings.recovery_threads.max(1));
         Ok(Arc::new(Storage {
             node: owner.node,
@@ -141,7 +149,7 @@ impl Storage {
             shown: Mutex::new(None),
             waiting: Default::default(),
             unsettled: parking_lot::Mutex::default(),
-            producer_expiry,
+            producer_rules: parking_lot::Mutex::new(rules),
             recovery_threads,
         }))
     }
@@ -307,9 +315,9 @@ impl Storage {
     }
 
     fn log_config(&self, topic: &TopicConfig) -> Arc<LogConfig> {
-        let settings = &self.settings;
-        let config = LogConfig::new(topic, *self.producer_expiry.lock(), settings.max_transaction_timeout);
-        Arc::new(config.verifying_transactions(settings.verify_transactions))
+        let rules = *self.producer_rules.lock();
+        let config = LogConfig::new(topic, rules.expiry, self.settings.max_transaction_timeout);
+        Arc::new(config.verifying_transactions(rules.verify_transactions))
     }
 
     /// From now on so many logs of each directory are opened, or closed, at the same time
@@ -321,9 +329,11 @@ impl Storage {
         }
     }
 
-    /// From now on silent producers are remembered for so long (`producer.id.expiration.ms`).
-    pub async fn set_producer_expiry(&self, expiry: Duration) {
-        if std::mem::replace(&mut *self.producer_expiry.lock(), expiry) == expiry {
+    /// From now on silent producers are remembered for so long (`producer.id.expiration.ms`), and records of transactions are
+    /// taken only where those are known to have begun, or everywhere (`transaction.partition.verification.enable`).
+    pub async fn set_producer_rules(&self, expiry: Duration, verify_transactions: bool) {
+        let rules = ProducerRules { expiry, verify_transactions };
+        if std::mem::replace(&mut *self.producer_rules.lock(), rules) == rules {
             return;
         }
         let shown = self.shown.lock().await;

@@ -1,7 +1,7 @@
 //! Which settings of brokers, groups and client metrics there are, and what may change while the node runs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, LazyLock},
 };
 
@@ -9,66 +9,33 @@ use tracing::warn;
 use varve_metadata::{
     config::{ConfigDef, ConfigErrors, ConfigTable, Kind, Synonym, Treatment, Unit, Update, topic_table},
     controller::{AlterError, BrokerRules},
-    image::{CORDONED_LOG_DIRS, ClusterImage, ConfigResource, overlay},
+    image::{ClusterImage, ConfigResource, overlay},
     model::BrokerId,
 };
 
 use super::{
     handlers::admin_errors::config_text,
+    listener_rules,
     live::LIVE,
     shares::{OFFSET_RESET, OffsetReset},
 };
 use crate::{
-    config::{BrokerConfig, GroupLimit, GroupTime, broker_table, listener_setting},
-    security::{ListenerSecurity, SecurityError, chain},
+    config::{BrokerConfig, GroupLimit, GroupTime, broker_table, is_of_listeners, listener_setting},
+    security::ListenerSecurity,
     telemetry::Subscription,
 };
 
 const CLEANER_THREADS: &str = "log.cleaner.threads";
-/// Keys and trust: they change for one listener of one broker at a time (KIP-226).
-const OF_ONE_LISTENER: [&str; 10] = [
-    "ssl.keystore.type",
-    "ssl.keystore.location",
-    "ssl.keystore.password",
-    "ssl.keystore.key",
-    "ssl.keystore.certificate.chain",
-    "ssl.key.password",
-    "ssl.truststore.type",
-    "ssl.truststore.location",
-    "ssl.truststore.password",
-    "ssl.truststore.certificates",
-];
-/// What else of TLS and SASL changes while a broker runs: for one listener by its prefix, or for all of one broker. The other
-/// settings of this kind only change by the prefix.
-const OF_ONE_BROKER: [&str; 22] = [
-    "ssl.protocol",
-    "ssl.provider",
-    "ssl.cipher.suites",
-    "ssl.enabled.protocols",
-    "ssl.keymanager.algorithm",
-    "ssl.trustmanager.algorithm",
-    "ssl.endpoint.identification.algorithm",
-    "ssl.secure.random.implementation",
-    "ssl.client.auth",
-    "sasl.mechanism.inter.broker.protocol",
-    "sasl.jaas.config",
-    "sasl.enabled.mechanisms",
-    "sasl.kerberos.service.name",
-    "sasl.kerberos.kinit.cmd",
-    "sasl.kerberos.ticket.renew.window.factor",
-    "sasl.kerberos.ticket.renew.jitter",
-    "sasl.kerberos.min.time.before.relogin",
-    "sasl.kerberos.principal.to.local.rules",
-    "sasl.login.refresh.window.factor",
-    "sasl.login.refresh.window.jitter",
-    "sasl.login.refresh.min.period.seconds",
-    "sasl.login.refresh.buffer.seconds",
-];
 /// Settings of how many work at the same time.
-const POOLS: [&str; 4] = [
+const POOLS: [&str; 9] = [
     CLEANER_THREADS,
+    "background.threads",
+    "num.io.threads",
+    "num.network.threads",
     "num.recovery.threads.per.data.dir",
     "remote.log.manager.copier.thread.pool.size",
+    "remote.log.manager.expiration.thread.pool.size",
+    "remote.log.manager.follower.thread.pool.size",
     "remote.log.reader.threads",
 ];
 
@@ -117,7 +84,7 @@ impl Rules<'_> {
         if !fixed.is_empty() {
             return Err(format!("Cannot update these configs dynamically: [{}]", fixed.join(", ")));
         }
-        check_own_settings(resource, changed)?;
+        listener_rules::check_whose(resource, changed)?;
         for (name, value) in settings {
             let definition = definition(name).ok_or_else(|| config_text(&broker_table().unknown(name)))?;
             definition.parse(value).map_err(|error| config_text(&error))?;
@@ -222,24 +189,6 @@ impl Rules<'_> {
         // Only of this node: what files another one has cannot be seen from here.
         if *resource == own { self.check_listeners(&all, changed) } else { Ok(()) }
     }
-
-    /// Whether every listener can go on with what is new to it in these settings, files included. What went bad meanwhile, a file
-    /// for one, is no reason to refuse something else.
-    fn check_listeners(&self, texts: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), String> {
-        let before = self.image.configs().of_broker(self.node, &self.config.settings.texts());
-        let is_new = |name: &str| changed.contains(&name) || before.get(name) != texts.get(name);
-        let new: BTreeSet<&str> =
-            before.keys().chain(texts.keys()).map(String::as_str).filter(|name| is_new(name)).collect();
-        for (listener, security) in self.config.listeners.listeners.iter().zip(self.listeners) {
-            security.check(&listener.name, texts, &new).map_err(|error| match error {
-                SecurityError::Config(error) => format!("Invalid value for the listener {}: {error}", listener.name),
-                SecurityError::Tls(error) => {
-                    format!("Validation of dynamic config update of SSLFactory failed: {}", chain(&error))
-                }
-            })?;
-        }
-        Ok(())
-    }
 }
 
 /// The usual, smallest and largest of a time, in milliseconds.
@@ -255,27 +204,6 @@ fn numbers(limit: GroupLimit) -> [u64; 3] {
 /// The definition of a setting, or of what stands behind a listener's name.
 fn definition(name: &str) -> Option<&'static ConfigDef> {
     broker_table().get(name).or_else(|| listener_setting(name))
-}
-
-/// Some settings change for one listener, and some for one broker.
-fn check_own_settings(resource: &ConfigResource, changed: &[&str]) -> Result<(), String> {
-    let general: Vec<&str> = changed.iter().copied().filter(|name| OF_ONE_LISTENER.contains(name)).collect();
-    if !general.is_empty() {
-        return Err(format!(
-            "These security configs can be dynamically updated only per-listener using the listener prefix: [{}]",
-            general.join(", ")
-        ));
-    }
-    let is_own =
-        |name: &str| listener_setting(name).is_some() || OF_ONE_BROKER.contains(&name) || name == CORDONED_LOG_DIRS;
-    let own: Vec<&str> = changed.iter().copied().filter(|name| is_own(name)).collect();
-    if *resource == ConfigResource::BrokerDefaults && !own.is_empty() {
-        return Err(format!(
-            "Cannot update these configs at default cluster level, broker id must be specified: [{}]",
-            own.join(", ")
-        ));
-    }
-    Ok(())
 }
 
 /// Sizes of pools may at most double or halve at a time, as in Kafka: more is a slip of the hand.
@@ -318,16 +246,18 @@ fn check_threads(
 fn is_fixed(name: &str) -> bool {
     match broker_table().get(name) {
         Some(definition) => !changes_live(definition),
-        None => listener_setting(name).is_some_and(|definition| !may_change(definition)),
+        None => listener_setting(name).is_some_and(|definition| {
+            // One that listeners do not have would be stored, and heeded by nobody.
+            let is_nobodys = definition.treatment == Treatment::Honoured && !is_of_listeners(definition.name);
+            is_nobodys || !may_change(definition)
+        }),
     }
 }
 
 /// Whether a change of this setting under its own name takes effect while the node runs, or is known to have none. Kafka lets
 /// more of them change; taken without effect, they would be a promise that nobody keeps.
 pub(super) fn changes_live(definition: &ConfigDef) -> bool {
-    let changes_so =
-        |name: &str| !is_of_security(name) || OF_ONE_LISTENER.contains(&name) || OF_ONE_BROKER.contains(&name);
-    changes_so(definition.name) && may_change(definition)
+    may_change(definition) && listener_rules::changes_unprefixed(definition.name)
 }
 
 /// The same of a setting that may have a listener's prefix.
@@ -336,14 +266,11 @@ fn may_change(definition: &ConfigDef) -> bool {
     let is_topic_default =
         || topic_table().iter().any(|topic| topic.synonyms.iter().any(|synonym| synonym.name == definition.name));
     // Listeners follow theirs (`security::follow_settings`), but for tokens, which keep to what they were told.
-    let is_of_listener = || is_of_security(definition.name) && !definition.name.starts_with("sasl.oauthbearer.");
+    let is_of_listener =
+        || listener_rules::is_of_security(definition.name) && !definition.name.starts_with("sasl.oauthbearer.");
     let no_effect = matches!(definition.treatment, Treatment::NoEffect { .. });
     definition.update == Update::Dynamic
         && (no_effect || is_topic_default() || is_of_listener() || LIVE.contains(&definition.name))
-}
-
-fn is_of_security(name: &str) -> bool {
-    name.starts_with("ssl.") || name.starts_with("sasl.")
 }
 
 /// A subscription to client metrics, in the order of Kafka's checks.

@@ -146,10 +146,11 @@ impl Server {
         let measured = Measured::new(metrics);
         broker.register_access(metrics);
         broker.register_reads(metrics);
-        let (tasks, places) = (TaskTracker::new(), Places::new(limits.connections_per_listener.clone()));
+        let (tasks, places) = (TaskTracker::new(), Arc::new(Places::default()));
         let refused = Arc::new(Semaphore::new(MOST_REFUSED));
         let first_limits = Arc::new(ConnectionLimits {
             connections: limits.connections,
+            by_listener: limits.connections_per_listener.clone(),
             per_ip: limits.connections_per_ip,
             per_ip_overrides: limits.connections_per_ip_overrides.clone(),
         });

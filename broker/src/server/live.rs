@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
-pub(crate) const LIVE: [&str; 23] = [
+pub(crate) const LIVE: [&str; 24] = [
     "cordoned.log.dirs",
     "follower.replication.throttled.rate",
     "group.consumer.assignment.interval.ms",
@@ -38,12 +38,14 @@ pub(crate) const LIVE: [&str; 23] = [
     "remote.log.manager.fetch.max.bytes.per.second",
     "remote.log.reader.threads",
     "replica.alter.log.dirs.io.max.bytes.per.second",
+    "transaction.partition.verification.enable",
 ];
 
 /// How many connections there may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionLimits {
     pub(crate) connections: usize,
+    pub(crate) by_listener: HashMap<String, usize>,
     pub(crate) per_ip: usize,
     pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
 }
@@ -52,7 +54,9 @@ impl ConnectionLimits {
     fn of(network: &NetworkConfig) -> ConnectionLimits {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let overrides = network.max_connections_per_ip_overrides.iter();
+        let by_listener = network.max_connections_per_listener.iter();
         ConnectionLimits {
+            by_listener: by_listener.map(|(listener, limit)| (listener.clone(), size(*limit))).collect(),
             connections: network.max_connections.map_or(usize::MAX, size),
             per_ip: network.max_connections_per_ip.map_or(usize::MAX, size),
             per_ip_overrides: overrides.map(|(ip, limit)| (*ip, size(*limit))).collect(),
@@ -132,7 +136,8 @@ pub(crate) async fn follow(broker: Arc<Broker>, storage: Arc<Storage>, stop: Can
         if shown.as_ref() != Some(&given) {
             broker.live.apply(&broker, &image);
             storage.set_recovery_threads(broker.live.config().logs.recovery_threads).await;
-            storage.set_producer_expiry(broker.live.config().producer_expiry).await;
+            let config = broker.live.config();
+            storage.set_producer_rules(config.producer_expiry, config.transactions.verify_partitions).await;
             if shown.is_some() {
                 info!("dynamic settings taken");
             }

@@ -38,6 +38,7 @@ mod handlers;
 #[cfg(test)]
 mod isolation_test;
 mod listener;
+mod listener_rules;
 pub(crate) mod live;
 mod log_levels;
 pub(crate) mod lookup;

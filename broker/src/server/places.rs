@@ -11,10 +11,8 @@ use super::live::ConnectionLimits;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The places for connections of one node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Limits of single listeners.
-    by_listener: HashMap<String, usize>,
     taken: Mutex<Taken>,
     freed: Notify,
 }
@@ -35,14 +33,10 @@ pub(super) struct Place {
 }
 
 impl Places {
-    pub(super) fn new(by_listener: HashMap<String, usize>) -> Arc<Places> {
-        Arc::new(Places { by_listener, taken: Mutex::default(), freed: Notify::new() })
-    }
-
     /// Whether a listener may take in one more, whoever it is (`max.connections`).
     pub(super) fn has_room(&self, listener: &str, limits: &ConnectionLimits) -> bool {
         let taken = self.taken.lock();
-        let own = self.by_listener.get(listener).copied().unwrap_or(usize::MAX);
+        let own = limits.by_listener.get(listener).copied().unwrap_or(usize::MAX);
         taken.total < limits.connections && taken.by_listener.get(listener).copied().unwrap_or(0) < own
     }
 
@@ -103,8 +97,9 @@ mod tests {
 
     #[tokio::test]
     async fn places_are_bounded_together_by_listener_and_by_address() {
-        let limits = ConnectionLimits { connections: 3, per_ip: 2, per_ip_overrides: HashMap::new() };
-        let (limits, places) = (Arc::new(limits), Places::new(HashMap::from([("A".to_owned(), 1)])));
+        let by_listener = HashMap::from([("A".to_owned(), 1)]);
+        let limits = ConnectionLimits { connections: 3, by_listener, per_ip: 2, per_ip_overrides: HashMap::new() };
+        let (limits, places) = (Arc::new(limits), Arc::new(Places::default()));
         let (a, b): (Arc<str>, Arc<str>) = ("A".into(), "B".into());
         let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = places.take(&a, here, &limits).unwrap();
@@ -116,6 +111,8 @@ mod tests {
         assert!(places.room("B", || limits.clone()).now_or_never().is_none());
         drop((second, third));
         assert!(places.room("B", || limits.clone()).now_or_never().is_some());
+        let more = ConnectionLimits { by_listener: HashMap::from([("A".to_owned(), 2)]), ..(*limits).clone() };
+        assert!(!places.has_room("A", &limits) && places.has_room("A", &more), "from when the limit is raised");
         drop(first);
         assert!(places.has_room("A", &limits));
     }

@@ -1,6 +1,8 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs.
 
-use anyhow::Result;
+use std::{cell::RefCell, collections::BTreeSet};
+
+use anyhow::{Result, ensure};
 use kafka_protocol::messages::{
     AlterConfigsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
     alter_configs_request::{AlterConfigsResource, AlterableConfig},
@@ -83,6 +85,7 @@ fn describe(pair: &mut Pair) -> Result<()> {
         "sasl.server.max.receive.size",
         "ssl.principal.mapping.rules",
     ];
+    describe_all(pair)?;
     for name in ["", "1"] {
         pair.ask(&format!("describe-configs-broker-{name}"), &all, |_, _| {
             ask(BROKER, name, Some(&keys)).with_include_synonyms(true)
@@ -98,6 +101,37 @@ fn describe(pair: &mut Pair) -> Result<()> {
 }
 
 type Change<'a> = (&'a str, i8, Option<&'a str>);
+
+/// Every setting of a broker that one of the two lists, but for those that say where it is and with whom: the test tells each its
+/// own.
+fn describe_all(pair: &mut Pair) -> Result<()> {
+    const OF_THE_PLACE: [&str; 7] = [
+        "advertised.listeners",
+        "controller.listener.names",
+        "controller.quorum.voters",
+        "listener.security.protocol.map",
+        "listeners",
+        "log.dirs",
+        "process.roles",
+    ];
+    let listed = RefCell::new(BTreeSet::new());
+    pair.until(
+        4,
+        |_, _| ask(BROKER, "1", None),
+        |answer| {
+            let settings = answer["results"][0]["configs"].as_array();
+            let names = settings.into_iter().flatten().filter_map(|setting| setting["name"].as_str());
+            listed.borrow_mut().extend(names.map(str::to_owned));
+            true
+        },
+    )?;
+    let listed = listed.into_inner();
+    let names: Vec<&str> = listed.iter().map(String::as_str).filter(|name| !OF_THE_PLACE.contains(name)).collect();
+    // That of 4.3 has 345.
+    ensure!(names.len() > 330, "{} settings are listed", names.len());
+    pair.ask("describe-configs-broker-all", &[4], |_, _| ask(BROKER, "1", Some(&names)).with_include_synonyms(true))?;
+    Ok(())
+}
 
 fn change(kind: i8, name: &str, changes: &[Change<'_>]) -> IncrementalAlterConfigsRequest {
     let configs = changes.iter().map(|(name, operation, value)| {
@@ -146,6 +180,13 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         ("no-topic", TOPIC, "", &[("retention.ms", SET, Some("1"))]),
         ("broker", BROKER, "1", &[("log.retention.ms", SET, Some("900000"))]),
         ("broker-delete", BROKER, "1", &[("log.retention.ms", DELETE, None)]),
+        ("broker-rate", BROKER, "1", &[("leader.replication.throttled.rate", SET, Some("5000000"))]),
+        ("broker-threads", BROKER, "1", &[("num.io.threads", SET, Some("9"))]),
+        ("broker-threads-few", BROKER, "1", &[("num.io.threads", SET, Some("1"))]),
+        ("broker-threads-few-background", BROKER, "1", &[("background.threads", SET, Some("2"))]),
+        ("broker-threads-many", BROKER, "", &[("num.network.threads", SET, Some("900"))]),
+        ("broker-verification", BROKER, "", &[("transaction.partition.verification.enable", SET, Some("false"))]),
+        ("broker-verification-delete", BROKER, "", &[("transaction.partition.verification.enable", DELETE, None)]),
         ("broker-default", BROKER, "", &[("log.cleaner.backoff.ms", SET, Some("14000"))]),
         ("broker-default-delete", BROKER, "", &[("log.cleaner.backoff.ms", DELETE, None)]),
         ("broker-read-only", BROKER, "1", &[("node.id", SET, Some("7"))]),
@@ -153,6 +194,25 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         ("broker-security-delete", BROKER, "1", &[("sasl.kerberos.min.time.before.relogin", DELETE, None)]),
         ("broker-security-default", BROKER, "", &[("sasl.login.refresh.window.factor", SET, Some("0.7"))]),
         ("broker-security-fixed", BROKER, "1", &[("sasl.login.class", SET, Some("x"))]),
+        (
+            "broker-reauthentication",
+            BROKER,
+            "1",
+            &[("listener.name.plaintext.connections.max.reauth.ms", SET, Some("5000"))],
+        ),
+        ("broker-reauthentication-general", BROKER, "1", &[("connections.max.reauth.ms", SET, Some("5000"))]),
+        (
+            "broker-reauthentication-default",
+            BROKER,
+            "",
+            &[("listener.name.plaintext.connections.max.reauth.ms", SET, Some("5000"))],
+        ),
+        (
+            "broker-connections-of-listener",
+            BROKER,
+            "",
+            &[("listener.name.plaintext.max.connections", SET, Some("900"))],
+        ),
         ("broker-security-of-listener", BROKER, "1", &[("ssl.keystore.location", SET, Some("/x"))]),
         ("broker-unknown", BROKER, "1", &[("retention.mss", SET, Some("7"))]),
         ("broker-wrong", BROKER, "1", &[("log.retention.ms", SET, Some("x"))]),
@@ -189,6 +249,21 @@ fn incremental(pair: &mut Pair) -> Result<()> {
     let keys =
         ["retention.ms", "segment.ms", "cleanup.policy", "segment.bytes", "preallocate", "min.cleanable.dirty.ratio"];
     catch_up(pair, "settings-changed")?;
+    let of_broker = [
+        "leader.replication.throttled.rate",
+        "num.io.threads",
+        "listener.name.plaintext.connections.max.reauth.ms",
+        "listener.name.plaintext.max.connections",
+    ];
+    for name in ["", "1"] {
+        pair.ask(&format!("describe-configs-broker-changed-{name}"), &[4], |_, _| {
+            ask(BROKER, name, Some(&of_broker)).with_include_synonyms(true)
+        })?;
+    }
+    let undo = of_broker.map(|name| (name, DELETE, None));
+    for (name, undo) in [("1", &undo[..3]), ("", &undo[3..])] {
+        pair.ask("incremental-alter-broker-undo", &[1], |_, _| change(BROKER, name, undo))?;
+    }
     pair.ask("describe-configs-changed", &[4], |_, _| ask(TOPIC, "settings", Some(&keys)).with_include_synonyms(true))?;
     Ok(())
 }

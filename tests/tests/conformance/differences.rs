@@ -28,12 +28,13 @@ pub(crate) const MEANT: &[Meant] = &[
     },
     Meant {
         place: "Topics",
-        varve: "`remote.storage.enable` is `true`; `varve.*` settings are listed; ListOffsets -6 and `local.retention.*` \
+        varve: "`remote.storage.enable` (`remote.log.storage.system.enable`) is `true`; `varve.*` settings are listed; ListOffsets -6 and `local.retention.*` \
                 act accordingly",
         why: "Every topic is archived.",
         signs: &[
             ("", "[\"varve."),
             ("", "[\"remote.storage.enable\"].value"),
+            ("describe-configs-broker-all", "[\"remote.log.storage.system.enable\"]"),
             ("list-offsets--6", ""),
             ("list-offsets-empty--6", ""),
             ("describe-configs-topic-synonyms", "[\"remote.storage.enable\"]"),
@@ -47,6 +48,7 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[
             ("", "[\"min.insync.replicas\"].config_source: Kafka 3"),
             ("describe-configs-topic-synonyms", "[\"min.insync.replicas\"]"),
+            ("describe-configs-broker-all", "[\"min.insync.replicas\"].synonyms"),
         ],
     },
     Meant {
@@ -101,10 +103,28 @@ pub(crate) const MEANT: &[Meant] = &[
     },
     Meant {
         place: "Broker settings",
-        varve: "unknown names and those read only at start are refused, and the latter shown as read-only; `node.id` has a \
-                default",
-        why: "Nothing is accepted that has no effect.",
-        signs: &[("describe-configs-broker-1", "[\"node.id\"].synonyms"), ("incremental-alter-broker-unknown", "")],
+        varve: "unknown names and those read only at start are refused, and the latter shown as read-only: beside those of Kafka \
+                `listeners`, `listener.security.protocol.map`, `num.replica.fetchers`, and what names Java classes. `node.id` has a \
+                default, `log.dir` none",
+        why: "Nothing is accepted that has no effect; no Java classes are loaded. Data are in `varve.data.dir` unless told \
+              otherwise.",
+        signs: &[
+            ("describe-configs-broker-1", "[\"node.id\"].synonyms"),
+            ("describe-configs-broker-all", "[\"node.id\"].synonyms"),
+            ("describe-configs-broker-all", "[\"log.dir\"]"),
+            ("describe-configs-broker-all", "[\"num.replica.fetchers\"].read_only"),
+            ("describe-configs-broker-all", "[\"config.providers\"].read_only"),
+            ("describe-configs-broker-all", "[\"metric.reporters\"].read_only"),
+            ("describe-configs-broker-all", "[\"principal.builder.class\"].read_only"),
+            ("describe-configs-broker-all", "[\"ssl.engine.factory.class\"].read_only"),
+            ("incremental-alter-broker-unknown", ""),
+        ],
+    },
+    Meant {
+        place: "IncrementalAlterConfigs of how many threads there are, by more than twice or half",
+        varve: "refused as in Kafka, in its words for the reason",
+        why: "Kafka wraps them in the names of its classes.",
+        signs: &[("incremental-alter-broker-threads-", ".error_message")],
     },
     Meant {
         place: "AlterClientQuotas",
@@ -220,6 +240,13 @@ pub(crate) const MEANT: &[Meant] = &[
         varve: "UNKNOWN_TOPIC_ID for its partitions",
         why: "Kafka: UNKNOWN_SERVER_ERROR for the whole request.",
         signs: &[("share-fetch-unknown-topic", "")],
+    },
+    Meant {
+        place: "ShareFetch, ShareAcknowledge while the state of the group cannot be reached",
+        varve: "OFFSET_NOT_AVAILABLE for what is to be read, at which readers ask again, and COORDINATOR_NOT_AVAILABLE for what is \
+                said of records",
+        why: "Kafka: COORDINATOR_NOT_AVAILABLE, at which its own reader fails, or UNKNOWN_SERVER_ERROR, for both.",
+        signs: &[],
     },
     Meant {
         place: "ShareFetch above a quota",

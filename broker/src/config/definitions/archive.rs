@@ -276,14 +276,14 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "Raw log in one row group of a Parquet object, in bytes.",
     )),
     // Kafka's plugin
-    unset("remote.log.storage.manager.class.name", Kind::Class, "The Java class that keeps remote segments.")
+    unset("remote.log.storage.manager.class.name", Kind::Text, "The Java class that keeps remote segments.")
         .refused(NO_PLUGIN),
     unset("remote.log.storage.manager.class.path", Kind::Text, "Where that class is found.").no_effect(NO_PLUGIN),
     def("remote.log.storage.manager.impl.prefix", Kind::Text, "rsm.config.", "The prefix of that class's settings.")
         .no_effect(NO_PLUGIN),
     def(
         "remote.log.metadata.manager.class.name",
-        Kind::Class,
+        Kind::Text,
         "org.apache.kafka.server.log.remote.metadata.storage.TopicBasedRemoteLogMetadataManager",
         "The Java class that knows the remote segments.",
     )

@@ -21,9 +21,9 @@ use std::sync::LazyLock;
 
 use varve_metadata::config::{ConfigDef, ConfigTable, Importance, Kind};
 
-pub(crate) use prefixes::listener_setting;
+pub(super) use prefixes::prefix_of;
 pub use prefixes::{Prefix, prefixes};
-pub(super) use prefixes::{is_of_listeners, prefix_of};
+pub(crate) use prefixes::{is_of_listeners, listener_setting, typed_as};
 
 /// The chapters of the reference: a title and its settings, in the order in which a newcomer meets them.
 pub(super) const CHAPTERS: &[(&str, &[ConfigDef])] = &[
@@ -54,7 +54,18 @@ pub(crate) fn is_outside_kafkas_table(name: &str) -> bool {
     past::DEFINITIONS.iter().any(|past| past.name == name) || security::AUTHORIZERS_OWN.contains(&name)
 }
 
+/// Whether the setting is only described where it is given: Kafka keeps it in a table of its own, which has no defaults.
+pub(crate) fn is_described_once_given(name: &str) -> bool {
+    const RATES: [&str; 3] = [
+        "leader.replication.throttled.rate",
+        "follower.replication.throttled.rate",
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+    ];
+    RATES.contains(&name)
+}
+
 // Shorthand of the tables.
+const ANY_SHORT: Kind = Kind::Int { min: -32_768, max: 32_767 };
 const ANY_INT: Kind = Kind::Int { min: i32::MIN, max: i32::MAX };
 const NATURAL_INT: Kind = Kind::Int { min: 0, max: i32::MAX };
 const POSITIVE_INT: Kind = Kind::Int { min: 1, max: i32::MAX };

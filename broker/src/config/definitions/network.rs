@@ -27,8 +27,10 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "Kafka's name for a bound on the memory of waiting requests; if set, it replaces varve.request.memory.bytes.",
     ),
     high(def("queued.max.requests", POSITIVE_INT, "500", "Requests that may wait for a thread.")).no_effect(TASKS),
-    high(def("num.network.threads", POSITIVE_INT, "3", "Threads that read and write sockets.")).no_effect(TASKS),
-    high(def("num.io.threads", POSITIVE_INT, "8", "Threads that handle requests.")).no_effect(TASKS),
+    high(def("num.network.threads", POSITIVE_INT, "3", "Threads that read and write sockets."))
+        .dynamic()
+        .no_effect(TASKS),
+    high(def("num.io.threads", POSITIVE_INT, "8", "Threads that handle requests.")).dynamic().no_effect(TASKS),
     high(def(
         "request.timeout.ms",
         ANY_INT,

@@ -76,8 +76,23 @@ pub(crate) fn listener_setting(name: &str) -> Option<&'static ConfigDef> {
     broker_table().get(setting).or_else(behind_mechanism)
 }
 
+/// The definition that tells the type of a listener's own setting, as Kafka has it: that of what follows the listener's name, or
+/// of what ends it for the few that are said of one mechanism. `None` for others: nobody knows what is in them.
+pub(crate) fn typed_as(name: &str) -> Option<&'static ConfigDef> {
+    const OF_ONE_MECHANISM: [&str; 5] = [
+        "sasl.jaas.config",
+        "sasl.login.callback.handler.class",
+        "sasl.login.class",
+        "sasl.server.callback.handler.class",
+        "connections.max.reauth.ms",
+    ];
+    let (_listener, setting) = name.strip_prefix(LISTENER)?.split_once('.')?;
+    let of_one_mechanism = OF_ONE_MECHANISM.into_iter().find(|known| setting.ends_with(known));
+    broker_table().get(of_one_mechanism.unwrap_or(setting))
+}
+
 /// Whether a listener can have a setting of its own under this name. Others hold for all listeners.
-pub(in crate::config) fn is_of_listeners(name: &str) -> bool {
+pub(crate) fn is_of_listeners(name: &str) -> bool {
     let named = ["connections.max.reauth.ms", "max.connections", "num.network.threads", "principal.builder.class"];
     name.starts_with("ssl.") || name.starts_with("sasl.") || named.contains(&name)
 }

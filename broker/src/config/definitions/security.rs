@@ -29,7 +29,7 @@ pub(super) const AUTHORIZERS_OWN: [&str; 2] = ["super.users", "allow.everyone.if
 pub(super) const DEFINITIONS: &[ConfigDef] = &[
     high(def(
         "authorizer.class.name",
-        Kind::Class,
+        Kind::Text,
         "",
         "What decides who may do what: org.apache.kafka.metadata.authorizer.StandardAuthorizer, by rules that \
          kafka-acls.sh manages, or nothing if empty: then everybody may do everything.",
@@ -61,8 +61,10 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         ANY_LONG,
         "0",
         "How long an authentication by SASL is valid, in milliseconds (KIP-368); 0 or less: as long as what was shown. A \
-         connection that is used beyond that without saying again who it is is closed.",
-    ),
+         connection that is used beyond that without saying again who it is is closed. While the node runs it changes for \
+         one listener, by listener.name.<listener>.connections.max.reauth.ms or that of a mechanism.",
+    )
+    .dynamic(),
     // TLS
     tls(
         "ssl.client.auth",
@@ -198,12 +200,12 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         .no_effect(NO_LOGIN),
     sasl(
         "sasl.login.refresh.buffer.seconds",
-        ANY_INT,
+        ANY_SHORT,
         "300",
         "Time before expiry at which a login is refreshed, in seconds.",
     )
     .no_effect(NO_LOGIN),
-    sasl("sasl.login.refresh.min.period.seconds", ANY_INT, "60", "Time between two refreshes, in seconds.")
+    sasl("sasl.login.refresh.min.period.seconds", ANY_SHORT, "60", "Time between two refreshes, in seconds.")
         .no_effect(NO_LOGIN),
     sasl("sasl.login.refresh.window.factor", ANY_DOUBLE, "0.8", "Share of a login's life after which it is refreshed.")
         .no_effect(NO_LOGIN),

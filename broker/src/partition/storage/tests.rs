@@ -315,3 +315,18 @@ async fn the_storage_has_failed_once_the_last_directory_has() {
     dirs[0].fail(&io::Error::other("gone"));
     failed.await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_asked_of_producers_changes_for_logs_that_are_open_and_for_later_ones() {
+    let node = Node::new().await;
+    node.create("t", 1).await;
+    let asks = |topic: &str| {
+        let config = node.find(topic, 0).unwrap().log().config();
+        (config.producer_expiry, config.verify_transactions)
+    };
+    assert_eq!(asks("t"), (Duration::from_secs(60), false));
+    let changed = (Duration::from_secs(30), true);
+    node.storage.set_producer_rules(changed.0, changed.1).await;
+    node.create("u", 1).await;
+    assert_eq!([asks("t"), asks("u")], [changed; 2]);
+}

@@ -16,7 +16,7 @@ use varve_metadata::{
 
 use super::cluster_view::text;
 use crate::{
-    config::{BrokerConfig, broker_table, is_outside_kafkas_table},
+    config::{BrokerConfig, broker_table, is_described_once_given, is_outside_kafkas_table, typed_as},
     server::{Broker, broker_rules::changes_live},
 };
 
@@ -119,44 +119,54 @@ impl<'a> ConfigView<'a> {
     /// Every setting of this broker, by name.
     pub(super) fn broker(&self) -> Vec<Shown> {
         let settings = self.image.configs().of_broker(self.node, &self.config.settings.texts());
-        let listed = |definition: &&ConfigDef| {
-            !definition.internal
-                && (!is_outside_kafkas_table(definition.name) || settings.contains_key(definition.name))
-        };
-        let known = broker_table().iter().filter(listed).map(|definition| {
+        let is_kafkas = |definition: &ConfigDef| !is_outside_kafkas_table(definition.name);
+        let listed = broker_table().iter().filter(|definition| {
+            let is_shown = !is_described_once_given(definition.name) || settings.contains_key(definition.name);
+            !definition.internal && is_kafkas(definition) && is_shown
+        });
+        let known = listed.map(|definition| {
             let value = settings.get(definition.name).map(String::as_str).or(definition.default);
             let layers =
                 self.broker_layers(definition.name, &broker_synonyms(definition.name), is_sensitive(definition));
             shown(definition, shown_value(definition, value), layers, !changes_live(definition))
         });
-        // A name that only a prefix explains (`listener.name.…`) has no type, so it may be a secret: Kafka hides it too.
-        let unknown = settings.keys().filter(|name| broker_table().get(name).is_none()).map(|name| {
-            let layers = self.broker_layers(name, &[name.as_str()], true);
-            let source = layers.first().map_or(Source::Default, |layer| layer.source);
-            Shown {
-                name: text(name),
-                value: None,
-                source,
-                sensitive: true,
-                read_only: true,
-                config_type: 0,
-                layers,
-                doc: None,
-            }
-        });
-        known.chain(unknown).collect()
+        let others = settings.iter().filter(|(name, _)| broker_table().get(name).is_none_or(|known| !is_kafkas(known)));
+        known.chain(others.map(|(name, value)| self.given(name, value))).collect()
+    }
+
+    /// A setting that stands in no table of Kafka's and is shown because it is given. Kafka calls it read-only, also where it
+    /// changes while the node runs, and hides what has no type for it: it may be a secret.
+    fn given(&self, name: &str, value: &str) -> Shown {
+        let definition = typed_as(name);
+        let sensitive = definition.is_none_or(is_sensitive);
+        let synonyms: Vec<&str> = [Some(name), definition.map(|behind| behind.name)].into_iter().flatten().collect();
+        let layers = self.broker_layers(name, &synonyms, sensitive);
+        Shown {
+            name: text(name),
+            value: (!sensitive).then(|| text(value)),
+            source: layers.first().map_or(Source::Default, |layer| layer.source),
+            sensitive,
+            read_only: true,
+            config_type: definition.map_or(0, |definition| config_type(definition.kind)),
+            layers,
+            doc: None,
+        }
     }
 
     /// The dynamic settings of all brokers, by name.
     pub(super) fn broker_defaults(&self) -> Vec<Shown> {
         let none = BTreeMap::new();
         let given = self.image.configs().get(&ConfigResource::BrokerDefaults).unwrap_or(&none);
-        let shown = given.iter().filter_map(|(name, value)| {
-            let definition = broker_table().get(name)?;
+        let shown = given.iter().map(|(name, value)| {
+            let Some(definition) = broker_table().get(name) else {
+                let mut shown = self.given(name, value);
+                shown.layers.retain(|layer| layer.source == Source::DynamicDefault);
+                return Shown { source: Source::DynamicDefault, ..shown };
+            };
             let mut layers = self.broker_layers(name, &broker_synonyms(name), is_sensitive(definition));
             layers.retain(|layer| layer.source == Source::DynamicDefault);
             let read_only = !changes_live(definition);
-            Some(shown(definition, shown_value(definition, Some(value)), layers, read_only))
+            shown(definition, shown_value(definition, Some(value)), layers, read_only)
         });
         shown.collect()
     }
@@ -202,7 +212,10 @@ impl<'a> ConfigView<'a> {
             (Source::DynamicBroker, &|name| dynamic(own, name)),
             (Source::DynamicDefault, &|name| dynamic(all, name)),
             (Source::Static, &|name| self.config.settings.given(name).map(|setting| setting.value.clone())),
-            (Source::Default, &|name| broker_table().get(name)?.default.map(str::to_owned)),
+            (Source::Default, &|name| {
+                let definition = broker_table().get(name).filter(|known| !is_described_once_given(known.name))?;
+                definition.default.map(str::to_owned)
+            }),
         ];
         let layers = sources.iter().flat_map(|(source, find)| {
             synonyms.iter().filter_map(|synonym| {

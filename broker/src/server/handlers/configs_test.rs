@@ -269,3 +269,40 @@ async fn loggers_and_groups_are_described() {
     let group = describe(&mut client, GROUP, "g").await;
     assert_eq!(setting(&group, "consumer.session.timeout.ms").value.as_deref(), Some("45000"));
 }
+
+#[tokio::test]
+async fn settings_outside_of_kafkas_table_are_shown_as_far_as_their_type_is_known() {
+    let given = [
+        "super.users=User:root",
+        "allow.everyone.if.no.acl.found=true",
+        "listener.name.plaintext.ssl.client.auth=requested",
+        "listener.name.plaintext.plain.sasl.jaas.config=secret",
+        "listener.name.plaintext.plain.connections.max.reauth.ms=5",
+    ];
+    let node = TestNode::start_configured(Limits::default(), &given).await;
+    let mut client = node.connect().await;
+    let result = describe(&mut client, BROKER, "1").await;
+    for (name, value, config_type, behind) in [
+        ("super.users", None, 0, &[][..]),
+        ("allow.everyone.if.no.acl.found", None, 0, &[]),
+        ("listener.name.plaintext.ssl.client.auth", Some("requested"), 2, &[("ssl.client.auth", "none", 5)]),
+        ("listener.name.plaintext.plain.sasl.jaas.config", None, 9, &[]),
+        (
+            "listener.name.plaintext.plain.connections.max.reauth.ms",
+            Some("5"),
+            5,
+            &[("connections.max.reauth.ms", "0", 5)],
+        ),
+    ] {
+        let shown = setting(&result, name);
+        assert_eq!((shown.value.as_deref(), shown.config_type), (value, config_type), "{name}");
+        assert_eq!((shown.is_sensitive, shown.read_only, shown.config_source), (value.is_none(), true, 4), "{name}");
+        let own = (name, value.unwrap_or_default(), 4);
+        let expected = [&[own], behind].concat();
+        let expected = expected.into_iter().map(|(name, value, source)| (name.into(), value.into(), source));
+        assert_eq!(synonyms(shown), expected.collect::<Vec<(String, String, i8)>>(), "{name}");
+    }
+    let plain = TestNode::start().await;
+    let result = describe(&mut plain.connect().await, BROKER, "1").await;
+    assert!(result.configs.iter().all(|config| config.name.as_str() != "super.users"), "it is not given");
+}

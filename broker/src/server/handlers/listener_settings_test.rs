@@ -1,13 +1,17 @@
 //! Settings of listeners that change while the node runs, through a socket.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use kafka_protocol::error::ResponseError;
 use rcgen::DnType;
 
 use super::configs_test::{BROKER, alter};
 use crate::{
-    security::testing::{Authority, Identity},
+    security::{
+        follow_settings,
+        sasl::Mechanism,
+        testing::{Authority, Identity},
+    },
     server::{
         Limits,
         testing::{Client, TestNode},
@@ -83,4 +87,59 @@ async fn what_is_said_to_all_listeners_of_a_broker_must_suit_each() {
     assert!(text.contains("SASL_SSL") && text.contains("GSSAPI"), "{text}");
     let more = [(mechanisms, 0, Some("PLAIN,SCRAM-SHA-256"))];
     assert_eq!(alter(&mut client, BROKER, "1", &more).await, (0, String::new()));
+}
+
+#[tokio::test]
+async fn how_long_a_listener_believes_who_is_there_changes_while_it_runs() {
+    let (authority, folder) = (Authority::new("ca"), tempfile::tempdir().unwrap());
+    let key_store = folder.path().join("broker.pem");
+    authority.server().write(&key_store);
+    let (node, mut client) = node(&key_store).await;
+    let stop = node.broker.shutdown.clone();
+    let following =
+        follow_settings(node.broker.listeners.clone(), node.broker.config.clone(), node.broker.metadata.clone(), stop);
+    tokio::spawn(following);
+    let of_listener = "listener.name.sasl_ssl.connections.max.reauth.ms";
+    let of_mechanism = "listener.name.sasl_ssl.plain.connections.max.reauth.ms";
+    let told = [(of_listener, 0, Some("1000")), (of_mechanism, 0, Some("2000"))];
+    assert_eq!(alter(&mut client, BROKER, "1", &told).await, (0, String::new()));
+    let listener = node.broker.listeners.iter().find(|listener| listener.sasl.is_some()).unwrap();
+    let session = || listener.sasl.as_ref().unwrap().state().config.max_session.get(&Mechanism::Plain).copied();
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while session() != Some(Duration::from_secs(2)) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the listener follows");
+    for (resource, name, value, why) in [
+        ("", of_listener, "1", "Cannot update these configs at default cluster level, broker id must be specified: ["),
+        ("1", of_listener, "soon", "Invalid value soon for configuration "),
+        ("1", "connections.max.reauth.ms", "1", "Cannot update these configs dynamically: ["),
+    ] {
+        let (code, text) = alter(&mut client, BROKER, resource, &[(name, 0, Some(value))]).await;
+        assert_eq!(code, ResponseError::InvalidRequest.code(), "{text}");
+        assert!(text.starts_with(why), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn how_many_connections_a_listener_has_changes_while_it_runs_and_what_it_cannot_have_is_refused() {
+    let node = TestNode::start().await;
+    let mut client = node.connect().await;
+    let limit = |node: &TestNode| {
+        let limits = node.broker.live.connection_limits()?;
+        limits.by_listener.get("PLAINTEXT").copied()
+    };
+    // Of all brokers, and of one.
+    for (resource, value) in [("", 7), ("1", 5)] {
+        let told = value.to_string();
+        let change = [("listener.name.plaintext.max.connections", 0, Some(told.as_str()))];
+        assert_eq!(alter(&mut client, BROKER, resource, &change).await, (0, String::new()));
+        assert_eq!(limit(&node), Some(value));
+    }
+    let name = "listener.name.plaintext.log.cleaner.threads";
+    let refused = alter(&mut client, BROKER, "1", &[(name, 0, Some("2"))]).await;
+    let why = format!("Cannot update these configs dynamically: [{name}]");
+    assert_eq!(refused, (ResponseError::InvalidRequest.code(), why));
 }

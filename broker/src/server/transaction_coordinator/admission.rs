@@ -75,9 +75,6 @@ impl TransactionCoordinator {
         candidates: Vec<Candidate>,
     ) -> BTreeMap<TopicPartition, Verdict> {
         let is_adding = admission.generation == Generation::Adding;
-        if !is_adding && !self.settings.verify_partitions {
-            return candidates.into_iter().map(|candidate| (candidate.at, Ok(None))).collect();
-        }
         let mut verdicts = BTreeMap::new();
         for Candidate { at, base_sequence } in candidates {
             let verdict = self.begin(&at, base_sequence, admission);
@@ -116,6 +113,11 @@ impl TransactionCoordinator {
             LookupError::UnknownTopic | LookupError::UnknownPartition | LookupError::NotLeader => Denial::NotHere,
             LookupError::Offline => Denial::Offline,
         })?;
+        // What the log asks for is what is fetched: the two cannot disagree while `transaction.partition.verification.enable`
+        // changes.
+        if admission.generation != Generation::Adding && !partition.log().config().verify_transactions {
+            return Ok(None);
+        }
         let begin = TransactionBegin {
             producer: admission.producer,
             epoch: admission.epoch,

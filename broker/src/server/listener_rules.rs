@@ -1,0 +1,108 @@
+//! Which settings of listeners may change while the node runs, for whom, and whether the listeners can go on with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use varve_metadata::image::{CORDONED_LOG_DIRS, ConfigResource};
+
+use super::broker_rules::Rules;
+use crate::{
+    config::listener_setting,
+    security::{SecurityError, chain},
+};
+
+/// Keys and trust: they change for one listener of one broker at a time (KIP-226).
+const OF_ONE_LISTENER: [&str; 10] = [
+    "ssl.keystore.type",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.keystore.key",
+    "ssl.keystore.certificate.chain",
+    "ssl.key.password",
+    "ssl.truststore.type",
+    "ssl.truststore.location",
+    "ssl.truststore.password",
+    "ssl.truststore.certificates",
+];
+/// What else of TLS and SASL changes while a broker runs: for one listener by its prefix, or for all of one broker. The other
+/// settings of this kind only change by the prefix.
+const OF_ONE_BROKER: [&str; 22] = [
+    "ssl.protocol",
+    "ssl.provider",
+    "ssl.cipher.suites",
+    "ssl.enabled.protocols",
+    "ssl.keymanager.algorithm",
+    "ssl.trustmanager.algorithm",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.secure.random.implementation",
+    "ssl.client.auth",
+    "sasl.mechanism.inter.broker.protocol",
+    "sasl.jaas.config",
+    "sasl.enabled.mechanisms",
+    "sasl.kerberos.service.name",
+    "sasl.kerberos.kinit.cmd",
+    "sasl.kerberos.ticket.renew.window.factor",
+    "sasl.kerberos.ticket.renew.jitter",
+    "sasl.kerberos.min.time.before.relogin",
+    "sasl.kerberos.principal.to.local.rules",
+    "sasl.login.refresh.window.factor",
+    "sasl.login.refresh.window.jitter",
+    "sasl.login.refresh.min.period.seconds",
+    "sasl.login.refresh.buffer.seconds",
+];
+/// What listeners have of their own and all brokers may be told together.
+const OF_LISTENERS_EVERYWHERE: [&str; 3] = ["max.connections", "max.connection.creation.rate", "num.network.threads"];
+/// Whether the setting changes under its own name: what is of one listener alone has that name too, and is refused for it.
+pub(super) fn changes_unprefixed(name: &str) -> bool {
+    !is_of_security(name) || OF_ONE_LISTENER.contains(&name) || OF_ONE_BROKER.contains(&name)
+}
+
+/// Whether listeners have it for their TLS or SASL.
+pub(super) fn is_of_security(name: &str) -> bool {
+    name.starts_with("ssl.") || name.starts_with("sasl.") || name == "connections.max.reauth.ms"
+}
+
+/// Some settings change for one listener, and some for one broker.
+///
+/// # Errors
+/// Why one of `changed` cannot be a setting of `resource`.
+pub(super) fn check_whose(resource: &ConfigResource, changed: &[&str]) -> Result<(), String> {
+    let general: Vec<&str> = changed.iter().copied().filter(|name| OF_ONE_LISTENER.contains(name)).collect();
+    if !general.is_empty() {
+        return Err(format!(
+            "These security configs can be dynamically updated only per-listener using the listener prefix: [{}]",
+            general.join(", ")
+        ));
+    }
+    let of_one_listener = |name: &str| {
+        listener_setting(name).is_some_and(|definition| !OF_LISTENERS_EVERYWHERE.contains(&definition.name))
+    };
+    let is_own = |name: &str| of_one_listener(name) || OF_ONE_BROKER.contains(&name) || name == CORDONED_LOG_DIRS;
+    let own: Vec<&str> = changed.iter().copied().filter(|name| is_own(name)).collect();
+    if *resource == ConfigResource::BrokerDefaults && !own.is_empty() {
+        return Err(format!(
+            "Cannot update these configs at default cluster level, broker id must be specified: [{}]",
+            own.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+impl Rules<'_> {
+    /// Whether every listener can go on with what is new to it in these settings, files included. What went bad meanwhile, a file
+    /// for one, is no reason to refuse something else.
+    pub(super) fn check_listeners(&self, texts: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), String> {
+        let before = self.image.configs().of_broker(self.node, &self.config.settings.texts());
+        let is_new = |name: &str| changed.contains(&name) || before.get(name) != texts.get(name);
+        let new: BTreeSet<&str> =
+            before.keys().chain(texts.keys()).map(String::as_str).filter(|name| is_new(name)).collect();
+        for (listener, security) in self.config.listeners.listeners.iter().zip(self.listeners) {
+            security.check(&listener.name, texts, &new).map_err(|error| match error {
+                SecurityError::Config(error) => format!("Invalid value for the listener {}: {error}", listener.name),
+                SecurityError::Tls(error) => {
+                    format!("Validation of dynamic config update of SSLFactory failed: {}", chain(&error))
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
