@@ -2,15 +2,18 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
-    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::ring,
-    pki_types::{PrivatePkcs8KeyDer, ServerName},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
     version::{TLS12, TLS13},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use x509_cert::der::{Decode, Encode, Reader, SliceReader, Tag, Tagged, asn1::AnyRef};
 
 /// Who signs certificates.
 pub(crate) struct Authority {
@@ -91,3 +94,81 @@ pub(crate) async fn connect(
 
 /// Both versions that are spoken.
 pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// The certificate as it would be in version 1 of X.509, which has no extensions. Its signature is that of the other one: who looks
+/// at that does not take it.
+pub(crate) fn of_version_1(certificate: &rcgen::Certificate) -> Vec<u8> {
+    let is_newer = |part: &AnyRef<'_>| part.tag().is_context_specific();
+    let whole = parts(AnyRef::from_der(certificate.der()).unwrap().value());
+    let named = parts(whole[0].value()).into_iter().filter(|part| !is_newer(part)).map(|part| part.to_der().unwrap());
+    let named = sequence(&named.collect::<Vec<_>>().concat());
+    sequence(&[named, whole[1].to_der().unwrap(), whole[2].to_der().unwrap()].concat())
+}
+
+/// A certificate's bytes as text.
+pub(crate) fn certificate_pem(der: &[u8]) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+}
+
+fn parts(content: &[u8]) -> Vec<AnyRef<'_>> {
+    let mut reader = SliceReader::new(content).unwrap();
+    std::iter::from_fn(|| (!reader.is_finished()).then(|| AnyRef::decode(&mut reader).unwrap())).collect()
+}
+
+fn sequence(content: &[u8]) -> Vec<u8> {
+    AnyRef::new(Tag::Sequence, content).unwrap().to_der().unwrap()
+}
+
+/// Connects as nobody to whoever has the key of any certificate.
+pub(crate) async fn connect_to_whoever(
+    address: SocketAddr,
+    version: &'static SupportedProtocolVersion,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Whoever))
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// Takes everything: signatures too, which rustls checks with a reader of version 3 alone.
+#[derive(Debug)]
+struct Whoever;
+
+impl ServerCertVerifier for Whoever {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::security::{
     ListenerSecurity, SecurityProtocol,
-    testing::{Authority, Identity, VERSIONS, connect},
+    testing::{Authority, Identity, VERSIONS, certificate_pem, connect, connect_to_whoever, of_version_1},
 };
 
 fn settings(folder: &Path, authority: &Authority, more: &[&str]) -> Vec<String> {
@@ -158,4 +158,27 @@ async fn a_renewed_certificate_is_shown_to_whoever_connects_next() {
     assert!(tls.reload_changed_files().is_err());
     assert!(!tls.reload_changed_files().unwrap(), "a file that is no good is told once");
     assert_eq!(shown().await, renewed.certificate.der().to_vec());
+}
+
+/// What `openssl x509 -req` made for years, and what listeners of Kafka show all the same.
+#[tokio::test]
+async fn a_listener_shows_a_certificate_of_version_1() {
+    let (node, authority, folder) = (TestNode::start().await, Authority::new("ca"), tempfile::tempdir().unwrap());
+    let (path, server) = (folder.path().join("old.pem"), authority.server());
+    let old = of_version_1(&server.certificate);
+    let own = settings(folder.path(), &authority, &[&format!("ssl.keystore.location={}", path.display())]);
+    let write = |key: &Identity| {
+        std::fs::write(&path, format!("{}{}", key.key.serialize_pem(), certificate_pem(&old))).unwrap()
+    };
+    write(&server);
+    let (address, security) = node.listen(SecurityProtocol::Ssl, &own);
+    for version in VERSIONS {
+        let stream = connect_to_whoever(address, version).await.unwrap();
+        assert_eq!(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec(), old);
+        Client::over(stream).ask(0, &ApiVersionsRequest::default()).await;
+    }
+
+    write(&authority.server());
+    let refused = security.tls.as_ref().unwrap().reload_changed_files().unwrap_err();
+    assert!(refused.to_string().contains("KeyMismatch"), "the key of another: {refused}");
 }

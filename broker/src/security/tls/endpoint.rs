@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::SystemTime}
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ClientConfig, ServerConfig,
+    ClientConfig, InconsistentKeys, ServerConfig,
     crypto::{CryptoProvider, ring},
-    pki_types::CertificateDer,
+    pki_types::{CertificateDer, PrivateKeyDer},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 use x509_cert::{
@@ -187,7 +188,7 @@ impl Loaded {
             }
             Some(_) | None => None,
         };
-        let builder = match client_verifier(&config, provider)? {
+        let builder = match client_verifier(&config, provider.clone())? {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
@@ -200,7 +201,8 @@ impl Loaded {
             }
             None => None,
         };
-        let mut server = builder.with_single_cert(own.chain, own.key).map_err(unfit)?;
+        let shown = certified(own.chain, own.key, &provider).map_err(unfit)?;
+        let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
         // A resumed session would be let in by a certificate that was looked at long ago; clients keep connections anyway.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
@@ -238,6 +240,28 @@ fn provider(allowed: &[String]) -> Result<CryptoProvider, TlsError> {
     let all = provider.cipher_suites.iter().map(name).collect::<Vec<_>>().join(", ");
     provider.cipher_suites.retain(|suite| allowed.contains(&name(suite)));
     if provider.cipher_suites.is_empty() { Err(TlsError::NoCipherSuite(all)) } else { Ok(provider) }
+}
+
+/// What a listener shows to those who connect. rustls compares a key with its certificate by a reader that knows version 3 of
+/// X.509 alone. Those of version 1, which openssl made for years where nobody asked for extensions, are shown in Kafka, and it is
+/// for clients to say whether they take them.
+///
+/// # Errors
+/// The key is not the certificate's, or of no kind that signs here.
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, rustls::Error> {
+    let key = provider.key_provider.load_private_key(key)?;
+    let named = chain.first().ok_or(rustls::Error::NoCertificatesPresented)?;
+    let named = Certificate::from_der(named)
+        .and_then(|certificate| certificate.tbs_certificate().subject_public_key_info().to_der())
+        .map_err(|error| rustls::Error::General(format!("the certificate cannot be read: {error}")))?;
+    match key.public_key() {
+        Some(public) if public.as_ref() != named => Err(InconsistentKeys::KeyMismatch.into()),
+        Some(_) | None => Ok(CertifiedKey::new(chain, key)),
+    }
 }
 
 fn client_verifier(
