@@ -21,9 +21,6 @@ pub(crate) struct SimulateArguments {
     only: String,
 }
 
-/// Crates that have some.
-const PACKAGES: &[&str] = &["varve-replication", "varve-broker", "varve-compactor"];
-
 /// Runs them, and prints how many seeds each took. A seed that failed is named, and fails the command.
 pub(crate) fn run(arguments: &SimulateArguments) -> Result<()> {
     let listed = tests(&arguments.only).args(["--list", "--format=terse"]).output().context("listing simulations")?;
@@ -44,7 +41,8 @@ pub(crate) fn run(arguments: &SimulateArguments) -> Result<()> {
 
 fn tests(only: &str) -> std::process::Command {
     let mut tests = cargo();
-    tests.args(["test", "--locked", "--lib", "--no-fail-fast"]);
-    tests.args(PACKAGES.iter().flat_map(|package| ["--package", package])).args(["--", only]);
+    // As `cargo xtask test` builds, so that no dependency is built once more with other features.
+    tests.args(["test", "--workspace", "--exclude", "varve-xtask", "--locked", "--lib", "--no-fail-fast"]);
+    tests.args(["--", only]);
     tests
 }

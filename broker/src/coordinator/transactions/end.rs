@@ -134,10 +134,14 @@ fn decide_raising(transaction: &Transaction, request: &EndTransaction) -> Result
     }
     let is_same_producer = Some(metadata.producer) == request.producer;
     let epoch_before = metadata.epoch.and_then(|epoch| epoch.0.checked_sub(1));
-    let after_overflow = metadata.previous_producer == request.producer
+    // The epoch also rises where a producer begins. Then one of the epoch before, whose last end was undone, must not take the
+    // end of one whose epoch stays for its own; Kafka's coordinator does.
+    let was_raised = metadata.version == TransactionVersion::Raising;
+    let after_overflow = was_raised
+        && metadata.previous_producer == request.producer
         && request.epoch == Some(EXHAUSTED_EPOCH)
         && metadata.epoch.is_some_and(|epoch| epoch.0 == 0);
-    let after_raise = epoch_before.is_some() && request.epoch.map(|epoch| epoch.0) == epoch_before;
+    let after_raise = was_raised && epoch_before.is_some() && request.epoch.map(|epoch| epoch.0) == epoch_before;
     if !is_same_producer && !after_overflow {
         return Err(TransactionError::InvalidProducerIdMapping);
     }

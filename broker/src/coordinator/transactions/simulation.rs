@@ -364,7 +364,8 @@ fn run(seed: u64) -> (usize, Promises) {
 #[test]
 fn transactions_are_whole_whatever_crashes() {
     let mut committed = 0;
-    for seed in seeds(0..120) {
+    // The named seed failed once.
+    for seed in seeds(0..120).chain([1_000_403]) {
         committed += run(seed).1.committed.len();
     }
     assert!(committed > 1000, "{committed} values committed: the storm leaves no room for work");

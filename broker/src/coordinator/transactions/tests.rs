@@ -143,6 +143,22 @@ fn what_the_second_generation_may_end_where_nothing_is_under_way() {
 }
 
 #[test]
+fn an_end_of_one_generation_is_not_taken_for_that_of_another() {
+    let mut transactions = Harness::new();
+    let raising = transactions.producer("a");
+    transactions.begin("a", raising, Raising);
+    // It is undone, and what follows it ends with the epoch that this one's own end would have given.
+    let fenced = transactions.init("a", None);
+    assert_eq!(transactions.initialised(fenced), Err(TransactionError::ConcurrentTransactions));
+    let fixed = transactions.producer("a");
+    transactions.begin("a", fixed, Fixed);
+    assert_eq!(transactions.ends("a", fixed, true, Fixed), Ok(None));
+    for late in [raising, identity(fixed.id.to_wire(), fixed.epoch.0 - 1)] {
+        assert_eq!(transactions.ends("a", late, true, Raising), Err(TransactionError::ProducerFenced), "{late:?}");
+    }
+}
+
+#[test]
 fn the_producer_goes_on_before_its_markers_are_written_and_waits_to_add() {
     let mut transactions = Harness::new();
     transactions.holds_markers = true;
