@@ -31,7 +31,7 @@ use crate::config::CleanerConfig;
 /// Longest sleep of a paced round before it looks whether it is to stop.
 const NAP: Duration = Duration::from_millis(100);
 
-/// A log that was not due is looked at again after this time, even if nothing happened: records get old.
+/// A log that was not due is looked at again after this time, even if nothing happened: the clock may have been set.
 const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// A partition of a compacted topic, and where its last round ended.
@@ -64,11 +64,14 @@ struct Seen {
     dirty: Range<Offset>,
     topic: Arc<TopicConfig>,
     at: Instant,
+    /// From then on records are of an age that matters.
+    until: Option<Timestamp>,
 }
 
 impl Seen {
-    fn holds(&self, dirty: &Range<Offset>, topic: &Arc<TopicConfig>) -> bool {
-        self.dirty == *dirty && Arc::ptr_eq(&self.topic, topic) && self.at.elapsed() < LOOK_AGAIN
+    fn holds(&self, dirty: &Range<Offset>, topic: &Arc<TopicConfig>, now: Timestamp) -> bool {
+        let is_same = self.dirty == *dirty && Arc::ptr_eq(&self.topic, topic);
+        is_same && self.at.elapsed() < LOOK_AGAIN && self.until.is_none_or(|until| now < until)
     }
 }
 
@@ -163,7 +166,7 @@ impl<L: CompactedLogs> LogCleaner<L> {
             // One that lies outside of the log is another log's.
             let checkpoint = log.checkpoint.filter(|checkpoint| there.contains(checkpoint));
             let dirty = checkpoint.unwrap_or(*there.start())..request.stable.min(active);
-            let is_known = || seen.get(&partition.id()).is_some_and(|seen| seen.holds(&dirty, &log.topic));
+            let is_known = || seen.get(&partition.id()).is_some_and(|seen| seen.holds(&dirty, &log.topic, request.now));
             if taken.contains(&partition.id()) || dirty.is_empty() || is_known() {
                 continue;
             }
@@ -175,7 +178,9 @@ impl<L: CompactedLogs> LogCleaner<L> {
                 warn!(topic = %partition.topic(), partition = %partition.id().index, %error, "cannot be looked at");
             }
             let Some(ratio) = due else {
-                seen.insert(partition.id(), Seen { dirty, topic: log.topic.clone(), at: Instant::now() });
+                let until = found.ok().and_then(|found| found.changes_at);
+                let found = Seen { dirty, topic: log.topic.clone(), at: Instant::now(), until };
+                seen.insert(partition.id(), found);
                 continue;
             };
             if dirtiest.as_ref().is_none_or(|(most, _, _)| ratio > *most) {

@@ -1,6 +1,9 @@
 //! The cleaner, over logs without a node around them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use varve_log::{
     format::{BatchBuilder, RecordContent, batches, records},
@@ -21,6 +24,8 @@ struct Logs {
     partitions: Vec<Arc<Partition>>,
     topic: Arc<TopicConfig>,
     checkpoints: Mutex<BTreeMap<PartitionId, Offset>>,
+    /// Since records were written, in milliseconds.
+    passed: AtomicI64,
 }
 
 impl CompactedLogs for Arc<Logs> {
@@ -38,7 +43,7 @@ impl CompactedLogs for Arc<Logs> {
     }
 
     fn now(&self) -> Timestamp {
-        now()
+        Timestamp::from_wire(now().to_wire() + self.passed.load(Ordering::Relaxed)).unwrap()
     }
 }
 
@@ -80,9 +85,18 @@ fn record_count(partition: &Partition) -> usize {
 }
 
 fn cleaner(partitions: Vec<Arc<Partition>>, stop: CancellationToken) -> Arc<LogCleaner<Arc<Logs>>> {
-    let overrides = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+    cleaner_of(partitions, &[], stop)
+}
+
+fn cleaner_of(
+    partitions: Vec<Arc<Partition>>,
+    settings: &[(&str, &str)],
+    stop: CancellationToken,
+) -> Arc<LogCleaner<Arc<Logs>>> {
+    let all = [("cleanup.policy", "compact")].iter().chain(settings);
+    let overrides = all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let topic = TopicConfig::resolve(&TopicDefaults::default(), &overrides).unwrap();
-    let logs = Logs { partitions, topic: Arc::new(topic), checkpoints: Mutex::default() };
+    let logs = Logs { partitions, topic: Arc::new(topic), checkpoints: Mutex::default(), passed: AtomicI64::new(0) };
     let config = CleanerConfig {
         enabled: true,
         threads: 1,
@@ -111,6 +125,21 @@ async fn the_dirtiest_log_is_cleaned_first_and_each_only_while_it_is_dirty() {
     assert!(cleaner.clone().clean_dirtiest().await);
     assert_eq!(record_count(&large), 2);
     assert!(!cleaner.clean_dirtiest().await, "nothing is dirty any more");
+}
+
+#[tokio::test]
+async fn a_log_that_was_not_due_is_looked_at_again_once_its_records_are_too_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = partition(dir.path(), 5);
+    let settings = [("min.cleanable.dirty.ratio", "1.0"), ("max.compaction.lag.ms", "30000")];
+    let cleaner = cleaner_of(vec![log.clone()], &settings, CancellationToken::new());
+    // Not much of it is dirty.
+    cleaner.logs.cleaned(&log, log.log().sealed_segments(Offset::ZERO).unwrap()[3].base);
+    assert!(!cleaner.clone().clean_dirtiest().await);
+    cleaner.logs.passed.store(30_000, Ordering::Relaxed);
+    assert!(!cleaner.clone().clean_dirtiest().await);
+    cleaner.logs.passed.store(30_001, Ordering::Relaxed);
+    assert!(cleaner.clean_dirtiest().await, "nothing has happened to it but time");
 }
 
 #[tokio::test]

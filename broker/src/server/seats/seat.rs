@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -50,6 +53,8 @@ pub(crate) struct Seat<O: Office + ?Sized> {
     codec: Codec,
     started: Instant,
     state: Mutex<State<O>>,
+    /// The log takes nothing, and that was said: timers try again several times a second.
+    is_refused: AtomicBool,
     /// The next deadline moved closer.
     sooner: Notify,
     closed: CancellationToken,
@@ -99,6 +104,7 @@ impl<O: Office> Seat<O> {
             codec,
             started,
             state: Mutex::new(State::Loading),
+            is_refused: AtomicBool::new(false),
             sooner: Notify::new(),
             closed: CancellationToken::new(),
         })
@@ -262,7 +268,10 @@ impl<O: Office> Seat<O> {
         let now = wall_clock();
         let (bytes, terms) = self.encode(batch, now).ok_or(AppendFailure::Refused)?;
         match self.partition.append_as(&bytes, Appending::of_coordinator(self.epoch, terms), now) {
-            Ok(appended) => Ok(appended.into()),
+            Ok(appended) => {
+                self.is_refused.store(false, Ordering::Relaxed);
+                Ok(appended.into())
+            }
             Err(error) => {
                 let failure = append_failure(&error);
                 let (topic, partition) = (self.partition.topic(), self.index());
@@ -270,6 +279,9 @@ impl<O: Office> Seat<O> {
                 match failure {
                     AppendFailure::ProducerFenced | AppendFailure::NoTransaction => {
                         tracing::info!(%topic, %partition, %error, "a transaction's records are refused");
+                    }
+                    _ if self.is_refused.swap(true, Ordering::Relaxed) => {
+                        tracing::debug!(%topic, %partition, %error, "coordinator records could not be appended, again");
                     }
                     _ => tracing::error!(%topic, %partition, %error, "coordinator records could not be appended"),
                 }

@@ -69,6 +69,9 @@ pub struct Cleanable {
     pub dirty_bytes: u64,
     /// Something is older than `max.compaction.lag.ms`.
     pub overdue: bool,
+    /// When age alone will have changed something: a record is then older than `max.compaction.lag.ms`, or no longer younger
+    /// than `min.compaction.lag.ms`.
+    pub changes_at: Option<Timestamp>,
     /// The checkpoint lay outside of the log and has to be set to `first_dirty`.
     pub reset_checkpoint: bool,
 }
@@ -92,6 +95,10 @@ impl Cleanable {
         let too_young = |segment: &&CleanableSegment| {
             segment.max_timestamp.is_some_and(|newest| newest.to_wire() > ago(limits.min_lag))
         };
+        let in_time = |from: Timestamp, age: Duration| {
+            let at = from.to_wire().checked_add(i64::try_from(age.as_millis()).ok()?)?;
+            Timestamp::from_wire(at).filter(|at| *at >= now)
+        };
         let young = dirty.iter().find(too_young).filter(|_| limits.min_lag > Duration::ZERO);
         let limit = stable.min(active).min(young.map_or(active, |segment| segment.base)).max(first_dirty);
         // Segments are rewritten whole: the one that holds the limit is not.
@@ -102,12 +109,17 @@ impl Cleanable {
         let start = segments.partition_point(|segment| segment.end <= first_dirty).min(end);
         let oldest =
             dirty.iter().filter_map(|segment| segment.first_timestamp).filter(|first| first.to_wire() > 0).min();
+        let is_old = young.and_then(|young| in_time(young.max_timestamp?, limits.min_lag));
+        // Older than so much, so a millisecond later.
+        let is_overdue =
+            oldest.and_then(|oldest| in_time(oldest, limits.max_lag.saturating_add(Duration::from_millis(1))));
         Cleanable {
             first_dirty,
             first_uncleanable,
             clean_bytes: sum(&segments[..start]),
             dirty_bytes: sum(&segments[start..end]),
             overdue: oldest.is_some_and(|oldest| oldest.to_wire() < ago(limits.max_lag)),
+            changes_at: [is_old, is_overdue].into_iter().flatten().min(),
             reset_checkpoint: checkpoint.is_some() && known.is_none(),
         }
     }
@@ -223,14 +235,16 @@ mod tests {
     #[test]
     fn what_is_too_young_waits() {
         let limits = CleaningLimits { min_lag: Duration::from_millis(1000), ..limits() };
-        assert_eq!(find(450, None, &limits, 3500).first_uncleanable, offset(200));
+        let early = find(450, None, &limits, 3500);
+        assert_eq!((early.first_uncleanable, early.changes_at.map(Timestamp::to_wire)), (offset(200), Some(4500)));
         assert_eq!(find(450, None, &limits, 4500).first_uncleanable, offset(300));
     }
 
     #[test]
     fn what_is_too_old_is_cleaned_whatever_the_ratio() {
         let limits = CleaningLimits { min_dirty_ratio: 1.0, max_lag: Duration::from_millis(1000), ..limits() };
-        assert!(!find(450, Some(300), &limits, 5000).is_due(&limits));
+        let waits = find(450, Some(300), &limits, 5000);
+        assert!(!waits.is_due(&limits) && waits.changes_at.map(Timestamp::to_wire) == Some(5001));
         assert!(find(450, Some(300), &limits, 5001).is_due(&limits));
         assert!(!find(450, Some(400), &limits, 99_000).is_due(&limits), "nothing dirty is sealed");
     }
