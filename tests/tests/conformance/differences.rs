@@ -224,6 +224,12 @@ pub(crate) const MEANT: &[Meant] = &[
         signs: &[],
     },
     Meant {
+        place: "EndTxn 5 of a producer that was fenced, after an end by a producer of an older version in the next epoch",
+        varve: "PRODUCER_FENCED",
+        why: "Kafka takes it for the same end asked for again, says that it is done, and lets both go on in one epoch.",
+        signs: &[("txn-end-other-generation", "")],
+    },
+    Meant {
         place: "ShareAcknowledge, ShareFetch: what is said beside the code of an acknowledgement that is refused",
         varve: "INVALID_RECORD_STATE or INVALID_REQUEST as in Kafka, in other words",
         why: "Kafka tells how it looked for the records.",

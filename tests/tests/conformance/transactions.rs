@@ -38,6 +38,7 @@ pub(crate) fn script(pair: &mut Pair) -> Result<()> {
     broker_additions(pair)?;
     produce(pair)?;
     ends(pair)?;
+    ends_of_the_other_generation(pair)?;
     offsets(pair)?;
     markers(pair)?;
     views(pair)
@@ -367,6 +368,23 @@ fn ends(pair: &mut Pair) -> Result<()> {
                 remember(pair, &name, &answers);
             }
         }
+    }
+    Ok(())
+}
+
+/// The end of one generation, asked for again by the other in the epoch before: that of a producer which was fenced.
+fn ends_of_the_other_generation(pair: &mut Pair) -> Result<()> {
+    for commit in [true, false] {
+        let name = format!("both-{commit}");
+        introduce(pair, &name)?;
+        introduce(pair, &name)?;
+        pair.ask("txn-add-before-end", &[3], |_, side| add(side, &name, &[("txn", &[3])]))?;
+        pair.ask(&format!("txn-end-old-{commit}"), &[4], |_, side| end(side, &name, commit))?;
+        await_state(pair, &name, &COMPLETE)?;
+        pair.ask("txn-end-other-generation", &[5], |_, side| {
+            let (_, epoch) = producer(side, &name);
+            end(side, &name, commit).with_producer_epoch(epoch - 1)
+        })?;
     }
     Ok(())
 }
