@@ -25,7 +25,6 @@ use super::{
         create_topics::creation_defaults,
     },
 };
-
 use crate::{
     config::{BrokerConfig, MetadataUrl},
     coordinator::{share_state::SHARE_STATE_TOPIC, transactions::TRANSACTIONS_TOPIC},
@@ -37,6 +36,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client's request waits for topics that it makes: so long that whoever asks again finds them, and so short that a
 /// cluster that cannot agree on anything right now still tells of the topics that it has.
 const PATIENCE: Duration = Duration::from_secs(3);
+
 /// How many topics clients may have in the making at one time. Those beyond are not begun; who asks again may be luckier.
 const IN_THE_MAKING: usize = 10_000;
 

@@ -23,6 +23,7 @@ const OF_ONE_LISTENER: [&str; 10] = [
     "ssl.truststore.password",
     "ssl.truststore.certificates",
 ];
+
 /// What else of TLS and SASL changes while a broker runs: for one listener by its prefix, or for all of one broker. The other
 /// settings of this kind only change by the prefix.
 const OF_ONE_BROKER: [&str; 22] = [
@@ -49,8 +50,10 @@ const OF_ONE_BROKER: [&str; 22] = [
     "sasl.login.refresh.min.period.seconds",
     "sasl.login.refresh.buffer.seconds",
 ];
+
 /// What listeners have of their own and all brokers may be told together.
 const OF_LISTENERS_EVERYWHERE: [&str; 3] = ["max.connections", "max.connection.creation.rate", "num.network.threads"];
+
 /// Whether the setting changes under its own name: what is of one listener alone has that name too, and is refused for it.
 pub(super) fn changes_unprefixed(name: &str) -> bool {
     !is_of_security(name) || OF_ONE_LISTENER.contains(&name) || OF_ONE_BROKER.contains(&name)
