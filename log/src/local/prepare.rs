@@ -282,7 +282,9 @@ fn refuse_record(error: RecordError) -> AppendError {
 
 fn refuse_compressed(error: CodecError) -> AppendError {
     match error {
-        CodecError::TooLarge { .. } => AppendError::InvalidBatch { reason: "too large when decompressed" },
+        CodecError::TooLarge { .. } | CodecError::NoMemory { .. } => {
+            AppendError::InvalidBatch { reason: "too large when decompressed" }
+        }
         CodecError::Corrupt { .. } | CodecError::Compressor(_) => {
             BatchError::Corrupt { field: "compressed records" }.into()
         }

@@ -87,7 +87,8 @@ fn header_checksum(descriptor: &[u8]) -> u8 {
 pub(super) fn decompress(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
     let mut input = payload;
     let descriptor = Descriptor::take(&mut input)?;
-    let mut out = Vec::with_capacity(super::first_guess(payload, limit));
+    let mut out = Vec::new();
+    super::reserve(&mut out, super::first_guess(payload, limit), Codec::Lz4)?;
     loop {
         let size = take_u32(&mut input)?;
         if size == 0 {
@@ -101,6 +102,7 @@ pub(super) fn decompress(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecE
         if size & STORED == 0 {
             decompress_block(block, &descriptor, &mut out, limit)?;
         } else if out.len() + block.len() <= limit {
+            super::reserve(&mut out, block.len(), Codec::Lz4)?;
             out.extend_from_slice(block);
         } else {
             return Err(CodecError::TooLarge { codec: Codec::Lz4, limit });
@@ -115,6 +117,7 @@ fn decompress_block(block: &[u8], descriptor: &Descriptor, out: &mut Vec<u8>, li
     let start = out.len();
     let allowed = descriptor.most_block_bytes.min(block.len().saturating_mul(MOST_EXPANSION));
     let room = allowed.min(limit - start);
+    super::reserve(out, room, Codec::Lz4)?;
     out.resize(start + room, 0);
     let (before, target) = out.split_at_mut(start);
     let written = if descriptor.independent {

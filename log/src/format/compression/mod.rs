@@ -16,7 +16,7 @@ mod snappy;
 use std::{
     borrow::Cow,
     cell::RefCell,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
 };
 
 use varve_metadata::config::Codec;
@@ -40,6 +40,14 @@ pub enum CodecError {
         /// Most bytes that the caller takes.
         limit: usize,
     },
+    /// There is no memory for the records, which are within the limit.
+    #[error("no memory for {bytes} bytes of decompressed {codec} data")]
+    NoMemory {
+        /// Codec that the batch claims.
+        codec: Codec,
+        /// What was asked for.
+        bytes: usize,
+    },
     /// The library did not compress, which only a lack of memory explains.
     #[error("{0} compressor failed")]
     Compressor(Codec),
@@ -50,7 +58,8 @@ pub enum CodecError {
 /// Takes no more than `limit` bytes of memory for the output and, beside it, the codec's fixed tables (at most 200 KiB).
 ///
 /// # Errors
-/// [`CodecError::TooLarge`] if the records exceed `limit` bytes; [`CodecError::Corrupt`] if the bytes are not the codec's.
+/// [`CodecError::TooLarge`] if the records exceed `limit` bytes; [`CodecError::Corrupt`] if the bytes are not the codec's;
+/// [`CodecError::NoMemory`] if the allocator refuses what they need.
 pub fn decompress(codec: Codec, payload: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, CodecError> {
     match codec {
         Codec::None if payload.len() > limit => Err(CodecError::TooLarge { codec, limit }),
@@ -91,15 +100,23 @@ fn first_guess(payload: &[u8], limit: usize) -> usize {
     payload.len().saturating_mul(8).max(16 * 1024).min(limit)
 }
 
+/// Room for `bytes` more in `out`, or an error: a payload must not end the process, whatever it unpacks to.
+fn reserve(out: &mut Vec<u8>, bytes: usize, codec: Codec) -> Result<(), CodecError> {
+    out.try_reserve(bytes).map_err(|_| CodecError::NoMemory { codec, bytes: out.len().saturating_add(bytes) })
+}
+
 fn gunzip(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
-    let mut out = Vec::with_capacity(first_guess(payload, limit));
+    let codec = Codec::Gzip;
+    let mut out = Vec::new();
+    reserve(&mut out, first_guess(payload, limit), codec)?;
     // One byte over the limit tells "exactly full" from "more to come".
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    flate2::read::MultiGzDecoder::new(payload)
-        .take(most)
-        .read_to_end(&mut out)
-        .map_err(|_| CodecError::Corrupt { codec: Codec::Gzip, reason: "not a gzip stream" })?;
-    if out.len() > limit { Err(CodecError::TooLarge { codec: Codec::Gzip, limit }) } else { Ok(out) }
+    match flate2::read::MultiGzDecoder::new(payload).take(most).read_to_end(&mut out) {
+        Ok(_) if out.len() > limit => Err(CodecError::TooLarge { codec, limit }),
+        Ok(_) => Ok(out),
+        Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(CodecError::NoMemory { codec, bytes: out.len() }),
+        Err(_) => Err(CodecError::Corrupt { codec, reason: "not a gzip stream" }),
+    }
 }
 
 fn gzip(records: &[u8], level: i32) -> Result<Vec<u8>, CodecError> {
@@ -115,27 +132,33 @@ thread_local! {
 
 /// In one step into one buffer: the streaming interface would allocate the window that the frame asks for.
 fn unzstd(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
-    let corrupt = |reason| CodecError::Corrupt { codec: Codec::Zstd, reason };
-    // The size a frame states is a hint for the first guess; a false one costs a retry or a refusal, not memory.
-    let stated = zstd::zstd_safe::get_frame_content_size(payload).map_err(|_| corrupt("no frame header"))?;
-    let mut guess = first_guess(payload, limit);
-    if let Some(stated) = stated.and_then(|bytes| usize::try_from(bytes).ok()) {
-        guess = guess.min(stated.max(1));
+    let codec = Codec::Zstd;
+    let corrupt = |reason| CodecError::Corrupt { codec, reason };
+    if payload.is_empty() {
+        return Err(corrupt("no frame"));
     }
+    // What the frames state where they do, else what their blocks can hold: a hint for the first guess, and nobody needs
+    // more. A false one costs a retry or a refusal, not memory.
+    let bound = zstd::zstd_safe::decompress_bound(payload).map_err(|_| corrupt("frame does not decode"))?;
+    let bound = usize::try_from(bound).unwrap_or(usize::MAX);
+    let most = bound.min(limit);
+    let mut guess = first_guess(payload, most);
     ZSTD.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
-            None => slot.insert(zstd::bulk::Decompressor::new().map_err(|_| CodecError::Compressor(Codec::Zstd))?),
+            None => slot.insert(zstd::bulk::Decompressor::new().map_err(|_| CodecError::Compressor(codec))?),
         };
         loop {
-            let mut out = Vec::with_capacity(guess);
+            let mut out = Vec::new();
+            reserve(&mut out, guess, codec)?;
             match decompressor.decompress_to_buffer(payload, &mut out) {
-                Ok(_) if out.len() > limit => return Err(CodecError::TooLarge { codec: Codec::Zstd, limit }),
+                Ok(_) if out.len() > limit => return Err(CodecError::TooLarge { codec, limit }),
                 Ok(_) => return Ok(out),
                 // The library's error does not say in its type whether the buffer was too small; its text does.
                 Err(error) if !error.to_string().contains("too small") => return Err(corrupt("frame does not decode")),
-                Err(_) if guess >= limit => return Err(CodecError::TooLarge { codec: Codec::Zstd, limit }),
-                Err(_) => guess = guess.saturating_mul(4).min(limit),
+                Err(_) if guess < most => guess = guess.saturating_mul(4).min(most),
+                Err(_) if bound <= limit => return Err(corrupt("holds more than a frame of its kind can")),
+                Err(_) => return Err(CodecError::TooLarge { codec, limit }),
             }
         }
     })

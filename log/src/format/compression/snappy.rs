@@ -29,7 +29,7 @@ pub(super) fn decompress(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecE
         decompress_block(payload, &mut out, limit)?;
         return Ok(out);
     }
-    out.reserve(super::first_guess(payload, limit));
+    super::reserve(&mut out, super::first_guess(payload, limit), Codec::Snappy)?;
     let mut input = take_header(payload)?;
     while let Some((bytes, rest)) = input.split_first_chunk::<4>() {
         if *bytes == MAGIC[..4] {
@@ -61,6 +61,7 @@ fn decompress_block(block: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(),
     if stated > limit - start {
         return Err(CodecError::TooLarge { codec: Codec::Snappy, limit });
     }
+    super::reserve(out, stated, Codec::Snappy)?;
     out.resize(start + stated, 0);
     let written =
         snap::raw::Decoder::new().decompress(block, &mut out[start..]).map_err(|_| corrupt("block does not decode"))?;

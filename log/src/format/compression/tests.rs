@@ -133,6 +133,22 @@ fn a_stated_size_that_is_a_lie_allocates_nothing() {
 }
 
 #[test]
+fn a_zstd_block_larger_than_blocks_can_be_is_corrupt() {
+    // A run of one byte that claims 2 MiB - 1, where the format allows 128 KiB: four such bytes after four must not unpack to
+    // gigabytes. Found by the fuzz target `segment`.
+    let frame = |bytes: u32, blocks: usize| {
+        let block = |last: u32| [&((bytes << 3) | (1 << 1) | last).to_le_bytes()[..3], b"v"].concat();
+        // No content size, a window of 1 MiB.
+        let header = [0x28, 0xB5, 0x2F, 0xFD, 0x00, 0x50];
+        [&header[..], &block(0).repeat(blocks - 1), &block(1)].concat()
+    };
+    let unpacked = |frame: &[u8]| decompress(Codec::Zstd, frame, 1 << 30).map(|records| records.len());
+    assert_eq!(unpacked(&frame(128 << 10, 100)), Ok(100 * (128 << 10)));
+    let outcome = unpacked(&frame((2 << 20) - 1, 100));
+    assert!(matches!(outcome, Err(CodecError::Corrupt { .. })), "{outcome:?}");
+}
+
+#[test]
 fn a_payload_cut_anywhere_is_corrupt() {
     for codec in COMPRESSED {
         let payload = compress(codec, None, &lines()).unwrap();
