@@ -27,6 +27,9 @@ const WRAPPED: &str = "VARVE_FUZZ_RUSTC";
 /// Largest resident size of a target, in MiB: more means that some input balloons it.
 const MEMORY_MIB: u32 = 1024;
 
+/// Of runs that go [`Way::Same`].
+const SEED: u32 = 1;
+
 /// Stands in for rustc if cargo called for that: adds the flags and returns how rustc ended.
 ///
 /// # Errors
@@ -45,8 +48,17 @@ pub(crate) fn stand_in() -> Result<Option<process::ExitCode>> {
     Ok(Some(process::ExitCode::from(if status.success() { 0 } else { 1 })))
 }
 
+/// Which way a fuzz run goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Another one each time, from the corpus and all that earlier runs found; what it finds stays in the cache.
+    New,
+    /// The same each time, from the corpus alone: whether it passes depends on the code, not on luck.
+    Same,
+}
+
 /// Fuzzes `target`, or each target in turn, for `seconds`. New inputs go to the cache, not into the checkout's corpus.
-pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
+pub(crate) fn run(target: Option<&str>, seconds: u32, way: Way) -> Result<()> {
     let targets = targets()?;
     let chosen: Vec<&String> = targets.iter().filter(|name| target.is_none_or(|wanted| wanted == *name)).collect();
     if chosen.is_empty() {
@@ -54,16 +66,21 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
     }
     let wrapper = env::current_exe().context("no path to this program")?;
     for name in chosen {
-        let found = cache()?.join("fuzz-found").join(name);
-        fs::create_dir_all(&found)?;
+        let crashes = cache()?.join("fuzz-found").join(name);
+        fs::create_dir_all(&crashes)?;
+        let fresh = tempfile::tempdir()?;
         let mut fuzz = cargo();
         fuzz.env("RUSTC_WORKSPACE_WRAPPER", &wrapper).env(WRAPPED, "1");
         fuzz.args(["run", "--package", "varve-fuzz", "--bin", name, "--locked", "--"]);
-        fuzz.arg(&found).arg(root().join("fuzz/corpus").join(name));
+        match way {
+            Way::New => fuzz.arg(&crashes),
+            Way::Same => fuzz.arg(fresh.path()).arg(format!("-seed={SEED}")),
+        };
+        fuzz.arg(root().join("fuzz/corpus").join(name));
         fuzz.arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
         fuzz.args(["-timeout=10", "-print_final_stats=1", "-verbosity=0"]);
-        fuzz.arg(format!("-artifact_prefix={}/crash-", found.display()));
-        run_command(fuzz).with_context(|| format!("fuzz target {name}: the input is beside {}", found.display()))?;
+        fuzz.arg(format!("-artifact_prefix={}/crash-", crashes.display()));
+        run_command(fuzz).with_context(|| format!("fuzz target {name}: the input is beside {}", crashes.display()))?;
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Rig { verb } => rig::run(verb),
         Command::Check => check::run(),
         Command::Floors => floors::run(),
-        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds, fuzz::Way::New),
     }?;
     Ok(ExitCode::SUCCESS)
 }
