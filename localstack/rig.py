@@ -240,7 +240,7 @@ class Rig:
             self.await_broker(broker)
 
     def await_broker(self, broker):
-        page = f"http://127.0.0.1:{self.state['ports'][f'http-{broker}']}/readyz"
+        page = self.page(broker, "/readyz")
 
         def ready():
             self.all_run()
@@ -249,13 +249,15 @@ class Rig:
 
         eventually(f"broker {broker} is ready", ready)
 
+    def page(self, broker, path):
+        return f"http://127.0.0.1:{self.state['ports'][f'http-{broker}']}{path}"
+
     def metric(self, name):
         """Its sum over all labels and brokers that run."""
         total = 0.0
         for broker in range(1, self.state["brokers"] + 1):
-            page = f"http://127.0.0.1:{self.state['ports'][f'http-{broker}']}/metrics"
             with contextlib.suppress(OSError):
-                for line in urllib.request.urlopen(page, timeout=5).read().decode().splitlines():
+                for line in urllib.request.urlopen(self.page(broker, "/metrics"), timeout=5).read().decode().splitlines():
                     if line.startswith((f"{name} ", f"{name}{{")):
                         total += float(line.rsplit(" ", 1)[1])
         return total

@@ -1,4 +1,4 @@
-"""Produces, waits until it is in the bucket, kills a broker, produces on, reads everything back."""
+"""Produces, waits until it is in the bucket, kills a broker, produces on, reads everything back, looks at the alarms."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import boto3
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+import alarms
 from rig import OWNER, REGION, eventually, say
 
 PARTITIONS = 3
@@ -46,6 +47,7 @@ def smoke(rig):
             len(partition.isrs) == copies for partition in found.values()
         ))
         say(f"broker {killed} is back, and everything in sync")
+    alarms.check(rig)
     print(f"rig: smoke passed in {time.monotonic() - started:.0f} s", flush=True)
 
 

@@ -1,4 +1,6 @@
-# What wakes somebody. Instances send these numbers each minute (instance/instance.sh); docs/operations says what to do.
+# What wakes somebody. Instances send these numbers each minute (instance/instance.sh); docs/operations/alerts.md says what to
+# do. Where silence is the fault, or hides it, missing numbers count as breaching: then an alarm goes off also if whoever would
+# report is dead. Where another alarm tells of that already they do not, so that one fault does not ring five times.
 
 locals {
   per_broker = {
@@ -22,6 +24,10 @@ locals {
       metric  = "DataVolumeUsedPercent", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 85, minutes = 5, missing = "notBreaching"
       meaning = "The broker's volume fills: raise data_volume.gib, or see why the archive does not keep up."
     }
+    etcd-silent = {
+      metric  = "EtcdSilenceSeconds", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 30, minutes = 2, missing = "notBreaching"
+      meaning = "The broker has heard nothing from etcd for more than half a minute: of one broker its network or certificate, of all of them etcd."
+    }
   }
   per_member = {
     not-ready = {
@@ -37,7 +43,19 @@ locals {
       meaning = "Three hours without a backup of etcd in the bucket."
     }
   }
+  # Each node says what it sees, and one is enough to see it: nobody does, or nobody says anything.
+  per_cluster = {
+    no-controller = {
+      metric  = "Controllers", statistic = "Maximum", comparison = "LessThanThreshold", threshold = 1, minutes = 3, missing = "breaching"
+      meaning = "No broker is the controller, or none sends anything: nobody is elected, and no topic is made."
+    }
+    etcd-majority = {
+      metric  = "EtcdMajority", statistic = "Maximum", comparison = "LessThanThreshold", threshold = 1, minutes = 2, missing = "breaching"
+      meaning = "No member of etcd answers with a majority behind it, or none sends anything. What is in sync goes on: restart no broker."
+    }
+  }
   alarms = merge(
+    { for what, alarm in local.per_cluster : what => merge(alarm, { node = null }) },
     merge([for id, _ in local.brokers : { for what, alarm in local.per_broker : "broker-${id}-${what}" => merge(alarm, { node = "broker-${id}" }) }]...),
     merge([for member, _ in local.etcd_members : { for what, alarm in local.per_member : "etcd-${member}-${what}" => merge(alarm, { node = "etcd-${member}" }) }]...),
   )
@@ -49,7 +67,7 @@ resource "aws_cloudwatch_metric_alarm" "node" {
   alarm_description   = each.value.meaning
   namespace           = "Varve"
   metric_name         = each.value.metric
-  dimensions          = { Cluster = var.name, Node = each.value.node }
+  dimensions          = merge({ Cluster = var.name }, each.value.node == null ? {} : { Node = each.value.node })
   statistic           = each.value.statistic
   comparison_operator = each.value.comparison
   threshold           = each.value.threshold

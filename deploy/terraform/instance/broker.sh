@@ -71,7 +71,7 @@ secrets() { refresh_tls varve; }
 sum_of() { awk -v name="$1" '$1 == name || index($1, name "{") == 1 { sum += $NF } END { print sum + 0 }'; }
 
 metrics() {
-    local page node ready=0 http=http://127.0.0.1:9404
+    local page node ready=0 http=${HTTP:-http://127.0.0.1:9404}
     node=broker-$(cat "$etc/number")
     curl --silent --fail --max-time 5 --output /dev/null "$http/readyz" && ready=1
     page=$(curl --silent --fail --max-time 5 "$http/metrics" || true)
@@ -82,7 +82,9 @@ metrics() {
     send_metrics "$node" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" \
         "UnderReplicatedPartitions=$(sum_of varve_under_replicated_partitions <<<"$page")" \
         "OfflinePartitions=$(sum_of varve_offline_partitions <<<"$page")" \
-        "ArchiveLagSeconds=$(sum_of varve_archive_lag_seconds <<<"$page")"
+        "ArchiveLagSeconds=$(sum_of varve_archive_lag_seconds <<<"$page")" \
+        "EtcdSilenceSeconds=$(sum_of varve_metadata_silence_seconds <<<"$page")" \
+        "cluster:Controllers=$(sum_of varve_controller <<<"$page")"
 }
 
 # Sourced by tests, run by systemd.

@@ -99,14 +99,18 @@ refresh_tls() {
     replace "$etc/tls/node.pem" "$group" <<<"$node"
 }
 
-# Sends numbers to CloudWatch: the node's name, then NAME=VALUE …
+# Sends numbers to CloudWatch: the node's name, then NAME=VALUE …; cluster:NAME=VALUE is the whole cluster's, to which each
+# node says what it sees.
 send_metrics() {
-    local node=$1 entry data='' timestamp
+    local node=$1 entry dimensions data='' timestamp
     timestamp=$(date --utc +%FT%TZ)
     shift
     for entry in "$@"; do
+        dimensions="{\"Name\": \"Cluster\", \"Value\": \"$CLUSTER\"}"
+        if [ "$entry" = "${entry#cluster:}" ]; then dimensions+=", {\"Name\": \"Node\", \"Value\": \"$node\"}"; fi
+        entry=${entry#cluster:}
         data+="${data:+, }{\"MetricName\": \"${entry%%=*}\", \"Value\": ${entry#*=}, \"Timestamp\": \"$timestamp\",
-            \"Dimensions\": [{\"Name\": \"Cluster\", \"Value\": \"$CLUSTER\"}, {\"Name\": \"Node\", \"Value\": \"$node\"}]}"
+            \"Dimensions\": [$dimensions]}"
     done
     aws cloudwatch put-metric-data --namespace Varve --metric-data "[$data]"
 }

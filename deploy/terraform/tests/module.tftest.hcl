@@ -107,9 +107,32 @@ run "the_defaults_are_a_cluster_in_three_zones" {
     condition     = !strcontains(output.server_properties, "EXTERNAL")
     error_message = "no listener for clients outside"
   }
+}
+
+run "an_alarm_goes_off_also_when_whoever_would_report_is_dead" {
+  command = plan
+
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.node) == 3 * 5 + 3 * 3
-    error_message = "five alarms for each broker and three for each member of etcd"
+    condition     = length(aws_cloudwatch_metric_alarm.node) == 3 * 6 + 3 * 3 + 2
+    error_message = "six alarms for each broker, three for each member of etcd, two for the cluster"
+  }
+  assert {
+    condition = toset([for what, alarm in aws_cloudwatch_metric_alarm.node : what if alarm.treat_missing_data == "breaching"]) == toset([
+      "broker-1-not-ready", "broker-2-not-ready", "broker-3-not-ready",
+      "etcd-1-not-ready", "etcd-2-not-ready", "etcd-3-not-ready", "etcd-1-backup", "etcd-2-backup", "etcd-3-backup",
+      "etcd-majority", "no-controller",
+    ])
+    error_message = "an instance that sends nothing, a cluster without a controller and an etcd without a majority are never silent"
+  }
+  assert {
+    condition = alltrue([for alarm in [aws_cloudwatch_metric_alarm.node["no-controller"], aws_cloudwatch_metric_alarm.node["etcd-majority"]] :
+      alarm.dimensions == tomap({ Cluster = "varve" }) && alarm.statistic == "Maximum" && alarm.threshold == 1 && alarm.comparison_operator == "LessThanThreshold"
+    ])
+    error_message = "one node that sees it is enough, whichever it is"
+  }
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.capacity : alarm.treat_missing_data == "breaching"])
+    error_message = "a group that nobody counts has too few instances"
   }
 }
 
