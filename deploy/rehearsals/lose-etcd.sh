@@ -1,10 +1,34 @@
 #!/usr/bin/env bash
-# docs/operations/lose-etcd.md: all of etcd goes and comes back; then it is lost for good, and made anew from a backup.
+# docs/operations/lose-etcd.md: one member loses its data and joins as somebody new; all of etcd goes and comes back; then it is
+# lost for good, and made anew from a backup.
 source "$(dirname "$0")/lib.sh"
 
 start_cluster
 make_topic ledger
 begin_ledger ledger
+goes_on
+
+say "one member loses its data: it leaves, and joins as somebody new"
+others=${etcd_clients[0]},${etcd_clients[1]}
+change_members() { ETCDCTL_API=3 etcdctl --endpoints "$others" member "$@"; }
+fell etcd-2
+rm -rf "$WORK/etcd-2"
+# While the others still take the one that is gone for their leader nobody tells, and an answer may be lost on its way.
+leaves() {
+    local members
+    members=$(change_members list) || return 1
+    grep --quiet ', m2, ' <<<"$members" || return 0
+    change_members remove "$(grep ', m2, ' <<<"$members" | cut --delimiter , --fields 1)"
+}
+joins() {
+    local members
+    members=$(change_members list) || return 1
+    grep --quiet --fixed-strings "${etcd_peers[2]}" <<<"$members" || change_members add m2 --peer-urls "${etcd_peers[2]}"
+}
+until_so "it leaves" leaves
+until_so "it joins" joins
+start_etcd 2 --initial-cluster-state existing
+until_so "etcd is whole" etcd_lives
 goes_on
 
 say "a backup"
@@ -28,10 +52,11 @@ end_ledger
 for number in 0 1 2; do finish "broker-$number"; done
 for number in 0 1 2; do
     fell "etcd-$number"
-    rm -rf "$WORK/etcd-$number"
+    rm -rf "$WORK/etcd-$number/member"
     ETCDCTL_API=3 etcdctl snapshot restore "$WORK/backup.db" --name "m$number" --initial-cluster "$members" \
         --initial-cluster-token restored --initial-advertise-peer-urls "${etcd_peers[$number]}" \
-        --data-dir "$WORK/etcd-$number" >/dev/null
+        --data-dir "$WORK/etcd-$number/restored" >/dev/null
+    mv "$WORK/etcd-$number/restored/member" "$WORK/etcd-$number/member"
     start_etcd "$number" --initial-cluster-token restored
 done
 until_so "etcd answers" etcd_answers

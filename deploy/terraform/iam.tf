@@ -52,6 +52,7 @@ data "aws_iam_policy_document" "archive" {
     actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
     resources = ["${aws_s3_bucket.archive.arn}/${var.archive_prefix}/*"]
   }
+  # Without a condition: who may not list a whole bucket is told 403 of an object that is not there, where varve goes by 404.
   statement {
     sid       = "Lists"
     actions   = ["s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetBucketLocation"]
@@ -69,12 +70,23 @@ data "aws_iam_policy_document" "backups" {
   statement {
     sid       = "Backups"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
-    resources = ["${aws_s3_bucket.archive.arn}/etcd-backups/*"]
+    resources = ["${aws_s3_bucket.archive.arn}/etcd-backups/${var.name}/*"]
+  }
+  statement {
+    sid       = "FirstStarts"
+    actions   = ["s3:PutObject"]
+    resources = ["${aws_s3_bucket.archive.arn}/etcd-members/${var.name}/*"]
   }
   statement {
     sid       = "Lists"
     actions   = ["s3:ListBucket"]
     resources = [aws_s3_bucket.archive.arn]
+
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["etcd-backups/${var.name}/*", "etcd-members/${var.name}/*"]
+    }
   }
 }
 

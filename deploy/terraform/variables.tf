@@ -322,8 +322,8 @@ variable "archive_prefix" {
   default     = "varve"
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*$", var.archive_prefix)) && !startswith("${var.archive_prefix}/", "etcd-backups/")
-    error_message = "archive_prefix is a path of letters, digits, - and _, without a slash at its ends, and not in etcd-backups."
+    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*$", var.archive_prefix)) && !can(regex("^etcd-(backups|members)(/|$)", var.archive_prefix))
+    error_message = "archive_prefix is a path of letters, digits, - and _, without a slash at its ends, and not in etcd-backups or etcd-members."
   }
 }
 

@@ -170,6 +170,18 @@ impl Etcd {
         Ok(())
     }
 
+    /// Starts it again on its port without its data, as a member of `state` (`new`, `existing`).
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn restart_empty(&mut self, state: &str) -> Result<()> {
+        self.kill();
+        fs::remove_dir_all(self.place.folder.join("data"))?;
+        // The last one counts.
+        self.place.arguments.push(format!("--initial-cluster-state={state}"));
+        self.restart()
+    }
+
     /// Runs `etcdctl` against it.
     ///
     /// # Errors

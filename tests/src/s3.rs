@@ -89,6 +89,12 @@ impl S3Emulator {
         signal(self.child.id(), if is_frozen { "-STOP" } else { "-CONT" })
     }
 
+    /// Ends it, for good.
+    pub fn stop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -110,7 +116,6 @@ impl S3Emulator {
 
 impl Drop for S3Emulator {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.stop();
     }
 }

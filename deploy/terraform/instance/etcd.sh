@@ -25,61 +25,110 @@ others() {
     echo "$all"
 }
 
-# The line of member $1 in what the others list: id, status, name, peers, clients, …; a member that never started has no
-# name. Fails if they do not answer, as for a second or two after their leader was lost.
+# The line of member $1 in what the others list: id, status, name, peers, clients, …. Fails if they do not answer, as for a
+# second or two after their leader was lost, and as long as they are too few.
 listed() {
     local members
     members=$(ctl "$(others "$1")" member list) || return 1
     grep --fixed-strings "$(url "$1" 2380)" <<<"$members" || true
 }
 
-has_started() { [ -n "$(cut --delimiter , --fields 3 <<<"$1" | tr -d ' ')" ]; }
+field() { cut --delimiter , --fields "$1" <<<"$2" | tr -d ' '; }
 
-# Member $1 leaves and joins as somebody new. May be tried again: an answer that was lost does not say what was done.
-join_as_new() {
+# Tries a step until it is done, 15 times unless told otherwise. Members refuse a change until they have been connected with
+# each other for some seconds, and forget what they are asked while they still take one that is gone for their leader.
+insist() {
+    local tries=0
+    until "$@"; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge "${JOIN_TRIES:-15}" ]; then
+            say "the others do not agree to a change: it takes two of them, and their leader (docs/operations/lose-etcd.md)"
+            return 1
+        fi
+        sleep 2
+    done
+}
+
+# Whoever member $1 was leaves.
+leave() {
+    local line
+    line=$(listed "$1") || return 1
+    [ -z "$line" ] || ctl "$(others "$1")" member remove "${line%%,*}" >&2
+}
+
+# Member $1 joins as somebody new. May be tried again: an answer that was lost does not say what was done. Who was only added
+# has no name yet.
+join() {
     local line
     line=$(listed "$1") || return 1
     if [ -n "$line" ]; then
-        has_started "$line" || return 0
+        [ -n "$(field 3 "$line")" ] || return 0
         ctl "$(others "$1")" member remove "${line%%,*}" >&2 || return 1
     fi
     ctl "$(others "$1")" member add "$1" --peer-urls "$(url "$1" 2380)" >&2
 }
 
+# Notes in the bucket that member $1 has a volume to run on, which outlives the volume. This role cannot take it back.
+note_first_start() {
+    aws s3api put-object --bucket "$BUCKET" --key "etcd-members/$CLUSTER/$1/first-start" >/dev/null
+}
+
+# Whether member $1 has ever run, by what the bucket has of it: that note or, in a cluster older than the note, backups.
+has_run() {
+    local prefix count
+    for prefix in "etcd-members/$CLUSTER/$1/" "etcd-backups/$CLUSTER/$1/"; do
+        count=$(aws s3api list-objects-v2 --bucket "$BUCKET" --prefix "$prefix" --no-paginate --max-keys 1 \
+            --query KeyCount --output text) || return 1
+        if [ "$count" != 0 ]; then
+            echo yes
+            return
+        fi
+    done
+    echo no
+}
+
+# first or lost: why member $1 has no data. What the others are up to cannot tell: two that have just restarted serve nobody
+# until they have a leader, as before the first start of all. So what says "first" outlives every volume and every member.
+why_empty() {
+    local line ran
+    # Members have told each other where clients find them, once they have run.
+    if line=$(listed "$1" 2>/dev/null) && [ -n "$(field 5 "$line")" ]; then
+        echo lost
+        return
+    fi
+    ran=$(has_run "$1") || {
+        say "the bucket does not say whether $1 has run before"
+        return 1
+    }
+    # This volume was about to be the first one when its instance ended.
+    if [ "$ran" = no ] || [ -e "$data/first-start" ]; then echo first; else echo lost; fi
+}
+
 # new or existing: what etcd must be told about a member without data. A member that has lost its data may not come back as
-# who it was: it has promised the others things that it no longer knows. It leaves, and joins as somebody new.
+# who it was: it has promised the others things that it no longer knows, and with one of them it would be a majority that
+# does not know them either. It leaves, and joins as somebody new, which takes the other two.
 cluster_state() {
-    local name=$1 line tries=0
+    local name=$1 why
     if [ -d "$data/member" ]; then
+        # A cluster may be older than the note; that the bucket is away is no reason to stay away.
+        note_first_start "$name" || say "the bucket does not take the note that $name runs"
         echo existing # etcd goes by its data
         return
     fi
     if [ ! -e "$data/joining" ]; then
-        until line=$(listed "$name" 2>/dev/null); do
-            tries=$((tries + 1))
-            # Asked for their state, members answer without a leader too, once they have ever had one.
-            if [ -z "$(ctl "$(others "$name")" endpoint status 2>/dev/null)" ]; then
-                echo new # nobody is there yet: the first start of all
-                return
-            fi
-            if [ "$tries" -ge 15 ]; then return 1; fi
-            sleep 2
-        done
-        if [ -n "$line" ] && ! has_started "$line"; then
-            echo new # the others were faster
+        why=$(why_empty "$name") || return 1
+        if [ "$why" = first ]; then
+            touch "$data/first-start"
+            sync "$data/first-start" "$data"
+            note_first_start "$name" || return 1
+            echo new
             return
         fi
         say "$name has lost its data: it joins as a new member"
+        insist leave "$name" || return 1
         touch "$data/joining"
     fi
-    tries=0
-    # Those that stay refuse a change until they have been connected with each other for some seconds, and forget what they
-    # are asked while they still take a member that is gone for their leader.
-    until join_as_new "$name"; do
-        tries=$((tries + 1))
-        if [ "$tries" -ge 15 ]; then return 1; fi
-        sleep 2
-    done
+    insist join "$name" || return 1
     echo existing
 }
 
@@ -141,13 +190,14 @@ backup() {
 metrics() {
     local name ready=0 age=()
     name=etcd-$(cat "$etc/number")
+    # Healthy is who reads what a majority agrees on: a single one that is says that there is a majority.
     if ctl "$(url "$name" 2379)" endpoint health >&2; then ready=1; fi
     if [ -e "$stamps/last" ]; then
         age=("BackupAgeSeconds=$(($(date +%s) - $(stat --format %Y "$stamps/last")))")
     fi
     # Started: from here on it goes by its data.
-    if [ -d "$data/member" ]; then rm -f "$data/joining"; fi
-    send_metrics "$name" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" "${age[@]}"
+    if [ -d "$data/member" ]; then rm -f "$data/joining" "$data/first-start"; fi
+    send_metrics "$name" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" "cluster:EtcdMajority=$ready" "${age[@]}"
 }
 
 # Sourced by tests, run by systemd.

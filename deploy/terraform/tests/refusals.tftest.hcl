@@ -240,6 +240,15 @@ run "an_archive_among_backups" {
   expect_failures = [var.archive_prefix]
 }
 
+run "an_archive_among_the_notes_of_members" {
+  command = plan
+
+  variables {
+    archive_prefix = "etcd-members"
+  }
+  expect_failures = [var.archive_prefix]
+}
+
 run "versions_that_are_not_kept" {
   command = plan
 

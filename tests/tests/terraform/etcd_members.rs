@@ -1,69 +1,278 @@
 //! How a member of etcd comes up: the first of all, one that comes back with its data, and one that has lost it.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
-use varve_tests::{etcd::Etcd, node::eventually, tools};
+use serde_json::Value;
+use varve_tests::{aws::Caller, etcd::Etcd, node::eventually, s3::S3Emulator, tools};
 
 use crate::instance::path;
 
-/// What the script says of the state of `member`, with its data in `data` and the others at `endpoints`.
-fn state(folder: &Path, member: &str, data: &Path, endpoints: &str, peers: &str) -> Result<String> {
-    let etc = folder.join("etc");
-    fs::create_dir_all(&etc)?;
-    fs::write(
-        etc.join("instance.env"),
-        "AWS_DEFAULT_REGION='us-east-1'\nCLUSTER='rig'\nROLE='etcd'\nDOMAIN='rig.internal'\n\
-         ETCD_MEMBERS='member-0 member-1 member-2'\n",
-    )?;
-    let scripts = tools::checkout().join("deploy/terraform/instance");
-    let mut command = Command::new("bash");
-    // Names and certificates of an instance are not here: members are asked by address.
-    command.arg("-c").arg(format!(
-        ". {}/etcd.sh\nctl() {{ shift; etcdctl --endpoints {endpoints} --dial-timeout 10s --command-timeout 10s \"$@\"; }}\n\
-         url() {{ echo {peers}; }}\ncluster_state {member}",
-        scripts.display()
-    ));
-    command.env("LIB", &scripts).env("ETC", &etc).env("DATA", data).env("PATH", path()?);
-    Ok(tools::output_of(&mut command)?.trim().to_owned())
+const BUCKET: &str = "archive";
+/// Where nobody listens.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+/// An instance of a member, with a volume and the way to the bucket; names and certificates of a real one are not here, so
+/// members are asked by address.
+struct Instance<'a> {
+    name: String,
+    folder: &'a Path,
+    volume: PathBuf,
+    /// Where the other members serve clients.
+    others: String,
+    /// The member's own address for the others.
+    peer: String,
+    bucket: &'a Caller,
+}
+
+impl Instance<'_> {
+    /// Runs lines with the functions of the script. Where nobody can agree, it asks once.
+    fn run(&self, lines: &str, asks: usize) -> Result<String> {
+        let (etc, scripts) = (self.folder.join("etc"), tools::checkout().join("deploy/terraform/instance"));
+        fs::create_dir_all(&etc)?;
+        fs::create_dir_all(&self.volume)?;
+        fs::write(
+            etc.join("instance.env"),
+            format!(
+                "AWS_DEFAULT_REGION='us-east-1'\nCLUSTER='rig'\nROLE='etcd'\nDOMAIN='rig.internal'\nBUCKET='{BUCKET}'\n\
+                 ETCD_MEMBERS='member-0 member-1 member-2'\n"
+            ),
+        )?;
+        fs::write(etc.join("number"), "1\n")?;
+        let patience = if asks == 1 { "2s" } else { "10s" };
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(format!(
+            ". {}/etcd.sh\nctl() {{ shift; etcdctl --endpoints {} --dial-timeout {patience} --command-timeout {patience} \
+             \"$@\"; }}\nurl() {{ echo {}; }}\n{lines}",
+            scripts.display(),
+            self.others,
+            self.peer
+        ));
+        command
+            .env("LIB", &scripts)
+            .env("ETC", &etc)
+            .env("DATA", &self.volume)
+            .env("STAMPS", self.folder.join("stamps"));
+        command.env("PATH", path()?).env("JOIN_TRIES", asks.to_string()).envs(self.bucket.environment());
+        Ok(tools::output_of(&mut command)?.trim().to_owned())
+    }
+
+    /// What etcd is told on this volume: `new` or `existing`; an error while the script would try again.
+    fn state(&self) -> Result<String> {
+        self.run(&format!("cluster_state {}", self.name), 15)
+    }
+
+    /// The same, where it takes others that are not there.
+    fn waits(&self) -> Result<()> {
+        let state = self.run(&format!("cluster_state {}", self.name), 1);
+        ensure!(state.is_err(), "{} starts as {state:?}", self.name);
+        Ok(())
+    }
+
+    /// The same instance with a volume of its own.
+    fn with_volume(&self, volume: &str) -> Self {
+        Instance {
+            name: self.name.clone(),
+            volume: self.folder.join(volume),
+            others: self.others.clone(),
+            peer: self.peer.clone(),
+            ..*self
+        }
+    }
+
+    /// Numbers that it sends, by name: each with the names of its dimensions.
+    fn metrics(&self) -> Result<Vec<(String, f64, Vec<String>)>> {
+        let sent: Value = serde_json::from_str(&self.run("aws() { echo \"${@: -1}\"; }\nmetrics", 1)?)?;
+        let numbers = sent.as_array().context("a list")?.iter().map(|number| {
+            let dimensions = number["Dimensions"].as_array().context("dimensions")?;
+            let names = dimensions.iter().filter_map(|dimension| dimension["Name"].as_str().map(str::to_owned));
+            let name = number["MetricName"].as_str().context("a name")?.to_owned();
+            Ok((name, number["Value"].as_f64().context("a value")?, names.collect()))
+        });
+        numbers.collect()
+    }
+}
+
+/// The bucket and who may use it; the emulator ends with it.
+fn bucket() -> Result<(S3Emulator, Caller)> {
+    let emulator = S3Emulator::start()?;
+    emulator.make_bucket(BUCKET)?;
+    let caller = Caller::owner(emulator.address());
+    Ok((emulator, caller))
+}
+
+/// The line of a member in what members list.
+fn line(listed: &str, name: &str) -> Result<String> {
+    let wanted = format!(", {name}, ");
+    listed.lines().find(|line| line.contains(&wanted)).map(str::to_owned).with_context(|| listed.to_owned())
+}
+
+fn id(line: &str) -> Option<String> {
+    line.split(", ").next().map(str::to_owned)
+}
+
+fn addresses(members: &[Etcd]) -> String {
+    members.iter().map(|member| member.address().to_string()).collect::<Vec<_>>().join(",")
 }
 
 #[test]
 fn a_member_of_etcd_that_lost_its_data_joins_as_somebody_new() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let empty = folder.path().join("empty");
-    fs::create_dir_all(&empty)?;
-    // Nobody is there: the first start of all.
-    let nobody = "http://127.0.0.1:1";
-    ensure!(state(folder.path(), "member-1", &empty, nobody, nobody)? == "new");
-
+    let (folder, (_emulator, bucket)) = (tempfile::tempdir()?, bucket()?);
     let mut members = Etcd::cluster(folder.path(), 3)?;
+    members[0].ctl(&["put", "key", "value"])?;
     // The leader is lost: for a while the others take it for their leader still, and what they are asked goes to it.
     let leader = eventually("a member of etcd leads", || Ok(members.iter().position(Etcd::leads)))?;
     let mut lost = members.remove(leader);
     let name = lost.name().to_owned();
-    let listed = lost.ctl(&["member", "list"])?;
-    let line = |listed: &str, name: &str| {
-        let wanted = format!(", {name}, ");
-        listed.lines().find(|line| line.contains(&wanted)).map(str::to_owned).with_context(|| listed.to_owned())
-    };
-    let before = line(&listed, &name)?;
+    let before = line(&lost.ctl(&["member", "list"])?, &name)?;
     let peer = before.split(", ").nth(3).context("an address for the others")?.to_owned();
-    let endpoints = format!("{},{}", members[0].address(), members[1].address());
     let own = folder.path().join(&name).join("data");
     lost.kill();
+    // The cluster is older than notes of first starts: the others know who has run.
+    let others = addresses(&members);
+    let instance =
+        Instance { name, folder: folder.path(), volume: folder.path().join("empty"), others, peer, bucket: &bucket };
 
     // Without its data it has another id, and has not started yet.
-    ensure!(state(folder.path(), &name, &empty, &endpoints, &peer)? == "existing");
+    ensure!(instance.state()? == "existing");
     let after = members[0].ctl(&["member", "list"])?;
-    let joining = after.lines().find(|line| line.contains(&peer)).context("it has joined")?;
-    let id = |line: &str| line.split(", ").next().map(str::to_owned);
+    let joining = after.lines().find(|line| line.contains(&instance.peer)).context("it has joined")?;
     ensure!(id(joining) != id(&before) && joining.contains("unstarted"), "{before}\n{joining}");
     // Started twice before it came up, it joins once.
-    ensure!(state(folder.path(), &name, &empty, &endpoints, &peer)? == "existing");
+    ensure!(instance.state()? == "existing");
     ensure!(members[0].ctl(&["member", "list"])? == after, "it joined once");
     // One that has its data changes nothing.
-    ensure!(state(folder.path(), &name, &own, &endpoints, &peer)? == "existing");
+    ensure!(Instance { volume: own, ..instance.with_volume("") }.state()? == "existing");
     ensure!(members[0].ctl(&["member", "list"])? == after, "it is who it was");
+    // Whoever loses what it joined on joins once more.
+    ensure!(instance.with_volume("another").state()? == "existing");
+    let again = members[0].ctl(&["member", "list"])?;
+    let again = again.lines().find(|line| line.contains(&instance.peer)).context("it has joined")?;
+    ensure!(id(again) != id(joining) && again.contains("unstarted"), "{joining}\n{again}");
+
+    lost.restart_empty("existing")?;
+    ensure!(lost.ctl(&["get", "key", "--print-value-only"])?.trim() == "value", "it has what the others have");
+    Ok(())
+}
+
+#[test]
+fn two_members_of_etcd_that_have_no_leader_are_no_first_start() -> Result<()> {
+    let (folder, (_emulator, bucket)) = (tempfile::tempdir()?, bucket()?);
+    let mut members = Etcd::cluster(folder.path(), 3)?;
+    members[0].ctl(&["put", "key", "value"])?;
+    let listed = members[0].ctl(&["member", "list"])?;
+    let peer = |name: &str| -> Result<String> {
+        Ok(line(&listed, name)?.split(", ").nth(3).context("an address for the others")?.to_owned())
+    };
+    // Each has come up with its data, and left its note.
+    for member in &members {
+        let name = member.name().to_owned();
+        let (peer, volume) = (peer(&name)?, folder.path().join(&name).join("data"));
+        let others = addresses(&members);
+        let instance = Instance { name, folder: folder.path(), volume, others, peer, bucket: &bucket };
+        ensure!(instance.state()? == "existing");
+    }
+    let mut lost = members.remove(2);
+    let (name, before) = (lost.name().to_owned(), line(&listed, lost.name())?);
+    let instance = Instance {
+        peer: peer(&name)?,
+        name,
+        folder: folder.path(),
+        volume: folder.path().join("empty"),
+        others: addresses(&members),
+        bucket: &bucket,
+    };
+
+    // All are killed, one loses its volume, and of the others one is back: alone it has no leader, and serves nobody.
+    for member in members.iter_mut().chain([&mut lost]) {
+        member.kill();
+    }
+    instance.waits()?;
+    members[0].relaunch()?;
+    instance.waits()?;
+    // As who it was it would be half of a majority that does not know what it had promised.
+    ensure!(
+        !instance.volume.join("first-start").exists() && !instance.volume.join("joining").exists(),
+        "nothing was begun"
+    );
+
+    // With two it joins, as somebody new, and finds what was written.
+    members[1].restart()?;
+    ensure!(instance.state()? == "existing");
+    let after = members[0].ctl(&["member", "list"])?;
+    let joining = after.lines().find(|line| line.contains(&instance.peer)).context("it has joined")?;
+    ensure!(id(joining) != id(&before) && joining.contains("unstarted"), "{before}\n{joining}");
+    lost.restart_empty("existing")?;
+    ensure!(lost.ctl(&["get", "key", "--print-value-only"])?.trim() == "value", "nothing was lost");
+    Ok(())
+}
+
+#[test]
+fn the_first_start_of_a_member_of_etcd_is_noted_before_it_happens() -> Result<()> {
+    let (folder, (mut emulator, bucket)) = (tempfile::tempdir()?, bucket()?);
+    let instance = Instance {
+        name: "member-1".to_owned(),
+        folder: folder.path(),
+        volume: folder.path().join("first"),
+        others: NOBODY.to_owned(),
+        peer: NOBODY.to_owned(),
+        bucket: &bucket,
+    };
+    ensure!(instance.run("cluster_state member-1", 1)? == "new");
+    // Its instance ended before etcd had written anything: it is the same volume.
+    ensure!(instance.run("cluster_state member-1", 1)? == "new");
+    // On another one it would not know what it may have promised.
+    instance.with_volume("second").waits()?;
+    // Others are not it.
+    let other = Instance { name: "member-2".to_owned(), ..instance.with_volume("other") };
+    ensure!(other.run("cluster_state member-2", 1)? == "new");
+
+    // A cluster older than notes has backups of those that have run.
+    let third = Instance { name: "member-0".to_owned(), ..instance.with_volume("third") };
+    bucket.ask(&["s3api", "put-object", "--bucket", BUCKET, "--key", "etcd-backups/rig/member-0/now.db"])?;
+    third.waits()?;
+    // Whoever starts etcd anew on purpose says so on each volume (docs/operations/lose-etcd.md).
+    fs::write(third.volume.join("first-start"), "")?;
+    ensure!(third.run("cluster_state member-0", 1)? == "new");
+
+    // Nobody knows while the bucket is away; a member with its data needs no bucket.
+    emulator.stop();
+    instance.with_volume("fourth").waits()?;
+    fs::create_dir_all(instance.volume.join("member"))?;
+    ensure!(instance.run("cluster_state member-1", 1)? == "existing");
+    Ok(())
+}
+
+#[test]
+fn a_member_of_etcd_says_whether_there_is_a_majority() -> Result<()> {
+    let (folder, (_emulator, bucket)) = (tempfile::tempdir()?, bucket()?);
+    let mut members = Etcd::cluster(folder.path(), 3)?;
+    let instance = Instance {
+        name: "member-0".to_owned(),
+        folder: folder.path(),
+        volume: folder.path().join("volume"),
+        others: members[0].address().to_string(),
+        peer: NOBODY.to_owned(),
+        bucket: &bucket,
+    };
+    let (whole, own) = (["Cluster"], ["Cluster", "Node"]);
+    let said = |numbers: &[(String, f64, Vec<String>)], name: &str, dimensions: &[&str]| {
+        numbers.iter().find(|(found, _, names)| found == name && names == dimensions).map(|(_, value, _)| *value)
+    };
+    let numbers = eventually("the member is healthy", || {
+        let numbers = instance.metrics()?;
+        Ok((said(&numbers, "Ready", &own) == Some(1.0)).then_some(numbers))
+    })?;
+    ensure!(said(&numbers, "EtcdMajority", &whole) == Some(1.0), "{numbers:?}");
+    for member in &mut members[1..] {
+        member.kill();
+    }
+    let numbers = instance.metrics()?;
+    ensure!(said(&numbers, "EtcdMajority", &whole) == Some(0.0), "{numbers:?}");
+    ensure!(said(&numbers, "Ready", &own) == Some(0.0), "{numbers:?}");
     Ok(())
 }

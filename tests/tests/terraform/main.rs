@@ -47,7 +47,7 @@ fn modules_are_formatted_and_examples_are_valid() -> Result<()> {
 fn the_module_makes_what_it_says_and_refuses_what_would_go_wrong() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let printed = Root::new(folder.path(), "deploy/terraform")?.run(&["test"])?;
-    ensure!(printed.contains("Success!") && printed.contains("37 passed, 0 failed"), "{printed}");
+    ensure!(printed.contains("Success!") && printed.contains("39 passed, 0 failed"), "{printed}");
     Ok(())
 }
 
@@ -235,11 +235,16 @@ fn roles_are_refused(folder: &Path, broker: &Caller, etcd: &Caller, told: &Value
     broker.is_refused(&["iam", "delete-role-policy", "--role-name", "rig-broker", "--policy-name", "archive"])?;
     broker.is_refused(&["ec2", "terminate-instances", "--instance-ids", "i-0123456789abcdef0"])?;
 
-    etcd.ask(&put("etcd-backups/rig/etcd-1/now.db").iter().map(String::as_str).collect::<Vec<_>>())?;
+    refuse(broker, &put("etcd-members/rig/etcd-1/first-start"))?;
+
+    for own in ["etcd-backups/rig/etcd-1/now.db", "etcd-members/rig/etcd-1/first-start"] {
+        etcd.ask(&put(own).iter().map(String::as_str).collect::<Vec<_>>())?;
+        etcd.is_refused(&["s3api", "delete-object", "--bucket", bucket, "--key", own])?;
+    }
+    refuse(etcd, &put("etcd-backups/another/etcd-1/now.db"))?;
     refuse(etcd, &put("varve/note"))?;
     let archived = folder.join("archived").display().to_string();
-    etcd.is_refused(&["s3api", "get-object", "--bucket", bucket, "--key", "varve/note", &archived])?;
-    etcd.is_refused(&["s3api", "delete-object", "--bucket", bucket, "--key", "etcd-backups/rig/etcd-1/now.db"])
+    etcd.is_refused(&["s3api", "get-object", "--bucket", bucket, "--key", "varve/note", &archived])
 }
 
 #[test]
@@ -248,7 +253,7 @@ fn metrics_that_alarms_look_at_are_a_nodes_own() -> Result<()> {
     let node = varve_tests::node::Node::start(folder.path(), &[])?;
     let script = fs::read_to_string(tools::checkout().join("deploy/terraform/instance/broker.sh"))?;
     let names: Vec<&str> = script.split("sum_of ").skip(1).filter_map(|rest| rest.split_whitespace().next()).collect();
-    ensure!(names.len() == 3, "{names:?}");
+    ensure!(names.len() == 5, "{names:?}");
     until("metrics are shown, and the node is ready", || {
         let page = node.http_get("/metrics")?;
         for name in &names {
