@@ -15,6 +15,7 @@ pub mod compression;
 mod control;
 mod header;
 mod record;
+mod times;
 
 pub use batch::{BatchError, Batches, RecordBatchView, batches, records_crc};
 pub use builder::{BatchBuilder, BuildError, RecordContent};
@@ -22,6 +23,7 @@ pub use control::ControlRecord;
 pub(crate) use header::CRC_START;
 pub use header::{Attributes, BatchHeader, HEADER_BYTES};
 pub use record::{Headers, RecordError, RecordView, Records, records};
+pub use times::{RecordTime, RecordTimes, TimesError, record_times};
 
 #[cfg(test)]
 mod tests;

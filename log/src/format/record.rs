@@ -98,6 +98,35 @@ impl<'a> RecordView<'a> {
     }
 }
 
+/// What stands before a record's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Front {
+    /// Bytes of the whole record, its length prefix included.
+    pub(super) record_bytes: usize,
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+}
+
+impl Front {
+    /// Bytes that it takes at most: length, attributes, timestamp delta, offset delta.
+    pub(super) const MOST_BYTES: usize = 5 + 1 + 10 + 5;
+
+    /// Of the record that `bytes` begin with, of which they need not hold the rest.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Front, RecordError> {
+        let mut cursor = Cursor(bytes);
+        let length = usize::try_from(cursor.varint()?).map_err(|_| RecordError::Length { field: "length" })?;
+        let prefix = bytes.len() - cursor.0.len();
+        cursor.take(1)?;
+        let timestamp_delta = cursor.varlong()?;
+        let offset_delta = cursor.varint()?;
+        let record_bytes = prefix + length;
+        if bytes.len() - cursor.0.len() > record_bytes {
+            return Err(RecordError::Truncated);
+        }
+        Ok(Front { record_bytes, timestamp_delta, offset_delta })
+    }
+}
+
 /// Iterator over a record's headers: key and value (`None` is null).
 #[derive(Clone, Debug)]
 pub struct Headers<'a> {

@@ -2,10 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use varve_metadata::{
-    config::TimestampType,
-    model::{Offset, Timestamp},
-};
+use varve_metadata::model::{Offset, Timestamp};
 
 use super::{
     error::ReadError,
@@ -15,10 +12,7 @@ use super::{
     read::SegmentReader,
     scan::Located,
 };
-use crate::format::{BatchError, RecordBatchView, compression, records};
-
-/// Most bytes that the records of one batch may have when they are searched.
-const MAX_UNCOMPRESSED_BYTES: usize = 1 << 30;
+use crate::format::{BatchError, RecordBatchView, RecordTime, TimesError, record_times};
 
 impl LocalLog {
     /// First record at or after `from` with a timestamp of `target` or later, among local segments.
@@ -179,23 +173,18 @@ impl SegmentReader<'_> {
         let mut bytes = vec![0; batch.header.bytes as usize];
         self.file.read_exact_at(&mut bytes, batch.position.into())?;
         let (view, _) = RecordBatchView::parse(&bytes)?;
-        let header = view.header();
-        let corrupt = |field| ReadError::Corrupt(BatchError::Corrupt { field });
-        let codec = header.attributes.compression();
-        let payload = compression::decompress(codec, view.payload(), MAX_UNCOMPRESSED_BYTES)
-            .map_err(|_| corrupt("compressed records"))?;
-        for record in records(&payload, header.record_count) {
-            let record = record.map_err(|_| corrupt("record"))?;
-            let offset = header.base_offset.plus(record.offset_delta.max(0) as u64);
-            let timestamp_ms = match header.attributes.timestamp_type() {
-                TimestampType::LogAppendTime => header.max_timestamp_ms,
-                TimestampType::CreateTime => header.base_timestamp_ms.wrapping_add(record.timestamp_delta),
+        let leader_epoch = view.header().leader_epoch;
+        let corrupt = |error: TimesError| {
+            let field = match error {
+                TimesError::Codec(_) => "compressed records",
+                TimesError::Record(_) => "record",
             };
-            if let Some(timestamp) = Timestamp::from_wire(timestamp_ms)
-                && timestamp_ms >= target_ms
-                && offset >= from
-            {
-                return Ok(Some(OffsetAndTimestamp { offset, timestamp, leader_epoch: header.leader_epoch }));
+            ReadError::Corrupt(BatchError::Corrupt { field })
+        };
+        for record in record_times(&view).map_err(corrupt)? {
+            let RecordTime { offset, timestamp } = record.map_err(corrupt)?;
+            if timestamp.to_wire() >= target_ms && offset >= from {
+                return Ok(Some(OffsetAndTimestamp { offset, timestamp, leader_epoch }));
             }
         }
         Ok(None)

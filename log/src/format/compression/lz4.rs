@@ -17,7 +17,7 @@ use super::CodecError;
 const MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
 const STORED: u32 = 1 << 31;
 /// How far back a match may reach.
-const WINDOW_BYTES: usize = 64 * 1024;
+pub(super) const WINDOW_BYTES: usize = 64 * 1024;
 /// LZ4 cannot expand by more: 255 bytes of output for one byte of a run length.
 const MOST_EXPANSION: usize = 255;
 
@@ -85,31 +85,55 @@ fn header_checksum(descriptor: &[u8]) -> u8 {
 
 /// The content of the first frame; what follows it is ignored, as Kafka's reader does.
 pub(super) fn decompress(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
-    let mut input = payload;
-    let descriptor = Descriptor::take(&mut input)?;
+    let mut blocks = Blocks::open(payload)?;
     let mut out = Vec::new();
     super::reserve(&mut out, super::first_guess(payload, limit), Codec::Lz4)?;
-    loop {
-        let size = take_u32(&mut input)?;
-        if size == 0 {
-            return Ok(out);
+    while blocks.next(&mut out, limit)? {}
+    Ok(out)
+}
+
+/// The blocks of the first frame, unpacked one at a time.
+pub(super) struct Blocks<'a> {
+    descriptor: Descriptor,
+    input: &'a [u8],
+    ended: bool,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn open(payload: &'a [u8]) -> Result<Blocks<'a>, CodecError> {
+        let mut input = payload;
+        let descriptor = Descriptor::take(&mut input)?;
+        Ok(Blocks { descriptor, input, ended: false })
+    }
+
+    /// Appends the next block to `out`, which ends with what came before it ([`WINDOW_BYTES`] of that do) and holds no more
+    /// than `limit` bytes afterwards. `false` once there is none.
+    pub(super) fn next(&mut self, out: &mut Vec<u8>, limit: usize) -> Result<bool, CodecError> {
+        if self.ended {
+            return Ok(false);
+        }
+        let size = take_u32(&mut self.input)?;
+        self.ended = size == 0;
+        if self.ended {
+            return Ok(false);
         }
         let bytes = (size & !STORED) as usize;
-        if bytes > descriptor.most_block_bytes {
+        if bytes > self.descriptor.most_block_bytes {
             return Err(corrupt("block larger than the frame allows"));
         }
-        let block = take(&mut input, bytes)?;
+        let block = take(&mut self.input, bytes)?;
         if size & STORED == 0 {
-            decompress_block(block, &descriptor, &mut out, limit)?;
+            decompress_block(block, &self.descriptor, out, limit)?;
         } else if out.len() + block.len() <= limit {
-            super::reserve(&mut out, block.len(), Codec::Lz4)?;
+            super::reserve(out, block.len(), Codec::Lz4)?;
             out.extend_from_slice(block);
         } else {
             return Err(CodecError::TooLarge { codec: Codec::Lz4, limit });
         }
-        if descriptor.block_checksums && take_u32(&mut input)? != XxHash32::oneshot(0, block) {
+        if self.descriptor.block_checksums && take_u32(&mut self.input)? != XxHash32::oneshot(0, block) {
             return Err(corrupt("block checksum"));
         }
+        Ok(true)
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod lz4;
 mod snappy;
+mod unpack;
 
 use std::{
     borrow::Cow,
@@ -19,6 +20,7 @@ use std::{
     io::{ErrorKind, Read, Write},
 };
 
+pub(super) use unpack::Unpacking;
 use varve_metadata::config::Codec;
 
 /// Why a payload was not decompressed or compressed.

@@ -21,27 +21,49 @@ const fn corrupt(reason: &'static str) -> CodecError {
 }
 
 pub(super) fn decompress(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
-    if payload.is_empty() {
-        return Err(corrupt("empty"));
-    }
+    let mut blocks = Blocks::open(payload)?;
     let mut out = Vec::new();
-    if payload.len() < HEADER_BYTES || !payload.starts_with(&MAGIC) {
-        decompress_block(payload, &mut out, limit)?;
-        return Ok(out);
+    if !blocks.bare {
+        super::reserve(&mut out, super::first_guess(payload, limit), Codec::Snappy)?;
     }
-    super::reserve(&mut out, super::first_guess(payload, limit), Codec::Snappy)?;
-    let mut input = take_header(payload)?;
-    while let Some((bytes, rest)) = input.split_first_chunk::<4>() {
-        if *bytes == MAGIC[..4] {
-            input = take_header(input)?;
-            continue;
+    while blocks.next(&mut out, limit)? {}
+    Ok(out)
+}
+
+/// The blocks of a payload, unpacked one at a time; of a bare one it is one.
+pub(super) struct Blocks<'a> {
+    input: &'a [u8],
+    bare: bool,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn open(payload: &'a [u8]) -> Result<Blocks<'a>, CodecError> {
+        if payload.is_empty() {
+            return Err(corrupt("empty"));
         }
-        let bytes = u32::from_be_bytes(*bytes) as usize;
-        let (block, rest) = rest.split_at_checked(bytes).ok_or(corrupt("block ends early"))?;
-        decompress_block(block, &mut out, limit)?;
-        input = rest;
+        let bare = payload.len() < HEADER_BYTES || !payload.starts_with(&MAGIC);
+        let input = if bare { payload } else { take_header(payload)? };
+        Ok(Blocks { input, bare })
     }
-    if input.is_empty() { Ok(out) } else { Err(corrupt("bytes after the last block")) }
+
+    /// Appends the next block to `out`, which holds no more than `limit` bytes afterwards. `false` once there is none.
+    pub(super) fn next(&mut self, out: &mut Vec<u8>, limit: usize) -> Result<bool, CodecError> {
+        if self.bare {
+            let block = std::mem::take(&mut self.input);
+            return if block.is_empty() { Ok(false) } else { decompress_block(block, out, limit).map(|()| true) };
+        }
+        while let Some((bytes, rest)) = self.input.split_first_chunk::<4>() {
+            if *bytes == MAGIC[..4] {
+                self.input = take_header(self.input)?;
+                continue;
+            }
+            let bytes = u32::from_be_bytes(*bytes) as usize;
+            let (block, rest) = rest.split_at_checked(bytes).ok_or(corrupt("block ends early"))?;
+            self.input = rest;
+            return decompress_block(block, out, limit).map(|()| true);
+        }
+        if self.input.is_empty() { Ok(false) } else { Err(corrupt("bytes after the last block")) }
+    }
 }
 
 fn take_header(input: &[u8]) -> Result<&[u8], CodecError> {

@@ -4,16 +4,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use varve_log::{
-    format::{BatchError, BatchHeader, RecordBatchView, RecordError, compression, records},
+    format::{BatchError, BatchHeader, RecordBatchView, RecordTime, TimesError, record_times},
     local::OffsetAndTimestamp,
 };
-use varve_metadata::{
-    config::TimestampType,
-    model::{Offset, Timestamp},
-};
-
-/// Most bytes that the records of one batch may take when they are decompressed for a lookup.
-const MOST_RECORD_BYTES: usize = 256 << 20;
+use varve_metadata::model::{Offset, Timestamp};
 
 /// Batches picked from a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +84,7 @@ pub(super) enum LookupError {
     #[error(transparent)]
     Batch(#[from] BatchError),
     #[error(transparent)]
-    Record(#[from] RecordError),
-    #[error(transparent)]
-    Codec(#[from] compression::CodecError),
+    Times(#[from] TimesError),
 }
 
 /// The first record of `run` at or after `from` with a timestamp of `target` or later.
@@ -109,14 +101,11 @@ pub(super) fn find_timestamp(
         let (batch, behind) = RecordBatchView::parse_trusted(rest)?;
         let header = batch.header();
         if header.max_timestamp() >= Some(target) && header.last_offset() >= from {
-            let mut found = None;
-            each_timed(&batch, |record| {
-                if found.is_none() && record.timestamp >= target && record.offset >= from {
-                    found = Some(record);
+            for time in record_times(&batch)? {
+                let RecordTime { offset, timestamp } = time?;
+                if timestamp >= target && offset >= from {
+                    return Ok(Some(OffsetAndTimestamp { offset, timestamp, leader_epoch: header.leader_epoch }));
                 }
-            })?;
-            if found.is_some() {
-                return Ok(found);
             }
         }
         rest = behind;
@@ -137,36 +126,16 @@ pub(super) fn newest(run: &[u8], within: Range<Offset>) -> Result<Option<OffsetA
             break;
         }
         if header.next_offset() > within.start {
-            each_timed(&batch, |record| {
-                if within.contains(&record.offset) && newest.is_none_or(|newest| record.timestamp > newest.timestamp) {
-                    newest = Some(record);
+            for time in record_times(&batch)? {
+                let RecordTime { offset, timestamp } = time?;
+                if within.contains(&offset) && newest.is_none_or(|newest| timestamp > newest.timestamp) {
+                    newest = Some(OffsetAndTimestamp { offset, timestamp, leader_epoch: header.leader_epoch });
                 }
-            })?;
+            }
         }
         rest = behind;
     }
     Ok(newest)
-}
-
-/// Hands out offset and time of every record of `batch` that has a time, in order.
-fn each_timed(batch: &RecordBatchView<'_>, mut each: impl FnMut(OffsetAndTimestamp)) -> Result<(), LookupError> {
-    let header = batch.header();
-    if header.record_count == 0 {
-        return Ok(());
-    }
-    let payload = compression::decompress(header.attributes.compression(), batch.payload(), MOST_RECORD_BYTES)?;
-    for record in records(&payload, header.record_count) {
-        let record = record?;
-        let offset = header.base_offset.plus(u64::try_from(record.offset_delta).unwrap_or(0));
-        let timestamp = match header.attributes.timestamp_type() {
-            TimestampType::CreateTime => header.base_timestamp_ms.saturating_add(record.timestamp_delta),
-            TimestampType::LogAppendTime => header.max_timestamp_ms,
-        };
-        if let Some(timestamp) = Timestamp::from_wire(timestamp) {
-            each(OffsetAndTimestamp { offset, timestamp, leader_epoch: header.leader_epoch });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
