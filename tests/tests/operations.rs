@@ -199,6 +199,77 @@ fn a_drain_that_would_leave_too_little_is_refused_and_changes_nothing() -> Resul
     Ok(())
 }
 
+#[test]
+fn several_brokers_are_drained_as_one_and_commands_that_run_at_once_see_each_other() -> Result<()> {
+    const TOPICS: [&str; 2] = ["pairs", "alone"];
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(folder.path(), 5, &[&SETTINGS[..], &UNHURRIED].concat())?;
+    cluster.create("pairs", 10, 3, &[("min.insync.replicas", "2")])?;
+    cluster.create("alone", 5, 1, &[])?;
+    let held_by = |ids: &[usize]| -> Result<bool> {
+        let described = TOPICS.iter().map(|topic| cluster.describe(topic)).collect::<Result<Vec<_>>>()?.concat();
+        Ok(ids.iter().any(|id| holds(&described, *id)))
+    };
+    let serves = |id: usize| {
+        await_listed(&cluster, "it serves", |lines| {
+            lines.iter().any(|line| line["broker"] == id && line["state"] == "serves")
+        })
+    };
+    let state = |lines: &[Value], id: usize, state: &str| -> usize {
+        lines.iter().filter(|line| line["broker"] == id && line["state"] == state).count()
+    };
+
+    // Nothing would go from one to the other.
+    let (is_done, lines) = told(&cluster, &["drain", "1", "2", "--json", "--dry-run"])?;
+    ensure!(is_done && state(&lines, 1, "can be drained") + state(&lines, 2, "can be drained") == 2, "{lines:?}");
+    let moves: Vec<&Value> = lines.iter().filter(|line| line["replicas"].is_array()).collect();
+    let goes_to_one =
+        |line: &&Value| line["replicas"].as_array().is_some_and(|to| to.iter().any(|id| *id == 1 || *id == 2));
+    ensure!(!moves.is_empty() && !moves.iter().any(goes_to_one), "{moves:?}");
+    ensure!(held_by(&[1])? && held_by(&[2])?, "nothing has changed");
+
+    // Broken off with both cordoned: another command sees that only two others are left beside its own broker, and which are not.
+    let (is_done, lines) = told(&cluster, &["drain", "1", "2", "--json", "--parallel", "1", "--timeout", "0"])?;
+    ensure!(!is_done && state(&lines, 1, "cordoned") + state(&lines, 2, "cordoned") == 2, "{lines:?}");
+    let (is_done, lines) = told(&cluster, &["drain", "3", "--json"])?;
+    let reasons: String = lines.iter().filter_map(|line| line["reason"].as_str()).collect();
+    ensure!(!is_done && reasons.contains("only 2 brokers are left"), "{lines:?}");
+    ensure!(["broker 1 takes none", "broker 2 takes none"].iter().all(|said| reasons.contains(said)), "{lines:?}");
+    serves(3)?;
+    // Taken up again.
+    let (is_done, lines) = told(&cluster, &["drain", "2", "1", "--json", "--timeout", "600"])?;
+    ensure!(is_done && !is_there(&lines, "cordoned"), "{lines:?}");
+    ensure!(state(&lines, 1, "drained") == 1 && state(&lines, 2, "drained") == 1, "{lines:?}");
+    ensure!(!held_by(&[1, 2])?, "both hold nothing");
+    ensure!(varve_broker(&cluster, &["undrain", "1", "2"])?.output()?.status.success(), "both are back");
+
+    // Two commands at once, both of which may be.
+    let begin = |ids: &[&str], log: &str| {
+        let command = varve_broker(&cluster, &[&["drain"], ids, &["--json", "--timeout", "600"]].concat())?;
+        Running::start(command, &folder.path().join(log))
+    };
+    let (mut first, mut second) = (begin(&["3"], "first.log")?, begin(&["4"], "second.log")?);
+    for one in [&mut first, &mut second] {
+        let ended = eventually("it ends", || one.ended())?;
+        ensure!(ended.success() && one.printed().contains("drained"), "{}", one.printed());
+    }
+    ensure!(!held_by(&[3, 4])?, "nothing went from one to the other, to stay there");
+    ensure!(varve_broker(&cluster, &["undrain", "3", "4"])?.output()?.status.success(), "both are back");
+
+    // Two of which one may be at most: whoever is refused leaves its brokers as they were.
+    let mut ends = Vec::new();
+    for (ids, mut one) in [(vec![1, 2], begin(&["1", "2"], "pair.log")?), (vec![0], begin(&["0"], "single.log")?)] {
+        let ended = eventually("it ends", || one.ended())?;
+        if !ended.success() {
+            ensure!(one.printed().contains("refused"), "{}", one.printed());
+            ids.iter().try_for_each(|id| serves(*id))?;
+        }
+        ends.push(ended.success());
+    }
+    ensure!(ends != [true, true], "three replicas need three brokers");
+    Ok(())
+}
+
 /// A file for `kafka-reassign-partitions.sh`; its path.
 fn file(folder: &Path, name: &str, content: &Value) -> Result<String> {
     let path = folder.join(name);

@@ -1,4 +1,4 @@
-//! Where the replicas of a broker go that is drained, or why they cannot. Pure: a look at the cluster goes in.
+//! Where the replicas of brokers go that are drained, or why they cannot. Pure: a look at the cluster goes in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,64 +11,152 @@ pub(super) struct Move {
     pub(super) index: i32,
     /// Who shall hold it; the first is its preferred leader.
     pub(super) replicas: Vec<i32>,
+    /// Those of the leaving brokers that hold it.
+    pub(super) from: Vec<i32>,
 }
 
-/// What is to be done about one broker.
+/// What is to be done about the brokers that leave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// In the order of topics and numbers.
     pub(super) moves: Vec<Move>,
-    /// Partitions that leave it already.
+    /// Partitions that leave all of them already.
     pub(super) under_way: usize,
-    /// Partitions that it leads, and the replica that may lead in its place is in sync.
+    /// Partitions that one of them leads, and the replica that may lead in its place is in sync.
     pub(super) elections: Vec<(String, i32)>,
     pub(super) refused: Vec<Refusal>,
 }
 
-/// Why a partition cannot leave.
+/// A partition that cannot leave.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("{partition} has {replicas} replicas, and only {left} brokers are left that serve and take new replicas")]
-    TooFewBrokers { partition: String, replicas: usize, left: usize },
-    #[error("{partition} would have {in_sync} replicas in sync, and min.insync.replicas is {min}")]
-    TooFewInSync { partition: String, in_sync: usize, min: usize },
-    #[error("{partition} is under-replicated: {lagging:?} of its replicas are not in sync")]
-    UnderReplicated { partition: String, lagging: Vec<i32> },
-    #[error("{partition} has no leader to copy from")]
-    NoLeader { partition: String },
-    #[error("{partition} is being moved to this broker: cancel that reassignment first")]
-    MovesHere { partition: String },
+#[error("{partition} {why}")]
+pub(super) struct Refusal {
+    pub(super) partition: String,
+    /// Those of the leaving brokers that hold it.
+    pub(super) held_by: Vec<i32>,
+    pub(super) why: Why,
 }
 
-/// Plans the drain of broker `id`. `allow_lagging`: other replicas that are not in sync are no reason to refuse.
-pub(super) fn plan(view: &View, id: i32, allow_lagging: bool) -> Plan {
-    let mut planner = Planner::new(view, id);
+/// Why it cannot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Why {
+    #[error(
+        "has {replicas} replicas, and only {left} brokers are left that serve and take new replicas{}",
+        listed(out)
+    )]
+    TooFewBrokers {
+        replicas: usize,
+        left: usize,
+        /// Brokers that do not leave and get no replicas all the same.
+        out: Vec<LeftOut>,
+    },
+    #[error(
+        "is held in the racks {before:?}, and the brokers that are left would hold it in {after:?} alone{} (to move it all \
+         the same: --allow-fewer-racks)",
+        listed(out)
+    )]
+    FewerRacks { before: Vec<String>, after: Vec<String>, out: Vec<LeftOut> },
+    #[error("would have {in_sync} replicas in sync, and min.insync.replicas is {min}")]
+    TooFewInSync { in_sync: usize, min: usize },
+    #[error("is under-replicated: {lagging:?} of its replicas are not in sync")]
+    UnderReplicated { lagging: Vec<i32> },
+    #[error("has no leader to copy from")]
+    NoLeader,
+    #[error("is being moved to broker {0}, which leaves: cancel that reassignment first")]
+    MovesHere(i32),
+}
+
+impl Why {
+    /// Whether it would not be so if another broker took new replicas.
+    pub(super) fn is_for_want_of_brokers(&self) -> bool {
+        match self {
+            Why::TooFewBrokers { .. } | Why::FewerRacks { .. } => true,
+            Why::TooFewInSync { .. } | Why::UnderReplicated { .. } | Why::NoLeader | Why::MovesHere(_) => false,
+        }
+    }
+}
+
+/// A broker that gets no replicas although it does not leave.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LeftOut {
+    #[error("broker {0} does not serve")]
+    Fenced(i32),
+    #[error("broker {0} does not answer")]
+    Silent(i32),
+    #[error(
+        "broker {0} takes none: it is drained too, or was (varve broker undrain {0}; or, to leave there what it has, --allow-cordoned)"
+    )]
+    Cordoned(i32),
+}
+
+fn listed(out: &[LeftOut]) -> String {
+    match out {
+        [] => String::new(),
+        out => format!("; {}", out.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// What may be worse afterwards.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Allowed {
+    /// Other replicas that are not in sync are no reason to refuse.
+    pub(super) lagging: bool,
+    /// Nor is it that replicas would share a rack which did not.
+    pub(super) fewer_racks: bool,
+    /// Brokers that take no new replicas keep those that they have: nobody drains them.
+    pub(super) cordoned: bool,
+}
+
+/// Plans the drain of the brokers `leaving`, as one: nothing goes from one of them to another.
+pub(super) fn plan(view: &View, leaving: &BTreeSet<i32>, allowed: Allowed) -> Plan {
+    let mut planner = Planner::new(view, leaving, allowed);
     let mut plan = Plan::default();
-    for partition in view.held_by(id) {
-        if can_elect(partition, id) {
+    for partition in &view.partitions {
+        let held_by: Vec<i32> = leaving.iter().copied().filter(|id| partition.replicas.contains(id)).collect();
+        if held_by.is_empty() {
+            continue;
+        }
+        if can_elect(partition, leaving) {
             plan.elections.push((partition.topic.clone(), partition.index));
         }
-        match planner.place(partition, allow_lagging) {
+        match planner.place(partition) {
             Ok(Some(replicas)) => {
-                plan.moves.push(Move { topic: partition.topic.clone(), index: partition.index, replicas });
+                let (topic, index) = (partition.topic.clone(), partition.index);
+                plan.moves.push(Move { topic, index, replicas, from: held_by });
             }
             Ok(None) => plan.under_way += 1,
-            Err(refusal) => plan.refused.push(refusal),
+            Err(why) => {
+                let partition = format!("{}-{}", partition.topic, partition.index);
+                plan.refused.push(Refusal { partition, held_by, why });
+            }
         }
     }
     plan
 }
 
-/// Whether a replica in sync is preferred to broker `id`, which leads.
-pub(super) fn can_elect(partition: &PartitionView, id: i32) -> bool {
+/// Whether one that leaves leads, and a replica in sync that stays is preferred to it.
+pub(super) fn can_elect(partition: &PartitionView, leaving: &BTreeSet<i32>) -> bool {
     let preferred = partition.replicas.first();
-    partition.leader == Some(id)
-        && preferred.is_some_and(|preferred| *preferred != id && partition.in_sync.contains(preferred))
+    partition.leader.is_some_and(|leader| leaving.contains(&leader))
+        && preferred.is_some_and(|preferred| !leaving.contains(preferred) && partition.in_sync.contains(preferred))
+}
+
+/// Brokers that neither leave nor get replicas.
+pub(super) fn left_out(view: &View, leaving: &BTreeSet<i32>) -> Vec<LeftOut> {
+    let others = view.brokers.iter().filter(|(id, _)| !leaving.contains(id));
+    let out = others.filter_map(|(id, broker)| match broker {
+        broker if broker.is_fenced => Some(LeftOut::Fenced(*id)),
+        broker if broker.is_silent => Some(LeftOut::Silent(*id)),
+        broker if broker.is_cordoned => Some(LeftOut::Cordoned(*id)),
+        _ => None,
+    });
+    out.collect()
 }
 
 struct Planner<'a> {
     view: &'a View,
-    id: i32,
+    leaving: &'a BTreeSet<i32>,
+    allowed: Allowed,
     /// Brokers that replicas may go to, with how many they hold, those that are on their way included.
     holds: BTreeMap<i32, usize>,
     /// How many partitions prefer a broker as their leader.
@@ -76,14 +164,12 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(view: &'a View, id: i32) -> Planner<'a> {
-        let eligible =
-            view.brokers.iter().filter(|(other, broker)| **other != id && !broker.is_fenced && !broker.is_cordoned);
+    fn new(view: &'a View, leaving: &'a BTreeSet<i32>, allowed: Allowed) -> Planner<'a> {
+        let eligible = view.brokers.iter().filter(|(id, broker)| !leaving.contains(id) && broker.takes_replicas());
         let mut holds: BTreeMap<i32, usize> = eligible.map(|(id, _)| (*id, 0)).collect();
         let mut leads = BTreeMap::new();
         for partition in &view.partitions {
-            let target = partition.replicas.iter().filter(|replica| !partition.removing.contains(replica));
-            for (place, replica) in target.enumerate() {
+            for (place, replica) in target(partition).iter().enumerate() {
                 if let Some(count) = holds.get_mut(replica) {
                     *count += 1;
                 }
@@ -92,54 +178,77 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        Planner { view, id, holds, leads }
+        Planner { view, leaving, allowed, holds, leads }
     }
 
     /// The replicas to ask for; `None`: it is leaving already, and will have left.
-    fn place(&mut self, partition: &PartitionView, allow_lagging: bool) -> Result<Option<Vec<i32>>, Refusal> {
-        let name = || format!("{}-{}", partition.topic, partition.index);
-        let target: Vec<i32> =
-            partition.replicas.iter().copied().filter(|replica| !partition.removing.contains(replica)).collect();
-        let is_gone = |replica: &i32| self.view.brokers.get(replica).is_none_or(|broker| broker.is_fenced);
-        let lost: BTreeSet<i32> = partition.adding.iter().copied().filter(is_gone).collect();
-        if !target.contains(&self.id) && lost.is_empty() {
+    fn place(&mut self, partition: &PartitionView) -> Result<Option<Vec<i32>>, Why> {
+        let target = target(partition);
+        let lost: BTreeSet<i32> = partition.adding.iter().copied().filter(|id| self.is_gone(*id)).collect();
+        if lost.is_empty() && !target.iter().any(|id| self.leaving.contains(id)) {
             return Ok(None);
         }
-        if partition.adding.contains(&self.id) {
-            return Err(Refusal::MovesHere { partition: name() });
+        if let Some(id) = partition.adding.iter().find(|id| self.leaving.contains(id))
+            && !self.is_of_a_drain(partition)
+        {
+            return Err(Why::MovesHere(*id));
         }
         if partition.leader.is_none() {
-            return Err(Refusal::NoLeader { partition: name() });
+            return Err(Why::NoLeader);
         }
-        let stays = |replica: &i32| *replica != self.id && !lost.contains(replica);
+        let stays = |replica: &i32| !self.leaving.contains(replica) && !lost.contains(replica);
         let kept: Vec<i32> = target.iter().copied().filter(stays).collect();
-        let newcomers = self.choose(&kept, target.len() - kept.len()).ok_or_else(|| Refusal::TooFewBrokers {
-            partition: name(),
-            replicas: target.len(),
-            left: self.holds.len(),
-        })?;
+        // Another command may drain a broker that is kept here: there must be room for that replica, too.
+        let lasting: Vec<i32> =
+            kept.iter().copied().filter(|id| self.allowed.cordoned || !self.is_cordoned(*id)).collect();
+        let newcomers = self
+            .choose(&lasting, target.len() - lasting.len())
+            .and_then(|_| self.choose(&kept, target.len() - kept.len()))
+            .ok_or_else(|| Why::TooFewBrokers {
+                replicas: target.len(),
+                left: self.holds.len(),
+                out: left_out(self.view, self.leaving),
+            })?;
+        self.keep_racks(&target, &lost, &kept, &newcomers)?;
         let is_coming = |replica: &i32| partition.in_sync.contains(replica) || partition.adding.contains(replica);
         let lagging: Vec<i32> = kept.iter().copied().filter(|replica| !is_coming(replica)).collect();
         let in_sync = target.len() - lagging.len();
         // One that asks for more than there are replicas takes no record with or without a drain.
         let min = partition.min_in_sync.min(target.len());
         if in_sync < min {
-            return Err(Refusal::TooFewInSync { partition: name(), in_sync, min });
+            return Err(Why::TooFewInSync { in_sync, min });
         }
-        if !lagging.is_empty() && !allow_lagging {
-            return Err(Refusal::UnderReplicated { partition: name(), lagging });
+        if !lagging.is_empty() && !self.allowed.lagging {
+            return Err(Why::UnderReplicated { lagging });
         }
         newcomers.iter().for_each(|newcomer| *self.holds.entry(*newcomer).or_default() += 1);
         Ok(Some(self.ordered(partition, &target, kept, newcomers)))
     }
 
+    fn is_gone(&self, id: i32) -> bool {
+        self.view.brokers.get(&id).is_none_or(|broker| broker.is_fenced)
+    }
+
+    /// Whether it leaves a broker that is drained, here or by another command: then it may be sent elsewhere than it was, which
+    /// is not for a move that somebody asked for by name.
+    fn is_of_a_drain(&self, partition: &PartitionView) -> bool {
+        partition.removing.iter().any(|id| self.leaving.contains(id) || self.is_cordoned(*id))
+    }
+
+    fn is_cordoned(&self, id: i32) -> bool {
+        self.view.brokers.get(&id).is_some_and(|broker| broker.is_cordoned)
+    }
+
+    fn rack(&self, id: i32) -> Option<&'a str> {
+        self.view.brokers.get(&id).and_then(|broker| broker.rack.as_deref())
+    }
+
     /// Brokers for `count` replicas beside `kept`: of other racks if there are, and the emptiest of those.
     fn choose(&self, kept: &[i32], count: usize) -> Option<Vec<i32>> {
-        let rack = |id: i32| self.view.brokers.get(&id).and_then(|broker| broker.rack.as_deref());
         let mut chosen = Vec::with_capacity(count);
         for _ in 0..count {
             let taken: Vec<i32> = kept.iter().chain(&chosen).copied().collect();
-            let sharing = |id: i32| taken.iter().filter(|other| rack(**other) == rack(id)).count();
+            let sharing = |id: i32| taken.iter().filter(|other| self.rack(**other) == self.rack(id)).count();
             let free = self.holds.iter().filter(|(id, _)| !taken.contains(id));
             let (best, _) = free.min_by_key(|(id, holds)| (sharing(**id), **holds, **id))?;
             chosen.push(*best);
@@ -147,7 +256,22 @@ impl<'a> Planner<'a> {
         Some(chosen)
     }
 
-    /// Who leads stays as it is, unless it was the one that goes: then it is the replica in sync that leads least, so that
+    /// A partition is in as many racks afterwards as it is now. What a broker held that is gone is lost already, rack and all.
+    fn keep_racks(&self, target: &[i32], lost: &BTreeSet<i32>, kept: &[i32], newcomers: &[i32]) -> Result<(), Why> {
+        let racks =
+            |ids: &mut dyn Iterator<Item = i32>| -> BTreeSet<&str> { ids.filter_map(|id| self.rack(id)).collect() };
+        let is_lost = |id: &i32| lost.contains(id) || self.leaving.contains(id) && self.is_gone(*id);
+        let before = racks(&mut target.iter().copied().filter(|id| !is_lost(id)));
+        let after = racks(&mut kept.iter().chain(newcomers).copied());
+        if self.allowed.fewer_racks || after.len() >= before.len() {
+            return Ok(());
+        }
+        let owned = |racks: BTreeSet<&str>| racks.into_iter().map(str::to_owned).collect();
+        let out = left_out(self.view, self.leaving);
+        Err(Why::FewerRacks { before: owned(before), after: owned(after), out })
+    }
+
+    /// Who leads stays as it is, unless it was one that goes: then it is the replica in sync that leads least, so that
     /// leadership can move before a newcomer has its copy.
     fn ordered(&mut self, partition: &PartitionView, target: &[i32], kept: Vec<i32>, newcomers: Vec<i32>) -> Vec<i32> {
         let mut replicas: Vec<i32> = kept.iter().chain(&newcomers).copied().collect();
@@ -164,126 +288,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{super::view::BrokerView, *};
-
-    fn cluster(brokers: &[i32]) -> View {
-        let brokers = brokers.iter().map(|id| (*id, BrokerView::default()));
-        View { brokers: brokers.collect(), partitions: Vec::new() }
-    }
-
-    fn partition(index: i32, replicas: &[i32]) -> PartitionView {
-        PartitionView {
-            topic: "t".to_owned(),
-            index,
-            leader: replicas.first().copied(),
-            replicas: replicas.to_vec(),
-            in_sync: replicas.to_vec(),
-            min_in_sync: 2.min(replicas.len()),
-            ..PartitionView::default()
-        }
-    }
-
-    fn moves(plan: &Plan) -> Vec<(i32, Vec<i32>)> {
-        plan.moves.iter().map(|one| (one.index, one.replicas.clone())).collect()
-    }
-
-    #[test]
-    fn replicas_go_to_the_emptiest_brokers_and_those_in_sync_lead_by_turns() {
-        let mut view = cluster(&[1, 2, 3, 4, 5]);
-        view.partitions = vec![
-            partition(0, &[1, 2, 3]),
-            partition(1, &[1, 2, 3]),
-            partition(2, &[2, 1, 3]),
-            partition(3, &[4, 2, 3]),
-        ];
-        let plan = plan(&view, 1, false);
-        assert_eq!(plan.refused, []);
-        assert_eq!(moves(&plan), [(0, vec![3, 2, 5]), (1, vec![2, 3, 4]), (2, vec![2, 3, 5])]);
-        assert_eq!(plan.elections, [], "it is preferred itself until its partitions are reassigned");
-    }
-
-    #[test]
-    fn a_replica_goes_to_a_rack_that_has_none_yet() {
-        let mut view = cluster(&[1, 2, 3, 4]);
-        for (id, rack) in [(1, "a"), (2, "b"), (3, "b"), (4, "a")] {
-            view.brokers.get_mut(&id).unwrap().rack = Some(rack.to_owned());
-        }
-        view.partitions = vec![partition(0, &[1, 2]), partition(1, &[4, 2]), partition(2, &[4, 3])];
-        assert_eq!(moves(&plan(&view, 1, false)), [(0, vec![2, 4])], "although broker 3 holds less");
-    }
-
-    #[test]
-    fn a_drain_leaves_brokers_enough_or_does_not_begin() {
-        let mut view = cluster(&[1, 2, 3]);
-        view.partitions = vec![partition(0, &[1, 2, 3]), partition(1, &[1, 2])];
-        let refused = Refusal::TooFewBrokers { partition: "t-0".to_owned(), replicas: 3, left: 2 };
-        let plan_now = plan(&view, 1, true);
-        assert_eq!((moves(&plan_now), plan_now.refused), (vec![(1, vec![2, 3])], vec![refused]));
-        view.partitions.remove(0);
-        for cannot in [
-            BrokerView { is_fenced: true, ..Default::default() },
-            BrokerView { is_cordoned: true, ..Default::default() },
-        ] {
-            view.brokers.insert(3, cannot);
-            assert!(matches!(plan(&view, 1, true).refused[..], [Refusal::TooFewBrokers { left: 1, .. }]));
-        }
-    }
-
-    #[test]
-    fn a_partition_that_lacks_replicas_already_is_left_alone() {
-        let mut view = cluster(&[1, 2, 3, 4]);
-        view.partitions = vec![PartitionView { in_sync: vec![1, 2], ..partition(0, &[1, 2, 3]) }];
-        let lagging = Refusal::UnderReplicated { partition: "t-0".to_owned(), lagging: vec![3] };
-        assert_eq!(plan(&view, 1, false).refused, [lagging]);
-        assert_eq!(moves(&plan(&view, 1, true)), [(0, vec![2, 3, 4])]);
-        view.partitions[0].min_in_sync = 3;
-        let too_few = Refusal::TooFewInSync { partition: "t-0".to_owned(), in_sync: 2, min: 3 };
-        assert_eq!(plan(&view, 1, true).refused, [too_few], "whatever is allowed");
-        view.partitions[0] = PartitionView { leader: None, in_sync: vec![], ..partition(0, &[1, 2, 3]) };
-        assert!(matches!(plan(&view, 1, true).refused[..], [Refusal::NoLeader { .. }]));
-    }
-
-    #[test]
-    fn a_broker_that_is_down_is_drained_from_those_that_are_in_sync() {
-        let mut view = cluster(&[1, 2, 3, 4]);
-        view.brokers.get_mut(&1).unwrap().is_fenced = true;
-        view.partitions = vec![PartitionView { leader: Some(2), in_sync: vec![2, 3], ..partition(0, &[1, 2, 3]) }];
-        assert_eq!(moves(&plan(&view, 1, false)), [(0, vec![2, 3, 4])]);
-    }
-
-    #[test]
-    fn what_is_under_way_goes_on_and_is_planned_anew_when_its_target_is_gone() {
-        let mut view = cluster(&[1, 2, 3, 4, 5]);
-        let moving = PartitionView {
-            replicas: vec![2, 3, 4, 1],
-            in_sync: vec![1, 2, 3],
-            leader: Some(1),
-            adding: vec![4],
-            removing: vec![1],
-            ..partition(0, &[1, 2, 3])
-        };
-        view.partitions = vec![moving];
-        let under_way = plan(&view, 1, false);
-        assert_eq!((under_way.under_way, under_way.moves.len(), under_way.refused.len()), (1, 0, 0));
-        assert_eq!(under_way.elections, [("t".to_owned(), 0)]);
-        view.brokers.get_mut(&4).unwrap().is_fenced = true;
-        assert_eq!(moves(&plan(&view, 1, false)), [(0, vec![2, 3, 5])]);
-    }
-
-    #[test]
-    fn what_somebody_moves_to_the_broker_is_for_somebody_to_cancel() {
-        let mut view = cluster(&[1, 2, 3]);
-        view.partitions =
-            vec![PartitionView { replicas: vec![1, 2], adding: vec![1], in_sync: vec![2], ..partition(0, &[2]) }];
-        assert!(matches!(plan(&view, 1, true).refused[..], [Refusal::MovesHere { .. }]));
-    }
-
-    #[test]
-    fn a_partition_of_one_replica_moves_to_a_newcomer() {
-        let mut view = cluster(&[1, 2]);
-        view.partitions = vec![partition(0, &[1])];
-        assert_eq!(moves(&plan(&view, 1, false)), [(0, vec![2])]);
-    }
+/// Who shall hold it once nothing moves.
+fn target(partition: &PartitionView) -> Vec<i32> {
+    partition.replicas.iter().copied().filter(|replica| !partition.removing.contains(replica)).collect()
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     client::Client,
-    plan::plan,
+    plan::{Allowed, plan},
     view::{BrokerView, View},
 };
 use crate::cli::out::{Field, Out};
@@ -39,7 +39,7 @@ pub(super) async fn describe<W: Write>(client: &mut Client, id: i32, out: &mut O
         }
         out.line(1, &fields)?;
     }
-    for refusal in plan(&view, id, false).refused {
+    for refusal in plan(&view, &[id].into(), Allowed::default()).refused {
         out.line(1, &[("keeps_it_from_being_drained", json!(refusal.to_string()))])?;
     }
     out.flush()?;

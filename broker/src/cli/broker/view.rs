@@ -44,6 +44,13 @@ pub(super) struct BrokerView {
     pub(super) is_silent: bool,
 }
 
+impl BrokerView {
+    /// Whether new replicas may go there, as far as can be told.
+    pub(super) fn takes_replicas(&self) -> bool {
+        !self.is_fenced && !self.is_cordoned
+    }
+}
+
 /// One partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartitionView {
