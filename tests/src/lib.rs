@@ -12,6 +12,7 @@ pub mod differential;
 pub mod etcd;
 pub mod fault_proxy;
 pub mod history;
+pub mod identity_provider;
 pub mod kafka;
 pub mod kafka_tools;
 pub mod kcat;

@@ -1,7 +1,7 @@
 //! Brokers that speak with each other through TLS, and log in to each other, with an authorizer that lets nobody copy records but
 //! them; and those who only say that they are brokers.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use varve_tests::{
     certificates::{Authority, Identity},
     client::Client,
     cluster::Cluster,
+    identity_provider::IdentityProvider,
     kafka_tools::KafkaTools,
     node::{eventually, until},
     tools,
@@ -204,6 +205,81 @@ fn brokers_log_in_by_scram_inside_of_tls_and_need_the_right_to_copy_records() ->
     ensure!(page.contains("varve_sessions_expired_total 0"), "sessions end:\n{page}");
     for at in 0..BROKERS {
         ensure!(!cluster.printed(at)?.contains("broker-secret"), "a password is in the log of broker {at}");
+    }
+    Ok(())
+}
+
+/// Each broker is a client of an identity provider whose tokens end soon. Sessions end with them, and nothing stops for that.
+#[test]
+fn brokers_log_in_by_tokens_of_an_identity_provider_which_are_renewed_before_they_end() -> Result<()> {
+    const LIFE_S: u64 = 30;
+    const SECRETS: [&str; BROKERS] = ["zero-hunter2", "one-hunter2", "two-hunter2"];
+    let folder = tempfile::tempdir()?;
+    let keys = folder.path().join("keys.json");
+    let clients: BTreeMap<String, String> =
+        (0..BROKERS).map(|broker| (format!("broker-{broker}"), SECRETS[broker].to_owned())).collect();
+    let provider = IdentityProvider::start(&keys, clients, LIFE_S)?;
+    let secret = folder.path().join("secret-2");
+    fs::write(&secret, "guess-hunter2")?;
+    let own = move |broker: usize| {
+        let given = match broker {
+            2 => fs::read_to_string(&secret).unwrap_or_default(),
+            _ => SECRETS[broker].to_owned(),
+        };
+        vec![
+            "listeners=INTERNAL://127.0.0.1:0".to_owned(),
+            format!(
+                "listener.name.internal.oauthbearer.sasl.jaas.config=\
+                 org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId=\"broker-{broker}\" \
+                 clientSecret=\"{given}\" scope=\"kafka\";"
+            ),
+        ]
+    };
+    let endpoint = format!("listener.name.internal.oauthbearer.sasl.oauthbearer.token.endpoint.url={}", provider.url());
+    let keys = format!("sasl.oauthbearer.jwks.endpoint.url=file://{}", keys.display());
+    let common = [
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:SASL_PLAINTEXT",
+        "listener.name.internal.sasl.enabled.mechanisms=OAUTHBEARER",
+        "sasl.mechanism.inter.broker.protocol=OAUTHBEARER",
+        "sasl.oauthbearer.expected.audience=kafka",
+        "sasl.oauthbearer.clock.skew.seconds=0",
+        "super.users=User:ANONYMOUS;User:broker-0;User:broker-1;User:broker-2",
+        endpoint.as_str(),
+        keys.as_str(),
+    ];
+    let mut cluster = Cluster::start_each(folder.path(), BROKERS, &[&SETTINGS[..], &common].concat(), own)?;
+    cluster.create(TOPIC, 3, BROKERS as i16, &[])?;
+    // Whom the provider does not know gets no token, and says so, without the secret that the provider repeats.
+    await_printed(&cluster, 2, &["nothing can be fetched", "invalid_client", "sasl.oauthbearer.token.endpoint.url"])?;
+    eventually("two of three are in sync", || {
+        let partitions = cluster.look(TOPIC);
+        let are_in_sync =
+            partitions.iter().all(|one| one.isr.contains(&0) && one.isr.contains(&1) || one.leader == Some(2));
+        Ok((!partitions.is_empty() && are_in_sync).then_some(()))
+    })?;
+    fs::write(folder.path().join("secret-2"), SECRETS[2])?;
+    cluster.stop(2)?;
+    cluster.start_all(&[2])?;
+    cluster.await_isr(TOPIC, BROKERS)?;
+    produce(&cluster.routes(), 10)?;
+
+    let renewed = "varve_reauthentications_total{listener=\"INTERNAL\",result=\"successful\"}";
+    eventually("tokens are renewed, and brokers say again who they are", || {
+        let mut are_renewed = true;
+        for at in 0..BROKERS {
+            are_renewed &= provider.given_to(&format!("broker-{at}")) >= 3;
+            are_renewed &= cluster.node(at).http_get("/metrics")?.contains(renewed);
+        }
+        Ok(are_renewed.then_some(()))
+    })?;
+    produce(&cluster.routes(), 10)?;
+    cluster.await_isr(TOPIC, BROKERS)?;
+    for at in 0..BROKERS {
+        let page = cluster.node(at).http_get("/metrics")?;
+        ensure!(page.contains("varve_sessions_expired_total 0"), "sessions end:\n{page}");
+        let printed = cluster.printed(at)?;
+        // All tokens of the provider begin alike.
+        ensure!(!printed.contains("hunter2") && !printed.contains("eyJ"), "a secret is in the log of broker {at}");
     }
     Ok(())
 }

@@ -145,6 +145,16 @@ impl<'a> ListenerSettings<'a> {
             None => self.int(setting),
         }
     }
+
+    /// A number with a fraction, given to one mechanism, or else to the listener or all of them.
+    pub(crate) fn double_of(&mut self, mechanism: &str, setting: &str) -> f64 {
+        let own = self.given_to(mechanism, setting);
+        let given = if own.1.is_some() { own } else { self.given(setting) };
+        match self.read(setting, given) {
+            Some(ConfigValue::Double(number)) => number,
+            _ => 0.0,
+        }
+    }
 }
 
 fn as_text(value: Option<ConfigValue>) -> Option<String> {

@@ -7,7 +7,7 @@ use std::{
 
 use url::Url;
 
-use super::{listener_settings::ListenerSettings, settings::Reader};
+use super::{listener_settings::ListenerSettings, login::Login, settings::Reader};
 use crate::security::{
     Secret,
     sasl::{ClaimRules, JaasEntry, Mechanism, jwks::JwksSource, parse_jaas},
@@ -28,17 +28,6 @@ pub struct SaslConfig {
     pub max_session: BTreeMap<Mechanism, Duration>,
     /// Whom this node says that it is to other brokers; absent where brokers do not use the listener.
     pub login: Option<Login>,
-}
-
-/// Whom a broker says that it is to others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// `sasl.mechanism.inter.broker.protocol`.
-    pub mechanism: Mechanism,
-    /// `username` of the login configuration.
-    pub user: String,
-    /// `password` of the login configuration.
-    pub password: Secret,
 }
 
 /// Which tokens are good.
@@ -89,7 +78,8 @@ impl DelegationTokenConfig {
 const MECHANISMS: &str = "sasl.enabled.mechanisms";
 const HANDLER: &str = "sasl.server.callback.handler.class";
 const KEYS: &str = "sasl.oauthbearer.jwks.endpoint.url";
-const OAUTH_PACKAGE: &str = "org.apache.kafka.common.security.oauthbearer.";
+/// Where Kafka has its classes for tokens.
+pub(super) const OAUTH_PACKAGE: &str = "org.apache.kafka.common.security.oauthbearer.";
 
 impl SaslConfig {
     /// Reads the settings of one listener; what is wrong is noted there.
@@ -124,34 +114,9 @@ impl SaslConfig {
     /// The same of the listener over which brokers speak with each other: they need to know as whom.
     pub(crate) fn read_between_brokers(settings: &mut ListenerSettings<'_>) -> SaslConfig {
         let sasl = SaslConfig::read(settings);
-        let login = own_login(settings, &sasl.mechanisms);
+        let login = Login::read(settings, &sasl.mechanisms);
         SaslConfig { login, ..sasl }
     }
-}
-
-fn own_login(settings: &mut ListenerSettings<'_>, enabled: &[Mechanism]) -> Option<Login> {
-    const MECHANISM: &str = "sasl.mechanism.inter.broker.protocol";
-    let named = settings.text(MECHANISM).and_then(|name| Mechanism::parse(&name));
-    let served = |mechanism: &Mechanism| *mechanism != Mechanism::OauthBearer && enabled.contains(mechanism);
-    let Some(mechanism) = named.filter(served) else {
-        let why = "the mechanism with which brokers log in to each other: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, and one of \
-                   sasl.enabled.mechanisms";
-        settings.invalid(MECHANISM, why);
-        return None;
-    };
-    let class = if mechanism == Mechanism::Plain { "PlainLoginModule" } else { "ScramLoginModule" };
-    let entry = login(settings, mechanism, class);
-    let option = |name: &str| entry.as_ref()?.options.get(name).filter(|value| !value.is_empty()).cloned();
-    let Some((user, password)) = option("username").zip(option("password")) else {
-        let package = if mechanism == Mechanism::Plain { "plain" } else { "scram" };
-        let why = format!(
-            "org.apache.kafka.common.security.{package}.{class} required username=\"NAME\" password=\"PASSWORD\" …; of the user \
-             as whom this broker logs in to the others"
-        );
-        settings.invalid_for(mechanism.name(), "sasl.jaas.config", why);
-        return None;
-    };
-    Some(Login { mechanism, user: user.reveal().to_owned(), password })
 }
 
 fn mechanisms(settings: &mut ListenerSettings<'_>) -> Vec<Mechanism> {
@@ -178,7 +143,7 @@ fn mechanisms(settings: &mut ListenerSettings<'_>) -> Vec<Mechanism> {
 }
 
 /// The login configuration of one mechanism, and where it was given.
-fn login(settings: &mut ListenerSettings<'_>, mechanism: Mechanism, class: &str) -> Option<JaasEntry> {
+pub(super) fn login_entry(settings: &mut ListenerSettings<'_>, mechanism: Mechanism, class: &str) -> Option<JaasEntry> {
     const JAAS: &str = "sasl.jaas.config";
     let own = settings.own_text_of(mechanism.name(), JAAS);
     let is_own = own.is_some();
@@ -197,7 +162,8 @@ fn login(settings: &mut ListenerSettings<'_>, mechanism: Mechanism, class: &str)
 }
 
 fn plain_users(settings: &mut ListenerSettings<'_>) -> BTreeMap<String, Secret> {
-    let users = login(settings, Mechanism::Plain, "PlainLoginModule").map(|entry| entry.users()).unwrap_or_default();
+    let users =
+        login_entry(settings, Mechanism::Plain, "PlainLoginModule").map(|entry| entry.users()).unwrap_or_default();
     if users.is_empty() {
         let why = "org.apache.kafka.common.security.plain.PlainLoginModule required user_NAME=\"PASSWORD\" …; with at \
                    least one user, since PLAIN is enabled";
@@ -266,7 +232,7 @@ fn signed(settings: &mut ListenerSettings<'_>) -> Option<OauthConfig> {
 
 /// Kafka's options of its unsecured tokens stand in the login configuration.
 fn unsecured(settings: &mut ListenerSettings<'_>) -> OauthConfig {
-    let entry = login(settings, Mechanism::OauthBearer, "OAuthBearerLoginModule");
+    let entry = login_entry(settings, Mechanism::OauthBearer, "OAuthBearerLoginModule");
     let option = |name: &str| {
         let value = entry.as_ref().and_then(|entry| entry.options.get(name));
         value.map(|value| value.reveal().trim().to_owned()).filter(|value| !value.is_empty())

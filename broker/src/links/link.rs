@@ -15,7 +15,7 @@ use tokio::{
 use varve_metadata::model::BrokerId;
 
 use super::{login, stream::LinkStream};
-use crate::security::ListenerSecurity;
+use crate::security::{ListenerSecurity, chain, sasl::TokenError};
 
 /// The largest answer that is believed.
 const LARGEST_ANSWER: u32 = 1 << 30;
@@ -38,16 +38,18 @@ pub(crate) enum LinkError {
          ssl.endpoint.identification.algorithm is empty"
     )]
     Tls(rustls::Error),
-    /// This node was not told as whom to log in.
-    #[error(
-        "no user to log in with is known: sasl.jaas.config of the listener that brokers use must have username and password"
-    )]
+    /// This node was not told how to log in.
+    #[error("sasl.mechanism.inter.broker.protocol of the listener that brokers use does not say how to log in")]
     NoLogin,
-    /// The other broker does not take this node's name and password, or the other way round.
+    /// There is no token to log in with.
     #[error(
-        "the login as {user} by {mechanism} failed: {reason}. See username and password in sasl.jaas.config of the listener \
-         that brokers use, sasl.mechanism.inter.broker.protocol, and that the other broker knows the user"
+        "there is no token to log in to other brokers with: {}. See sasl.oauthbearer.token.endpoint.url of the listener that \
+         brokers use, and the client's id and secret",
+        chain(.0)
     )]
+    NoToken(#[from] TokenError),
+    /// The other broker does not take this node's name and password, or token, or the other way round.
+    #[error("the login as {user} by {mechanism} failed: {reason}. See {see}")]
     Refused {
         /// Whom this node says that it is.
         user: String,
@@ -55,6 +57,8 @@ pub(crate) enum LinkError {
         mechanism: &'static str,
         /// Why.
         reason: String,
+        /// Where to look.
+        see: &'static str,
     },
     /// The other broker's authorizer does not take this node for a broker.
     #[error(

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use kafka_protocol::messages::ApiVersionsRequest;
 use rcgen::DnType;
 use uuid::Uuid;
@@ -146,6 +147,59 @@ async fn a_broker_logs_in_as_its_settings_say_and_learns_why_it_may_not() {
         let refused = open(PROTOCOL, &settings).unwrap_err().to_string();
         assert!(refused.contains(word), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_broker_logs_in_with_the_token_that_a_file_has_now_and_learns_why_it_may_not() {
+    const PROTOCOL: SecurityProtocol = SecurityProtocol::SaslPlaintext;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let settings = vec![
+        "sasl.enabled.mechanisms=OAUTHBEARER".to_owned(),
+        "sasl.mechanism.inter.broker.protocol=OAUTHBEARER".to_owned(),
+        "listener.name.sasl_plaintext.oauthbearer.sasl.server.callback.handler.class=org.apache.kafka.common.security.\
+         oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
+            .to_owned(),
+        "listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config=x.OAuthBearerLoginModule required \
+         unsecuredValidatorRequiredScope=\"brokers\";"
+            .to_owned(),
+        format!("sasl.oauthbearer.token.endpoint.url=file://{}", path.display()),
+        "sasl.login.retry.backoff.ms=1".to_owned(),
+        "sasl.login.retry.backoff.max.ms=1".to_owned(),
+    ];
+    let write = |scope: &str| {
+        let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let claims = serde_json::json!({"sub": "broker", "iat": 0, "exp": 1_u64 << 36, "scope": scope});
+        std::fs::write(&path, format!("{}.{}.", part(serde_json::json!({"alg": "none"})), part(claims))).unwrap();
+    };
+    let (_node, links) = links(PROTOCOL, "localhost", &settings, &settings).await;
+    let refused = ask(&links).await.unwrap_err();
+    for word in ["no token to log in", "No such file", "sasl.oauthbearer.token.endpoint.url"] {
+        assert!(refused.contains(word), "{refused}");
+    }
+    write("others");
+    let refused =
+        until_it_is(&links, |answer| answer.as_ref().is_err_and(|error| error.contains("by OAUTHBEARER"))).await;
+    for word in ["as broker by OAUTHBEARER", "invalid_token", "sasl.oauthbearer.expected.audience"] {
+        assert!(refused.as_ref().is_err_and(|error| error.contains(word) && !error.contains("eyJ")), "{refused:?}");
+    }
+    // A new one, without anybody's doing.
+    write("brokers");
+    assert_eq!(until_it_is(&links, |answer| answer.is_ok()).await, Ok(()));
+}
+
+/// Asks until the answer is as it should be: a token is not asked for again at once.
+async fn until_it_is(links: &Links, is_it: impl Fn(&Result<(), String>) -> bool) -> Result<(), String> {
+    let asking = async {
+        loop {
+            let answer = ask(links).await;
+            if is_it(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(300), asking).await.expect("it comes to be so")
 }
 
 #[tokio::test]

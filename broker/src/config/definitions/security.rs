@@ -4,7 +4,9 @@ use super::*;
 
 const BUILT_IN_TLS: &str = "TLS is built in, by rustls, and knows one way to do this";
 const NO_LOGIN: &str =
-    "it is said of a client: brokers log in to each other with username and password of sasl.jaas.config";
+    "no Java classes are loaded: sasl.mechanism.inter.broker.protocol says how brokers log in to each other";
+const NO_CONTROLLER: &str = "there are no controllers apart from brokers";
+const NO_ASSERTION: &str = "brokers log in to an identity provider with id and secret, or read a file with a token";
 const NO_KERBEROS: &str = "GSSAPI (Kerberos) is not served";
 
 const fn tls(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ConfigDef {
@@ -147,22 +149,23 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "sasl.mechanism.inter.broker.protocol",
         Kind::Text,
         "GSSAPI",
-        "The mechanism with which brokers log in to each other, where they use a listener with SASL: PLAIN, SCRAM-SHA-256 or \
-         SCRAM-SHA-512.",
+        "The mechanism with which brokers log in to each other, where they use a listener with SASL: PLAIN, SCRAM-SHA-256, \
+         SCRAM-SHA-512 or OAUTHBEARER.",
     ),
     sasl("sasl.mechanism.controller.protocol", Kind::Text, "GSSAPI", "The mechanism towards controllers.")
-        .no_effect(NO_LOGIN),
+        .no_effect(NO_CONTROLLER),
     sasl_unset(
         "sasl.jaas.config",
         Kind::Password,
         "Login configuration in the form of Java's JAAS, best given as \
          listener.name.<listener>.<mechanism>.sasl.jaas.config: the users of PLAIN (user_NAME=\"PASSWORD\" of \
          PlainLoginModule); and username=\"NAME\" password=\"PASSWORD\" of PlainLoginModule or ScramLoginModule, as which this \
-         broker logs in to others.",
+         broker logs in to others. Of OAuthBearerLoginModule, for brokers alone: clientId, clientSecret and scope, where their own \
+         settings are not given, and extension_NAME=\"VALUE\".",
     ),
     sasl_unset("sasl.login.class", Kind::Class, "The Java class that logs in.").no_effect(NO_LOGIN),
-    sasl_unset("sasl.login.callback.handler.class", Kind::Class, "The Java class that answers at a login.")
-        .no_effect(NO_LOGIN),
+    sasl_unset("sasl.login.callback.handler.class", Kind::Class, "How brokers get tokens of OAUTHBEARER, by the name of Kafka's class: OAuthBearerLoginCallbackHandler, which is what is \
+         done anyway. No other class is loaded."),
     sasl_unset("sasl.client.callback.handler.class", Kind::Class, "The Java class that answers on the client's side.")
         .no_effect(NO_LOGIN),
     sasl_unset(
@@ -194,76 +197,66 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "Kerberos: share of a ticket's life after which it is renewed.",
     )
     .no_effect(NO_KERBEROS),
-    sasl_unset("sasl.login.connect.timeout.ms", ANY_INT, "How long a login waits for a connection, in milliseconds.")
-        .no_effect(NO_LOGIN),
-    sasl_unset("sasl.login.read.timeout.ms", ANY_INT, "How long a login waits for an answer, in milliseconds.")
-        .no_effect(NO_LOGIN),
+    sasl_unset("sasl.login.connect.timeout.ms", ANY_INT, "How long brokers wait for a connection to the token endpoint, in milliseconds; 10 seconds if unset."),
+    sasl_unset("sasl.login.read.timeout.ms", ANY_INT, "How long brokers wait for its answer, in milliseconds; 10 seconds if unset."),
     sasl(
         "sasl.login.refresh.buffer.seconds",
         ANY_SHORT,
         "300",
-        "Time before expiry at which a login is refreshed, in seconds.",
-    )
-    .no_effect(NO_LOGIN),
-    sasl("sasl.login.refresh.min.period.seconds", ANY_SHORT, "60", "Time between two refreshes, in seconds.")
-        .no_effect(NO_LOGIN),
-    sasl("sasl.login.refresh.window.factor", ANY_DOUBLE, "0.8", "Share of a login's life after which it is refreshed.")
-        .no_effect(NO_LOGIN),
-    sasl("sasl.login.refresh.window.jitter", ANY_DOUBLE, "0.05", "Random part of the refresh time.")
-        .no_effect(NO_LOGIN),
-    sasl("sasl.login.retry.backoff.ms", ANY_LONG, "100", "First pause after a failed login, in milliseconds.")
-        .no_effect(NO_LOGIN),
-    sasl("sasl.login.retry.backoff.max.ms", ANY_LONG, "10000", "Longest pause after failed logins, in milliseconds.")
-        .no_effect(NO_LOGIN),
+        "Time before its end at which brokers ask for a new token at the latest, in seconds, from 0 to 3600.",
+    ),
+    sasl("sasl.login.refresh.min.period.seconds", ANY_SHORT, "60", "Time between two tokens at least, in seconds, from 0 to 900."),
+    sasl("sasl.login.refresh.window.factor", ANY_DOUBLE, "0.8", "Share of a token's life after which brokers ask for a new one, from 0.5 to 1."),
+    sasl("sasl.login.refresh.window.jitter", ANY_DOUBLE, "0.05", "Largest random share that is added to it, from 0 to 0.25."),
+    sasl("sasl.login.retry.backoff.ms", ANY_LONG, "100", "First pause after no token could be had, in milliseconds."),
+    sasl("sasl.login.retry.backoff.max.ms", ANY_LONG, "10000", "Longest pause after no token could be had, in milliseconds; a token that another broker refused is not replaced sooner."),
     sasl("sasl.oauthbearer.assertion.algorithm", Kind::Text, "RS256", "OAuth: how the client's assertion is signed.")
-        .no_effect(NO_LOGIN),
+        .no_effect(NO_ASSERTION),
     sasl_unset("sasl.oauthbearer.assertion.claim.aud", Kind::Text, "OAuth: audience of the client's assertion.")
-        .no_effect(NO_LOGIN),
+        .no_effect(NO_ASSERTION),
     sasl(
         "sasl.oauthbearer.assertion.claim.exp.seconds",
         ANY_INT,
         "300",
         "OAuth: how long the assertion is valid, in seconds.",
     )
-    .no_effect(NO_LOGIN),
+    .no_effect(NO_ASSERTION),
     sasl_unset("sasl.oauthbearer.assertion.claim.iss", Kind::Text, "OAuth: issuer of the assertion.")
-        .no_effect(NO_LOGIN),
+        .no_effect(NO_ASSERTION),
     sasl(
         "sasl.oauthbearer.assertion.claim.jti.include",
         Kind::Bool,
         "false",
         "OAuth: whether the assertion has an id.",
     )
-    .no_effect(NO_LOGIN),
+    .no_effect(NO_ASSERTION),
     sasl(
         "sasl.oauthbearer.assertion.claim.nbf.seconds",
         ANY_INT,
         "60",
         "OAuth: how far back the assertion begins, in seconds.",
     )
-    .no_effect(NO_LOGIN),
+    .no_effect(NO_ASSERTION),
     sasl_unset("sasl.oauthbearer.assertion.claim.sub", Kind::Text, "OAuth: subject of the assertion.")
-        .no_effect(NO_LOGIN),
+        .no_effect(NO_ASSERTION),
     sasl_unset("sasl.oauthbearer.assertion.file", Kind::Text, "OAuth: file with a ready assertion.")
-        .no_effect(NO_LOGIN),
+        .no_effect(NO_ASSERTION),
     sasl_unset(
         "sasl.oauthbearer.assertion.private.key.file",
         Kind::Text,
         "OAuth: file with the key that signs assertions.",
     )
-    .no_effect(NO_LOGIN),
+    .no_effect(NO_ASSERTION),
     sasl_unset("sasl.oauthbearer.assertion.private.key.passphrase", Kind::Password, "OAuth: password of that key.")
-        .no_effect(NO_LOGIN),
+        .no_effect(NO_ASSERTION),
     sasl_unset(
         "sasl.oauthbearer.assertion.template.file",
         Kind::Text,
         "OAuth: file with the assertion's other claims.",
     )
-    .no_effect(NO_LOGIN),
-    sasl_unset("sasl.oauthbearer.client.credentials.client.id", Kind::Text, "OAuth: the client's id.")
-        .no_effect(NO_LOGIN),
-    sasl_unset("sasl.oauthbearer.client.credentials.client.secret", Kind::Password, "OAuth: the client's secret.")
-        .no_effect(NO_LOGIN),
+    .no_effect(NO_ASSERTION),
+    sasl_unset("sasl.oauthbearer.client.credentials.client.id", Kind::Text, "OAuth: the id by which the identity provider knows this broker."),
+    sasl_unset("sasl.oauthbearer.client.credentials.client.secret", Kind::Password, "OAuth: the secret by which the identity provider knows this broker."),
     sasl("sasl.oauthbearer.clock.skew.seconds", ANY_INT, "30", "OAuth: how far clocks may differ, in seconds."),
     sasl("sasl.oauthbearer.expected.audience", ANY_LIST, "", "OAuth: audiences of which a token must name one."),
     sasl_unset("sasl.oauthbearer.expected.issuer", Kind::Text, "OAuth: the issuer that a token must name."),
@@ -294,20 +287,20 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "sasl.oauthbearer.jwt.retriever.class",
         Kind::Class,
         "org.apache.kafka.common.security.oauthbearer.DefaultJwtRetriever",
-        "OAuth: the Java class that fetches tokens.",
-    )
-    .no_effect(NO_LOGIN),
+        "OAuth: how brokers get tokens, by the name of Kafka's class: FileJwtRetriever, ClientCredentialsJwtRetriever, or the \
+         default, which takes the one that the URL is for.",
+    ),
     sasl(
         "sasl.oauthbearer.jwt.validator.class",
         Kind::Class,
         "org.apache.kafka.common.security.oauthbearer.DefaultJwtValidator",
         "OAuth: the Java class that checks tokens; only Kafka's own.",
     ),
-    sasl_unset("sasl.oauthbearer.scope", Kind::Text, "OAuth: the scope that is asked for.").no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.scope", Kind::Text, "OAuth: the scope that brokers ask for."),
     sasl("sasl.oauthbearer.scope.claim.name", Kind::Text, "scope", "OAuth: the claim that holds the scope."),
     sasl("sasl.oauthbearer.sub.claim.name", Kind::Text, "sub", "OAuth: the claim that holds the subject."),
-    sasl_unset("sasl.oauthbearer.token.endpoint.url", Kind::Text, "OAuth: where tokens are fetched.")
-        .no_effect(NO_LOGIN),
+    sasl_unset("sasl.oauthbearer.token.endpoint.url", Kind::Text, "OAuth: where brokers get tokens to log in to each other with: an https: or http: URL, asked with the client's id and \
+         secret, or a file: URL of a file that holds a token and is kept up to date."),
     // Of our own
     unset(
         "varve.first.users",

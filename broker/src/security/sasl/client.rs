@@ -1,18 +1,18 @@
-//! The other side of PLAIN and SCRAM: this node logs in to another broker.
+//! The other side of PLAIN, SCRAM and OAUTHBEARER: this node logs in to another broker.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use subtle::ConstantTimeEq;
 use varve_metadata::model::ScramMechanism;
 
-use super::{Mechanism, scram};
-use crate::{config::Login, security::Secret};
+use super::{scram, token::LoginToken};
+use crate::{
+    config::{PasswordLogin, PasswordMechanism},
+    security::Secret,
+};
 
 /// Why a login ends. It holds nothing secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// The mechanism is none that this node logs in with.
-    #[error("this node does not log in by it")]
-    NotServed,
     /// Nonsense, or more rounds than Kafka allows.
     #[error("what it answers is no message of the mechanism")]
     Malformed,
@@ -30,30 +30,43 @@ pub struct MechanismClient {
 #[derive(Debug)]
 enum State {
     Plain,
-    ScramFirst { mechanism: ScramMechanism, password: Secret, nonce: String, bare: String },
-    ScramFinal { signature: Vec<u8> },
+    ScramFirst {
+        mechanism: ScramMechanism,
+        password: Secret,
+        nonce: String,
+        bare: String,
+    },
+    ScramFinal {
+        signature: Vec<u8>,
+    },
+    Token,
+    /// The broker has said why it does not take the token, and waits for a last message.
+    TokenRefused,
     Over,
 }
 
 impl MechanismClient {
-    /// Begins; gives the first message. `nonce` is text that nobody can foresee.
-    ///
-    /// # Errors
-    /// [`ClientError::NotServed`].
-    pub fn begin(login: &Login, nonce: String) -> Result<(MechanismClient, Vec<u8>), ClientError> {
+    /// Begins with name and password; gives the first message. `nonce` is text that nobody can foresee.
+    pub fn begin(login: &PasswordLogin, nonce: String) -> (MechanismClient, Vec<u8>) {
         match login.mechanism {
-            Mechanism::Plain => {
+            PasswordMechanism::Plain => {
                 let message = format!("\0{}\0{}", login.user, login.password.reveal());
-                Ok((MechanismClient { state: State::Plain }, message.into_bytes()))
+                (MechanismClient { state: State::Plain }, message.into_bytes())
             }
-            Mechanism::Scram(mechanism) => {
+            PasswordMechanism::Scram(mechanism) => {
                 let bare = format!("n={},r={nonce}", escape(&login.user));
                 let message = format!("n,,{bare}").into_bytes();
                 let password = login.password.clone();
-                Ok((MechanismClient { state: State::ScramFirst { mechanism, password, nonce, bare } }, message))
+                (MechanismClient { state: State::ScramFirst { mechanism, password, nonce, bare } }, message)
             }
-            Mechanism::OauthBearer => Err(ClientError::NotServed),
         }
+    }
+
+    /// Begins with a token, and what is told besides it; gives the first message (RFC 7628, section 3.1).
+    pub fn begin_with_token(token: &LoginToken, extensions: &[(String, String)]) -> (MechanismClient, Vec<u8>) {
+        let pairs = extensions.iter().map(|(key, value)| format!("{key}={value}\u{1}")).collect::<String>();
+        let message = format!("n,,\u{1}auth=Bearer {}\u{1}{pairs}\u{1}", token.text.reveal());
+        (MechanismClient { state: State::Token }, message.into_bytes())
     }
 
     /// Takes the broker's next message; gives the answer to it, or nothing once both sides are content.
@@ -63,6 +76,13 @@ impl MechanismClient {
     pub fn answer(&mut self, message: &[u8]) -> Result<Option<Vec<u8>>, ClientError> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Plain => Ok(None),
+            State::Token if message.is_empty() => Ok(None),
+            State::Token => {
+                // The answer to that is the refusal itself.
+                self.state = State::TokenRefused;
+                Ok(Some(vec![1]))
+            }
+            State::TokenRefused => Err(ClientError::Malformed),
             State::ScramFirst { mechanism, password, nonce, bare } => {
                 let theirs = std::str::from_utf8(message).map_err(|_| ClientError::Malformed)?;
                 let first = ServerFirst::parse(theirs, &nonce).ok_or(ClientError::Malformed)?;
@@ -116,7 +136,10 @@ mod tests {
     use varve_metadata::model::{DelegationToken, Principal, ScramCredential};
 
     use super::*;
-    use crate::security::sasl::{Credentials, MechanismServer, Rejection, Surroundings, Users};
+    use crate::security::sasl::{
+        Credentials, Mechanism, MechanismServer, OauthValidator, Rejection, Surroundings, TokenRules, Users,
+        jwt::tests::{Provider, good},
+    };
 
     struct Known(ScramMechanism, ScramCredential);
 
@@ -130,24 +153,27 @@ mod tests {
         }
     }
 
-    fn login(mechanism: Mechanism, password: &str) -> Login {
-        Login { mechanism, user: "bro,k=er".to_owned(), password: Secret::new(password) }
+    const MECHANISMS: [PasswordMechanism; 3] = [
+        PasswordMechanism::Plain,
+        PasswordMechanism::Scram(ScramMechanism::Sha256),
+        PasswordMechanism::Scram(ScramMechanism::Sha512),
+    ];
+
+    fn login(mechanism: PasswordMechanism, password: &str) -> PasswordLogin {
+        PasswordLogin { mechanism, user: "bro,k=er".to_owned(), password: Secret::new(password) }
     }
 
     /// Both sides to their ends: whom the broker takes the client for.
-    fn converse(mechanism: Mechanism, known: &str, given: &str) -> Result<Option<Principal>, String> {
-        let scram = match mechanism {
-            Mechanism::Scram(scram) => scram,
-            Mechanism::Plain | Mechanism::OauthBearer => ScramMechanism::Sha256,
-        };
-        let known = Secret::new(known);
-        let credentials = Known(scram, scram::credential(scram, &known, b"salt".to_vec(), 4096));
-        let users = Users { plain: BTreeMap::from([("bro,k=er".to_owned(), known)]), oauth: None };
+    fn converse(
+        mechanism: Mechanism,
+        (mut client, mut message): (MechanismClient, Vec<u8>),
+        users: &Users,
+        credentials: &dyn Credentials,
+    ) -> Result<Option<Principal>, String> {
         let (mut server, nonce) = (MechanismServer::new(mechanism), || "theirs".to_owned());
-        let around = Surroundings { now_ms: 0, nonce: &nonce, credentials: &credentials };
-        let (mut client, mut message) = MechanismClient::begin(&login(mechanism, given), "ours".to_owned()).unwrap();
+        let around = Surroundings { now_ms: 1_500_000, nonce: &nonce, credentials };
         loop {
-            let challenge = server.evaluate(&message, &users, &around).map_err(|error: Rejection| error.to_string())?;
+            let challenge = server.evaluate(&message, users, &around).map_err(|error: Rejection| error.to_string())?;
             match client.answer(&challenge.message).map_err(|error| error.to_string())? {
                 Some(next) => message = next,
                 None => return Ok(challenge.authenticated.map(|who| who.principal)),
@@ -155,18 +181,53 @@ mod tests {
         }
     }
 
+    fn by_password(mechanism: PasswordMechanism, known: &str, given: &str) -> Result<Option<Principal>, String> {
+        let scram = match mechanism {
+            PasswordMechanism::Scram(scram) => scram,
+            PasswordMechanism::Plain => ScramMechanism::Sha256,
+        };
+        let known = Secret::new(known);
+        let credentials = Known(scram, scram::credential(scram, &known, b"salt".to_vec(), 4096));
+        let users = Users { plain: BTreeMap::from([("bro,k=er".to_owned(), known)]), oauth: None };
+        let begun = MechanismClient::begin(&login(mechanism, given), "ours".to_owned());
+        converse(mechanism.in_general(), begun, &users, &credentials)
+    }
+
+    #[test]
+    fn a_broker_gets_in_by_a_token_that_is_good_and_is_told_when_it_is_not() {
+        let (provider, stranger) = (Provider::new(), Provider::new());
+        let oauth = Some(OauthValidator(std::sync::Arc::new(TokenRules::Signed(provider.rules()))));
+        let users = Users { oauth, ..Users::default() };
+        let scram = ScramMechanism::Sha256;
+        let nobody = Known(scram, scram::credential(scram, &Secret::new("x"), b"salt".to_vec(), 4096));
+        let told = [("traceId".to_owned(), "12 3".to_owned()), ("cluster".to_owned(), "a=b".to_owned())];
+        for (signer, extensions, expected) in [
+            (&provider, &told[..0], Ok(Some(Principal::user("alice")))),
+            (&provider, &told[..], Ok(Some(Principal::user("alice")))),
+            (&stranger, &told[..], Err(r#"{"status":"invalid_token"}"#.to_owned())),
+        ] {
+            let token = LoginToken::parse(&signer.token(&good()), "sub").unwrap();
+            let begun = MechanismClient::begin_with_token(&token, extensions);
+            assert_eq!(converse(Mechanism::OauthBearer, begun, &users, &nobody), expected);
+        }
+    }
+
     #[test]
     fn a_broker_that_knows_the_password_gets_in_by_every_mechanism() {
-        for mechanism in Mechanism::ALL.into_iter().filter(|mechanism| *mechanism != Mechanism::OauthBearer) {
-            assert_eq!(converse(mechanism, "secret", "secret"), Ok(Some(Principal::user("bro,k=er"))), "{mechanism:?}");
-            assert!(converse(mechanism, "secret", "Secret").is_err(), "{mechanism:?}");
+        for mechanism in MECHANISMS {
+            assert_eq!(
+                by_password(mechanism, "secret", "secret"),
+                Ok(Some(Principal::user("bro,k=er"))),
+                "{mechanism:?}"
+            );
+            assert!(by_password(mechanism, "secret", "Secret").is_err(), "{mechanism:?}");
         }
     }
 
     #[test]
     fn who_does_not_know_the_password_is_not_taken_for_a_broker() {
-        let scram = login(Mechanism::Scram(ScramMechanism::Sha256), "pencil");
-        let begin = || MechanismClient::begin(&scram, "rOprNGfwEbeRWgbNEkqO".to_owned()).unwrap().0;
+        let scram = login(PasswordMechanism::Scram(ScramMechanism::Sha256), "pencil");
+        let begin = || MechanismClient::begin(&scram, "rOprNGfwEbeRWgbNEkqO".to_owned()).0;
         let theirs = "r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
         let mut client = begin();
         assert!(client.answer(theirs.as_bytes()).unwrap().is_some());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::{
-    JwtRules, OauthValidator, TokenRules, UnsecuredRules, Users,
+    JwtRules, OauthValidator, TokenRules, Tokens, UnsecuredRules, Users,
     jwks::{Jwks, JwksSource},
 };
 use crate::config::{OauthConfig, SaslConfig};
@@ -16,6 +16,7 @@ pub struct SaslEndpoint {
     current: ArcSwap<SaslState>,
     oauth: Option<OauthValidator>,
     keys: Option<(Arc<Jwks>, JwksSource)>,
+    own_tokens: Tokens,
 }
 
 /// What an exchange that begins now goes by.
@@ -41,7 +42,7 @@ impl SaslEndpoint {
         });
         let oauth = rules.map(|rules| OauthValidator(Arc::new(rules)));
         let current = ArcSwap::from_pointee(SaslState::of(config, oauth.clone()));
-        SaslEndpoint { current, oauth, keys }
+        SaslEndpoint { current, oauth, keys, own_tokens: Tokens::default() }
     }
 
     /// What an exchange goes by now.
@@ -49,9 +50,14 @@ impl SaslEndpoint {
         self.current.load_full()
     }
 
-    /// Goes by `config` from now on, but for tokens, which keep to what they were told at the start.
+    /// Goes by `config` from now on, but for clients' tokens, which keep to what they were told at the start.
     pub fn follow(&self, config: SaslConfig) {
         self.current.store(Arc::new(SaslState::of(config, self.oauth.clone())));
+    }
+
+    /// Tokens as which this node logs in to other brokers, where it does so by tokens.
+    pub fn own_tokens(&self) -> &Tokens {
+        &self.own_tokens
     }
 
     /// Keys that want to be kept up to date, and from where.

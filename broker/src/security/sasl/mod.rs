@@ -16,6 +16,8 @@ mod jwt;
 mod oauthbearer;
 mod plain;
 pub mod scram;
+mod token;
+mod tokens;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +28,8 @@ pub use endpoint::{SaslEndpoint, SaslState};
 pub use jaas::{JaasEntry, JaasError, parse_jaas};
 pub use jwt::{ClaimRules, JwtRules, TokenRules, UnsecuredRules};
 pub use oauthbearer::OauthValidator;
+pub use token::{LoginToken, MalformedToken, Refresh, TokenEndpoint, TokenOrigin, TokenSource};
+pub use tokens::{TokenError, Tokens};
 
 use super::Secret;
 use oauthbearer::OauthServer;
