@@ -3,7 +3,8 @@
 //! [`bucket`] is the one door to the object store; [`cluster`] says whose bucket it is, [`snapshots`]
 //! what the cluster's state was; [`manifests`] loads and publishes;
 //! [`partition`] is the handle through which everyone reads and changes one partition's manifest; [`upload`] and
-//! [`archiver`] bring sealed segments in; [`cold`] reads what lies there; [`pace`] bounds them.
+//! [`archiver`] bring sealed segments in; [`parting`] has an archive go on where it and the leader's log parted; [`cold`] reads
+//! what lies there; [`pace`] bounds them.
 
 pub mod archiver;
 pub mod bucket;
@@ -14,6 +15,7 @@ pub mod conformance;
 mod crash_store;
 pub mod manifests;
 pub mod pace;
+pub mod parting;
 pub mod partition;
 pub mod snapshots;
 pub mod upload;

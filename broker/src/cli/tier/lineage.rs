@@ -30,6 +30,7 @@ use varve_tiering::{
         cold::{ColdMetrics, ColdOptions, ColdReader},
         manifests::ManifestStore,
         pace::ByteRate,
+        parting::{Parting, part},
         partition::RemotePartition,
         upload::{Part, upload},
     },
@@ -51,7 +52,6 @@ const PIECE_BYTES: u32 = 8 << 20;
 /// ListOffsets: the first offset in any tier, and the first one on the leader's disk (KIP-405).
 const EARLIEST: i64 = -2;
 const EARLIEST_LOCAL: i64 = -4;
-const CHANGED: &str = "the archive has changed meanwhile: look again";
 
 /// Arguments of `varve tier lineage`.
 #[derive(Debug, Args)]
@@ -79,7 +79,8 @@ the leader was elected without those records (unclean.leader.election.enable), o
 Without --confirm nothing changes, and the exit code is 1 if any partition has parted from its archive. With it, readers see the
 leader's records from the place on where the two parted; records that only the archive has from there on are lost to them. Their
 objects are set aside: they stay in the bucket until the topic is deleted or archives no more, `varve tier describe` counts them,
-and `varve dump` of the manifest names them. It is done in the epoch of the present leader and for the archive as it was shown: if either has changed, nothing is done.
+and `varve dump` of the manifest names them. It is done in the epoch of the present leader and for the archive as it was shown: if either has changed, nothing is done. Where the
+bucket's answer is lost, it is asked until it says what it holds, or else the command says that this is not known.
 
 Examples:
   varve tier lineage orders --config server.properties                           where they parted, and what would be lost
@@ -141,10 +142,11 @@ pub(super) async fn lineage(
         }
         tell(store, manifest, leader, &compared, &mut out).await?;
         if asked.confirm {
-            let from = go_on(&mut client, store, &asked.topic, manifest, leader, &compared)
+            let (remote, parting) = prepare(&mut client, store, &asked.topic, manifest, leader, &compared)
                 .await
                 .with_context(|| format!("partition {index}: nothing was changed"))?;
-            out.line(1, &[("state", json!("goes on with the leader's log")), ("from", json!(from))])?;
+            part(&remote, manifest, &parting).await.with_context(|| format!("partition {index}"))?;
+            out.line(1, &[("state", json!("goes on with the leader's log")), ("from", json!(parting.from))])?;
             out.flush()?;
         } else {
             left += 1;
@@ -281,20 +283,20 @@ async fn tell(
     Ok(out.flush()?)
 }
 
-/// Publishes the archive without what lies beyond the place where the two parted, in the leader's epoch, if it is still the one
-/// that was `seen`. Returns from where on the leader's log goes on.
-async fn go_on(
+/// Makes ready for an archive without what lies beyond the place where the two parted, in the leader's epoch, if it is still the one
+/// that was `seen`.
+async fn prepare(
     client: &mut Client,
     store: &ManifestStore,
     topic: &str,
     seen: &Manifest,
     leader: &Leader,
     compared: &Compared,
-) -> anyhow::Result<Offset> {
+) -> anyhow::Result<(Arc<RemotePartition>, Parting)> {
     let common = compared.common;
     let epoch = LeaderEpoch::from_wire(leader.epoch).context("the leader has no epoch")?;
     let remote = Arc::new(RemotePartition::new(store.clone(), seen.partition(), seen.topic().clone()));
-    ensure!(remote.refresh().await?.version() == seen.version(), "{CHANGED}");
+    ensure!(remote.refresh().await?.version() == seen.version(), "the archive has changed meanwhile: look again");
     let across = remote.objects(seen, common, seen.end()).await?;
     let across = across.into_iter().find(|object| object.base < common && common > seen.log_start().0);
     let kept = match &across {
@@ -315,14 +317,8 @@ async fn go_on(
     // That may have taken long. A leader that comes now announces itself, or finds what is published here.
     let again = compare(client, topic, seen, leader).await?;
     ensure!(again.common == common, "the leader's log has changed meanwhile: look again");
-    let now = wall_clock();
-    let change = |manifest: &Manifest| match manifest.version() == seen.version() {
-        true => manifest.claimed_by(epoch)?.parted_at(epoch, from, kept.clone(), now),
-        false => Ok(manifest.clone()),
-    };
-    let published = remote.update(change).await?;
-    ensure!(published.set_aside().len() > seen.set_aside().len(), "{CHANGED}");
-    Ok(from)
+    let parting = Parting { epoch, from, kept, now: wall_clock() };
+    Ok((remote, parting))
 }
 
 /// Objects that hold what `object` does in front of `end`: made of its own batches.
