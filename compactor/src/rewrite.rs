@@ -434,20 +434,7 @@ mod tests {
         let attachments = Attachments { aborted: aborted.to_vec(), ..Attachments::default() };
         let (tail, summary) = builder.finish(attachments).unwrap();
         let meta = RawMeta::parse(&[batch, tail].concat().into(), summary.bytes).unwrap();
-        let object = RemoteObject {
-            id: ObjectId::random(),
-            kind: ObjectKind::Raw,
-            base: at(base),
-            end: at(end),
-            bytes: summary.bytes,
-            log_bytes: summary.log_bytes,
-            records: summary.records,
-            max_timestamp: summary.max_timestamp,
-            writer_epoch: LeaderEpoch(0),
-            leader_epochs: summary.leader_epochs,
-            crc32c: summary.crc32c,
-            shared_at: None,
-        };
+        let object = RemoteObject::raw(ObjectId::random(), LeaderEpoch(0), summary);
         let partition = PartitionId { topic: TopicId::random(), index: PartitionIndex(0) };
         let key = object.key(partition, &TopicName::parse("t").unwrap());
         Source { object, key, inside: Inside::Raw(Box::new(meta)) }

@@ -311,20 +311,7 @@ mod tests {
             builder.push(&batch).unwrap();
             let attachments = Attachments { producer_snapshot: snapshot.clone().into(), ..Attachments::default() };
             let (tail, summary) = builder.finish(attachments).unwrap();
-            let object = RemoteObject {
-                id: ObjectId::random(),
-                kind: ObjectKind::Raw,
-                base,
-                end,
-                bytes: summary.bytes,
-                log_bytes: summary.log_bytes,
-                records: summary.records,
-                max_timestamp: summary.max_timestamp,
-                writer_epoch: LeaderEpoch(0),
-                leader_epochs: summary.leader_epochs,
-                crc32c: summary.crc32c,
-                shared_at,
-            };
+            let object = RemoteObject { shared_at, ..RemoteObject::raw(ObjectId::random(), LeaderEpoch(0), summary) };
             let key = object.key(partition, &TopicName::parse("t").unwrap());
             let before = vec![0; shared_at.unwrap_or(0) as usize];
             bucket.put(&key, [&before[..], &batch, &tail].concat().into()).await.unwrap();

@@ -78,6 +78,10 @@ pub struct Attachments {
 /// What the batches were, once all have passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawSummary {
+    /// First offset that the part answers for.
+    pub base: Offset,
+    /// Offset behind the last one that it answers for.
+    pub end: Offset,
     /// Size of the whole part.
     pub bytes: u64,
     /// Size of its batches.
@@ -253,6 +257,8 @@ impl RawBuilder {
         tail.extend(MAGIC);
         self.crc = crc32c::crc32c_append(self.crc, &tail);
         let summary = RawSummary {
+            base: self.base,
+            end: self.end,
             bytes: log_bytes + tail.len() as u64,
             log_bytes,
             records: self.records,

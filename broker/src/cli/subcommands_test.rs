@@ -143,20 +143,7 @@ impl Archive {
         builder.push(&content).unwrap();
         let (behind, summary) = builder.finish(Attachments::default()).unwrap();
         content.extend_from_slice(&behind);
-        let object = RemoteObject {
-            id: ObjectId::random(),
-            kind: ObjectKind::Raw,
-            base: offset(0),
-            end: offset(9),
-            bytes: summary.bytes,
-            log_bytes: summary.log_bytes,
-            records: summary.records,
-            max_timestamp: summary.max_timestamp,
-            writer_epoch: LeaderEpoch(1),
-            leader_epochs: summary.leader_epochs,
-            crc32c: summary.crc32c,
-            shared_at: None,
-        };
+        let object = RemoteObject::raw(ObjectId::random(), LeaderEpoch(1), summary);
         (content, object)
     }
 

@@ -5,7 +5,10 @@ use uuid::Uuid;
 use varve_metadata::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicName};
 
 use super::leaf::LeafRef;
-use crate::layout::{self, Key};
+use crate::{
+    layout::{self, Key},
+    raw::RawSummary,
+};
 
 /// Identity of one object in the bucket, made at random by who uploads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -65,6 +68,24 @@ pub struct RemoteObject {
 }
 
 impl RemoteObject {
+    /// A raw object of its own, of which `summary` tells, put there by the leader of `writer_epoch`.
+    pub fn raw(id: ObjectId, writer_epoch: LeaderEpoch, summary: RawSummary) -> RemoteObject {
+        RemoteObject {
+            id,
+            kind: ObjectKind::Raw,
+            base: summary.base,
+            end: summary.end,
+            bytes: summary.bytes,
+            log_bytes: summary.log_bytes,
+            records: summary.records,
+            max_timestamp: summary.max_timestamp,
+            writer_epoch,
+            leader_epochs: summary.leader_epochs,
+            crc32c: summary.crc32c,
+            shared_at: None,
+        }
+    }
+
     /// Where the object lies in the bucket.
     pub fn key(&self, partition: PartitionId, topic: &TopicName) -> Key {
         match (self.shared_at, self.kind) {

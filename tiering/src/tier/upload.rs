@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     layout,
-    manifest::{ObjectId, ObjectKind, RemoteObject},
+    manifest::{ObjectId, RemoteObject},
     raw::{
         Attachments, RawBuilder, RawError,
         shared::{SharedPart, encode_directory},
@@ -174,20 +174,7 @@ async fn write_part<S: Sink>(
     };
     let (tail, summary) = builder.finish(Attachments { aborted, producer_snapshot }).map_err(damaged)?;
     sink.take(Bytes::from(tail)).await?;
-    Ok(RemoteObject {
-        id,
-        kind: ObjectKind::Raw,
-        base,
-        end: segment.end,
-        bytes: summary.bytes,
-        log_bytes: summary.log_bytes,
-        records: summary.records,
-        max_timestamp: summary.max_timestamp,
-        writer_epoch: epoch,
-        leader_epochs: summary.leader_epochs,
-        crc32c: summary.crc32c,
-        shared_at: None,
-    })
+    Ok(RemoteObject::raw(id, epoch, summary))
 }
 
 /// Position of the first batch that reaches `base`, walking headers: only a segment that is archived in part needs it.

@@ -41,7 +41,7 @@ mod tests {
     use crate::{
         layout,
         manifest::{
-            ObjectId, ObjectKind, RemoteObject,
+            ObjectId, RemoteObject,
             tests::{at, partition},
         },
         raw::{Attachments, RawBuilder, tests::log_of},
@@ -55,20 +55,7 @@ mod tests {
         let attachments = Attachments { producer_snapshot: Bytes::from_static(&[7; 5000]), ..Attachments::default() };
         let (behind, summary) = builder.finish(attachments).unwrap();
         let (partition, id) = (partition(), ObjectId::random());
-        let object = RemoteObject {
-            id,
-            kind: ObjectKind::Raw,
-            base: at(0),
-            end: at(60),
-            bytes: summary.bytes,
-            log_bytes: summary.log_bytes,
-            records: summary.records,
-            max_timestamp: summary.max_timestamp,
-            writer_epoch: LeaderEpoch(0),
-            leader_epochs: summary.leader_epochs,
-            crc32c: summary.crc32c,
-            shared_at: None,
-        };
+        let object = RemoteObject::raw(id, LeaderEpoch(0), summary);
         let key = layout::raw(partition, at(0), LeaderEpoch(0), id.0);
         let part = Part { object, key, bucket: Bucket::memory(), partition };
         let tail = Bytes::from([&log[1..], &behind].concat());
