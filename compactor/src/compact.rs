@@ -26,11 +26,11 @@ use varve_table::{BatchKind, TableFooter};
 use varve_tiering::manifest::RemoteObject;
 
 use crate::{
+    options::SpillDisk,
     plan::Round,
     rewrite::{RewriteError, Workshop, aborted_within},
     source::{Inside, Run, Source, end_of, off_thread},
     spill::{Spill, Superseded},
-    worker::SpillDisk,
 };
 
 /// The rules and the state of pass 2: goes from one rewritten object to the next.

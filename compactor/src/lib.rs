@@ -6,6 +6,7 @@
 //! Leaves to others: the bucket and the manifest (`varve_tiering`), the Parquet format (`varve_table`), serving clients.
 
 pub mod metrics;
+pub mod options;
 pub mod plan;
 pub mod sweep;
 pub mod worker;

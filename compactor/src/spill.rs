@@ -18,7 +18,7 @@ use std::{
 use varve_log::local::cleaner::{KeyDigest, KeySink, LatestOffsets, OffsetMap};
 use varve_metadata::model::Offset;
 
-use crate::worker::SpillDisk;
+use crate::options::SpillDisk;
 
 const ENTRY_BYTES: usize = 24;
 const BUFFER_BYTES: usize = 64 << 10;

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use varve_compactor::worker::{CompactorOptions, SpillDisk};
+use varve_compactor::options::{CompactorOptions, SpillDisk};
 use varve_tiering::tier::{
     archiver::{ArchiverOptions, Sharing},
     cold::{ColdDisk, ColdOptions},

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::worker::SpillDisk;
+use crate::options::SpillDisk;
 
 /// More distinct keys than the smallest map takes, most of them twice.
 async fn grown(seed: u64) -> World {

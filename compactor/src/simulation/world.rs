@@ -38,10 +38,11 @@ use varve_tiering::{
 use crate::{
     crash_store::{CrashStore, Fuse},
     metrics::CompactorMetrics,
+    options::CompactorOptions,
     plan::Limits,
     rewrite::Workshop,
     source::{Reader, Run},
-    worker::{Compactor, CompactorOptions, Done},
+    worker::{Compactor, Done},
 };
 
 const EPOCH: LeaderEpoch = LeaderEpoch(3);
@@ -235,20 +236,7 @@ impl World {
         let mut builder = RawBuilder::new(base, end);
         builder.push(&log).unwrap();
         let (tail, summary) = builder.finish(Attachments { aborted, producer_snapshot: Bytes::new() }).unwrap();
-        let object = RemoteObject {
-            id: ObjectId::random(),
-            kind: ObjectKind::Raw,
-            base,
-            end,
-            bytes: summary.bytes,
-            log_bytes: summary.log_bytes,
-            records: summary.records,
-            max_timestamp: summary.max_timestamp,
-            writer_epoch: EPOCH,
-            leader_epochs: summary.leader_epochs,
-            crc32c: summary.crc32c,
-            shared_at: None,
-        };
+        let object = RemoteObject::raw(ObjectId::random(), EPOCH, summary);
         ([log, tail].concat(), object)
     }
 

@@ -11,6 +11,7 @@ mod definition;
 mod error;
 mod throttled;
 mod topic;
+mod topic_defaults;
 mod topic_definitions;
 #[cfg(test)]
 mod topic_effects;
@@ -21,6 +22,7 @@ pub use compression::TopicCompression;
 pub use definition::{ConfigDef, ConfigTable, Importance, Kind, Scope, Synonym, Treatment, Unit, Update};
 pub use error::{ConfigError, ConfigErrors};
 pub use throttled::ThrottledReplicas;
-pub use topic::{ArchiveFormat, CleanupPolicy, FetchCompression, TimestampType, TopicConfig, TopicDefaults};
+pub use topic::{ArchiveFormat, CleanupPolicy, FetchCompression, TimestampType, TopicConfig};
+pub use topic_defaults::TopicDefaults;
 pub use topic_definitions::topic_table;
 pub use value::ConfigValue;

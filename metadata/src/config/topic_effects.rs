@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::{
     definition::{ConfigDef, Kind, Treatment, Unit},
-    topic::{TopicConfig, TopicDefaults},
+    topic::TopicConfig,
+    topic_defaults::TopicDefaults,
     topic_definitions::topic_table,
 };
 

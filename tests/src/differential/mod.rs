@@ -2,7 +2,9 @@
 
 mod frames;
 mod pair;
+mod side;
 mod tree;
 
 pub use frames::{decode, frame, raw_frame};
-pub use pair::{Answer, Difference, Pair, Side};
+pub use pair::{Difference, Pair};
+pub use side::{Answer, Side};

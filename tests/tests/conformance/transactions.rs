@@ -1,5 +1,7 @@
 //! Transactions: every request in every version, in every state of a transaction, of both generations of the protocol.
 
+mod ends;
+
 use anyhow::{Context, Result};
 use bytes::BufMut;
 use kafka_protocol::{
@@ -37,8 +39,7 @@ pub(crate) fn script(pair: &mut Pair) -> Result<()> {
     additions(pair)?;
     broker_additions(pair)?;
     produce(pair)?;
-    ends(pair)?;
-    ends_of_the_other_generation(pair)?;
+    ends::script(pair)?;
     offsets(pair)?;
     markers(pair)?;
     views(pair)
@@ -308,84 +309,6 @@ fn produce(pair: &mut Pair) -> Result<()> {
         let batch = changed(&changed(&batch, 43, &producer.0.to_be_bytes()), 51, &(epoch - 1).to_be_bytes());
         write(v, side, &[("txn", 1, Some(&batch))], -1).with_transactional_id(Some(id("write")))
     })?;
-    Ok(())
-}
-
-/// What ends are possible in which state, in both generations: again (in the epoch before) or anew.
-fn ends(pair: &mut Pair) -> Result<()> {
-    introduce(pair, "errors")?;
-    for version in [versions(0, 4), vec![5]].concat() {
-        for commit in [true, false] {
-            pair.ask(&format!("txn-end-unknown-{commit}"), &[version], |_, side| {
-                end(side, "errors", commit).with_transactional_id(id("nobody"))
-            })?;
-            pair.ask(&format!("txn-end-empty-id-{commit}"), &[version], |_, side| {
-                end(side, "errors", commit).with_transactional_id(id(""))
-            })?;
-            pair.ask(&format!("txn-end-producer-{commit}"), &[version], |_, side| {
-                end(side, "errors", commit).with_producer_id(ProducerId(99_999))
-            })?;
-            pair.ask(&format!("txn-end-later-epoch-{commit}"), &[version], |_, side| {
-                end(side, "errors", commit).with_producer_epoch(77)
-            })?;
-        }
-    }
-    for version in [0, 2, 4] {
-        for first in [true, false] {
-            let name = format!("old-{version}-{first}");
-            introduce(pair, &name)?;
-            for commit in [true, false] {
-                pair.ask(&format!("txn-end-old-empty-{commit}"), &[version], |_, side| end(side, &name, commit))?;
-            }
-            pair.ask("txn-add-before-end", &[3], |_, side| add(side, &name, &[("txn", &[3])]))?;
-            pair.ask(&format!("txn-end-old-{first}"), &[version], |_, side| end(side, &name, first))?;
-            await_state(pair, &name, &COMPLETE)?;
-            for commit in [true, false] {
-                pair.ask(&format!("txn-end-old-{first}-then-{commit}"), &[version], |_, side| {
-                    end(side, &name, commit)
-                })?;
-            }
-        }
-    }
-    for first in [None, Some(true), Some(false)] {
-        for second in [true, false] {
-            for again in [true, false] {
-                let what = format!("{first:?}-{second}-{again}");
-                let name = format!("new-{what}");
-                introduce(pair, &name)?;
-                introduce(pair, &name)?;
-                if let Some(commit) = first {
-                    pair.ask("txn-produce-before-end", &[12], |v, side| write_as(v, side, &name, 3, 0))?;
-                    let answers =
-                        pair.ask(&format!("txn-end-new-{commit}"), &[5], |_, side| end(side, &name, commit))?;
-                    remember(pair, &name, &answers);
-                    await_state(pair, &name, &COMPLETE)?;
-                }
-                let answers = pair.ask(&format!("txn-end-then-{what}"), &[5], |_, side| {
-                    let (_, epoch) = producer(side, &name);
-                    end(side, &name, second).with_producer_epoch(if again { epoch - 1 } else { epoch })
-                })?;
-                remember(pair, &name, &answers);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The end of one generation, asked for again by the other in the epoch before: that of a producer which was fenced.
-fn ends_of_the_other_generation(pair: &mut Pair) -> Result<()> {
-    for commit in [true, false] {
-        let name = format!("both-{commit}");
-        introduce(pair, &name)?;
-        introduce(pair, &name)?;
-        pair.ask("txn-add-before-end", &[3], |_, side| add(side, &name, &[("txn", &[3])]))?;
-        pair.ask(&format!("txn-end-old-{commit}"), &[4], |_, side| end(side, &name, commit))?;
-        await_state(pair, &name, &COMPLETE)?;
-        pair.ask("txn-end-other-generation", &[5], |_, side| {
-            let (_, epoch) = producer(side, &name);
-            end(side, &name, commit).with_producer_epoch(epoch - 1)
-        })?;
-    }
     Ok(())
 }
 
