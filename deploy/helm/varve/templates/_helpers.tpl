@@ -32,6 +32,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.tls.certManager.enabled }}{{ .Values.tls.secretName | default (printf "%s-tls" (include "varve.name" .)) }}{{ else }}{{ .Values.tls.secretName }}{{ end }}
 {{- end }}
 
+{{/* A setting as a whole number: what config says, or else what the chart or the node takes. */}}
+{{- define "varve.setting" -}}
+{{- $default := .default -}}
+{{- if hasKey .root.Values.config .name }}{{ get .root.Values.config .name | toString | float64 | int64 }}{{ else }}{{ $default }}{{ end -}}
+{{- end }}
+
 {{/* What would start and not work is refused here, with the value that is missing. */}}
 {{- define "varve.check" -}}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.etcd.endpoints) }}{{ fail "replicas above 1 need etcd.endpoints: the brokers agree there" }}{{ end }}
@@ -42,5 +48,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and (has .Values.listeners.broker.protocol (list "SSL" "SASL_SSL")) (not .Values.tls.trustStoreFile) }}{{ fail "listeners.broker.protocol needs tls.trustStoreFile: brokers look at each other's certificates" }}{{ end }}
 {{- if and .Values.canary.enabled (or (ne .Values.listeners.client.protocol "PLAINTEXT") (ne .Values.listeners.broker.protocol "PLAINTEXT")) }}{{ fail "canary.enabled needs listeners that speak PLAINTEXT: run varve canary with settings of its own otherwise" }}{{ end }}
 {{- if and .Values.etcd.tls.enabled (not .Values.etcd.tls.secretName) }}{{ fail "etcd.tls.enabled needs etcd.tls.secretName" }}{{ end }}
+{{- $zones := eq .Values.rack.label "topology.kubernetes.io/zone" }}
+{{- if and (eq .Values.rack.from "podLabel") $zones (semverCompare "<1.35.0-0" .Capabilities.KubeVersion.Version) }}{{ fail (printf "rack.from=podLabel needs Kubernetes 1.35, which copies a node's zone to its pods, and this is %s: replicas would lie anywhere. rack.from=initContainer asks for the zone, none does without" .Capabilities.KubeVersion.Version) }}{{ end }}
+{{- range $name, $default := dict "default.replication.factor" 1 "transaction.state.log.replication.factor" 1 "share.coordinator.state.topic.replication.factor" 1 }}
+{{- $factor := include "varve.setting" (dict "root" $ "name" $name "default" $default) | int }}
+{{- if gt $factor (int $.Values.replicas) }}{{ fail (printf "config.%s is %d, and replicas %d: no such topic could be made" $name $factor (int $.Values.replicas)) }}{{ end }}
+{{- end }}
+{{- $factor := include "varve.setting" (dict "root" . "name" "default.replication.factor" "default" 1) | int }}
+{{- $insync := include "varve.setting" (dict "root" . "name" "min.insync.replicas" "default" 1) | int }}
+{{- if gt $insync $factor }}{{ fail (printf "config.min.insync.replicas is %d, and config.default.replication.factor %d: nobody could write with acks=all" $insync $factor) }}{{ end }}
+{{- $stop := div (add (include "varve.setting" (dict "root" . "name" "varve.shutdown.timeout.ms" "default" 30000) | int) 999) 1000 }}
+{{- if le (int .Values.terminationGracePeriodSeconds) (add (int .Values.preStopSeconds) $stop | int) }}{{ fail (printf "terminationGracePeriodSeconds is %d, no more than preStopSeconds and varve.shutdown.timeout.ms together: brokers would be killed while they stop" (int .Values.terminationGracePeriodSeconds)) }}{{ end }}
 {{- if and .Values.etcd.user (not .Values.etcd.passwordSecretName) }}{{ fail "etcd.user needs etcd.passwordSecretName" }}{{ end }}
 {{- end }}
