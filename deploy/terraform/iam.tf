@@ -96,7 +96,11 @@ locals {
       role    = aws_iam_role.broker.id
       volumes = [for volume in aws_ebs_volume.broker : volume.arn]
       names   = [for id, _ in local.brokers : "broker-${id}.${local.domain}"]
-      secrets = [aws_secretsmanager_secret.tls["broker"].arn, aws_secretsmanager_secret.tls["ca"].arn, aws_secretsmanager_secret.admin.arn]
+      secrets = concat(
+        [aws_secretsmanager_secret.tls["broker"].arn, aws_secretsmanager_secret.tls["ca"].arn],
+        var.client_authentication == "scram" ? [aws_secretsmanager_secret.admin.arn] : [],
+        [for secret in aws_secretsmanager_secret.setting : secret.arn],
+      )
     }
     etcd = {
       role    = aws_iam_role.etcd.id
@@ -105,6 +109,8 @@ locals {
       secrets = [aws_secretsmanager_secret.tls["etcd"].arn, aws_secretsmanager_secret.tls["ca"].arn]
     }
   }
+  # Nobody uses the key by itself.
+  via = { for service in ["ec2", "s3", "secretsmanager"] : service => "${service}.${local.region}.${data.aws_partition.current.dns_suffix}" }
   # s3://bucket/key
   binary_object = startswith(var.varve_binary.url, "s3://") ? [trimprefix(var.varve_binary.url, "s3://")] : []
 }
@@ -186,6 +192,12 @@ data "aws_iam_policy_document" "instance" {
     sid       = "Key"
     actions   = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext"]
     resources = [local.key_arn]
+
+    condition {
+      test     = "StringEquals"
+      variable = "kms:ViaService"
+      values   = values(local.via)
+    }
   }
   statement {
     sid       = "KeyForVolumes"
@@ -196,6 +208,11 @@ data "aws_iam_policy_document" "instance" {
       test     = "Bool"
       variable = "kms:GrantIsForAWSResource"
       values   = ["true"]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "kms:ViaService"
+      values   = [local.via.ec2]
     }
   }
 
@@ -248,5 +265,11 @@ data "aws_iam_policy_document" "reader" {
     sid       = "Key"
     actions   = ["kms:Decrypt"]
     resources = [local.key_arn]
+
+    condition {
+      test     = "StringEquals"
+      variable = "kms:ViaService"
+      values   = [local.via.s3]
+    }
   }
 }

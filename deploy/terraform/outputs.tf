@@ -45,6 +45,11 @@ output "admin_secret" {
   value       = aws_secretsmanager_secret.admin.name
 }
 
+output "setting_secrets" {
+  description = "Where the values of secret_settings are put: names of secrets, by setting."
+  value       = { for setting, secret in aws_secretsmanager_secret.setting : setting => secret.name }
+}
+
 output "bucket" {
   description = "The archive's bucket."
   value       = aws_s3_bucket.archive.id

@@ -10,6 +10,15 @@ resource "aws_secretsmanager_secret" "tls" {
   tags                    = local.tags
 }
 
+resource "aws_secretsmanager_secret" "setting" {
+  for_each                = var.secret_settings
+  name                    = "${var.name}/settings/${each.key}"
+  description             = "Value of the setting ${each.key}"
+  kms_key_id              = local.key_arn
+  recovery_window_in_days = var.deletion_protection ? 30 : 0
+  tags                    = local.tags
+}
+
 resource "aws_secretsmanager_secret" "admin" {
   name                    = "${var.name}/admin-password"
   description             = "First password of the user admin (SCRAM)"

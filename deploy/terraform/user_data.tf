@@ -73,9 +73,11 @@ locals {
       SECRETS            = var.name
       VARVE_URL          = role == "broker" ? var.varve_binary.url : ""
       VARVE_SHA256       = role == "broker" ? var.varve_binary.sha256 : ""
+      SECRET_SETTINGS    = role == "broker" ? join(" ", sort(tolist(var.secret_settings))) : ""
       WITH_SCRAM         = role == "broker" && var.client_authentication == "scram" ? "1" : ""
       EXTERNAL_PORTS     = role == "broker" && var.external_access != null ? tostring(local.external_ports) : ""
       EXTERNAL_TARGETS   = role == "broker" ? join(" ", [for id, group in aws_lb_target_group.broker : "${id}=${group.arn}"]) : ""
+      PACKAGES           = join(" ", concat(["awscli", "ca-certificates", "curl", "xfsprogs"], role == "etcd" ? ["etcd-server", "etcd-client"] : []))
       ETCD_MEMBERS       = join(" ", [for member in sort(keys(local.etcd_members)) : "etcd-${member}"])
     } : "${name}='${value}'\n"])
   }
@@ -116,8 +118,6 @@ locals {
 
   cloud_init = {
     for role in ["broker", "etcd"] : role => {
-      package_update = true
-      packages       = concat(["awscli", "ca-certificates", "curl", "xfsprogs"], role == "etcd" ? ["etcd-server", "etcd-client"] : [])
       # Debian's package would start an etcd of its own.
       bootcmd = role == "etcd" ? [["systemctl", "mask", "etcd.service"]] : []
       write_files = concat(

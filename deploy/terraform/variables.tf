@@ -40,8 +40,8 @@ variable "vpc_cidr" {
   default     = "10.42.0.0/16"
 
   validation {
-    condition     = can(cidrsubnet(var.vpc_cidr, 4, 5))
-    error_message = "vpc_cidr is an IPv4 range such as 10.42.0.0/16, with room for six subnets (/24 at the least)."
+    condition     = can(cidrnetmask(var.vpc_cidr)) && can(regex("/(1[6-9]|2[0-4])$", var.vpc_cidr))
+    error_message = "vpc_cidr is an IPv4 range such as 10.42.0.0/16: no larger, and with room for six subnets (/24 at the least)."
   }
 }
 
@@ -94,11 +94,11 @@ variable "client_cidrs" {
   default     = null
 
   validation {
-    condition     = var.client_cidrs == null ? true : alltrue([for cidr in var.client_cidrs : can(cidrhost(cidr, 0))])
-    error_message = "client_cidrs are IP ranges such as 10.0.0.0/8."
+    condition     = var.client_cidrs == null ? true : alltrue([for cidr in var.client_cidrs : can(cidrnetmask(cidr))])
+    error_message = "client_cidrs are IPv4 ranges such as 10.0.0.0/8."
   }
   validation {
-    condition     = var.client_cidrs == null ? true : !contains(var.client_cidrs, "0.0.0.0/0")
+    condition     = var.client_cidrs == null ? true : alltrue([for cidr in var.client_cidrs : !endswith(cidr, "/0")])
     error_message = "client_cidrs are clients inside: give those on the internet external_access instead."
   }
 }
@@ -109,8 +109,8 @@ variable "monitoring_cidrs" {
   default     = []
 
   validation {
-    condition     = alltrue([for cidr in var.monitoring_cidrs : can(cidrhost(cidr, 0)) && cidr != "0.0.0.0/0"])
-    error_message = "monitoring_cidrs are IP ranges, and not the whole internet: the pages have no login."
+    condition     = alltrue([for cidr in var.monitoring_cidrs : can(cidrnetmask(cidr)) && !endswith(cidr, "/0")])
+    error_message = "monitoring_cidrs are IPv4 ranges, and not the whole internet: the pages have no login."
   }
 }
 
@@ -125,8 +125,8 @@ variable "external_access" {
   default = null
 
   validation {
-    condition     = var.external_access == null ? true : length(var.external_access.cidrs) > 0 && alltrue([for cidr in var.external_access.cidrs : can(cidrhost(cidr, 0))])
-    error_message = "external_access.cidrs are the IP ranges that may connect, one at least."
+    condition     = var.external_access == null ? true : length(var.external_access.cidrs) > 0 && alltrue([for cidr in var.external_access.cidrs : can(cidrnetmask(cidr))])
+    error_message = "external_access.cidrs are the IPv4 ranges that may connect, one at least."
   }
   validation {
     condition     = var.external_access == null ? true : var.external_access.zone_id == null || var.external_access.hostname != null
@@ -172,8 +172,8 @@ variable "admin_cidrs" {
   default     = []
 
   validation {
-    condition     = alltrue([for cidr in var.admin_cidrs : can(cidrhost(cidr, 0)) && cidr != "0.0.0.0/0"])
-    error_message = "admin_cidrs are IP ranges, and not the whole internet."
+    condition     = alltrue([for cidr in var.admin_cidrs : can(cidrnetmask(cidr)) && !endswith(cidr, "/0")])
+    error_message = "admin_cidrs are IPv4 ranges, and not the whole internet."
   }
   validation {
     condition     = length(var.admin_cidrs) == 0 || var.key_name != null
@@ -195,7 +195,7 @@ variable "size" {
 }
 
 variable "brokers_per_zone" {
-  description = "Brokers in each of the three zones. More may be added later; fewer only after the partitions were moved off those with the highest numbers."
+  description = "Brokers in each of the three zones. More may be added later; fewer only after those with the highest numbers were drained and their instances ended (README.md)."
   type        = number
   default     = 1
 
@@ -301,6 +301,24 @@ variable "settings" {
     condition     = alltrue([for setting, value in var.settings : can(regex("^[a-z0-9._-]+$", setting)) && !can(regex("[\\r\\n@]", value))])
     error_message = "settings are name = value, each on one line and without @."
   }
+  validation {
+    condition     = alltrue([for setting, _ in var.settings : !can(regex("(password|secret|secret\\.key|master\\.key|jaas\\.config|keystore\\.key)$", setting))])
+    error_message = "settings stand in the clear in user data and in Terraform's state: name those that are passwords and keys in secret_settings."
+  }
+}
+
+variable "secret_settings" {
+  description = "Names of settings whose values are secrets, such as delegation.token.secret.key. Each has a secret, NAME/settings/SETTING, whose value is put there by whoever runs the cluster; brokers wait for it."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition = alltrue([for setting in var.secret_settings :
+      can(regex("^[a-z0-9._-]*(password|secret|secret\\.key|master\\.key|jaas\\.config|keystore\\.key)$", setting)) &&
+      !can(regex("^(varve\\.metadata|ssl\\.keystore|ssl\\.truststore|listener\\.name\\.internal)\\.", setting))
+    ])
+    error_message = "secret_settings are names of settings that are passwords and keys, but for those of etcd, key stores and the listener between brokers, which the module decides. Others are settings."
+  }
 }
 
 # The bucket
@@ -386,7 +404,7 @@ variable "deletion_protection" {
 }
 
 variable "alarm_actions" {
-  description = "ARNs that are told when an alarm goes off and when it is over, such as an SNS topic."
+  description = "ARNs that are told when an alarm goes off and when it is over, such as an SNS topic. One that is encrypted needs a key of its own whose policy lets cloudwatch.amazonaws.com use it: alarms do not reach a topic with alias/aws/sns."
   type        = list(string)
   default     = []
 

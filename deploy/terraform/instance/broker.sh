@@ -8,26 +8,36 @@ binary=${BINARY:-/usr/bin/varve}
 
 # Installs the binary that the cluster is to run; whatever else is at its URL is refused.
 install_binary() {
-    local fresh
+    local fresh=$scratch/varve
     if echo "$VARVE_SHA256  $binary" | sha256sum --check --status 2>/dev/null; then return; fi
-    fresh=$(mktemp)
     case $VARVE_URL in
     s3://*) aws s3 cp --only-show-errors "$VARVE_URL" "$fresh" ;;
     *) curl --silent --show-error --fail --location --output "$fresh" "$VARVE_URL" ;;
     esac
     if ! echo "$VARVE_SHA256  $fresh" | sha256sum --check --status; then
         say "$VARVE_URL does not have the SHA-256 $VARVE_SHA256"
-        rm "$fresh"
         return 1
     fi
     install --mode 0755 "$fresh" "$binary"
-    rm "$fresh"
 }
 
 # The settings of broker $1 in zone $2.
 render_properties() {
     sed --expression "s/@NODE_ID@/$1/g" --expression "s/@RACK@/$2/g" \
         --expression "s/@EXTERNAL_PORT@/$((${EXTERNAL_PORTS:-0} + $1))/g" "$etc/server.properties.in"
+}
+
+# Settings whose values are secrets, a line each.
+secret_settings() {
+    local setting value
+    for setting in $SECRET_SETTINGS; do
+        value=$(secret "settings/$setting") || return 1
+        if [ "$(wc --lines <<<"$value")" != 1 ]; then
+            say "the secret of $setting has more than one line"
+            return 1
+        fi
+        echo "$setting=$value"
+    done
 }
 
 # The first user's password, for varve alone.
@@ -50,7 +60,8 @@ register_target() {
 }
 
 prepare() {
-    local volume number zone
+    local volume number zone secrets
+    install_packages
     install_binary
     read -r volume number < <(claim_volume)
     zone=$(metadata placement/availability-zone)
@@ -58,7 +69,8 @@ prepare() {
     chown varve:varve "$data"
     refresh_tls varve
     write_environment
-    render_properties "$number" "$zone" | replace "$etc/server.properties" varve
+    secrets=$(secret_settings)
+    { render_properties "$number" "$zone" && echo "$secrets"; } | replace "$etc/server.properties" varve
     "$binary" config check "$etc/server.properties"
     publish_name "broker-$number"
     register_target "$number"

@@ -161,6 +161,7 @@ END
 
 prepare() {
     local volume number name state
+    install_packages
     read -r volume number < <(claim_volume)
     name=etcd-$number
     mount_data "$volume" "$data"
@@ -176,13 +177,11 @@ secrets() { refresh_tls etcd; }
 
 # A snapshot of this member goes to the bucket, under the time of day.
 backup() {
-    local name file
+    local name file=$scratch/snapshot.db
     name=etcd-$(cat "$etc/number")
-    file=$(mktemp --directory)/snapshot.db
     ctl "$(url "$name" 2379)" snapshot save "$file" >&2
     ctl "$(url "$name" 2379)" snapshot status "$file" >&2
     aws s3 cp --only-show-errors "$file" "s3://$BUCKET/etcd-backups/$CLUSTER/$name/$(date --utc +%FT%H%M%SZ).db"
-    rm -r "${file%/*}"
     mkdir -p "$stamps"
     touch "$stamps/last"
 }

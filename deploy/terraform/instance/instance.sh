@@ -10,6 +10,23 @@ export AWS_DEFAULT_REGION
 
 say() { echo "varve-instance: $*" >&2; }
 
+# Temporary files of this command lie in one folder, which goes with it however it ends: what is tried again every 15 seconds
+# must not fill the disk.
+scratch=$(mktemp --directory)
+trap 'rm -rf "$scratch"' EXIT
+
+# Debian's packages that are missing. Here and not in cloud-init, which tries once: an instance may be there before its way out is.
+install_packages() {
+    local package missing=()
+    for package in $PACKAGES; do
+        [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing ${missing[*]}"
+    apt-get update --quiet >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "${missing[@]}" >&2
+}
+
 # What EC2 says about this instance (IMDSv2).
 metadata() {
     local token

@@ -5,7 +5,7 @@ mock_provider "aws" {
     defaults = { account_id = "123456789012" }
   }
   mock_data "aws_partition" {
-    defaults = { partition = "aws" }
+    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
   }
   mock_data "aws_region" {
     defaults = { name = "xx-test-1" }
@@ -136,6 +136,37 @@ run "an_alarm_goes_off_also_when_whoever_would_report_is_dead" {
   }
 }
 
+run "instances_install_what_the_image_lacks_for_as_long_as_it_takes" {
+  command = apply
+
+  assert {
+    condition     = strcontains(output.user_data.etcd, "PACKAGES='awscli ca-certificates curl xfsprogs etcd-server etcd-client'") && strcontains(output.user_data.broker, "PACKAGES='awscli ca-certificates curl xfsprogs'")
+    error_message = "the scripts install packages, again and again"
+  }
+  assert {
+    condition     = alltrue([for told in values(output.user_data) : !strcontains(told, "\"packages\"") && !strcontains(told, "\"package_update\"")])
+    error_message = "cloud-init tries once, and an instance may be there before its way out is"
+  }
+}
+
+run "settings_that_are_secrets_stand_nowhere_in_the_clear" {
+  variables {
+    secret_settings = ["delegation.token.secret.key"]
+  }
+  assert {
+    condition     = length(output.setting_secrets) == 1 && alltrue([for setting, name in output.setting_secrets : name == "varve/settings/${setting}"])
+    error_message = "each has a secret"
+  }
+  assert {
+    condition     = strcontains(output.user_data.broker, "SECRET_SETTINGS='${one(keys(output.setting_secrets))}'") && strcontains(output.user_data.etcd, "SECRET_SETTINGS=''")
+    error_message = "brokers fetch them"
+  }
+  assert {
+    condition     = !strcontains(output.server_properties, "delegation.token.secret.key")
+    error_message = output.server_properties
+  }
+}
+
 run "only_brokers_reach_the_port_of_brokers" {
   command = plan
 
@@ -234,4 +265,13 @@ run "an_emulator_without_tls_is_the_only_reason_for_a_bucket_without" {
     condition     = aws_s3_bucket.archive.force_destroy && !aws_ebs_volume.broker["1"].final_snapshot
     error_message = "what is for a test goes with it"
   }
+}
+
+run "user_data_that_ec2_does_not_take" {
+  command = plan
+
+  variables {
+    settings = { "sasl.oauthbearer.jwks.endpoint.url" = join("", [for part in range(400) : sha256(tostring(part))]) }
+  }
+  expect_failures = [aws_launch_template.instance]
 }

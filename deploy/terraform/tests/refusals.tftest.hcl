@@ -50,6 +50,37 @@ run "a_range_without_room" {
   expect_failures = [var.vpc_cidr]
 }
 
+run "a_range_that_no_vpc_takes" {
+  command = plan
+
+  variables {
+    vpc_cidr = "10.0.0.0/8"
+  }
+  expect_failures = [var.vpc_cidr]
+}
+
+run "the_internet_by_another_name" {
+  command = plan
+
+  variables {
+    key_name         = "admin"
+    admin_cidrs      = ["8.8.8.8/0"]
+    monitoring_cidrs = ["8.8.8.8/0"]
+    client_cidrs     = ["8.8.8.8/0"]
+  }
+  expect_failures = [var.admin_cidrs, var.monitoring_cidrs, var.client_cidrs]
+}
+
+run "ranges_that_rules_of_ipv4_do_not_take" {
+  command = plan
+
+  variables {
+    client_cidrs    = ["2001:db8::/32"]
+    external_access = { cidrs = ["2001:db8::/32"] }
+  }
+  expect_failures = [var.client_cidrs, var.external_access]
+}
+
 run "a_network_in_two_zones" {
   command = plan
 
@@ -220,6 +251,33 @@ run "settings_of_two_lines" {
     settings = { "log.retention.ms" = "1\nnode.id=7" }
   }
   expect_failures = [var.settings]
+}
+
+run "a_password_in_the_clear" {
+  command = plan
+
+  variables {
+    settings = { "listener.name.client.plain.sasl.jaas.config" = "password" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "a_secret_that_is_none" {
+  command = plan
+
+  variables {
+    secret_settings = ["log.retention.ms"]
+  }
+  expect_failures = [var.secret_settings]
+}
+
+run "a_secret_that_the_module_decides" {
+  command = plan
+
+  variables {
+    secret_settings = ["ssl.keystore.password"]
+  }
+  expect_failures = [var.secret_settings]
 }
 
 run "a_bucket_with_dots" {

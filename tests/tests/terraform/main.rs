@@ -3,6 +3,7 @@
 
 mod etcd_members;
 mod instance;
+mod scripts;
 
 use std::{
     fs,
@@ -47,7 +48,7 @@ fn modules_are_formatted_and_examples_are_valid() -> Result<()> {
 fn the_module_makes_what_it_says_and_refuses_what_would_go_wrong() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let printed = Root::new(folder.path(), "deploy/terraform")?.run(&["test"])?;
-    ensure!(printed.contains("Success!") && printed.contains("39 passed, 0 failed"), "{printed}");
+    ensure!(printed.contains("Success!") && printed.contains("48 passed, 0 failed"), "{printed}");
     Ok(())
 }
 
@@ -86,6 +87,7 @@ fn applied_to_an_emulator_it_gives_instances_a_place_and_a_node_a_bucket_that_it
     let outputs = root.outputs()?;
     let told = serde_json::from_str::<Value>(&outputs)?["varve"]["value"].take();
     fill_secrets(folder.path(), &owner, &outputs)?;
+    the_handbook_says_what_to_do_at_each_alarm(&owner)?;
 
     let broker = Broker::boots(folder.path(), &owner, &told)?;
     let role = told["broker_role_arn"].as_str().context("a role")?;
@@ -111,6 +113,23 @@ fn a_second_plan_changes_nothing(root: &Root) -> Result<()> {
     let (forgotten, others): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_forgotten);
     ensure!(others.is_empty(), "a second plan changes {others:#?}");
     ensure!(forgotten.len() <= 8, "{forgotten:#?}");
+    Ok(())
+}
+
+/// Each alarm that the module has made stands in the handbook, by its name.
+fn the_handbook_says_what_to_do_at_each_alarm(owner: &Caller) -> Result<()> {
+    let page = fs::read_to_string(tools::checkout().join("docs/operations/alerts.md"))?;
+    let told = owner.ask(&["cloudwatch", "describe-alarms", "--alarm-name-prefix", "rig-"])?;
+    let alarms = told["MetricAlarms"].as_array().context("alarms")?;
+    ensure!(alarms.len() > 30, "{} alarms", alarms.len());
+    for alarm in alarms {
+        let name = alarm["AlarmName"].as_str().and_then(|name| name.strip_prefix("rig-")).context("a name")?;
+        let row = match name.strip_suffix("-capacity") {
+            Some(_) => "| `NAME-GROUP-capacity` |".to_owned(),
+            None => format!("| `NAME-{}` |", name.replace(|character: char| character.is_ascii_digit(), "N")),
+        };
+        ensure!(page.contains(&row), "docs/operations/alerts.md has no {row}");
+    }
     Ok(())
 }
 

@@ -39,9 +39,46 @@ variable "client_cidrs_outside" {
   type        = list(string)
 }
 
+# Alarms reach a topic that is encrypted only by a key which says that they may use it; SNS' own key does not.
 resource "aws_sns_topic" "alarms" {
   name              = "varve-alarms"
-  kms_master_key_id = "alias/aws/sns"
+  kms_master_key_id = aws_kms_key.alarms.arn
+}
+
+resource "aws_kms_key" "alarms" {
+  description         = "What alarms of Varve say"
+  enable_key_rotation = true
+  policy              = data.aws_iam_policy_document.alarms.json
+}
+
+data "aws_caller_identity" "current" {}
+
+data "aws_iam_policy_document" "alarms" {
+  statement {
+    sid       = "AccountDecides"
+    actions   = ["kms:*"]
+    resources = ["*"]
+
+    principals {
+      type        = "AWS"
+      identifiers = ["arn:aws:iam::${data.aws_caller_identity.current.account_id}:root"]
+    }
+  }
+  statement {
+    sid       = "OwnAlarms"
+    actions   = ["kms:Decrypt", "kms:GenerateDataKey*"]
+    resources = ["*"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["cloudwatch.amazonaws.com"]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [data.aws_caller_identity.current.account_id]
+    }
+  }
 }
 
 resource "aws_sns_topic_subscription" "alarms" {

@@ -1,0 +1,104 @@
+//! What instances' scripts try again and again must work at last, and leave nothing behind meanwhile.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, ensure};
+use varve_tests::tools;
+
+/// Lines with the functions of a role's script, on a machine whose programs are functions before them.
+struct Script<'a> {
+    folder: &'a Path,
+    role: &'a str,
+}
+
+impl Script<'_> {
+    fn run(&self, lines: &str) -> Result<String> {
+        let (etc, scripts) = (self.folder.join("etc"), tools::checkout().join("deploy/terraform/instance"));
+        fs::create_dir_all(&etc)?;
+        fs::create_dir_all(self.temporary())?;
+        fs::write(etc.join("number"), "1\n")?;
+        fs::write(
+            etc.join("instance.env"),
+            "AWS_DEFAULT_REGION='us-east-1'\nCLUSTER='rig'\nROLE='etcd'\nDOMAIN='rig.internal'\nBUCKET='archive'\n\
+             VARVE_URL='https://releases.example/varve'\nVARVE_SHA256='0'\nPACKAGES='awscli curl etcd-client'\n",
+        )?;
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(format!(". {}/{}.sh\n{lines}", scripts.display(), self.role));
+        command.env("LIB", &scripts).env("ETC", &etc).env("TMPDIR", self.temporary());
+        command.env("DATA", self.folder.join("data")).env("STAMPS", self.folder.join("stamps"));
+        tools::output_of(command.env("BINARY", self.folder.join("varve")))
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.folder.join("temporary")
+    }
+
+    /// Temporary files of commands that have ended.
+    fn left(&self) -> Result<usize> {
+        Ok(fs::read_dir(self.temporary())?.count())
+    }
+}
+
+#[test]
+fn packages_that_an_image_lacks_are_installed_and_no_others() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let script = Script { folder: folder.path(), role: "etcd" };
+    let asked = "apt-get() { echo \"$*\"; }; ";
+    let has = |installed: &str| {
+        format!("dpkg-query() {{ case ${{@: -1}} in {installed}) echo -n installed ;; *) return 1 ;; esac; }}; ")
+    };
+    // Said where the journal is.
+    let said = script.run(&format!("{}{asked}install_packages 2>&1", has("curl")))?;
+    ensure!(said.contains("install --yes --quiet --no-install-recommends awscli etcd-client\n"), "{said}");
+    // An image that has everything needs no way to Debian.
+    let said = script.run(&format!("{}{asked}install_packages 2>&1", has("*")))?;
+    ensure!(said.is_empty(), "{said}");
+    // There is no way yet: the boot tries again.
+    let said = script.run(&format!("{}apt-get() {{ return 100; }}; install_packages; echo done", has("curl")));
+    ensure!(said.is_err(), "{said:?}");
+    Ok(())
+}
+
+#[test]
+fn settings_that_are_secrets_are_lines_of_their_own_or_the_boot_tries_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let script = Script { folder: folder.path(), role: "broker" };
+    let ask = |answer: &str, settings: &str| {
+        script.run(&format!("secret() {{ {answer}; }}; SECRET_SETTINGS='{settings}'; secret_settings"))
+    };
+    ensure!(ask("echo value", "")?.is_empty(), "there are none");
+    let said = ask("echo \"of $1\"", "a.password b.secret")?;
+    ensure!(said == "a.password=of settings/a.password\nb.secret=of settings/b.secret\n", "{said}");
+    for answer in ["return 1", "printf 'value\\nnode.id=7\\n'"] {
+        let said = ask(answer, "a.password");
+        ensure!(said.is_err(), "{said:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backup_that_fails_leaves_no_snapshot_behind() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let script = Script { folder: folder.path(), role: "etcd" };
+    let saves = "ctl() { [ \"$3\" != save ] || echo data >\"$4\"; }; ";
+    let said = script.run(&format!("{saves}aws() {{ cp \"$4\" \"$DATA\"; return 1; }}; backup"));
+    ensure!(said.is_err() && fs::read(folder.path().join("data"))? == b"data\n", "it was to be sent: {said:?}");
+    ensure!(script.left()? == 0 && !folder.path().join("stamps/last").exists(), "it has failed, and left nothing");
+    script.run(&format!("{saves}aws() {{ test -s \"$4\"; }}; backup"))?;
+    ensure!(script.left()? == 0 && folder.path().join("stamps/last").exists(), "it is done, and left nothing");
+    Ok(())
+}
+
+#[test]
+fn a_download_that_breaks_off_leaves_nothing_behind() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let script = Script { folder: folder.path(), role: "broker" };
+    let said = script.run("curl() { echo half >\"${@: -2:1}\"; return 18; }; install_binary");
+    ensure!(said.is_err() && script.left()? == 0, "{said:?}");
+    ensure!(!folder.path().join("varve").exists(), "half a binary is none");
+    Ok(())
+}
