@@ -141,6 +141,10 @@ pub struct NetworkConfig {
     pub max_connections: Option<u64>,
     /// Other limits for some listeners, by their names in upper case.
     pub max_connections_per_listener: BTreeMap<String, u64>,
+    /// The most new connections per second from all addresses together; `None`: no limit.
+    pub max_connection_rate: Option<u64>,
+    /// Limits of their own for some listeners, by their names in upper case.
+    pub max_connection_rate_per_listener: BTreeMap<String, u64>,
     /// The most connections from one address; `None`: no limit.
     pub max_connections_per_ip: Option<u64>,
     /// Other limits for some addresses. Host names are resolved at start.
@@ -389,8 +393,6 @@ pub struct QuotaConfig {
     pub window: Window,
     /// Of changes of cluster state.
     pub mutation_window: Window,
-    /// The most new connections per second from all addresses together; `None`: no limit.
-    pub max_connection_rate: Option<u64>,
 }
 
 /// Uploads to the archive and reads of it.

@@ -385,7 +385,6 @@ fn quotas(reader: &mut Reader<'_>) -> QuotaConfig {
     QuotaConfig {
         window: window("quota.window.num", "quota.window.size.seconds"),
         mutation_window: window("controller.quota.window.num", "controller.quota.window.size.seconds"),
-        max_connection_rate: reader.limit("max.connection.creation.rate"),
     }
 }
 

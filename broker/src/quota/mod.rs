@@ -19,7 +19,7 @@ mod rate;
 use std::time::Duration;
 
 pub use clients::{Asker, ClientQuota, MutationQuota, Quotas};
-pub use connections::ConnectionQuotas;
+pub use connections::{ConnectionQuotas, ListenerRates};
 pub use metrics::QuotaMetrics;
 pub use rate::Window;
 

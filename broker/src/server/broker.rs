@@ -12,8 +12,9 @@ use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 
 use super::{
     GroupCoordinator, Live, NodeQuotas, ShareStates, Shares, Telemetry, TransactionCoordinator, answers::AnswerMetrics,
-    authorizer::Authorizer, auto_create::FirstUses, fetch_session::FetchSessions, log_levels::LogLevels,
-    producer_ids::ProducerIds, streams_topics::StreamsTopics, transaction_coordinator::Surroundings,
+    authorizer::Authorizer, auto_create::FirstUses, fetch_session::FetchSessions, live::connection_rates,
+    log_levels::LogLevels, producer_ids::ProducerIds, streams_topics::StreamsTopics,
+    transaction_coordinator::Surroundings,
 };
 use crate::{
     archive::Archive,
@@ -124,7 +125,7 @@ impl Broker {
             partitions,
             archive: None,
             listeners: Vec::new(),
-            quotas: Arc::new(NodeQuotas::new(&config.quotas)),
+            quotas: Arc::new(NodeQuotas::new(&config.quotas, connection_rates(&config))),
             telemetry: Arc::new(Telemetry::new(config.telemetry_max_bytes as usize)),
             live: Live::new(Arc::clone(&config)),
             log_levels,

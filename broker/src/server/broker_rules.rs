@@ -186,6 +186,11 @@ impl Rules<'_> {
             return Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; "));
         }
         check_threads(&self.image.configs().of_broker(self.node, &self.config.settings.texts()), &all, changed)?;
+        listener_rules::check_limits(
+            &self.config.listeners,
+            &self.image.configs().of_broker(self.node, &self.config.settings.texts()),
+            &all,
+        )?;
         // Only of this node: what files another one has cannot be seen from here.
         if *resource == own { self.check_listeners(&all, changed) } else { Ok(()) }
     }

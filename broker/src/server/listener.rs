@@ -247,7 +247,7 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
             }
         };
         let quotas = &shared.broker.quotas;
-        let wait = quotas.connections.accept(quotas.now());
+        let wait = quotas.connections.accept(&entrance.name.0, quotas.now());
         if !wait.is_zero() {
             shared.measured.connections.throttled(&entrance.name.0);
             tokio::select! {
@@ -255,7 +255,7 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        let wait = quotas.connections.admit(peer.ip(), quotas.now());
+        let wait = quotas.connections.admit(&entrance.name.0, peer.ip(), quotas.now());
         if !wait.is_zero() {
             shared.measured.connections.refused("rate");
             debug!(listener = %entrance.name.0, %peer, ?wait, "connection refused: its address opens too many");

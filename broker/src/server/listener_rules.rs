@@ -6,7 +6,7 @@ use varve_metadata::image::{CORDONED_LOG_DIRS, ConfigResource};
 
 use super::broker_rules::Rules;
 use crate::{
-    config::listener_setting,
+    config::{ListenerConfig, listener_prefix, listener_setting},
     security::{SecurityError, chain},
 };
 
@@ -86,6 +86,29 @@ pub(super) fn check_whose(resource: &ConfigResource, changed: &[&str]) -> Result
             "Cannot update these configs at default cluster level, broker id must be specified: [{}]",
             own.join(", ")
         ));
+    }
+    Ok(())
+}
+
+/// A listener that lets nobody in is a slip of the hand: how many it takes, and how fast, is more than nothing.
+///
+/// # Errors
+/// Which limit of a listener is new among `after`, and nothing.
+pub(super) fn check_limits(
+    listeners: &ListenerConfig,
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    for listener in &listeners.listeners {
+        for name in ["max.connections", "max.connection.creation.rate"] {
+            let own = format!("{}{name}", listener_prefix(&listener.name));
+            let limit = |texts: &BTreeMap<String, String>| {
+                texts.get(&own).or_else(|| texts.get(name))?.trim().parse::<i64>().ok()
+            };
+            if let Some(limit) = limit(after).filter(|new| *new <= 0 && limit(before) != Some(*new)) {
+                return Err(format!("Invalid {name} {limit}"));
+            }
+        }
     }
     Ok(())
 }

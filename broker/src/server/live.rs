@@ -11,6 +11,7 @@ use super::Broker;
 use crate::{
     config::{BrokerConfig, CleanerConfig, NetworkConfig},
     partition::Storage,
+    quota::ListenerRates,
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
@@ -61,6 +62,21 @@ impl ConnectionLimits {
             per_ip: network.max_connections_per_ip.map_or(usize::MAX, size),
             per_ip_overrides: overrides.map(|(ip, limit)| (*ip, size(*limit))).collect(),
         }
+    }
+}
+
+/// How fast there may be more.
+pub(super) fn connection_rates(config: &BrokerConfig) -> ListenerRates {
+    let (network, listeners) = (&config.network, &config.listeners);
+    let own = network.max_connection_rate_per_listener.iter();
+    ListenerRates {
+        total: network.max_connection_rate.map(|rate| rate as f64),
+        own: own.map(|(listener, rate)| (listener.clone(), *rate as f64)).collect(),
+        protected: listeners
+            .listeners
+            .get(listeners.inter_broker)
+            .filter(|_| listeners.listeners.len() > 1)
+            .map(|listener| listener.name.clone()),
     }
 }
 
@@ -116,7 +132,7 @@ impl Live {
         self.connections.store((!is_first).then(|| Arc::new(limits)));
         broker.partitions.cordon(&config.logs.cordoned);
         broker.partitions.moves().set_bytes_per_second(config.move_bytes_per_second);
-        broker.quotas.set_max_connection_rate(config.quotas.max_connection_rate.map(|rate| rate as f64));
+        broker.quotas.connections.set_listeners(connection_rates(&config));
         if let Some(archive) = &broker.archive {
             archive.set_limits(&config);
         }

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use tokio::net::lookup_host;
 use tokio_util::sync::CancellationToken;
 use varve_metadata::{
@@ -20,7 +19,7 @@ use super::RequestContext;
 use crate::{
     config::QuotaConfig,
     metrics::Metrics,
-    quota::{Asker, ConnectionQuotas, Millis, QuotaMetrics, Quotas},
+    quota::{Asker, ConnectionQuotas, ListenerRates, Millis, QuotaMetrics, Quotas},
 };
 
 /// What clients may do, and what they did.
@@ -29,23 +28,19 @@ pub struct NodeQuotas {
     pub(crate) clients: Quotas,
     pub(crate) connections: ConnectionQuotas,
     started: Instant,
-    /// `max.connection.creation.rate`; `None`: no limit.
-    max_connection_rate: Mutex<Option<f64>>,
     applying: tokio::sync::Mutex<()>,
     metrics: OnceLock<QuotaMetrics>,
 }
 
 impl NodeQuotas {
     /// No quotas yet but those of the node itself.
-    pub fn new(config: &QuotaConfig) -> NodeQuotas {
-        let max_connection_rate = config.max_connection_rate.map(|rate| rate as f64);
+    pub fn new(config: &QuotaConfig, rates: ListenerRates) -> NodeQuotas {
         let connections = ConnectionQuotas::new(config.window);
-        connections.set(HashMap::new(), None, max_connection_rate);
+        connections.set_listeners(rates);
         NodeQuotas {
             clients: Quotas::new(config.window, config.mutation_window),
             connections,
             started: Instant::now(),
-            max_connection_rate: Mutex::new(max_connection_rate),
             applying: tokio::sync::Mutex::default(),
             metrics: OnceLock::new(),
         }
@@ -90,13 +85,7 @@ impl NodeQuotas {
                 QuotaName::Named(name) => own.extend(addresses(name).await.into_iter().map(|ip| (ip, *rate))),
             }
         }
-        self.connections.set(own, any, *self.max_connection_rate.lock());
-    }
-
-    /// All addresses together open no more connections per second than this.
-    pub(crate) fn set_max_connection_rate(&self, rate: Option<f64>) {
-        *self.max_connection_rate.lock() = rate;
-        self.connections.set_total(rate);
+        self.connections.set(own, any);
     }
 
     pub(crate) fn now(&self) -> Millis {
@@ -197,7 +186,7 @@ mod tests {
         let metadata = ClusterMetadata::start(Arc::new(MemoryStore::new()), BrokerId(1), Default::default()).await;
         let metadata = metadata.unwrap();
         let (window, mutation_window) = Default::default();
-        let quotas = NodeQuotas::new(&QuotaConfig { window, mutation_window, max_connection_rate: None });
+        let quotas = NodeQuotas::new(&QuotaConfig { window, mutation_window }, ListenerRates::default());
         limit_connections(&metadata, 1000.0).await;
         let somebody_else = quotas.applying.lock().await;
         let mut late = pin!(quotas.apply(&metadata));
@@ -210,6 +199,6 @@ mod tests {
         drop(somebody_else);
         late.await;
         let ip = IpAddr::from([127, 0, 0, 1]);
-        assert!((0..100).any(|_| !quotas.connections.admit(ip, Millis(0)).is_zero()));
+        assert!((0..100).any(|_| !quotas.connections.admit("L", ip, Millis(0)).is_zero()));
     }
 }

@@ -195,6 +195,20 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         ("broker-security-default", BROKER, "", &[("sasl.login.refresh.window.factor", SET, Some("0.7"))]),
         ("broker-security-fixed", BROKER, "1", &[("sasl.login.class", SET, Some("x"))]),
         (
+            "broker-rate-of-listener-none",
+            BROKER,
+            "1",
+            &[("listener.name.plaintext.max.connection.creation.rate", SET, Some("0"))],
+        ),
+        (
+            "broker-connections-of-listener-none",
+            BROKER,
+            "1",
+            &[("listener.name.plaintext.max.connections", SET, Some("0"))],
+        ),
+        ("broker-connections-none", BROKER, "1", &[("max.connections", SET, Some("0"))]),
+        ("broker-rate-none", BROKER, "", &[("max.connection.creation.rate", SET, Some("0"))]),
+        (
             "broker-reauthentication",
             BROKER,
             "1",
@@ -212,6 +226,12 @@ fn incremental(pair: &mut Pair) -> Result<()> {
             BROKER,
             "",
             &[("listener.name.plaintext.max.connections", SET, Some("900"))],
+        ),
+        (
+            "broker-rate-of-listener",
+            BROKER,
+            "1",
+            &[("listener.name.plaintext.max.connection.creation.rate", SET, Some("900"))],
         ),
         ("broker-security-of-listener", BROKER, "1", &[("ssl.keystore.location", SET, Some("/x"))]),
         ("broker-unknown", BROKER, "1", &[("retention.mss", SET, Some("7"))]),
@@ -253,6 +273,7 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         "leader.replication.throttled.rate",
         "num.io.threads",
         "listener.name.plaintext.connections.max.reauth.ms",
+        "listener.name.plaintext.max.connection.creation.rate",
         "listener.name.plaintext.max.connections",
     ];
     for name in ["", "1"] {
@@ -261,7 +282,7 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         })?;
     }
     let undo = of_broker.map(|name| (name, DELETE, None));
-    for (name, undo) in [("1", &undo[..3]), ("", &undo[3..])] {
+    for (name, undo) in [("1", &undo[..4]), ("", &undo[4..])] {
         pair.ask("incremental-alter-broker-undo", &[1], |_, _| change(BROKER, name, undo))?;
     }
     pair.ask("describe-configs-changed", &[4], |_, _| ask(TOPIC, "settings", Some(&keys)).with_include_synonyms(true))?;

@@ -121,10 +121,14 @@ pub(crate) const MEANT: &[Meant] = &[
         ],
     },
     Meant {
-        place: "IncrementalAlterConfigs of how many threads there are, by more than twice or half",
+        place: "IncrementalAlterConfigs of how many threads there are, by more than twice or half, and of limits of listeners",
         varve: "refused as in Kafka, in its words for the reason",
         why: "Kafka wraps them in the names of its classes.",
-        signs: &[("incremental-alter-broker-threads-", ".error_message")],
+        signs: &[
+            ("incremental-alter-broker-threads-", ".error_message"),
+            ("incremental-alter-broker-rate-", ".error_message"),
+            ("incremental-alter-broker-connections-", ".error_message"),
+        ],
     },
     Meant {
         place: "AlterClientQuotas",

@@ -49,7 +49,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         NATURAL_INT,
         INT_MAX,
         "The most connections at one time, over all listeners. Beyond, whoever connects waits, as in Kafka. A listener may \
-         have a limit of its own besides, which holds until the next start.",
+         have a limit of its own besides.",
     )
     .dynamic(),
     def("max.connections.per.ip", NATURAL_INT, INT_MAX, "The most connections at one time from one address.").dynamic(),
@@ -64,7 +64,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "max.connection.creation.rate",
         NATURAL_INT,
         INT_MAX,
-        "The most new connections per second, over all listeners; those above it wait.",
+        "The most new connections per second, over all listeners but that of brokers, which may have as many where it is not \
+         the only one; those above it wait. A listener may have a limit of its own besides.",
     )
     .dynamic(),
     def(

@@ -28,7 +28,8 @@ pub const fn prefixes() -> &'static [Prefix] {
         Prefix {
             prefix: LISTENER,
             pattern: "listener.name.<listener>.<setting>",
-            doc: "A setting for one listener only, with the listener's name in lower case: those of TLS and SASL, and max.connections. What \
+            doc: "A setting for one listener only, with the listener's name in lower case: those of TLS and SASL, \
+                  max.connections and max.connection.creation.rate. What \
                   is said of one SASL mechanism has that between the two: `listener.name.<listener>.<mechanism>.<setting>`.",
             treatment: Treatment::Honoured,
         },
@@ -93,7 +94,13 @@ pub(crate) fn typed_as(name: &str) -> Option<&'static ConfigDef> {
 
 /// Whether a listener can have a setting of its own under this name. Others hold for all listeners.
 pub(crate) fn is_of_listeners(name: &str) -> bool {
-    let named = ["connections.max.reauth.ms", "max.connections", "num.network.threads", "principal.builder.class"];
+    let named = [
+        "connections.max.reauth.ms",
+        "max.connection.creation.rate",
+        "max.connections",
+        "num.network.threads",
+        "principal.builder.class",
+    ];
     name.starts_with("ssl.") || name.starts_with("sasl.") || named.contains(&name)
 }
 
@@ -107,6 +114,7 @@ mod tests {
             ("listener.name.internal.ssl.keystore.location", Some("listener.name.")),
             ("listener.name.internal.scram-sha-256.sasl.jaas.config", Some("listener.name.")),
             ("listener.name.internal.max.connections", Some("listener.name.")),
+            ("listener.name.internal.max.connection.creation.rate", Some("listener.name.")),
             ("listener.name.internal.ssl.keystore.loc", None),
             ("listener.name.internal", None),
             ("rsm.config.chunk.size", Some("rsm.config.")),

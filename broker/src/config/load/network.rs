@@ -25,7 +25,9 @@ pub(super) fn network(reader: &mut Reader<'_>) -> NetworkConfig {
         failed_authentication_delay: reader.millis("connection.failed.authentication.delay.ms"),
         idle_timeout: u64::try_from(reader.int("connections.max.idle.ms")).ok().map(Duration::from_millis),
         max_connections: reader.limit("max.connections"),
-        max_connections_per_listener: per_listener(reader),
+        max_connections_per_listener: per_listener(reader, ".max.connections"),
+        max_connection_rate: reader.limit("max.connection.creation.rate"),
+        max_connection_rate_per_listener: per_listener(reader, ".max.connection.creation.rate"),
         max_connections_per_ip: reader.limit("max.connections.per.ip"),
         max_connections_per_ip_overrides: per_ip_overrides(reader),
         listen_backlog: reader.count("socket.listen.backlog.size"),
@@ -37,10 +39,10 @@ pub(super) fn network(reader: &mut Reader<'_>) -> NetworkConfig {
     }
 }
 
-/// `listener.name.<listener>.max.connections`, whose values were checked with all the others.
-fn per_listener(reader: &mut Reader<'_>) -> BTreeMap<String, u64> {
+/// A limit as single listeners have it: `listener.name.<listener><suffix>`. Values were checked with all the others.
+fn per_listener(reader: &mut Reader<'_>, suffix: &str) -> BTreeMap<String, u64> {
     let limit = |(name, setting): (&str, &Setting)| {
-        let listener = name.strip_prefix("listener.name.")?.strip_suffix(".max.connections")?;
+        let listener = name.strip_prefix("listener.name.")?.strip_suffix(suffix)?;
         Some((listener.to_ascii_uppercase(), setting.value.trim().parse().ok()?))
     };
     reader.settings().iter().filter_map(limit).collect()

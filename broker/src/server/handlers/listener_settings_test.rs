@@ -138,8 +138,40 @@ async fn how_many_connections_a_listener_has_changes_while_it_runs_and_what_it_c
         assert_eq!(alter(&mut client, BROKER, resource, &change).await, (0, String::new()));
         assert_eq!(limit(&node), Some(value));
     }
+    // That of all listeners is none of this one's, which has its own.
+    assert_eq!(alter(&mut client, BROKER, "1", &[("max.connections", 0, Some("0"))]).await, (0, String::new()));
+    assert_eq!(alter(&mut client, BROKER, "1", &[("max.connections", 1, None)]).await, (0, String::new()));
+    for name in ["listener.name.plaintext.max.connections", "max.connection.creation.rate"] {
+        let (code, text) = alter(&mut client, BROKER, "1", &[(name, 0, Some("0"))]).await;
+        assert_eq!(code, ResponseError::InvalidRequest.code(), "{text}");
+        assert!(text.starts_with("Invalid max.connection"), "{text}");
+    }
+    assert_eq!(limit(&node), Some(5), "what is refused leaves all as it was");
     let name = "listener.name.plaintext.log.cleaner.threads";
     let refused = alter(&mut client, BROKER, "1", &[(name, 0, Some("2"))]).await;
     let why = format!("Cannot update these configs dynamically: [{name}]");
     assert_eq!(refused, (ResponseError::InvalidRequest.code(), why));
+}
+
+#[tokio::test]
+async fn how_fast_a_listener_takes_connections_changes_while_it_runs() {
+    let node = TestNode::start().await;
+    let mut client = node.connect().await;
+    let waits = |node: &TestNode, listener: &str| {
+        let connections = &node.broker.quotas.connections;
+        (0..100).filter(|_| !connections.accept(listener, node.broker.quotas.now()).is_zero()).count()
+    };
+    assert_eq!(waits(&node, "PLAINTEXT"), 0);
+    // Of all brokers, and of one.
+    for (resource, rate) in [("", "1"), ("1", "2")] {
+        let change = [("listener.name.plaintext.max.connection.creation.rate", 0, Some(rate))];
+        assert_eq!(alter(&mut client, BROKER, resource, &change).await, (0, String::new()));
+        assert!(waits(&node, "PLAINTEXT") > 0, "{resource} {rate}");
+        assert_eq!(waits(&node, "OTHER"), 0);
+    }
+    let change = [("listener.name.plaintext.max.connection.creation.rate", 1, None)];
+    for resource in ["1", ""] {
+        assert_eq!(alter(&mut client, BROKER, resource, &change).await, (0, String::new()));
+    }
+    assert_eq!(waits(&node, "PLAINTEXT"), 0);
 }
