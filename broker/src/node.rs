@@ -7,10 +7,9 @@ mod membership;
 mod neighbours;
 mod store;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, lookup_host},
     sync::watch,
     time::{Instant, timeout_at},
 };
@@ -27,7 +26,7 @@ use varve_metadata::{
 
 use crate::{
     archive::{Archive, ArchiveError},
-    config::{BrokerConfig, Listener, MetadataUrl},
+    config::{BrokerConfig, MetadataUrl},
     http::{Health, HttpServer},
     metrics::{Metrics, register_build_info, show_clock},
     partition::{
@@ -35,8 +34,8 @@ use crate::{
         flush_when_due,
     },
     replicas::{IsrMetrics, Replicas},
-    security::{ListenerSecurity, SecurityError, follow_settings},
-    server::{Broker, Limits, ListenerName, LogLevels, Server, live, make_first_users, sweep_tokens},
+    security::follow_settings,
+    server::{Broker, Limits, ListenError, LogLevels, Server, live, make_first_users, open_listeners, sweep_tokens},
 };
 
 pub use compactor::CompactorNode;
@@ -96,7 +95,10 @@ pub enum StartError {
     /// The archive cannot be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// An address cannot be listened on.
+    /// A listener does not open.
+    #[error(transparent)]
+    Listener(#[from] ListenError),
+    /// The address of the HTTP listener cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address as configured.
@@ -104,15 +106,6 @@ pub enum StartError {
         /// Why.
         #[source]
         source: io::Error,
-    },
-    /// A listener cannot be protected as its settings say.
-    #[error("the listener {listener} cannot be protected")]
-    Security {
-        /// Its name.
-        listener: String,
-        /// Why.
-        #[source]
-        source: SecurityError,
     },
     /// A directory cannot be made.
     #[error("cannot make the directory {dir}")]
@@ -178,13 +171,14 @@ impl Node {
             true => Some(Archive::open(&config, metadata.image().cluster_id(), metrics.registry()).await?),
             false => None,
         };
-        let security = protect(&config, &metadata.image())?;
+        let now = effective(&config, &metadata.image());
+        let listeners = open_listeners::protect_all(&config, &now)?;
         let broker = Broker::new(config.clone(), metadata.clone(), partitions.clone(), log_levels);
-        let broker = Arc::new(broker.with_archive(archive.clone()).with_listeners(security.clone()));
+        let broker = Arc::new(broker.with_archive(archive.clone()).with_listeners(listeners));
         let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: config.node };
         let settings = StorageSettings {
             dirs: config.logs.dirs.clone(),
-            recovery_threads: effective(&config, &metadata.image()).logs.recovery_threads,
+            recovery_threads: now.logs.recovery_threads,
             producer_expiry: config.producer_expiry,
             max_transaction_timeout: config.transactions.max_timeout,
             verify_transactions: config.transactions.verify_partitions,
@@ -247,16 +241,10 @@ impl Node {
         tasks.spawn(broker.share_states.clone().follow(broker.clone()));
         tasks.spawn(broker.shares.clone().follow(broker.clone()));
 
-        for (keys, source) in security.iter().filter_map(|one| one.sasl.as_ref()?.keys().cloned()) {
-            tasks.spawn(keys.follow(source, stop.clone()));
-        }
         tasks.spawn(sweep_tokens(metadata.clone(), config.delegation_tokens.check_interval, stop.clone()));
         let server = Server::measured(broker.clone(), limits(&config), &metrics);
-        let mut bound = Vec::new();
-        for listener in &config.listeners.listeners {
-            bound.push((listener, bind(&server, listener).await?));
-        }
-        let registration = registration(&config, life, &bound);
+        let bound = open_listeners::bind_all(&broker).await?;
+        let registration = registration(&config, life, open_listeners::endpoints_of(&bound, &broker));
         let membership = match last_life {
             Some(last_life) => {
                 health.waiting_for("a place among the brokers");
@@ -267,14 +255,13 @@ impl Node {
                 None
             }
         };
-        let mut addresses = Vec::new();
-        for ((listener, socket), security) in bound.into_iter().zip(&security) {
-            let address = socket.local_addr().map_or_else(|_| "?".into(), |address| address.to_string());
-            addresses.push(address.clone());
-            server.accept(ListenerName(listener.name.as_str().into()), security.clone(), socket);
-            info!(protocol = %"kafka", name = %listener.name, security = %listener.protocol, %address, "listening");
-        }
-        tasks.spawn(follow_settings(security, config.clone(), metadata.clone(), stop.clone()));
+        broker.listeners.registered(life);
+        broker.listeners.open(bound);
+        let addresses = broker.listeners.addresses().iter().map(ToString::to_string).collect();
+        let following = broker.clone();
+        let listeners = move || following.listeners.known();
+        tasks.spawn(follow_settings(listeners, config.clone(), metadata.clone(), stop.clone()));
+        tasks.spawn(open_listeners::follow(broker.clone(), stop.clone()));
         if let Some(membership) = &membership {
             membership.admitted().await?;
             let watcher = neighbours::Watcher {
@@ -431,46 +418,14 @@ fn limits(config: &BrokerConfig) -> Limits {
     }
 }
 
-async fn bind(server: &Server, listener: &Listener) -> Result<TcpListener, StartError> {
-    let host = listener.host.as_deref().unwrap_or("0.0.0.0");
-    let shown = format!("{}://{host}:{}", listener.name, listener.port);
-    let failed = |source| StartError::Listen { address: shown.clone(), source };
-    let nothing = || io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    let address: SocketAddr = lookup_host((host, listener.port))
-        .await
-        .and_then(|mut found| found.next().ok_or_else(nothing))
-        .map_err(failed)?;
-    server.bind(address).map_err(failed)
-}
-
 /// The settings as the dynamic ones have them, for what is read once.
 fn effective(config: &Arc<BrokerConfig>, image: &ClusterImage) -> Arc<BrokerConfig> {
-    let texts = image.configs().of_broker(config.node, &config.settings.texts());
-    // What cannot be taken was checked by another version before it was stored; it is told when it is taken up.
-    config.with_settings(&texts).map_or_else(|_| config.clone(), Arc::new)
-}
-
-/// What each listener asks of those who connect, in the order of the listeners.
-fn protect(config: &BrokerConfig, image: &ClusterImage) -> Result<Vec<Arc<ListenerSecurity>>, StartError> {
-    let texts = image.configs().of_broker(config.node, &config.settings.texts());
-    let open = |(index, listener): (usize, &Listener)| {
-        let security = match config.listeners.is_between_brokers(index) {
-            true => ListenerSecurity::open_between_brokers(&listener.name, listener.protocol, &texts),
-            false => ListenerSecurity::open(&listener.name, listener.protocol, &texts),
-        };
-        security.map_err(|source| StartError::Security { listener: listener.name.clone(), source })
-    };
-    config.listeners.listeners.iter().enumerate().map(open).collect()
+    // What cannot be taken is told when it is taken up.
+    live::effective(config, image).map_or_else(|_| config.clone(), Arc::new)
 }
 
 /// What the cluster is told of this node: each listener under the address that clients shall use.
-fn registration(config: &BrokerConfig, life: Uuid, bound: &[(&Listener, TcpListener)]) -> BrokerImage {
-    let mut endpoints = BTreeMap::new();
-    for ((listener, socket), advertised) in bound.iter().zip(&config.listeners.advertised) {
-        let own = socket.local_addr().map_or(listener.port, |address| address.port());
-        let host = advertised.host.clone().unwrap_or_else(host_name);
-        endpoints.insert(listener.name.clone(), Endpoint { host, port: advertised.port.unwrap_or(own) });
-    }
+fn registration(config: &BrokerConfig, life: Uuid, endpoints: BTreeMap<String, Endpoint>) -> BrokerImage {
     let shown = |dirs: &[PathBuf]| dirs.iter().map(|dir| dir.display().to_string()).collect();
     BrokerImage {
         id: config.node,
@@ -483,8 +438,4 @@ fn registration(config: &BrokerConfig, life: Uuid, bound: &[(&Listener, TcpListe
         version: env!("CARGO_PKG_VERSION").to_owned(),
         features: Feature::served(),
     }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -20,6 +20,8 @@ pub struct Kafka {
     child: Child,
     /// Where clients connect.
     pub address: SocketAddr,
+    /// Where its controller listens.
+    pub controller: SocketAddr,
 }
 
 impl Kafka {
@@ -50,7 +52,7 @@ impl Kafka {
         let started = Instant::now();
         loop {
             if Client::connect(address).and_then(|mut client| client.api_versions()).is_ok() {
-                return Ok(Kafka { child, address });
+                return Ok(Kafka { child, address, controller });
             }
             let ended = child.try_wait()?;
             if ended.is_some() || started.elapsed() > LIMIT {

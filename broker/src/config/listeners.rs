@@ -47,6 +47,8 @@ pub struct ListenerConfig {
     pub inter_broker: usize,
     /// There are other brokers.
     pub is_among_brokers: bool,
+    /// The listeners that `advertised.listeners` names; `None` if it is not given, and so all are meant.
+    named: Option<BTreeSet<String>>,
 }
 
 impl ListenerConfig {
@@ -73,7 +75,28 @@ impl ListenerConfig {
             reader.settings().given("varve.metadata.url").is_some_and(|url| url.value.trim().starts_with("etcd:"));
         check_security(reader, &listeners, is_among_brokers.then_some(inter_broker), warnings);
         let advertised = advertised(reader, &listeners, &controllers, warnings);
-        ListenerConfig { listeners, advertised, inter_broker, is_among_brokers }
+        let given = reader.settings().given("advertised.listeners").is_some();
+        let named = given.then(|| {
+            reader.list("advertised.listeners").iter().filter_map(|text| parse_endpoint(text)).collect::<Vec<_>>()
+        });
+        let named = named.map(|named| named.into_iter().map(|endpoint| endpoint.name).collect());
+        ListenerConfig { listeners, advertised, inter_broker, is_among_brokers, named }
+    }
+
+    /// The name of the listener that other brokers use.
+    pub fn between_brokers(&self) -> &str {
+        &self.listeners[self.inter_broker].name
+    }
+
+    /// Whether clients may have been told of the listener `name` for good: by `advertised.listeners`, or without that by
+    /// `listeners`.
+    pub fn is_advertised(&self, name: &str) -> bool {
+        self.named.as_ref().map_or_else(|| self.listener(name).is_some(), |named| named.contains(name))
+    }
+
+    /// The listener called `name`.
+    pub fn listener(&self, name: &str) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.name == name)
     }
 
     /// Whether brokers speak with each other over the listener of that index.
@@ -87,6 +110,8 @@ fn endpoints(reader: &mut Reader<'_>, name: &str) -> Vec<Listener> {
     let mut endpoints = Vec::new();
     for text in reader.list(name) {
         match parse_endpoint(&text) {
+            // The very same once more is one, as in Kafka's lists.
+            Some(endpoint) if endpoints.contains(&endpoint) => {}
             Some(endpoint) => endpoints.push(endpoint),
             None => reader.invalid(name, format!("NAME://host:port, comma-separated; {text} is not one")),
         }

@@ -9,7 +9,7 @@ use varve_metadata::{
 };
 
 use super::{Registry, keep};
-use crate::{config::ListenerConfig, security::ListenerSecurity};
+use crate::{config::Listener, security::ListenerSecurity};
 
 /// Brokers, who decides, who leads, and when certificates end.
 #[derive(Clone, Debug)]
@@ -111,8 +111,10 @@ impl ClusterGauges {
     }
 
     /// Sets those about listeners that speak TLS.
-    pub(super) fn show_certificates(&self, listeners: &ListenerConfig, security: &[Arc<ListenerSecurity>]) {
-        for (listener, security) in listeners.listeners.iter().zip(security) {
+    pub(super) fn show_certificates(&self, listeners: &[(Listener, Arc<ListenerSecurity>)]) {
+        // Listeners come and go.
+        self.certificates.reset();
+        for (listener, security) in listeners {
             if let Some(end) = security.tls.as_ref().and_then(|tls| tls.not_after()) {
                 let end = end.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 let end = i64::try_from(end.as_secs()).unwrap_or(i64::MAX);

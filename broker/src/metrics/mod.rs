@@ -136,7 +136,7 @@ impl Metrics {
             if let Some(broker) = broker.upgrade() {
                 let decides_alone = matches!(broker.config.metadata, MetadataUrl::Embedded(_));
                 gauges.show(&broker.metadata.image(), broker.node, decides_alone);
-                gauges.show_certificates(&broker.config.listeners, &broker.listeners);
+                gauges.show_certificates(&broker.listeners.known());
             }
         });
     }

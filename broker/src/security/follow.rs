@@ -13,15 +13,14 @@ use crate::config::{BrokerConfig, Listener};
 /// How often key stores are looked at. A renewed certificate is valid long before the old one expires, so nobody waits for it.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Keeps `security`, which is that of `config`'s listeners in order, abreast of dynamic settings and changed files, until
-/// `stop`.
+/// Keeps the protection of all listeners, which `listeners` gives at any time, abreast of dynamic settings and changed files,
+/// until `stop`.
 pub async fn follow_settings(
-    security: Vec<Arc<ListenerSecurity>>,
+    listeners: impl Fn() -> Vec<(Listener, Arc<ListenerSecurity>)>,
     config: Arc<BrokerConfig>,
     metadata: Arc<ClusterMetadata>,
     stop: CancellationToken,
 ) {
-    let listeners: Vec<_> = config.listeners.listeners.iter().zip(security).collect();
     let texts = |image: &ClusterImage| image.configs().of_broker(config.node, &config.settings.texts());
     let mut images = metadata.subscribe();
     let mut known = texts(&images.borrow_and_update());
@@ -35,11 +34,11 @@ pub async fn follow_settings(
                 }
                 let now = texts(&images.borrow_and_update());
                 if now != known {
-                    listeners.iter().for_each(|(listener, security)| follow(listener, security, &now));
+                    listeners().iter().for_each(|(listener, security)| follow(listener, security, &now));
                     known = now;
                 }
             }
-            _ = look.tick() => listeners.iter().for_each(|(listener, security)| look_at_files(listener, security)),
+            _ = look.tick() => listeners().iter().for_each(|(listener, security)| look_at_files(listener, security)),
         }
     }
 }

@@ -13,12 +13,12 @@ use varve_metadata::{cluster::ClusterMetadata, model::BrokerId};
 use super::{
     GroupCoordinator, Live, NodeQuotas, ShareStates, Shares, Telemetry, TransactionCoordinator, answers::AnswerMetrics,
     authorizer::Authorizer, auto_create::FirstUses, fetch_session::FetchSessions, live::connection_rates,
-    log_levels::LogLevels, producer_ids::ProducerIds, streams_topics::StreamsTopics,
+    log_levels::LogLevels, open_listeners::OpenListeners, producer_ids::ProducerIds, streams_topics::StreamsTopics,
     transaction_coordinator::Surroundings,
 };
 use crate::{
     archive::Archive,
-    config::BrokerConfig,
+    config::{BrokerConfig, Listener},
     links::{LinkOptions, Links},
     metrics::{Metrics, Registry, keep},
     partition::Partitions,
@@ -41,8 +41,8 @@ pub struct Broker {
     pub partitions: Arc<Partitions>,
     /// What this node keeps in the object store; absent if it keeps nothing there.
     pub archive: Option<Arc<Archive>>,
-    /// The protection of the listeners in `config`, in order.
-    pub(crate) listeners: Vec<Arc<ListenerSecurity>>,
+    /// Where clients connect.
+    pub(crate) listeners: OpenListeners,
     /// Consumer groups and their offsets.
     pub groups: Arc<GroupCoordinator>,
     /// How much clients may do.
@@ -124,7 +124,7 @@ impl Broker {
             transactions: TransactionCoordinator::new(config.transactions.clone(), around),
             partitions,
             archive: None,
-            listeners: Vec::new(),
+            listeners: OpenListeners::default(),
             quotas: Arc::new(NodeQuotas::new(&config.quotas, connection_rates(&config))),
             telemetry: Arc::new(Telemetry::new(config.telemetry_max_bytes as usize)),
             live: Live::new(Arc::clone(&config)),
@@ -169,12 +169,13 @@ impl Broker {
         Broker { archive, ..self }
     }
 
-    /// The same node with its listeners' protection.
-    pub fn with_listeners(self, listeners: Vec<Arc<ListenerSecurity>>) -> Broker {
-        if let Some(security) = listeners.get(self.config.listeners.inter_broker) {
+    /// The same node with its listeners and their protection.
+    pub fn with_listeners(self, listeners: Vec<(Listener, Arc<ListenerSecurity>)>) -> Broker {
+        let between = &self.config.listeners.listeners[self.config.listeners.inter_broker].name;
+        if let Some((_, security)) = listeners.iter().find(|(listener, _)| listener.name == *between) {
             self.links.protect(security.clone());
         }
-        Broker { listeners, ..self }
+        Broker { listeners: OpenListeners::protected(listeners), ..self }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use parking_lot::Mutex;
 use tracing::warn;
 use varve_metadata::{
     config::{ConfigDef, ConfigErrors, ConfigTable, Kind, Synonym, Treatment, Unit, Update, topic_table},
@@ -14,13 +15,14 @@ use varve_metadata::{
 };
 
 use super::{
+    Broker,
     handlers::admin_errors::config_text,
     listener_rules,
     live::LIVE,
     shares::{OFFSET_RESET, OffsetReset},
 };
 use crate::{
-    config::{BrokerConfig, GroupLimit, GroupTime, broker_table, is_of_listeners, listener_setting},
+    config::{BrokerConfig, GroupLimit, GroupTime, Listener, broker_table, is_of_listeners, listener_setting},
     security::ListenerSecurity,
     telemetry::Subscription,
 };
@@ -43,9 +45,31 @@ const POOLS: [&str; 9] = [
 pub(super) struct Rules<'a> {
     pub(super) node: BrokerId,
     pub(super) config: &'a BrokerConfig,
-    /// The protection of the listeners in `config`, in order.
-    pub(super) listeners: &'a [Arc<ListenerSecurity>],
+    /// The settings as they are with the dynamic ones.
+    now: Arc<BrokerConfig>,
+    /// The listeners that there are, with their protection.
+    pub(super) listeners: Vec<(Listener, Arc<ListenerSecurity>)>,
     pub(super) image: &'a ClusterImage,
+    /// What this node's settings would be by the last change that was checked, if that may concern its listeners.
+    pub(super) wanted: Mutex<Option<BrokerConfig>>,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn of(broker: &'a Broker, image: &'a ClusterImage) -> Rules<'a> {
+        Rules {
+            node: broker.node,
+            config: &broker.config,
+            now: broker.live.config(),
+            listeners: broker.listeners.known(),
+            image,
+            wanted: Mutex::default(),
+        }
+    }
+
+    /// Takes what this node's settings would be by the last change that was checked; `None` if its listeners stay.
+    pub(super) fn take_wanted(&self) -> Option<BrokerConfig> {
+        self.wanted.lock().take().filter(|wanted| wanted.listeners != self.now.listeners)
+    }
 }
 
 impl BrokerRules for Rules<'_> {
@@ -180,10 +204,18 @@ impl Rules<'_> {
         if let Err(errors) = varve_metadata::config::TopicDefaults::from_broker(&all) {
             return Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; "));
         }
-        if settings.keys().any(|name| LIVE.contains(&name.as_str()))
-            && let Err(ConfigErrors(errors)) = self.config.with_settings(&all)
-        {
-            return Err(errors.iter().map(config_text).collect::<Vec<_>>().join("; "));
+        let is_live = |name: &str| LIVE.contains(&name);
+        let mut concerned = settings.keys().chain(stored(resource).keys()).map(String::as_str);
+        if concerned.any(is_live) || changed.iter().any(|name| is_live(name)) {
+            let wanted = self
+                .config
+                .with_settings(&all)
+                .map_err(|ConfigErrors(errors)| errors.iter().map(config_text).collect::<Vec<_>>().join("; "))?;
+            let is_new = |name: &&str| settings.get(*name) != stored(resource).get(*name);
+            if *resource == own && listener_rules::SOCKETS.iter().any(is_new) {
+                listener_rules::check_sockets(&self.now.listeners, &wanted.listeners)?;
+                *self.wanted.lock() = Some(wanted);
+            }
         }
         check_threads(&self.image.configs().of_broker(self.node, &self.config.settings.texts()), &all, changed)?;
         listener_rules::check_limits(

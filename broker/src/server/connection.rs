@@ -73,7 +73,7 @@ impl From<FrameError> for Closed {
     }
 }
 
-/// Serves `stream` until the client leaves, breaks a rule, or the node stops.
+/// Serves `stream` until the client leaves, breaks a rule, or the listener closes; a request under way is answered first.
 pub(super) async fn serve(
     shared: &Arc<Shared>,
     stream: TcpStream,
@@ -81,10 +81,10 @@ pub(super) async fn serve(
     entrance: &Entrance,
 ) -> Result<(), Closed> {
     stream.set_nodelay(true)?;
-    let shutdown = shared.broker.shutdown.clone();
+    let closing = entrance.serving.clone();
     let welcomed = tokio::select! {
         biased;
-        () = shutdown.cancelled() => return Ok(()),
+        () = closing.cancelled() => return Ok(()),
         welcomed = welcome::welcome(entrance, stream) => welcomed,
     };
     let (transport, principal) = welcomed.inspect_err(|_| entrance.failed(shared))?;
@@ -119,11 +119,11 @@ impl Connection<'_> {
             },
         };
         let mut renewed: Option<Instant> = None;
-        let shutdown = self.shared.broker.shutdown.clone();
+        let closing = self.entrance.serving.clone();
         loop {
             let read = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
+                () = closing.cancelled() => return Ok(()),
                 read = timeout(self.shared.limits.idle, self.read_request()) => read,
             };
             let Some((frame, reservation)) = read.map_err(|_| Closed::Idle)?? else { return Ok(()) };
@@ -147,7 +147,7 @@ impl Connection<'_> {
             if let Some(pause) = pause {
                 // The socket's buffers fill meanwhile: that is what slows a producer down.
                 tokio::select! {
-                    () = shutdown.cancelled() => return Ok(()),
+                    () = closing.cancelled() => return Ok(()),
                     () = tokio::time::sleep(pause) => {}
                 }
             }
@@ -204,7 +204,7 @@ impl Connection<'_> {
         mut first: Option<Bytes>,
     ) -> Result<Option<Arc<Session>>, Closed> {
         let (shared, state, again) = (self.shared, sasl.state(), first.is_some());
-        let shutdown = shared.broker.shutdown.clone();
+        let closing = self.entrance.serving.clone();
         let counted = |success: bool| match again {
             true => shared.measured.connections.reauthenticated(&self.entrance.name.0, success),
             false => shared.measured.connections.authenticated(&self.entrance.name.0, success),
@@ -215,7 +215,7 @@ impl Connection<'_> {
                 None => {
                     let read = tokio::select! {
                         biased;
-                        () = shutdown.cancelled() => return Ok(None),
+                        () = closing.cancelled() => return Ok(None),
                         read = timeout(STALL, self.read_frame(state.config.max_request_bytes, &shared.logins)) => read,
                     };
                     match read.map_err(|_| Closed::Stalled)?? {
@@ -248,7 +248,7 @@ impl Connection<'_> {
             let Refusal { reply, reason } = refusal;
             // Whoever guesses passwords does not learn fast.
             tokio::select! {
-                () = shutdown.cancelled() => {}
+                () = closing.cancelled() => {}
                 () = tokio::time::sleep(shared.limits.failed_authentication_delay) => {}
             }
             if let Some(reply) = reply {

@@ -177,7 +177,7 @@ async fn a_group_has_settings_of_its_own() {
     };
     let image = node.broker.metadata.image();
     let broker = &node.broker;
-    let rules = Rules { node: broker.node, config: &broker.config, listeners: &broker.listeners, image: &image };
+    let rules = Rules::of(broker, &image);
     node.broker.metadata.alter_configs(&[request], &rules, false).await.unwrap().remove(0).unwrap();
     while client.ask(1, &next("a", 2)).await.heartbeat_interval_ms != 200 {
         tokio::task::yield_now().await;

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::net::sockopt;
 use tokio::{net::TcpListener, sync::Semaphore};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -32,6 +32,8 @@ pub struct ListenerName(pub Arc<str>);
 pub(super) struct Entrance {
     pub(super) name: ListenerName,
     pub(super) security: Arc<ListenerSecurity>,
+    /// Cancelled when those who came in are to leave: the node stops, or has the listener no more.
+    pub(super) serving: CancellationToken,
 }
 
 impl Entrance {
@@ -126,6 +128,46 @@ impl Shared {
     fn connection_limits(&self) -> Arc<ConnectionLimits> {
         self.broker.live.connection_limits().unwrap_or_else(|| Arc::clone(&self.first_limits))
     }
+
+    /// Takes an address: clients that connect wait.
+    pub(super) fn bind(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM.nonblocking(),
+            Some(socket2::Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        // Inherited by every connection. A peer that is gone without a word is noticed within minutes. One that owes us its
+        // acknowledgements is left to connections.max.idle.ms, and to the kernel's own retries beyond. TCP_USER_TIMEOUT would
+        // be faster, but it also ends the connections of readers that only take their time: to a full window it counts the
+        // same (Linux 5.11 and later).
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_tcp_keepidle(&socket, PROBE_AFTER)?;
+        sockopt::set_tcp_keepintvl(&socket, PROBE_EVERY)?;
+        sockopt::set_tcp_keepcnt(&socket, PROBES)?;
+        // Set before listening: accepted sockets inherit it, and a receive window cannot grow later.
+        if let Some(bytes) = self.limits.receive_buffer_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.limits.send_buffer_bytes {
+            socket.set_send_buffer_size(bytes)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(i32::try_from(self.limits.backlog).unwrap_or(i32::MAX))?;
+        TcpListener::from_std(socket.into())
+    }
+
+    /// Serves those who connect until `accepting` is cancelled.
+    pub(super) fn accept(self: &Arc<Self>, entrance: Entrance, socket: TcpListener, accepting: CancellationToken) {
+        self.tasks.spawn(accept(Arc::clone(self), entrance, socket, accepting));
+    }
+
+    /// Keeps the keys of an identity provider that a listener goes by up to date, until `serving` is cancelled.
+    pub(super) fn follow_keys(&self, security: &ListenerSecurity, serving: &CancellationToken) {
+        if let Some((keys, source)) = security.sasl.as_ref().and_then(|sasl| sasl.keys().cloned()) {
+            self.tasks.spawn(keys.follow(source, serving.clone()));
+        }
+    }
 }
 
 impl Server {
@@ -156,7 +198,9 @@ impl Server {
         });
         let sampler = Sampler::new(&broker.config.traces);
         let shared = Shared { broker, limits, budget, logins, measured, tasks, places, refused, first_limits, sampler };
-        Server { shared: Arc::new(shared) }
+        let shared = Arc::new(shared);
+        shared.broker.listeners.serve(&shared);
+        Server { shared }
     }
 
     /// Opens a listener without protection and accepts in the background until the broker's shutdown token is cancelled.
@@ -176,35 +220,14 @@ impl Server {
     /// # Errors
     /// When the address cannot be bound.
     pub fn bind(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM.nonblocking(),
-            Some(socket2::Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        // Inherited by every connection. A peer that is gone without a word is noticed within minutes. One that owes us its
-        // acknowledgements is left to connections.max.idle.ms, and to the kernel's own retries beyond. TCP_USER_TIMEOUT would
-        // be faster, but it also ends the connections of readers that only take their time: to a full window it counts the
-        // same (Linux 5.11 and later).
-        sockopt::set_socket_keepalive(&socket, true)?;
-        sockopt::set_tcp_keepidle(&socket, PROBE_AFTER)?;
-        sockopt::set_tcp_keepintvl(&socket, PROBE_EVERY)?;
-        sockopt::set_tcp_keepcnt(&socket, PROBES)?;
-        // Set before listening: accepted sockets inherit it, and a receive window cannot grow later.
-        if let Some(bytes) = self.shared.limits.receive_buffer_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = self.shared.limits.send_buffer_bytes {
-            socket.set_send_buffer_size(bytes)?;
-        }
-        socket.bind(&address.into())?;
-        socket.listen(i32::try_from(self.shared.limits.backlog).unwrap_or(i32::MAX))?;
-        TcpListener::from_std(socket.into())
+        self.shared.bind(address)
     }
 
     /// The second half: serves those who connect and do what `security` asks of them.
     pub fn accept(&self, name: ListenerName, security: Arc<ListenerSecurity>, listener: TcpListener) {
-        self.shared.tasks.spawn(accept(self.shared.clone(), Entrance { name, security }, listener));
+        let serving = self.shared.broker.shutdown.child_token();
+        let accepting = serving.child_token();
+        self.shared.accept(Entrance { name, security, serving }, listener, accepting);
     }
 
     /// Waits until every listener and connection has ended. Cancel the broker's shutdown token first.
@@ -220,8 +243,7 @@ fn canonical(mut peer: SocketAddr) -> SocketAddr {
     peer
 }
 
-async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) {
-    let shutdown = shared.broker.shutdown.clone();
+async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener, closed: CancellationToken) {
     loop {
         if !shared.places.has_room(&entrance.name.0, &shared.connection_limits()) {
             shared.measured.connections.refused("total");
@@ -232,7 +254,7 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
             listener.accept().await
         };
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = closed.cancelled() => return,
             accepted = accepted => accepted,
         };
         let (stream, peer) = match accepted {
@@ -241,7 +263,7 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
             Err(error) => {
                 warn!(listener = %entrance.name.0, %error, "cannot accept a connection");
                 tokio::select! {
-                    () = shutdown.cancelled() => return,
+                    () = closed.cancelled() => return,
                     () = tokio::time::sleep(Duration::from_millis(50)) => continue,
                 }
             }
@@ -251,7 +273,7 @@ async fn accept(shared: Arc<Shared>, entrance: Entrance, listener: TcpListener) 
         if !wait.is_zero() {
             shared.measured.connections.throttled(&entrance.name.0);
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = closed.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
         }

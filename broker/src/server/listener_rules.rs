@@ -6,7 +6,7 @@ use varve_metadata::image::{CORDONED_LOG_DIRS, ConfigResource};
 
 use super::broker_rules::Rules;
 use crate::{
-    config::{ListenerConfig, listener_prefix, listener_setting},
+    config::{Listener, ListenerConfig, listener_prefix, listener_setting},
     security::{SecurityError, chain},
 };
 
@@ -54,6 +54,9 @@ const OF_ONE_BROKER: [&str; 22] = [
 /// What listeners have of their own and all brokers may be told together.
 const OF_LISTENERS_EVERYWHERE: [&str; 3] = ["max.connections", "max.connection.creation.rate", "num.network.threads"];
 
+/// Which listeners there are, and what they speak: each broker has its own.
+pub(super) const SOCKETS: [&str; 2] = ["listeners", "listener.security.protocol.map"];
+
 /// Whether the setting changes under its own name: what is of one listener alone has that name too, and is refused for it.
 pub(super) fn changes_unprefixed(name: &str) -> bool {
     !is_of_security(name) || OF_ONE_LISTENER.contains(&name) || OF_ONE_BROKER.contains(&name)
@@ -79,7 +82,9 @@ pub(super) fn check_whose(resource: &ConfigResource, changed: &[&str]) -> Result
     let of_one_listener = |name: &str| {
         listener_setting(name).is_some_and(|definition| !OF_LISTENERS_EVERYWHERE.contains(&definition.name))
     };
-    let is_own = |name: &str| of_one_listener(name) || OF_ONE_BROKER.contains(&name) || name == CORDONED_LOG_DIRS;
+    let is_own = |name: &str| {
+        of_one_listener(name) || OF_ONE_BROKER.contains(&name) || SOCKETS.contains(&name) || name == CORDONED_LOG_DIRS
+    };
     let own: Vec<&str> = changed.iter().copied().filter(|name| is_own(name)).collect();
     if *resource == ConfigResource::BrokerDefaults && !own.is_empty() {
         return Err(format!(
@@ -113,15 +118,48 @@ pub(super) fn check_limits(
     Ok(())
 }
 
+/// Whether a node that has the listeners `now` can go over to `wanted` while it runs, as far as names and protocols tell.
+///
+/// # Errors
+/// What of it cannot change.
+pub(super) fn check_sockets(now: &ListenerConfig, wanted: &ListenerConfig) -> Result<(), String> {
+    if wanted.between_brokers() != now.between_brokers() {
+        return Err(format!(
+            "The listener {} is that of brokers and cannot go, nor can {} become it, while the broker runs",
+            now.between_brokers(),
+            wanted.between_brokers()
+        ));
+    }
+    for listener in &now.listeners {
+        match wanted.listener(&listener.name) {
+            Some(other) if other.protocol != listener.protocol => {
+                return Err(format!("Security protocol cannot be updated for existing listener {}", listener.name));
+            }
+            None if now.is_advertised(&listener.name) => {
+                return Err(format!(
+                    "Advertised listeners must be a subset of listeners: {} is advertised",
+                    listener.name
+                ));
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(())
+}
+
 impl Rules<'_> {
-    /// Whether every listener can go on with what is new to it in these settings, files included. What went bad meanwhile, a file
+    /// Whether every listener that there is can go on with what is new to it in these settings, files included. What went bad meanwhile, a file
     /// for one, is no reason to refuse something else.
     pub(super) fn check_listeners(&self, texts: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), String> {
         let before = self.image.configs().of_broker(self.node, &self.config.settings.texts());
         let is_new = |name: &str| changed.contains(&name) || before.get(name) != texts.get(name);
         let new: BTreeSet<&str> =
             before.keys().chain(texts.keys()).map(String::as_str).filter(|name| is_new(name)).collect();
-        for (listener, security) in self.config.listeners.listeners.iter().zip(self.listeners) {
+        let wanted = self.wanted.lock();
+        let stays = |listener: &Listener| {
+            wanted.as_ref().is_none_or(|wanted| wanted.listeners.listener(&listener.name).is_some())
+        };
+        for (listener, security) in self.listeners.iter().filter(|(listener, _)| stays(listener)) {
             security.check(&listener.name, texts, &new).map_err(|error| match error {
                 SecurityError::Config(error) => format!("Invalid value for the listener {}: {error}", listener.name),
                 SecurityError::Tls(error) => {

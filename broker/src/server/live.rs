@@ -5,23 +5,25 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use varve_metadata::image::ClusterImage;
+use varve_metadata::{config::ConfigErrors, image::ClusterImage};
 
 use super::Broker;
 use crate::{
-    config::{BrokerConfig, CleanerConfig, NetworkConfig},
+    config::{BrokerConfig, CleanerConfig, ListenerConfig, NetworkConfig},
     partition::Storage,
     quota::ListenerRates,
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
-pub(crate) const LIVE: [&str; 24] = [
+pub(crate) const LIVE: [&str; 26] = [
     "cordoned.log.dirs",
     "follower.replication.throttled.rate",
     "group.consumer.assignment.interval.ms",
     "group.share.assignment.interval.ms",
     "group.streams.assignment.interval.ms",
     "leader.replication.throttled.rate",
+    "listener.security.protocol.map",
+    "listeners",
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",
     "log.cleaner.io.max.bytes.per.second",
@@ -63,6 +65,21 @@ impl ConnectionLimits {
             per_ip_overrides: overrides.map(|(ip, limit)| (*ip, size(*limit))).collect(),
         }
     }
+}
+
+/// The settings of a node that was `started_with` those, as they are with the dynamic ones of `image`.
+///
+/// # Errors
+/// What is wrong with them: they were checked before they were stored, but perhaps by another version, or beside another file.
+pub(crate) fn effective(started_with: &BrokerConfig, image: &ClusterImage) -> Result<BrokerConfig, ConfigErrors> {
+    let texts = image.configs().of_broker(started_with.node, &started_with.settings.texts());
+    let mut config = started_with.with_settings(&texts)?;
+    let [now, wanted] = [&started_with.listeners, &config.listeners].map(ListenerConfig::between_brokers);
+    if now != wanted {
+        warn!(%now, %wanted, "the listener of brokers is another one by dynamic settings than by those of the start: listeners are as those say");
+        config.listeners = started_with.listeners.clone();
+    }
+    Ok(config)
 }
 
 /// How fast there may be more.
@@ -117,8 +134,7 @@ impl Live {
 
     /// From now on the dynamic settings of `image` hold. Whoever changed them calls this before it answers.
     pub(crate) fn apply(&self, broker: &Broker, image: &ClusterImage) {
-        let effective = image.configs().of_broker(broker.node, &self.started_with.settings.texts());
-        let config = match self.started_with.with_settings(&effective) {
+        let config = match effective(&self.started_with, image) {
             Ok(config) => config,
             Err(errors) => {
                 // Checked before they were stored: by an older version, with another opinion.

@@ -43,6 +43,7 @@ pub(crate) mod live;
 mod log_levels;
 pub(crate) mod lookup;
 mod measured;
+pub(crate) mod open_listeners;
 #[cfg(test)]
 mod own_topics_test;
 mod places;
@@ -86,6 +87,7 @@ pub use group_coordinator::GroupCoordinator;
 pub use listener::{Limits, ListenerName, Server};
 pub use live::Live;
 pub use log_levels::{LogLevel, LogLevels};
+pub use open_listeners::ListenError;
 pub use quotas::NodeQuotas;
 pub use share_states::ShareStates;
 pub use shares::Shares;

@@ -94,7 +94,7 @@ impl World {
             alteration: Alteration::Incremental(set.collect()),
         };
         let image = broker.metadata.image();
-        let rules = Rules { node: broker.node, config: &broker.config, listeners: &broker.listeners, image: &image };
+        let rules = Rules::of(broker, &image);
         let altered = broker.metadata.alter_configs(&[request], &rules, false).await.unwrap();
         assert!(altered.iter().all(Result::is_ok), "{altered:?}");
     }

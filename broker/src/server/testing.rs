@@ -1,6 +1,6 @@
 //! A node in this process and a client that speaks to it through a real socket.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::{
@@ -15,12 +15,12 @@ use varve_log::local::LogDirOwner;
 use varve_metadata::{
     cluster::ClusterMetadata,
     controller::{CreationDefaults, NewTopic, Placement},
-    image::{BrokerImage, Endpoint},
+    image::BrokerImage,
     model::{BrokerId, TopicId},
     store::MemoryStore,
 };
 
-use super::{Broker, Limits, ListenerName, LogLevels, Server};
+use super::{Broker, Limits, ListenerName, LogLevels, Server, open_listeners};
 use crate::{
     config::{BrokerConfig, Listener, Sources},
     metrics::Metrics,
@@ -50,7 +50,11 @@ impl TestNode {
     pub(crate) async fn start_configured(limits: Limits, settings: &[&str]) -> TestNode {
         let node = BrokerId(1);
         let dir = tempfile::tempdir().unwrap();
-        let own = ["node.id=1".to_owned(), format!("log.dirs={}", dir.path().join("logs").display())];
+        let own = [
+            "node.id=1".to_owned(),
+            format!("log.dirs={}", dir.path().join("logs").display()),
+            "listeners=PLAINTEXT://127.0.0.1:0".to_owned(),
+        ];
         let overrides = own.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())).collect();
         let config = BrokerConfig::load(&Sources { overrides, ..Sources::default() }).unwrap().config;
         let metadata =
@@ -64,7 +68,7 @@ impl TestNode {
         };
         let partitions = Arc::new(Partitions::default());
         let texts = config.settings.texts();
-        let open = |one: &Listener| ListenerSecurity::open(&one.name, one.protocol, &texts).unwrap();
+        let open = |one: &Listener| (one.clone(), ListenerSecurity::open(&one.name, one.protocol, &texts).unwrap());
         let listeners = config.listeners.listeners.iter().map(open).collect();
         let broker = Broker::new(Arc::new(config), metadata, partitions, LogLevels::default());
         let broker = Arc::new(broker.with_listeners(listeners));
@@ -80,17 +84,20 @@ impl TestNode {
         broker.telemetry.register(&metrics);
         metrics.watch_storage(broker.partitions.clone(), broker.config.logs.dirs.clone());
         let server = Server::measured(broker.clone(), limits, &metrics);
-        let address = server.listen(ListenerName("PLAINTEXT".into()), ([127, 0, 0, 1], 0).into()).unwrap();
-        let endpoint = Endpoint { host: address.ip().to_string(), port: address.port() };
+        let bound = open_listeners::bind_all(&broker).await.unwrap();
+        let endpoints = open_listeners::endpoints_of(&bound, &broker);
+        let first = bound.iter().find(|one| one.listener.name == "PLAINTEXT").unwrap();
+        let address = first.socket.local_addr().unwrap();
         let registration = BrokerImage {
             id: node,
             incarnation: uuid::Uuid::nil(),
-            endpoints: BTreeMap::from([("PLAINTEXT".to_owned(), endpoint)]),
+            endpoints,
             rack: None,
             fenced: false,
             ..BrokerImage::default()
         };
         broker.metadata.register(registration).await.unwrap();
+        broker.listeners.open(bound);
         TestNode { broker, address, metrics, server, _dir: dir }
     }
 

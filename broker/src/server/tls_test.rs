@@ -9,6 +9,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+use tokio_util::sync::CancellationToken;
 use varve_metadata::model::Principal;
 
 use super::{
@@ -78,7 +79,7 @@ async fn welcomed(
     let security = ListenerSecurity::open(protocol.name(), protocol, &texts).unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let entrance = Entrance { name: ListenerName(protocol.name().into()), security };
+    let entrance = Entrance { name: ListenerName(protocol.name().into()), security, serving: CancellationToken::new() };
     let server = async { welcome::welcome(&entrance, socket.accept().await.unwrap().0).await };
     let (welcomed, _client) = tokio::join!(server, connect(address, authority, client, &TLS13));
     welcomed.map(|(_, principal)| principal)

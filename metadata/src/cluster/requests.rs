@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{ClusterMetadata, MetadataError};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
         Reassignment, ScramChange, TokenChange, UnregisterError,
     },
     image::{
-        BrokerImage, ClusterImage, TopicImage,
+        BrokerImage, ClusterImage, Endpoint, TopicImage,
         record::{self, BrokerRecord, Key},
     },
     model::{
@@ -31,6 +32,32 @@ impl ClusterMetadata {
         let mut decision = Decision::default();
         decision.put(&Key::Broker(broker.id), record::encode(BrokerRecord::of(&broker)));
         self.change(None, false, |_| ((), decision.clone())).await
+    }
+
+    /// Tells where this broker, in its life `incarnation`, is reached from now on; `false` if it is not registered in that life.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn announce(
+        &self,
+        id: BrokerId,
+        incarnation: Uuid,
+        endpoints: BTreeMap<String, Endpoint>,
+    ) -> Result<bool, MetadataError> {
+        self.change(None, false, |image| {
+            let mut decision = Decision::default();
+            let Some(broker) = image.brokers().get(&id).filter(|broker| broker.incarnation == incarnation) else {
+                return (false, decision);
+            };
+            if broker.endpoints != endpoints {
+                let broker = BrokerImage { endpoints: endpoints.clone(), ..broker.clone() };
+                // Whether it is fenced stands in the same place, and is the controller's.
+                decision.rewrites.push(Key::Broker(id));
+                decision.put(&Key::Broker(id), record::encode(BrokerRecord::of(&broker)));
+            }
+            (true, decision)
+        })
+        .await
     }
 
     /// Creates topics: one result for each, in order. With `validate_only` nothing is written. `deadline` bounds the wait for

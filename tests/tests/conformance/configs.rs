@@ -36,7 +36,7 @@ pub(crate) fn script(pair: &mut Pair) -> Result<()> {
     alter(pair)
 }
 
-fn ask(kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsRequest {
+pub(super) fn ask(kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsRequest {
     let keys = keys.map(|keys| keys.iter().map(|key| text(key)).collect());
     let resource = DescribeConfigsResource::default()
         .with_resource_type(kind)
@@ -133,7 +133,7 @@ fn describe_all(pair: &mut Pair) -> Result<()> {
     Ok(())
 }
 
-fn change(kind: i8, name: &str, changes: &[Change<'_>]) -> IncrementalAlterConfigsRequest {
+pub(super) fn change(kind: i8, name: &str, changes: &[Change<'_>]) -> IncrementalAlterConfigsRequest {
     let configs = changes.iter().map(|(name, operation, value)| {
         IncrementalConfig::default().with_name(text(name)).with_config_operation(*operation).with_value(value.map(text))
     });

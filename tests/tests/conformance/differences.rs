@@ -52,6 +52,13 @@ pub(crate) const MEANT: &[Meant] = &[
         ],
     },
     Meant {
+        place: "`listeners` of a running broker",
+        varve: "INVALID_REQUEST for an address that cannot be listened on; another address for a listener that there is holds at \
+                once; clients are told of new listeners and addresses at once",
+        why: "Kafka takes the first and tells its log, and does the others when it starts anew.",
+        signs: &[("incremental-alter-listeners-in-use", "error_code")],
+    },
+    Meant {
         place: "FindCoordinator before there is anything to coordinate",
         varve: "makes the topic of the coordinators, waits for it, and tells the coordinator",
         why: "Kafka: COORDINATOR_NOT_AVAILABLE, until somebody asks again.",
@@ -104,8 +111,7 @@ pub(crate) const MEANT: &[Meant] = &[
     Meant {
         place: "Broker settings",
         varve: "unknown names and those read only at start are refused, and the latter shown as read-only: beside those of Kafka \
-                `listeners`, `listener.security.protocol.map`, `num.replica.fetchers`, and what names Java classes. `node.id` has a \
-                default, `log.dir` none",
+                `num.replica.fetchers`, and what names Java classes. `node.id` has a default, `log.dir` none",
         why: "Nothing is accepted that has no effect; no Java classes are loaded. Data are in `varve.data.dir` unless told \
               otherwise.",
         signs: &[
@@ -121,13 +127,14 @@ pub(crate) const MEANT: &[Meant] = &[
         ],
     },
     Meant {
-        place: "IncrementalAlterConfigs of how many threads there are, by more than twice or half, and of limits of listeners",
+        place: "IncrementalAlterConfigs of how many threads there are, by more than twice or half, and of listeners and their limits",
         varve: "refused as in Kafka, in its words for the reason",
         why: "Kafka wraps them in the names of its classes.",
         signs: &[
             ("incremental-alter-broker-threads-", ".error_message"),
             ("incremental-alter-broker-rate-", ".error_message"),
             ("incremental-alter-broker-connections-", ".error_message"),
+            ("incremental-alter-listeners-", ".error_message"),
         ],
     },
     Meant {

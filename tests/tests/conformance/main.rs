@@ -11,6 +11,7 @@ mod differences;
 mod fetch;
 mod frames;
 mod groups;
+mod listeners;
 mod malformed;
 mod members;
 mod newest;
@@ -55,32 +56,37 @@ const BOTH: [&str; 19] = [
     "listener.name.plaintext.plain.connections.max.reauth.ms=5",
 ];
 
-type Script = fn(&mut Pair) -> Result<()>;
+type Script<'a> = &'a dyn Fn(&mut Pair) -> Result<()>;
+/// Only the first listener is: others may go.
+const ADVERTISED: &str = "advertised.listeners=PLAINTEXT://127.0.0.1:0";
 
 #[test]
 fn varve_answers_as_apache_kafka_does() -> Result<()> {
     let (kafkas, varves) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let kafka = Kafka::start(kafkas.path(), &BOTH)?;
-    let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1"]].concat())?;
+    let varve = Node::start(varves.path(), &[&BOTH[..], &["node.id=1", ADVERTISED]].concat())?;
     let mut pair = Pair::new(kafka.address, varve.address);
     let only = std::env::var("VARVE_CONFORMANCE_ONLY").unwrap_or_default();
-    let scripts: [(&str, Script); 15] = [
-        ("frames", frames::script),
-        ("topics", topics::script),
-        ("data", data::script),
-        ("configs", configs::script),
-        ("groups", groups::script),
-        ("members", members::script),
-        ("acls", acls::script),
-        ("consumers", consumers::script),
-        ("streams", streams::script),
-        ("newest", newest::script),
-        ("transactions", transactions::script),
-        ("shares", shares::script),
-        ("administration", administration::script),
-        ("credentials", credentials::script),
+    let of_kafka = format!("PLAINTEXT://{},CONTROLLER://{}", kafka.address, kafka.controller);
+    let listeners = |pair: &mut Pair| listeners::script(pair, &of_kafka);
+    let scripts: [(&str, Script<'_>); 16] = [
+        ("frames", &frames::script),
+        ("topics", &topics::script),
+        ("data", &data::script),
+        ("configs", &configs::script),
+        ("listeners", &listeners),
+        ("groups", &groups::script),
+        ("members", &members::script),
+        ("acls", &acls::script),
+        ("consumers", &consumers::script),
+        ("streams", &streams::script),
+        ("newest", &newest::script),
+        ("transactions", &transactions::script),
+        ("shares", &shares::script),
+        ("administration", &administration::script),
+        ("credentials", &credentials::script),
         // The last one: it cuts what the others have sent.
-        ("malformed", malformed::script),
+        ("malformed", &malformed::script),
     ];
     for (name, script) in scripts {
         if name.contains(&only) {

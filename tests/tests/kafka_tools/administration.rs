@@ -31,7 +31,7 @@ fn every_command_of_the_document_works() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let dirs = ["a", "b"].map(|name| folder.path().join(name));
     let setting = format!("log.dirs={},{}", dirs[0].display(), dirs[1].display());
-    let node = Node::start(folder.path(), &[&setting])?;
+    let node = Node::start(folder.path(), &[&setting, "node.id=1", "advertised.listeners=PLAINTEXT://127.0.0.1:0"])?;
     Client::connect(node.address)?.create_topic("orders", 1, &[])?;
     produce(&node, "orders", 0, Codec::None, &[(now(), "one")])?;
     let kafka = KafkaTools::of(&node);

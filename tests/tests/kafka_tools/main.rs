@@ -7,6 +7,7 @@ mod configs;
 mod data;
 mod dump;
 mod groups;
+mod listeners;
 mod partitions;
 mod quotas;
 mod share_groups;

@@ -8,8 +8,11 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         ANY_LIST,
         "PLAINTEXT://127.0.0.1:9092",
         "Where clients connect: NAME://host:port, comma-separated. An empty host listens on all addresses; port 0 \
-         takes a free one. Loopback only by default, unlike in Kafka.",
-    )),
+         takes a free one. Loopback only by default, unlike in Kafka. May change while the broker runs, for one broker: \
+         listeners come, move and go. One that clients are told of by advertised.listeners (if that is not given: any) \
+         cannot go, as in Kafka, nor can that of brokers.",
+    )
+    .dynamic()),
     high(unset(
         "advertised.listeners",
         ANY_LIST,
@@ -21,8 +24,9 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         Kind::Text,
         "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
         "The security protocol of each listener name, NAME:PROTOCOL, comma-separated: PLAINTEXT, SSL, SASL_PLAINTEXT or \
-         SASL_SSL.",
-    )),
+         SASL_SSL. May change while the broker runs, but not for a listener that there is.",
+    )
+    .dynamic()),
     unset(
         "inter.broker.listener.name",
         Kind::Text,

@@ -225,7 +225,7 @@ async fn a_group_has_settings_of_its_own() {
     assert_eq!(told.heartbeat_interval_ms, 5000);
     let broker = &node.broker;
     let image = broker.metadata.image();
-    let rules = Rules { node: broker.node, config: &broker.config, listeners: &broker.listeners, image: &image };
+    let rules = Rules::of(broker, &image);
     let op = ConfigOp::Set("200".to_owned());
     let request = AlterRequest {
         resource: AlterResource::Other(ConfigResource::Group(GROUP.to_owned())),

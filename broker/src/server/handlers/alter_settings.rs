@@ -13,11 +13,14 @@ use varve_metadata::{
 };
 
 use super::admin_errors::{alter_error, metadata_error};
+use crate::security::chain;
 use crate::server::{
     Broker,
     authorizer::{Access, Operation},
     broker_rules::Rules,
+    listener_rules::SOCKETS,
     log_levels::{LogLevel, ROOT},
+    open_listeners::Bound,
     resource_type::ResourceType,
 };
 
@@ -91,14 +94,35 @@ pub(super) async fn alter(
     if requests.is_empty() {
         return outcomes;
     }
+    let mut listening = requests.iter().position(|request| concerns_listeners(broker, request));
+    // Listeners are opened before their settings are stored: a change that cannot be is refused, and leaves all as it was.
+    let turn = match listening {
+        Some(_) => Some(broker.listeners.turn().await),
+        None => None,
+    };
+    let mut bound = Vec::new();
+    if let Some(at) = listening {
+        match prepare_listeners(broker, &requests[at]).await {
+            Ok(prepared) => bound = prepared,
+            Err(refusal) => {
+                outcomes[places.remove(at)] = Err(refusal);
+                requests.remove(at);
+                listening = None;
+            }
+        }
+    }
     let image = broker.metadata.image();
-    let rules = Rules { node: broker.node, config: &broker.config, listeners: &broker.listeners, image: &image };
+    let rules = Rules::of(broker, &image);
     match broker.metadata.alter_configs(&requests, &rules, validate_only).await {
         Ok(results) => {
             // In force before the answer says so.
             let image = broker.metadata.image();
             broker.telemetry.apply(image.configs());
             broker.live.apply(broker, &image);
+            if !validate_only && listening.is_some_and(|at| results.get(at).is_some_and(Result::is_ok)) {
+                broker.listeners.change(broker, bound).await;
+            }
+            drop(turn);
             for (place, result) in places.into_iter().zip(results) {
                 outcomes[place] = result.map_err(|error| alter_error(&error));
             }
@@ -110,6 +134,34 @@ pub(super) async fn alter(
         }
     }
     outcomes
+}
+
+/// Whether the listeners of this node may be others after `request`.
+fn concerns_listeners(broker: &Broker, request: &AlterRequest) -> bool {
+    let own = ConfigResource::Broker(broker.node);
+    if request.resource != AlterResource::Other(own.clone()) {
+        return false;
+    }
+    let image = broker.metadata.image();
+    let is_stored = |name: &str| image.configs().get(&own).is_some_and(|settings| settings.contains_key(name));
+    SOCKETS.iter().any(|name| match &request.alteration {
+        Alteration::Incremental(changes) => changes.contains_key(*name),
+        Alteration::Replace(settings) => settings.contains_key(*name) || is_stored(name),
+    })
+}
+
+/// The listeners that this node would have beside those that it has.
+async fn prepare_listeners(broker: &Broker, request: &AlterRequest) -> Result<Vec<Bound>, Refusal> {
+    let image = broker.metadata.image();
+    let rules = Rules::of(broker, &image);
+    let rehearsed = broker.metadata.alter_configs(std::slice::from_ref(request), &rules, true).await;
+    for outcome in rehearsed.map_err(|error| metadata_error(&error))? {
+        outcome.map_err(|error| alter_error(&error))?;
+    }
+    let Some(wanted) = rules.take_wanted() else { return Ok(Vec::new()) };
+    let now = broker.live.config();
+    let prepared = broker.listeners.prepare(&now.listeners, &wanted.listeners, &wanted.settings.texts()).await;
+    prepared.map_err(|error| invalid(chain(&error)))
 }
 
 fn invalid(message: impl Into<String>) -> Refusal {

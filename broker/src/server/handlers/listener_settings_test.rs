@@ -96,14 +96,22 @@ async fn how_long_a_listener_believes_who_is_there_changes_while_it_runs() {
     authority.server().write(&key_store);
     let (node, mut client) = node(&key_store).await;
     let stop = node.broker.shutdown.clone();
-    let following =
-        follow_settings(node.broker.listeners.clone(), node.broker.config.clone(), node.broker.metadata.clone(), stop);
+    let following = follow_settings(
+        {
+            let broker = node.broker.clone();
+            move || broker.listeners.known()
+        },
+        node.broker.config.clone(),
+        node.broker.metadata.clone(),
+        stop,
+    );
     tokio::spawn(following);
     let of_listener = "listener.name.sasl_ssl.connections.max.reauth.ms";
     let of_mechanism = "listener.name.sasl_ssl.plain.connections.max.reauth.ms";
     let told = [(of_listener, 0, Some("1000")), (of_mechanism, 0, Some("2000"))];
     assert_eq!(alter(&mut client, BROKER, "1", &told).await, (0, String::new()));
-    let listener = node.broker.listeners.iter().find(|listener| listener.sasl.is_some()).unwrap();
+    let known = node.broker.listeners.known();
+    let (_, listener) = known.iter().find(|(_, security)| security.sasl.is_some()).unwrap();
     let session = || listener.sasl.as_ref().unwrap().state().config.max_session.get(&Mechanism::Plain).copied();
     tokio::time::timeout(Duration::from_secs(60), async {
         while session() != Some(Duration::from_secs(2)) {

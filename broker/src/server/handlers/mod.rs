@@ -68,6 +68,8 @@ pub(super) mod list_partition_reassignments;
 pub(super) mod list_transactions;
 #[cfg(test)]
 mod listener_settings_test;
+#[cfg(test)]
+mod listeners_test;
 pub(super) mod metadata;
 mod modern_groups;
 mod mutation_quota;
