@@ -190,7 +190,7 @@ impl Node {
         let peers: Arc<dyn Peers> = match is_one_of_many {
             true => {
                 let (us, links) = ((config.node, life), broker.links.clone());
-                let replication = config.replication.clone();
+                let replication = now.replication.clone();
                 let reach = (links, broker.throttles.clone(), IsrMetrics::new(metrics.registry()));
                 let replicas = Replicas::new(us, metadata.clone(), replication, reach, tasks.clone(), stop.clone());
                 tasks.spawn(replicas.clone().tick(partitions.clone()));

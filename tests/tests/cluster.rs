@@ -2,12 +2,23 @@
 //!
 //! `VARVE_CLUSTER_ROUNDS` and `VARVE_CLUSTER_SEED` change the loop of kills.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
-use kafka_protocol::{messages::FindCoordinatorRequest, protocol::StrBytes};
+use kafka_protocol::{
+    messages::{
+        FindCoordinatorRequest, IncrementalAlterConfigsRequest, MetadataRequest, TopicName,
+        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+        metadata_request::MetadataRequestTopic,
+    },
+    protocol::StrBytes,
+};
 use serde_json::Value;
-use varve_metadata::config::Codec;
+use varve_log::format::{BatchBuilder, RecordContent};
+use varve_metadata::{config::Codec, model::Offset};
 use varve_tests::{
     client::Client,
     cluster::{
@@ -17,7 +28,7 @@ use varve_tests::{
     history::Place,
     kafka_tools::KafkaTools,
     lines::Lines,
-    node::{eventually, until, varve},
+    node::{eventually, stable_address, until, varve},
     running::signal,
     tools,
     transactions::{CommittedReader, batch},
@@ -103,6 +114,96 @@ fn a_rolling_restart_moves_leadership_first_and_no_client_is_left_without_one() 
         }
         Ok(())
     })
+}
+
+/// Changes a dynamic setting of the broker `at`.
+fn set(cluster: &Cluster, at: usize, name: &str, value: &str) -> Result<()> {
+    set_over(cluster.node(at).address, at, name, value)
+}
+
+fn set_over(address: SocketAddr, at: usize, name: &str, value: &str) -> Result<()> {
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_string(name.to_owned()))
+        .with_value(Some(StrBytes::from_string(value.to_owned())));
+    let broker = AlterConfigsResource::default()
+        .with_resource_type(4)
+        .with_resource_name(StrBytes::from_string(at.to_string()))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![broker]);
+    let answer = Client::connect(address)?.ask(1, &request)?.responses.remove(0);
+    ensure!(answer.error_code == 0, "{name}={value}: {} {:?}", answer.error_code, answer.error_message);
+    Ok(())
+}
+
+#[test]
+fn fetchers_come_and_go_while_records_are_copied_and_lose_none() -> Result<()> {
+    let load = Load { settings: &UNHURRIED, ..LOAD };
+    judged(load, setting("VARVE_CLUSTER_SEED", 3)?, &|cluster, _, faults| {
+        for fetchers in ["2", "4", "8", "4", "2", "1"] {
+            if faults.recv_timeout(Duration::from_millis(500)).is_ok() {
+                break;
+            }
+            for at in 0..BROKERS {
+                set(cluster, at, "num.replica.fetchers", fetchers)?;
+                let said = format!("goes to another number of connections fetchers={fetchers}");
+                until(&format!("broker {at} has {fetchers} fetchers"), || {
+                    let printed = cluster.printed(at)?;
+                    ensure!(printed.contains(&said), "{printed}");
+                    Ok(())
+                })?;
+            }
+            cluster.await_isr(TOPIC, BROKERS)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_listener_of_brokers_moves_while_they_copy() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(folder.path(), 2, &UNHURRIED)?;
+    cluster.create(TOPIC, 4, 2, &[("min.insync.replicas", "2")])?;
+    cluster.await_isr(TOPIC, 2)?;
+    let mut addresses = cluster.addresses();
+    let home = addresses[0];
+    let fetchers = ["2", "4"];
+    for (to, fetchers) in [stable_address()?, home].into_iter().zip(fetchers) {
+        set_over(addresses[0], 0, "listeners", &format!("PLAINTEXT://{to}"))?;
+        addresses[0] = to;
+        for &at in &addresses {
+            until(&format!("those who ask at {at} are told where broker 0 is"), || {
+                let brokers = Client::connect(at)?.ask(9, &MetadataRequest::default())?.brokers;
+                let told = brokers.iter().find(|broker| broker.node_id.0 == 0).map(|broker| broker.port);
+                ensure!(told == Some(i32::from(to.port())), "{brokers:?}");
+                Ok(())
+            })?;
+        }
+        // Connections that are there go on, and new ones find the way.
+        set_over(addresses[1], 1, "num.replica.fetchers", fetchers)?;
+        let said = format!("goes to another number of connections fetchers={fetchers}");
+        until("broker 1 has more connections", || {
+            let printed = cluster.printed(1)?;
+            ensure!(printed.contains(&said), "{printed}");
+            Ok(())
+        })?;
+        for (partition, leader) in leaders(addresses[1])?.into_iter().enumerate() {
+            let mut client = Client::connect(addresses[leader])?;
+            let mut record = BatchBuilder::new(Offset::ZERO);
+            let value = Some(b"taken by both".as_slice());
+            record.push(RecordContent { timestamp: None, key: None, value, headers: &[] });
+            client.produce(TOPIC, partition as i32, record.build()?.into())?;
+        }
+    }
+    Ok(())
+}
+
+/// The leaders of the topic's partitions, in order, as the broker at `address` has it.
+fn leaders(address: SocketAddr) -> Result<Vec<usize>> {
+    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_static_str(TOPIC))));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+    let mut partitions = Client::connect(address)?.ask(9, &request)?.topics.remove(0).partitions;
+    partitions.sort_by_key(|partition| partition.partition_index);
+    partitions.iter().map(|partition| usize::try_from(partition.leader_id.0).context("a leader")).collect()
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub trait Peers: Send + Sync {
     fn follow(&self, partition: &Arc<Partition>, leader: BrokerId, epoch: LeaderEpoch);
     /// It is not to be fetched (any more).
     fn forget(&self, id: PartitionId);
+    /// So many connections to each leader are fetched over from now on (`num.replica.fetchers`).
+    fn set_fetchers(&self, fetchers: u32);
 }
 
 /// For a node that agrees with itself: every partition has one replica.
@@ -54,4 +56,5 @@ impl Peers for NoPeers {
     fn propose(&self, _: &Arc<Partition>, _: Proposal) {}
     fn follow(&self, _: &Arc<Partition>, _: BrokerId, _: LeaderEpoch) {}
     fn forget(&self, _: PartitionId) {}
+    fn set_fetchers(&self, _: u32) {}
 }

@@ -329,6 +329,11 @@ impl Storage {
         }
     }
 
+    /// From now on what is followed is fetched over so many connections to each leader (`num.replica.fetchers`).
+    pub fn set_fetchers(&self, fetchers: u32) {
+        self.peers.set_fetchers(fetchers);
+    }
+
     /// From now on silent producers are remembered for so long (`producer.id.expiration.ms`), and records of transactions are
     /// taken only where those are known to have begun, or everywhere (`transaction.partition.verification.enable`).
     pub async fn set_producer_rules(&self, expiry: Duration, verify_transactions: bool) {

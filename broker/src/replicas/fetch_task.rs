@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,7 +30,7 @@ use varve_log::local::ProducerEntry;
 use varve_metadata::model::{BrokerId, HighWatermark, LeaderEpoch, LogStartOffset, Offset, PartitionId, ProducerId};
 use varve_replication::fetcher::{Ask, Fetcher, Step, Wanted};
 
-use super::{Replicas, incarnation_of, wire};
+use super::{Lane, Replicas, incarnation_of, wire};
 use crate::{
     links::{Link, LinkError, Links},
     partition::{FollowError, Partition, Peers},
@@ -44,7 +47,9 @@ const BESIDE: Duration = Duration::from_millis(100);
 
 /// The partitions that one connection is for.
 pub(super) struct FetchTask {
-    leader: BrokerId,
+    pub(super) lane: Lane,
+    /// The number of fetchers, by how often it had changed, that its partitions are right for.
+    arrangement: AtomicU64,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -53,6 +58,8 @@ struct State {
     fetcher: Fetcher,
     /// Each with the epoch in which it is followed.
     partitions: HashMap<PartitionId, (Arc<Partition>, LeaderEpoch)>,
+    /// Those with a step that is done beside, and how many: their logs are not for two at a time.
+    busy: HashMap<PartitionId, usize>,
 }
 
 /// Why a fetch came to nothing.
@@ -65,9 +72,47 @@ enum FetchError {
 }
 
 impl FetchTask {
-    pub(super) fn new(leader: BrokerId, backoff: Duration) -> FetchTask {
-        let state = State { fetcher: Fetcher::new(backoff), partitions: HashMap::new() };
-        FetchTask { leader, state: Mutex::new(state), changed: Notify::new() }
+    pub(super) fn new(lane: Lane, backoff: Duration) -> FetchTask {
+        let state = State { fetcher: Fetcher::new(backoff), partitions: HashMap::new(), busy: HashMap::new() };
+        FetchTask { lane, arrangement: AtomicU64::new(0), state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// Has it look anew at what there is to do.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    pub(super) fn is_arranged_for(&self, arrangement: u64) -> bool {
+        self.arrangement.load(Ordering::Relaxed) == arrangement
+    }
+
+    pub(super) fn arranged_for(&self, arrangement: u64) {
+        self.arrangement.store(arrangement, Ordering::Relaxed);
+    }
+
+    /// Neither has a partition nor is busy with one.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.partitions.is_empty() && state.busy.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn followed(&self) -> Vec<PartitionId> {
+        self.state.lock().partitions.keys().copied().collect()
+    }
+
+    /// Takes those partitions out that are `strays`, each with the epoch in which it is followed; `false` if some of them have to
+    /// stay for now, because it is busy with them. Only between two exchanges: no answer is about them then.
+    pub(super) fn give_away(&self, strays: impl Fn(PartitionId) -> bool) -> (Vec<(Arc<Partition>, LeaderEpoch)>, bool) {
+        let mut state = self.state.lock();
+        let found: Vec<PartitionId> = state.partitions.keys().copied().filter(|id| strays(*id)).collect();
+        let (busy, free): (Vec<_>, Vec<_>) = found.into_iter().partition(|id| state.busy.contains_key(id));
+        let mut given = Vec::with_capacity(free.len());
+        for id in free {
+            state.fetcher.forget(id);
+            given.extend(state.partitions.remove(&id));
+        }
+        (given, busy.is_empty())
     }
 
     pub(super) fn follow(&self, partition: &Arc<Partition>, epoch: LeaderEpoch) {
@@ -99,6 +144,9 @@ impl FetchTask {
         // What went wrong last, until the leader answers again.
         let mut trouble: Option<String> = None;
         loop {
+            if !replicas.arrange(self) {
+                return;
+            }
             self.rest_above_rate(replicas);
             let (ask, wakes) = {
                 let mut state = self.state.lock();
@@ -123,7 +171,7 @@ impl FetchTask {
             match self.exchange(replicas, &mut link, &ask).await {
                 Ok(()) => {
                     if trouble.take().is_some() {
-                        info!(leader = %self.leader, "the leader answers again");
+                        info!(leader = %self.lane.leader, "the leader answers again");
                     }
                 }
                 Err(error) => {
@@ -135,7 +183,7 @@ impl FetchTask {
                         if trouble != now {
                             trouble = now;
                             let error = &error as &dyn std::error::Error;
-                            warn!(leader = %self.leader, error, "nothing can be fetched, trying again");
+                            warn!(leader = %self.lane.leader, error, "nothing can be fetched, trying again");
                         }
                     }
                     self.state.lock().fetcher.broken(replicas.now(), !is_of_session);
@@ -152,7 +200,7 @@ impl FetchTask {
         }
         let until = replicas.now() + wait;
         let mut state = self.state.lock();
-        let State { fetcher, partitions } = &mut *state;
+        let State { fetcher, partitions, .. } = &mut *state;
         let throttled = partitions.values().map(|(partition, _)| partition).filter(|one| one.is_follower_throttled());
         let behind = throttled.filter(|partition| !replicas.is_in_sync(partition.id()));
         let resting = behind.filter(|partition| fetcher.rest(partition.id(), until)).count();
@@ -167,7 +215,7 @@ impl FetchTask {
     ) -> Result<(), FetchError> {
         let link = match link {
             Some(link) => link,
-            None => link.insert(replicas.links.connect(self.leader).await?),
+            None => link.insert(replicas.links.connect(self.lane.leader).await?),
         };
         let us = (replicas.node, incarnation_of(replicas.life));
         let response = link.ask(wire::VERSION, &wire::request(ask, us, &replicas.config)).await?;
@@ -198,7 +246,7 @@ impl FetchTask {
                 }
                 Step::StartOver { is_tiered } => {
                     debug!(topic = %partition.topic(), partition = %id.index, is_tiered, "the leader does not have what comes next here");
-                    let sides = (replicas.node, self.leader);
+                    let sides = (replicas.node, self.lane.leader);
                     let start = start_over(replicas.links.clone(), sides, partition.clone(), asked.epoch);
                     beside.push(self.do_beside(replicas, partition, asked.epoch, start));
                 }
@@ -210,23 +258,35 @@ impl FetchTask {
     }
 
     /// Does what may take long, so that other partitions can go on: this one is not asked for meanwhile.
-    fn do_beside(
+    pub(super) fn do_beside(
         self: &Arc<Self>,
         replicas: &Arc<Replicas>,
         partition: Arc<Partition>,
         epoch: LeaderEpoch,
         step: impl Future<Output = Result<(), StepError>> + Send + 'static,
     ) -> JoinHandle<()> {
-        let (task, replicas) = (self.clone(), replicas.clone());
+        let (task, replicas, id) = (self.clone(), replicas.clone(), partition.id());
+        *self.state.lock().busy.entry(id).or_default() += 1;
         replicas.tasks.clone().spawn(async move {
             tokio::select! {
                 () = replicas.stop.cancelled() => {}
                 done = step => {
                     task.settle(&replicas, &partition, epoch, done);
+                    task.no_longer_busy(id);
                     task.changed.notify_one();
                 }
             }
         })
+    }
+
+    fn no_longer_busy(&self, id: PartitionId) {
+        let mut state = self.state.lock();
+        if let Some(steps) = state.busy.get_mut(&id) {
+            *steps -= 1;
+            if *steps == 0 {
+                state.busy.remove(&id);
+            }
+        }
     }
 
     /// A step of `epoch` came to its end.
@@ -239,7 +299,7 @@ impl FetchTask {
             Err(StepError::Follow(FollowError::Stale)) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                warn!(topic = %partition.topic(), partition = %id.index, leader = %self.leader, error, "the leader's answer is not taken over, trying again");
+                warn!(topic = %partition.topic(), partition = %id.index, leader = %self.lane.leader, error, "the leader's answer is not taken over, trying again");
                 state.fetcher.hold_back(id, epoch, replicas.now());
             }
         }
@@ -312,7 +372,7 @@ async fn ask_producers(
 
 /// Why a step was not done.
 #[derive(Debug, thiserror::Error)]
-enum StepError {
+pub(super) enum StepError {
     #[error(transparent)]
     Follow(#[from] FollowError),
     #[error(transparent)]
@@ -372,7 +432,7 @@ mod tests {
         let (log, _) = files.open_log(&topic, of, index, Arc::new(LogConfig::default()), Timestamp::default()).unwrap();
         let id = PartitionId { topic: of, index };
         let partition = Partition::new(id, topic, log, LogDirHealth::new(dir.path().to_owned()), LeaderEpoch(1));
-        let task = FetchTask::new(BrokerId(2), Duration::from_secs(1));
+        let task = FetchTask::new(Lane { leader: BrokerId(2), number: 0 }, Duration::from_secs(1));
         let answered = || {
             let mut state = task.state.lock();
             state.fetcher.next_ask(Duration::ZERO).unwrap();

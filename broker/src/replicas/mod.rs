@@ -7,6 +7,8 @@
 //! ```
 //! The rules are `varve_replication`'s; here are clocks, tasks and sockets.
 
+#[cfg(test)]
+mod arrange_test;
 mod fetch_task;
 mod metrics;
 mod throttle;
@@ -15,14 +17,17 @@ mod wire;
 use std::{
     collections::{HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 use varve_metadata::{
     cluster::{ClusterMetadata, IsrProposal, ProposalOutcome},
@@ -63,6 +68,8 @@ pub(crate) struct Replicas {
     changes: IsrMetrics,
     started: Instant,
     followed: Mutex<Followed>,
+    /// How often `fetchers` has changed: each task then gives away what is another one's.
+    arrangement: AtomicU64,
     turns: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -70,8 +77,9 @@ pub(crate) struct Replicas {
 }
 
 /// Which task fetches what.
-#[derive(Default)]
 struct Followed {
+    /// Over how many connections to each leader.
+    fetchers: u32,
     tasks: HashMap<Lane, Arc<FetchTask>>,
     places: HashMap<PartitionId, (Lane, LeaderEpoch)>,
 }
@@ -81,6 +89,13 @@ struct Followed {
 struct Lane {
     leader: BrokerId,
     number: u64,
+}
+
+/// The connection over which a partition of `leader` is fetched, where there are `fetchers`.
+fn lane_of(leader: BrokerId, id: PartitionId, fetchers: u32) -> Lane {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    Lane { leader, number: hasher.finish() % u64::from(fetchers.max(1)) }
 }
 
 impl std::fmt::Debug for Replicas {
@@ -100,6 +115,7 @@ impl Replicas {
         stop: CancellationToken,
     ) -> Arc<Replicas> {
         let (started, turns) = (Instant::now(), Arc::new(Semaphore::new(PROPOSALS)));
+        let followed = Followed { fetchers: config.fetchers, tasks: HashMap::new(), places: HashMap::new() };
         Arc::new_cyclic(|this| Replicas {
             node,
             life,
@@ -109,7 +125,8 @@ impl Replicas {
             throttles,
             changes,
             started,
-            followed: Mutex::default(),
+            followed: Mutex::new(followed),
+            arrangement: AtomicU64::new(0),
             turns,
             tasks,
             stop,
@@ -129,10 +146,46 @@ impl Replicas {
         }
     }
 
-    fn lane(&self, leader: BrokerId, id: PartitionId) -> Lane {
-        let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
-        Lane { leader, number: hasher.finish() % u64::from(self.config.fetchers.max(1)) }
+    /// Has `task`, between two exchanges, hand what another one is to fetch by now over to that, but for what it is still busy
+    /// with. `false`: there is no such task any more.
+    fn arrange(&self, task: &FetchTask) -> bool {
+        let arrangement = self.arrangement.load(Ordering::Acquire);
+        if task.is_arranged_for(arrangement) {
+            return true;
+        }
+        let mut followed = self.followed.lock();
+        let lane = task.lane;
+        let fetchers = followed.fetchers;
+        let (strays, is_whole) = task.give_away(|id| lane_of(lane.leader, id, fetchers) != lane);
+        for (partition, epoch) in strays {
+            let place = lane_of(lane.leader, partition.id(), fetchers);
+            followed.places.insert(partition.id(), (place, epoch));
+            self.task(&mut followed, place).follow(&partition, epoch);
+        }
+        if lane.number >= u64::from(fetchers.max(1)) {
+            let goes_on = !task.is_empty();
+            if !goes_on {
+                followed.tasks.remove(&lane);
+            }
+            return goes_on;
+        }
+        if is_whole {
+            // A later number of fetchers is a later arrangement.
+            task.arranged_for(arrangement);
+        }
+        true
+    }
+
+    /// The task of `lane`, begun if there is none.
+    fn task(&self, followed: &mut Followed, lane: Lane) -> Arc<FetchTask> {
+        let task = followed.tasks.entry(lane).or_insert_with(|| {
+            let task = Arc::new(FetchTask::new(lane, self.config.fetch_backoff));
+            if let Some(this) = self.this.upgrade() {
+                self.tasks.spawn(task.clone().run(this));
+            }
+            task
+        });
+        task.clone()
     }
 
     /// Whether this node is in the ISR of the partition, by what is known here.
@@ -206,25 +259,32 @@ impl Peers for Replicas {
     }
 
     fn follow(&self, partition: &Arc<Partition>, leader: BrokerId, epoch: LeaderEpoch) {
-        let Some(this) = self.this.upgrade() else { return };
-        let (id, lane) = (partition.id(), self.lane(leader, partition.id()));
+        let id = partition.id();
         let mut followed = self.followed.lock();
-        let Followed { tasks, places } = &mut *followed;
-        match places.insert(id, (lane, epoch)) {
-            Some(known) if known == (lane, epoch) => return,
+        let lane = lane_of(leader, id, followed.fetchers);
+        match followed.places.get(&id).copied() {
+            // Whichever connection it is: `arrange` changes that, when nothing is under way there.
+            Some((known, of)) if known.leader == leader && of == epoch => return,
             Some((before, _)) if before != lane => {
-                if let Some(task) = tasks.get(&before) {
+                if let Some(task) = followed.tasks.get(&before) {
                     task.forget(id);
                 }
             }
             Some(_) | None => {}
         }
-        let task = tasks.entry(lane).or_insert_with(|| {
-            let task = Arc::new(FetchTask::new(leader, self.config.fetch_backoff));
-            self.tasks.spawn(task.clone().run(this));
-            task
-        });
-        task.follow(partition, epoch);
+        followed.places.insert(id, (lane, epoch));
+        self.task(&mut followed, lane).follow(partition, epoch);
+    }
+
+    fn set_fetchers(&self, fetchers: u32) {
+        let mut followed = self.followed.lock();
+        if followed.fetchers == fetchers {
+            return;
+        }
+        info!(fetchers, "what is followed goes to another number of connections");
+        followed.fetchers = fetchers;
+        self.arrangement.fetch_add(1, Ordering::Release);
+        followed.tasks.values().for_each(|task| task.wake());
     }
 
     fn forget(&self, id: PartitionId) {

@@ -29,12 +29,13 @@ use crate::{
 
 const CLEANER_THREADS: &str = "log.cleaner.threads";
 /// Settings of how many work at the same time.
-const POOLS: [&str; 9] = [
+const POOLS: [&str; 10] = [
     CLEANER_THREADS,
     "background.threads",
     "num.io.threads",
     "num.network.threads",
     "num.recovery.threads.per.data.dir",
+    "num.replica.fetchers",
     "remote.log.manager.copier.thread.pool.size",
     "remote.log.manager.expiration.thread.pool.size",
     "remote.log.manager.follower.thread.pool.size",

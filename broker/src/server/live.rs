@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What a change of takes effect at once. Kafka lets more of them change; those are refused, so that nobody waits for an effect.
-pub(crate) const LIVE: [&str; 26] = [
+pub(crate) const LIVE: [&str; 27] = [
     "cordoned.log.dirs",
     "follower.replication.throttled.rate",
     "group.consumer.assignment.interval.ms",
@@ -33,6 +33,7 @@ pub(crate) const LIVE: [&str; 26] = [
     "max.connections.per.ip",
     "max.connections.per.ip.overrides",
     "num.recovery.threads.per.data.dir",
+    "num.replica.fetchers",
     "producer.id.expiration.ms",
     "remote.fetch.max.wait.ms",
     "remote.list.offsets.request.timeout.ms",
@@ -169,6 +170,7 @@ pub(crate) async fn follow(broker: Arc<Broker>, storage: Arc<Storage>, stop: Can
             broker.live.apply(&broker, &image);
             storage.set_recovery_threads(broker.live.config().logs.recovery_threads).await;
             let config = broker.live.config();
+            storage.set_fetchers(config.replication.fetchers);
             storage.set_producer_rules(config.producer_expiry, config.transactions.verify_partitions).await;
             if shown.is_some() {
                 info!("dynamic settings taken");

@@ -184,6 +184,8 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         ("broker-threads", BROKER, "1", &[("num.io.threads", SET, Some("9"))]),
         ("broker-threads-few", BROKER, "1", &[("num.io.threads", SET, Some("1"))]),
         ("broker-threads-few-background", BROKER, "1", &[("background.threads", SET, Some("2"))]),
+        ("broker-threads-few-fetchers", BROKER, "1", &[("num.replica.fetchers", SET, Some("3"))]),
+        ("broker-fetchers", BROKER, "1", &[("num.replica.fetchers", SET, Some("2"))]),
         ("broker-threads-many", BROKER, "", &[("num.network.threads", SET, Some("900"))]),
         ("broker-verification", BROKER, "", &[("transaction.partition.verification.enable", SET, Some("false"))]),
         ("broker-verification-delete", BROKER, "", &[("transaction.partition.verification.enable", DELETE, None)]),
@@ -272,6 +274,7 @@ fn incremental(pair: &mut Pair) -> Result<()> {
     let of_broker = [
         "leader.replication.throttled.rate",
         "num.io.threads",
+        "num.replica.fetchers",
         "listener.name.plaintext.connections.max.reauth.ms",
         "listener.name.plaintext.max.connection.creation.rate",
         "listener.name.plaintext.max.connections",
@@ -282,7 +285,7 @@ fn incremental(pair: &mut Pair) -> Result<()> {
         })?;
     }
     let undo = of_broker.map(|name| (name, DELETE, None));
-    for (name, undo) in [("1", &undo[..4]), ("", &undo[4..])] {
+    for (name, undo) in [("1", &undo[..5]), ("", &undo[5..])] {
         pair.ask("incremental-alter-broker-undo", &[1], |_, _| change(BROKER, name, undo))?;
     }
     pair.ask("describe-configs-changed", &[4], |_, _| ask(TOPIC, "settings", Some(&keys)).with_include_synonyms(true))?;

@@ -110,15 +110,14 @@ pub(crate) const MEANT: &[Meant] = &[
     },
     Meant {
         place: "Broker settings",
-        varve: "unknown names and those read only at start are refused, and the latter shown as read-only: beside those of Kafka \
-                `num.replica.fetchers`, and what names Java classes. `node.id` has a default, `log.dir` none",
+        varve: "unknown names and those read only at start are refused, and the latter shown as read-only: beside those of Kafka, \
+                what names Java classes. `node.id` has a default, `log.dir` none",
         why: "Nothing is accepted that has no effect; no Java classes are loaded. Data are in `varve.data.dir` unless told \
               otherwise.",
         signs: &[
             ("describe-configs-broker-1", "[\"node.id\"].synonyms"),
             ("describe-configs-broker-all", "[\"node.id\"].synonyms"),
             ("describe-configs-broker-all", "[\"log.dir\"]"),
-            ("describe-configs-broker-all", "[\"num.replica.fetchers\"].read_only"),
             ("describe-configs-broker-all", "[\"config.providers\"].read_only"),
             ("describe-configs-broker-all", "[\"metric.reporters\"].read_only"),
             ("describe-configs-broker-all", "[\"principal.builder.class\"].read_only"),

@@ -51,8 +51,14 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
     ))
     .no_effect(BY_THE_SYSTEM),
     high(
-        def("num.replica.fetchers", POSITIVE_INT, "1", "Connections with which a follower fetches from one leader.")
-            .dynamic(),
+        def(
+            "num.replica.fetchers",
+            POSITIVE_INT,
+            "1",
+            "Connections with which a follower fetches from one leader. May change while the broker runs, by at most twice \
+             or half at a time.",
+        )
+        .dynamic(),
     ),
     unset(
         "replica.selector.class",

@@ -51,6 +51,7 @@ impl Peers for Others {
     }
     fn follow(&self, _: &Arc<Partition>, _: BrokerId, _: LeaderEpoch) {}
     fn forget(&self, _: PartitionId) {}
+    fn set_fetchers(&self, _: u32) {}
 }
 
 /// One replica.
