@@ -2,6 +2,7 @@
 
 mod compactor;
 mod data_dir;
+mod directories;
 mod last_life;
 mod membership;
 mod neighbours;
@@ -152,6 +153,7 @@ impl Node {
         serve_http(&config, &metrics, &health, &tasks, &stop).await?;
 
         let data_dir = DataDir::take(&config.data_dir)?;
+        let indispensable = directories::indispensable(&config.logs.dirs, &config.data_dir);
         let is_one_of_many = matches!(config.metadata, MetadataUrl::Etcd { .. });
         let last_life = match is_one_of_many {
             true => Some(membership::look_at_last_life(&config)?),
@@ -207,7 +209,6 @@ impl Node {
         storage.apply(&metadata.image()).await;
         metrics.watch_cluster(&broker);
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());
-        tasks.spawn(watch_log_dirs(storage.clone(), health.clone(), stop.clone()));
         tasks.spawn(storage.clone().follow(metadata.clone(), stop.clone()));
         tasks.spawn(storage.clone().settle(stop.clone()));
         let upkeep_metrics = UpkeepMetrics::new(metrics.registry());
@@ -248,7 +249,7 @@ impl Node {
         let membership = match last_life {
             Some(last_life) => {
                 health.waiting_for("a place among the brokers");
-                Some(Membership::join(metadata.clone(), &config, registration, last_life).await?)
+                Some(Membership::join(metadata.clone(), &config, registration, last_life, &storage).await?)
             }
             None => {
                 metadata.register(registration).await?;
@@ -263,7 +264,7 @@ impl Node {
         tasks.spawn(follow_settings(listeners, config.clone(), metadata.clone(), stop.clone()));
         tasks.spawn(open_listeners::follow(broker.clone(), stop.clone()));
         if let Some(membership) = &membership {
-            membership.admitted().await?;
+            membership.admitted(&storage).await?;
             let watcher = neighbours::Watcher {
                 metadata: metadata.clone(),
                 us: config.node,
@@ -276,8 +277,17 @@ impl Node {
             }
         }
         let is_replaced = membership.as_ref().map(Membership::is_replaced);
+        let last_life = membership.as_ref().map(Membership::last_life);
         let place: Place = Arc::new(tokio::sync::Mutex::new(membership));
-        tasks.spawn(membership::leave_when_a_disk_fails(place.clone(), storage.clone(), health.clone(), stop.clone()));
+        let directories = directories::Directories {
+            storage: storage.clone(),
+            metadata: metadata.clone(),
+            health: health.clone(),
+            us: (config.node, life),
+            indispensable,
+            among_others: last_life.map(|last_life| (place.clone(), last_life)),
+        };
+        tasks.spawn(directories.watch(stop.clone()));
         tasks.spawn(membership::step_aside_while_full(place.clone(), storage.clone(), stop.clone()));
         health.ready();
         Ok(Node {
@@ -360,14 +370,6 @@ impl Node {
             membership.leave(closed.unwrap_or(false)).await;
         }
         info!("stopped");
-    }
-}
-
-/// A node that has lost every log directory is of no use until a restart: Kafka ends here, and we say it to whoever restarts us.
-async fn watch_log_dirs(storage: Arc<Storage>, health: Health, stop: CancellationToken) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = storage.failed() => health.broken("every log directory failed"),
     }
 }
 

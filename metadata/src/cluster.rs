@@ -16,7 +16,7 @@ mod topics;
 
 pub use alive::Verdict;
 pub use compactor::CompactorMember;
-pub use in_sync::{IsrProposal, ProposalOutcome};
+pub use in_sync::{IsrProposal, ProposalOutcome, Told};
 pub use member::{Joining, Member};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -249,7 +249,9 @@ impl Leader {
         let has_all = follower.end.is_some_and(|end| end >= self.high_watermark.max(self.epoch_start));
         let active = (around.active)(replica).filter(|active| follower.incarnation.is_none_or(|of| of == *active));
         let Some(incarnation) = active.filter(|_| has_all) else { return };
-        if self.pending.is_some() || self.partition.isr.contains(&replica) {
+        // What it fetched before its directory failed may come late.
+        let is_offline = self.partition.offline.contains(&replica);
+        if self.pending.is_some() || self.partition.isr.contains(&replica) || is_offline {
             return;
         }
         let isr: Vec<BrokerId> = self.partition.isr.iter().copied().chain([replica]).collect();
@@ -361,7 +363,8 @@ impl Leader {
     fn is_about_to_join(&self, replica: BrokerId, follower: &FollowerState, around: &Surroundings<'_>) -> bool {
         let active = (around.active)(replica);
         let same_life = active.is_some() && follower.incarnation.is_none_or(|of| active == Some(of));
-        same_life && follower.end.is_some() && self.is_caught_up(follower, around)
+        let is_offline = self.partition.offline.contains(&replica);
+        same_life && !is_offline && follower.end.is_some() && self.is_caught_up(follower, around)
     }
 
     /// Followers are the other replicas. Members of the ISR begin as caught up: they get their time to fetch.

@@ -24,6 +24,7 @@ pub struct Health(Arc<Mutex<Progress>>);
 struct Progress {
     waiting_for: Option<String>,
     ready: bool,
+    failed: Option<String>,
     broken: Option<String>,
 }
 
@@ -47,15 +48,22 @@ impl Health {
         state.waiting_for = None;
     }
 
+    /// A part of the node failed, and the rest serves: both pages say so, and succeed.
+    pub fn degraded(&self, what: &str) {
+        self.0.lock().failed = Some(what.to_owned());
+    }
+
     /// Something is wrong that only a restart mends. `/healthz` fails from now on.
     pub fn broken(&self, why: &str) {
         self.0.lock().broken = Some(why.to_owned());
     }
 
     fn health(&self) -> (StatusCode, String) {
-        match &self.0.lock().broken {
-            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("broken: {why}\n")),
-            None => (StatusCode::OK, "ok\n".into()),
+        let state = self.0.lock();
+        match (&state.broken, &state.failed) {
+            (Some(why), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("broken: {why}\n")),
+            (None, Some(what)) => (StatusCode::OK, format!("degraded: {what}\n")),
+            (None, None) => (StatusCode::OK, "ok\n".into()),
         }
     }
 
@@ -63,7 +71,10 @@ impl Health {
         let state = self.0.lock();
         match (&state.broken, state.ready) {
             (Some(why), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("broken: {why}\n")),
-            (None, true) => (StatusCode::OK, "ready\n".into()),
+            (None, true) => match &state.failed {
+                Some(what) => (StatusCode::OK, format!("ready, but degraded: {what}\n")),
+                None => (StatusCode::OK, "ready\n".into()),
+            },
             (None, false) => {
                 let what = state.waiting_for.as_deref().unwrap_or("the start");
                 (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {what}\n"))
@@ -183,6 +194,10 @@ mod tests {
         );
         node.health.ready();
         assert_eq!(node.get("/readyz").await.1, "ready\n");
+        node.health.degraded("a part failed");
+        assert_eq!(node.get("/healthz").await, ("HTTP/1.1 200 OK".into(), "degraded: a part failed\n".into()));
+        let ready = ("HTTP/1.1 200 OK".to_owned(), "ready, but degraded: a part failed\n".to_owned());
+        assert_eq!(node.get("/readyz").await, ready);
         node.health.broken("no log directory is left");
         assert!(node.get("/healthz").await.0.contains("503"));
     }

@@ -41,6 +41,8 @@ pub struct StorageMetrics {
     at_min_isr: IntGauge,
     /// Partitions that take no writes because of their disk.
     offline_partitions: IntGauge,
+    /// Log directories that failed.
+    offline_log_dirs: IntGauge,
 }
 
 /// What each partition had counted at the last look. A topic's counters go on when a partition of it leaves this node.
@@ -116,6 +118,13 @@ impl StorageMetrics {
                 registry,
                 IntGauge::new("varve_offline_partitions", "Partitions that take no writes because of their disk"),
             ),
+            offline_log_dirs: keep(
+                registry,
+                IntGauge::new(
+                    "varve_offline_log_directories",
+                    "Log directories that failed: out of use until the node is started again",
+                ),
+            ),
         }
     }
 
@@ -143,6 +152,8 @@ impl StorageMetrics {
         self.under_min_isr.set(too_few);
         self.at_min_isr.set(just_enough);
         self.offline_partitions.set(failed);
+        let dirs = partitions.log_dirs();
+        self.offline_log_dirs.set(dirs.iter().filter(|dir| dir.is_failed()).count() as i64);
         self.count(&all, topics.keys().cloned().collect());
         self.local_bytes.reset();
         self.archive_bytes.reset();

@@ -5,6 +5,8 @@
 //!             │                                                                    │
 //!             └── no ─► "unknown" ─► directories are opened ─► joined ─► boot id ──┴─► a directory failed ─► "unknown"
 //! ```
+//! That a directory failed is written as soon as it has, while the others go on: nobody can say what it lost, and a life that ends
+//! before others know of that must not look whole.
 //! A life that others have not heard of yet must not make the next one look whole.
 
 use std::{
@@ -39,6 +41,10 @@ impl LastLife {
             life.write(UNKNOWN)?;
         }
         Ok(life)
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
     }
 
     pub(super) fn may_have_lost_records(&self) -> bool {

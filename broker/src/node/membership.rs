@@ -16,7 +16,7 @@ use super::{
     StartError,
     last_life::{self, LastLife},
 };
-use crate::{config::BrokerConfig, http::Health, partition::Storage};
+use crate::{config::BrokerConfig, partition::Storage};
 
 /// How often a node looks whether its disks are full.
 const ROOM_CHECK: Duration = Duration::from_millis(500);
@@ -59,9 +59,10 @@ impl Membership {
         config: &BrokerConfig,
         broker: BrokerImage,
         last_life: LastLife,
+        storage: &Storage,
     ) -> Result<Membership, StartError> {
         let (id, life) = (broker.id, broker.incarnation);
-        let may_have_lost_records = last_life.may_have_lost_records();
+        let may_have_lost_records = last_life.may_have_lost_records() || !storage.failed_dirs().is_empty();
         let joining = Joining { broker, lease: config.replication.session, may_have_lost_records };
         let member = Member::join(metadata, joining).await?;
         last_life.joined().map_err(|source| unwritten(config, source))?;
@@ -71,13 +72,31 @@ impl Membership {
     /// Waits until others have let this node in.
     ///
     /// # Errors
-    /// [`StartError::Replaced`].
-    pub(super) async fn admitted(&self) -> Result<(), StartError> {
+    /// [`StartError::Replaced`], and [`StartError::File`] if a log directory fails and the next life cannot be told.
+    pub(super) async fn admitted(&self, storage: &Storage) -> Result<(), StartError> {
         let mut is_replaced = self.member.is_replaced();
         tokio::select! {
             () = self.member.admitted(self.id, self.life) => Ok(()),
             Ok(_) = is_replaced.wait_for(|is_so| *is_so) => Err(StartError::Replaced { node: self.id }),
+            unnoted = self.note_failures(storage) => Err(unnoted),
         }
+    }
+
+    /// Until [`Directories`](super::directories::Directories) do that: registering has vouched for all of them.
+    async fn note_failures(&self, storage: &Storage) -> StartError {
+        let mut known = 0;
+        loop {
+            storage.more_failed(known).await;
+            known = storage.failed_dirs().len();
+            if let Err(source) = self.last_life.failed() {
+                return StartError::File { file: self.last_life.file().display().to_string(), source };
+            }
+        }
+    }
+
+    /// What the next life is told of this one.
+    pub(super) fn last_life(&self) -> LastLife {
+        self.last_life.clone()
     }
 
     /// Becomes true when another process has registered as this node.
@@ -125,24 +144,6 @@ impl Membership {
 
 /// The place of this node among others, until somebody gives it up.
 pub(super) type Place = Arc<tokio::sync::Mutex<Option<Membership>>>;
-
-/// Has others take over as soon as a log directory fails: what this node leads there nobody else would lead.
-pub(super) async fn leave_when_a_disk_fails(
-    place: Place,
-    storage: Arc<Storage>,
-    health: Health,
-    stop: CancellationToken,
-) {
-    tokio::select! {
-        () = stop.cancelled() => return,
-        () = storage.first_failed() => {}
-    }
-    if let Some(membership) = place.lock().await.take() {
-        error!("a log directory failed: this node leaves the others until it is started again");
-        health.broken("a log directory failed, and this node has left the others");
-        membership.leave(false).await;
-    }
-}
 
 /// Has others lead, and be in sync without this node, while a disk of it has no room: what it leads would take nothing, and what
 /// it follows would wait for it. It comes back by itself.

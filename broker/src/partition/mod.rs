@@ -47,7 +47,7 @@ pub use read::{Isolation, PartitionRead, PartitionReadError, ReadBounds, ReadReq
 pub use remote::{RemoteBatches, RemoteError, RemoteReader};
 pub use role::Replica;
 pub use storage::{Keeper, NoKeeper, Storage, StorageSettings, Unsettled};
-pub use table::{LocalTopic, LookupError, Partitions};
+pub use table::{LocalTopic, LookupError, Outage, Partitions};
 pub use traffic::TrafficTotals;
 pub use upkeep::{Upkeep, UpkeepMetrics, UpkeepSettings};
 pub(crate) use waiters::Waiters;

@@ -124,7 +124,9 @@ impl Partition {
             return self.duty(&role);
         }
         self.lead_in(now.leader_epoch);
-        if now.leader != Some(node) || !(may_lead || led_before) {
+        // Nobody begins to lead what it cannot read. Who led goes on refusing until others do.
+        let may_begin = may_lead && !self.log_dir().is_failed();
+        if now.leader != Some(node) || !(may_begin || led_before) {
             let leader = now.leader.filter(|leader| *leader != node);
             *role = Role::Follower { leader };
             drop(role);
@@ -206,9 +208,12 @@ impl Partition {
     }
 
     fn perform(self: &Arc<Self>, leading: &Leading, effects: Vec<Effect>) {
+        let has_failed = self.log_dir().is_failed();
         for effect in effects {
             match effect {
                 Effect::AdvanceHighWatermark(HighWatermark(offset)) => self.advance_high_watermark(offset),
+                // Followers seem to lag that are refused here: without them nobody who has the records could lead.
+                Effect::Propose(_) if has_failed => {}
                 Effect::Propose(proposal) => {
                     debug!(topic = %self.topic(), partition = %self.id().index, isr = ?proposal.next.isr, "proposing an ISR");
                     leading.peers.propose(self, proposal);

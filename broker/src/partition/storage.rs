@@ -5,6 +5,7 @@
 
 mod cleaning;
 mod closing;
+mod failing;
 mod keeper;
 mod roles;
 
@@ -32,7 +33,7 @@ use varve_metadata::{
 };
 
 use super::{
-    LogDirHealth, NoPeers, Partition, Partitions, Peers,
+    LogDirHealth, LookupError, NoPeers, Outage, Partition, Partitions, Peers,
     moves::finish_moves,
     placement::{place, set_strays_aside},
     removal::{delete_closed, delete_log},
@@ -154,24 +155,11 @@ impl Storage {
         }))
     }
 
-    /// Returns once the last log directory failed: nothing can be served any more. Cancel-safe.
-    pub async fn failed(&self) {
-        for dir in &self.dirs {
-            dir.failed().await;
-        }
-    }
-
-    /// Returns once the first log directory failed. Cancel-safe.
-    pub async fn first_failed(&self) {
-        if !self.dirs.is_empty() {
-            futures::future::select_all(self.dirs.iter().map(|dir| Box::pin(dir.failed()))).await;
-        }
-    }
-
     /// Whether a disk has no room at the moment. Asks the file systems of those that had none.
     pub fn has_full_disk(&self) -> bool {
-        self.dirs.iter().for_each(|dir| dir.look_for_room());
-        self.dirs.iter().any(|dir| dir.is_full())
+        let mut working = self.dirs.iter().filter(|dir| !dir.is_failed());
+        working.clone().for_each(|dir| dir.look_for_room());
+        working.any(|dir| dir.is_full())
     }
 
     /// Follows the image until `stop` is cancelled.
@@ -355,7 +343,7 @@ impl Storage {
             partition.note_unflushed();
             partition.set_min_in_sync(topic.config.min_insync_replicas as usize);
             partition.set_throttled(self.node, &topic.config);
-            self.keeper.altered(&partition, topic);
+            self.tell_keeper(&partition, topic);
         }
     }
 
@@ -365,8 +353,11 @@ impl Storage {
         let dir = match place(&self.dirs, &topic.name, id, is_new) {
             Ok(dir) => dir,
             Err(nowhere) => {
-                error!(topic = %topic.name, partition = %index, "offline: {nowhere}");
-                return self.partitions.insert_offline(id, &topic.name, topic.internal);
+                // Each change of its topic comes by here.
+                if !matches!(self.partitions.get(id), Err(LookupError::Offline)) {
+                    error!(topic = %topic.name, partition = %index, "offline: {nowhere}");
+                }
+                return self.partitions.insert_offline(id, &topic.name, topic.internal, Outage::OutOfReach);
             }
         };
         if !is_new && dir.files().is_none_or(|files| files.find(&topic.name, index).is_none()) {
@@ -380,22 +371,24 @@ impl Storage {
         let log = match opened {
             Ok(Ok(log)) => log,
             Ok(Err(OpenError::Storage(error))) => {
-                if is_no_space(&error) {
-                    dir.note_full(&error);
-                    self.waiting.lock().push((id, is_new));
-                } else {
-                    dir.fail(&error);
+                let outage = if is_no_space(&error) { Outage::Waiting } else { Outage::OutOfReach };
+                match outage {
+                    Outage::Waiting => {
+                        dir.note_full(&error);
+                        self.waiting.lock().push((id, is_new));
+                    }
+                    Outage::OutOfReach => dir.fail(&error),
                 }
-                return self.partitions.insert_offline(id, &topic.name, topic.internal);
+                return self.partitions.insert_offline(id, &topic.name, topic.internal, outage);
             }
             Err(panic) => {
                 error!(topic = %topic.name, partition = %index, %panic, "opening a log panicked");
-                return self.partitions.insert_offline(id, &topic.name, topic.internal);
+                return self.partitions.insert_offline(id, &topic.name, topic.internal, Outage::Waiting);
             }
         };
         if self.keeper.opening(&topic, id, &log, is_new).await == Err(Unsettled) {
             self.unsettled.lock().insert(id);
-            return self.partitions.insert_offline(id, &topic.name, topic.internal);
+            return self.partitions.insert_offline(id, &topic.name, topic.internal, Outage::Waiting);
         }
         let committed = dir.files().and_then(|files| files.high_watermark(&topic.name, index));
         let committed = if is_alone(image) { log.end().0 } else { committed.unwrap_or_default() };

@@ -5,6 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use varve_metadata::{
+    controller::ReplicaState,
     model::{PartitionId, PartitionIndex, TopicId, TopicName},
     store::Revision,
 };
@@ -27,8 +28,17 @@ pub struct LocalTopic {
 #[derive(Debug, Clone)]
 enum Place {
     Nothing,
-    Offline,
+    Offline(Outage),
     Open(Arc<Partition>),
+}
+
+/// Why a partition that is here could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// Its log cannot be reached, or nobody knows which one it is: not before the node is started again.
+    OutOfReach,
+    /// It is tried again: there was no room, or the archive has to be asked first.
+    Waiting,
 }
 
 /// Why a partition cannot be had.
@@ -57,7 +67,7 @@ impl LocalTopic {
         let partitions = self.partitions.read();
         match partitions.get(index.0 as usize) {
             Some(Place::Open(partition)) => Ok(partition.clone()),
-            Some(Place::Offline) => Err(LookupError::Offline),
+            Some(Place::Offline(_)) => Err(LookupError::Offline),
             Some(Place::Nothing) | None => Err(LookupError::UnknownPartition),
         }
     }
@@ -66,7 +76,7 @@ impl LocalTopic {
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         let open = |place: &Place| match place {
             Place::Open(partition) => Some(partition.clone()),
-            Place::Nothing | Place::Offline => None,
+            Place::Nothing | Place::Offline(_) => None,
         };
         self.partitions.read().iter().filter_map(open).collect()
     }
@@ -154,7 +164,7 @@ impl Partitions {
                 partition.retire();
                 Some(partition)
             }
-            Place::Nothing | Place::Offline => None,
+            Place::Nothing | Place::Offline(_) => None,
         }
     }
 
@@ -201,7 +211,7 @@ impl Partitions {
 
     /// How many partitions are here and could not be opened.
     pub fn offline(&self) -> usize {
-        let is_offline = |place: &&Place| matches!(place, Place::Offline);
+        let is_offline = |place: &&Place| matches!(place, Place::Offline(_));
         self.topics().iter().map(|topic| topic.partitions.read().iter().filter(is_offline).count()).sum()
     }
 
@@ -218,8 +228,20 @@ impl Partitions {
     }
 
     /// Notes that a partition is here and cannot be opened.
-    pub fn insert_offline(&self, id: PartitionId, name: &TopicName, internal: bool) {
-        self.put(id, name, internal, Place::Offline);
+    pub fn insert_offline(&self, id: PartitionId, name: &TopicName, internal: bool, outage: Outage) {
+        self.put(id, name, internal, Place::Offline(outage));
+    }
+
+    /// What there is to say of this node's replica of a partition.
+    pub fn replica_state(&self, id: PartitionId) -> ReplicaState {
+        let Ok(topic) = self.topic(id.topic) else { return ReplicaState::Undecided };
+        let partitions = topic.partitions.read();
+        match partitions.get(id.index.0 as usize) {
+            Some(Place::Open(partition)) if partition.log_dir().is_failed() => ReplicaState::Offline,
+            Some(Place::Open(_)) => ReplicaState::Online,
+            Some(Place::Offline(Outage::OutOfReach)) => ReplicaState::Offline,
+            Some(Place::Offline(Outage::Waiting) | Place::Nothing) | None => ReplicaState::Undecided,
+        }
     }
 
     fn put(&self, id: PartitionId, name: &TopicName, internal: bool, place: Place) {

@@ -297,6 +297,13 @@ impl FetchTask {
             Ok(()) => state.fetcher.moved(id, epoch, at.position, at.log_start),
             // Whoever changed that says what is to be fetched next.
             Err(StepError::Follow(FollowError::Stale)) => {}
+            // Not in this life, or not here any more. One that came back meanwhile is another log.
+            Err(StepError::Follow(FollowError::Offline)) => {
+                if state.partitions.get(&id).is_some_and(|(known, _)| std::ptr::eq(Arc::as_ptr(known), partition)) {
+                    state.partitions.remove(&id);
+                    state.fetcher.forget(id);
+                }
+            }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 warn!(topic = %partition.topic(), partition = %id.index, leader = %self.lane.leader, error, "the leader's answer is not taken over, trying again");

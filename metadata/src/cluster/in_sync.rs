@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
 use crate::{
-    controller::{self, Decision},
+    controller::{self, Decision, OfflineReplicas, ReplicaState},
     image::{
         ClusterImage, PartitionImage,
         record::{self, Key, PartitionRecord},
@@ -42,6 +42,17 @@ pub enum ProposalOutcome {
     Overtaken(Option<Box<PartitionImage>>),
     /// Nobody knows.
     Unknown,
+}
+
+/// How much there was to tell of a broker's replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Something was told, and some of it may not have been taken: the next image shows what is left.
+    Something,
+    /// Nothing new. Some replicas are offline, or not decided on.
+    Before,
+    /// Nothing new. All are online.
+    Settled,
 }
 
 impl ClusterMetadata {
@@ -96,6 +107,25 @@ impl ClusterMetadata {
         self.take_all(controller::prefer_leaders(&self.image())).await
     }
 
+    /// Tells which replicas of `node`, in this `life` of it, its log directories cannot reach (any more); others lead and are in sync
+    /// from then on.
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`]: some of it may be told.
+    pub async fn tell_offline(
+        &self,
+        (node, life): (BrokerId, Uuid),
+        state: &(dyn Fn(PartitionId) -> ReplicaState + Sync),
+    ) -> Result<Told, MetadataError> {
+        let OfflineReplicas { decisions, is_settled } =
+            controller::offline_replicas(&self.image(), (node, life), state);
+        Ok(match (self.take_all(decisions).await?, is_settled) {
+            (true, _) => Told::Something,
+            (false, false) => Told::Before,
+            (false, true) => Told::Settled,
+        })
+    }
+
     /// Decisions that are independent of each other. One that comes too late is dropped: it is made anew if it is still due.
     async fn take_all(&self, decisions: Vec<Decision>) -> Result<bool, MetadataError> {
         if decisions.is_empty() {
@@ -140,4 +170,75 @@ fn guarded_proposal(image: &ClusterImage, proposal: &IsrProposal) -> Option<Tran
     let is_same_life = image.in_service(broker) == Some(life);
     let registered = image.membership().registered(broker).filter(|_| is_same_life)?;
     Some(transaction.expecting(Key::Broker(broker).text(), Expect::At(registered)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::member::tests::{create, etcd_like, eventually, join},
+        controller::in_sync::with_proposed_isr,
+        model::PartitionIndex,
+    };
+
+    const ONE: BrokerId = BrokerId(1);
+
+    fn partitions(image: &ClusterImage) -> &[PartitionImage] {
+        &image.topic("t").unwrap().partitions
+    }
+
+    /// One of three directories of a broker, so to speak.
+    fn is_in_it(id: PartitionId) -> bool {
+        id.index.0.is_multiple_of(3)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_fails_takes_its_replicas_out_and_no_others_until_another_life_has_them() {
+        let store = etcd_like();
+        let (one, member, life) = join(&store, 1, false).await;
+        let (two, _member_two, _) = join(&store, 2, false).await;
+        let (_three, _member_three, _) = join(&store, 3, false).await;
+        create(&two, "t", 1000).await;
+        let before = two.image();
+        let state = |id| if is_in_it(id) { ReplicaState::Offline } else { ReplicaState::Online };
+        assert_eq!(one.tell_offline((ONE, Uuid::new_v4()), &state).await.unwrap(), Told::Before, "another life's word");
+        assert_eq!(one.tell_offline((ONE, life), &state).await.unwrap(), Told::Something);
+        assert_eq!(one.tell_offline((ONE, life), &state).await.unwrap(), Told::Before, "all is told");
+        let id = |image: &ClusterImage, index| PartitionId {
+            topic: image.topic("t").unwrap().id,
+            index: PartitionIndex(index),
+        };
+        let is_out = move |image: &ClusterImage| {
+            partitions(image).iter().zip(0..).all(|(now, index)| match is_in_it(id(image, index)) {
+                true => {
+                    let is_led = now.leader.is_some_and(|leader| leader != ONE);
+                    is_led && now.isr.len() == 2 && !now.isr.contains(&ONE) && now.offline == [ONE]
+                }
+                false => *now == partitions(&before)[index as usize],
+            })
+        };
+        eventually(&two, is_out).await;
+        assert!(two.image().in_service(ONE).is_some(), "it goes on with the others");
+
+        // It may not be let in again by a leader that has not heard of it.
+        let image = two.image();
+        let now = image.partition(id(&image, 0)).unwrap();
+        let stale = PartitionImage { offline: Vec::new(), partition_epoch: now.partition_epoch - 1, ..now.clone() };
+        let next = with_proposed_isr(&stale, &[ONE, BrokerId(2), BrokerId(3)], 2);
+        let (partition, base) = (id(&image, 0), stale.partition_epoch);
+        let proposal = IsrProposal { partition, base, next, joins: Some((ONE, life)) };
+        assert!(matches!(two.propose_isr(&proposal).await, ProposalOutcome::Overtaken(Some(_))));
+
+        // In the next life the directory is there again: not before its logs are open.
+        drop(member);
+        let (one, _member, life) = join(&store, 1, true).await;
+        let undecided = |_| ReplicaState::Undecided;
+        assert_eq!(one.tell_offline((ONE, life), &undecided).await.unwrap(), Told::Before);
+        assert!(partitions(&one.image()).iter().any(|now| now.offline == [ONE]));
+        let online = |_| ReplicaState::Online;
+        assert_eq!(one.tell_offline((ONE, life), &online).await.unwrap(), Told::Something);
+        assert_eq!(one.tell_offline((ONE, life), &online).await.unwrap(), Told::Settled);
+        let is_back = |now: &PartitionImage| now.offline.is_empty() && !now.isr.contains(&ONE);
+        assert!(partitions(&one.image()).iter().all(is_back), "it has to catch up first");
+    }
 }

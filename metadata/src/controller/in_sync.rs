@@ -7,7 +7,9 @@
 //! last  who led when both became empty: the best that is left, if it comes back
 //! ```
 //! A broker that comes back after it may have lost records (a power cut) leaves ISR and ELR before it counts as alive, also
-//! if it is the last one. So nobody is elected who lacks a committed record while somebody else may have it.
+//! if it is the last one. A replica whose log directory failed leaves them at once, though its broker lives, and may not come
+//! back to them before another life of its broker has the log again (`offline`, KIP-858). So nobody is elected who lacks a
+//! committed record while somebody else may have it.
 
 use crate::{
     image::PartitionImage,
@@ -53,6 +55,40 @@ pub fn without_trust_in(
     broker: BrokerId,
     circumstances: &Circumstances<'_>,
 ) -> Option<PartitionImage> {
+    let next = distrusting(partition, broker, circumstances)?;
+    changed(partition, led(next, circumstances))
+}
+
+/// The partition after the log directory with `broker`'s replica failed, in a broker that lives: others lead, and nobody believes
+/// that the replica has anything until it is [online](with_online). `None`: nothing changes.
+pub fn with_offline(
+    partition: &PartitionImage,
+    broker: BrokerId,
+    circumstances: &Circumstances<'_>,
+) -> Option<PartitionImage> {
+    if partition.offline.contains(&broker) || !partition.replicas.contains(&broker) {
+        return None;
+    }
+    let mut next = distrusting(partition, broker, circumstances).unwrap_or_else(|| partition.clone());
+    next.offline.push(broker);
+    next.offline.sort_unstable();
+    changed(partition, led(next, circumstances))
+}
+
+/// The partition after a later life of `broker` has its log again, or an empty one in its place: it may catch up, and whoever has
+/// no leader may be led by it. `None`: nothing changes.
+pub fn with_online(partition: &PartitionImage, broker: BrokerId) -> Option<PartitionImage> {
+    let mut next = partition.clone();
+    next.offline.retain(|replica| *replica != broker);
+    changed(partition, next)
+}
+
+/// The partition without `broker` in what promises that it has every committed record. `None`: it is not in there.
+fn distrusting(
+    partition: &PartitionImage,
+    broker: BrokerId,
+    circumstances: &Circumstances<'_>,
+) -> Option<PartitionImage> {
     if !partition.isr.contains(&broker) && !partition.elr.contains(&broker) {
         return None;
     }
@@ -62,7 +98,7 @@ pub fn without_trust_in(
     if next.isr.is_empty() && next.elr.is_empty() {
         next.last_leader = Some(broker);
     }
-    changed(partition, led(next, circumstances))
+    Some(next)
 }
 
 /// The partition after some broker became active, if it lacks a leader and one can lead now. `None`: nothing changes.
@@ -109,7 +145,8 @@ fn with_isr(partition: &PartitionImage, isr: Vec<BrokerId>, effective_min: usize
 
 /// Elects a leader if the present one cannot go on.
 fn led(mut partition: PartitionImage, circumstances: &Circumstances<'_>) -> PartitionImage {
-    let can_lead = |broker: BrokerId| (circumstances.is_active)(broker);
+    let offline = partition.offline.clone();
+    let can_lead = |broker: BrokerId| (circumstances.is_active)(broker) && !offline.contains(&broker);
     if partition.leader.is_some_and(|leader| partition.isr.contains(&leader) && can_lead(leader)) {
         return partition;
     }
@@ -223,6 +260,47 @@ mod tests {
         assert_eq!(with(&[1], false, |active| with_leader(&last, active)), None);
         let led = with(&[1, 2], false, |active| with_leader(&last, active)).unwrap();
         assert_eq!((led.leader, led.isr, led.last_leader), (Some(BrokerId(2)), ids(&[2]), None));
+    }
+
+    #[test]
+    fn a_replica_whose_directory_failed_is_believed_no_more_and_leads_only_once_it_is_there_again() {
+        let now = partition(Some(1), &[1, 2, 3], &[]);
+        let fail = |now: &PartitionImage, broker, unclean| {
+            with(&[1, 2, 3], unclean, |active| with_offline(now, BrokerId(broker), active))
+        };
+        let next = fail(&now, 1, false).unwrap();
+        assert_eq!((next.leader, next.isr.clone(), next.offline.clone()), (Some(BrokerId(2)), ids(&[2, 3]), ids(&[1])));
+        assert_eq!((next.leader_epoch, next.partition_epoch), (LeaderEpoch(1), 1));
+        assert_eq!(fail(&next, 1, false), None);
+        let follower = fail(&next, 3, false).unwrap();
+        assert_eq!((follower.leader, follower.leader_epoch), (Some(BrokerId(2)), LeaderEpoch(1)));
+        assert_eq!((follower.isr.clone(), follower.elr.clone()), (ids(&[2]), ids(&[])), "it may have lost records");
+        // The last one is the best there is, and leads when it is back; nobody else may, unless that is allowed.
+        let nobody = fail(&follower, 2, false).unwrap();
+        assert_eq!((nobody.leader, nobody.last_leader), (None, Some(BrokerId(2))));
+        assert_eq!((nobody.isr.clone(), nobody.offline.clone()), (ids(&[]), ids(&[1, 2, 3])));
+        let third = with_online(&nobody, BrokerId(3)).unwrap();
+        assert_eq!(with(&[1, 2, 3], false, |active| with_leader(&third, active)), None);
+        let unclean = with(&[1, 2, 3], true, |active| with_leader(&third, active)).unwrap();
+        assert_eq!((unclean.leader, unclean.isr), (Some(BrokerId(3)), ids(&[3])));
+        let back = with_online(&third, BrokerId(2)).unwrap();
+        let led = with(&[1, 2, 3], false, |active| with_leader(&back, active)).unwrap();
+        assert_eq!((led.leader, led.isr, led.offline), (Some(BrokerId(2)), ids(&[2]), ids(&[1])));
+        assert_eq!(with_online(&back, BrokerId(2)), None);
+    }
+
+    #[test]
+    fn a_replica_that_was_eligible_is_not_any_more_when_its_directory_fails() {
+        let now = partition(None, &[], &[1, 2]);
+        let next = with(&[], false, |active| with_offline(&now, BrokerId(2), active)).unwrap();
+        assert_eq!((next.elr.clone(), next.last_leader), (ids(&[1]), None));
+        let led = with(&[1, 2], false, |active| with_leader(&next, active)).unwrap();
+        assert_eq!((led.leader, led.isr, led.elr), (Some(BrokerId(1)), ids(&[1]), ids(&[])));
+        // Who was believed by nobody takes no place by it.
+        let last = PartitionImage { last_leader: Some(BrokerId(3)), ..partition(None, &[], &[]) };
+        let next = with(&[1, 2], false, |active| with_offline(&last, BrokerId(2), active)).unwrap();
+        assert_eq!(next.last_leader, Some(BrokerId(3)));
+        assert_eq!(with(&[1], false, |active| with_offline(&last, BrokerId(9), active)), None, "no replica");
     }
 
     #[test]

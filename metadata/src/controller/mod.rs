@@ -12,6 +12,7 @@ mod elect;
 mod features;
 mod grow;
 pub mod in_sync;
+mod offline;
 mod placement;
 mod quotas;
 mod reassign;
@@ -37,6 +38,7 @@ pub use credentials::{ScramChange, TokenChange, alter_delegation_tokens, alter_s
 pub use elect::{ElectError, Election, elect_leaders};
 pub use features::{FeatureError, FeatureMove, FeatureUpdate, update_features};
 pub use grow::{GrowError, GrowTopic, create_partitions};
+pub use offline::{OfflineReplicas, ReplicaState, offline_replicas};
 pub use placement::{AssignmentError, ManualPartition, Placement, PlacementError};
 pub use quotas::{AlterQuota, QuotaError, alter_client_quotas};
 pub use reassign::{ReassignError, Reassignment, completed, reassign_partitions};

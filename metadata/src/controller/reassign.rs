@@ -141,10 +141,12 @@ pub fn completed(partition: &PartitionImage) -> Option<PartitionImage> {
     // With fewer replicas than before, none of those that stay may be missing: the ISR must not shrink by the move.
     let is_ready = !isr.is_empty() && has_all(adding) && (adding.len() >= removing.len() || has_all(&replicas));
     let elr: Vec<BrokerId> = partition.elr.iter().filter(stays).copied().collect();
+    let offline: Vec<BrokerId> = partition.offline.iter().filter(stays).copied().collect();
     is_ready.then(|| PartitionImage {
         replicas,
         isr,
         elr,
+        offline,
         adding: Vec::new(),
         removing: Vec::new(),
         ..partition.clone()
@@ -162,10 +164,11 @@ fn cancelled(topic: &TopicImage, asked: &Reassignment, now: &PartitionImage) -> 
         if !topic.config.unclean_leader_election {
             return Err(ReassignError::Unclean { topic: asked.topic.clone(), index: asked.index });
         }
-        isr.extend(replicas.first());
+        isr.extend(replicas.iter().find(|id| !now.offline.contains(id)));
     }
     let elr = now.elr.iter().filter(was_there).copied().collect();
-    Ok(PartitionImage { replicas, isr, elr, adding: Vec::new(), removing: Vec::new(), ..now.clone() })
+    let offline = now.offline.iter().filter(was_there).copied().collect();
+    Ok(PartitionImage { replicas, isr, elr, offline, adding: Vec::new(), removing: Vec::new(), ..now.clone() })
 }
 
 /// `next` with a leader out of its ISR, and epochs that tell it from `now`.

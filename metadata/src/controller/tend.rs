@@ -62,7 +62,7 @@ pub fn prefer_leaders(image: &ClusterImage) -> Vec<Decision> {
     batches.done()
 }
 
-fn circumstances<'a>(topic: &TopicImage, is_active: &'a dyn Fn(BrokerId) -> bool) -> Circumstances<'a> {
+pub(super) fn circumstances<'a>(topic: &TopicImage, is_active: &'a dyn Fn(BrokerId) -> bool) -> Circumstances<'a> {
     let min_in_sync = topic.config.min_insync_replicas as usize;
     Circumstances { is_active, min_in_sync, unclean: topic.config.unclean_leader_election }
 }
@@ -125,16 +125,16 @@ fn tended_broker(image: &ClusterImage, broker: &BrokerImage, is_held: bool) -> O
     Some(decision)
 }
 
-fn expect(decision: &mut Decision, key: &Key, written: Option<Revision>) {
+pub(super) fn expect(decision: &mut Decision, key: &Key, written: Option<Revision>) {
     decision.transaction.expect.push((key.text(), written.map_or(Expect::Absent, Expect::At)));
 }
 
 /// Changes of partitions, as many to a decision as a store takes at once.
 #[derive(Default)]
-struct Batches(Vec<Decision>);
+pub(super) struct Batches(Vec<Decision>);
 
 impl Batches {
-    fn put(&mut self, topic: &TopicImage, index: u32, next: &PartitionImage) {
+    pub(super) fn put(&mut self, topic: &TopicImage, index: u32, next: &PartitionImage) {
         if self.0.last().is_none_or(|last| last.transaction.writes.len() >= BATCH) {
             self.0.push(Decision::default());
         }
@@ -144,7 +144,7 @@ impl Batches {
         decision.put(&key, record::encode(PartitionRecord::of(next)));
     }
 
-    fn done(self) -> Vec<Decision> {
+    pub(super) fn done(self) -> Vec<Decision> {
         self.0
     }
 }

@@ -12,7 +12,7 @@
 //! topics/<topic id>                    {v, name, overrides, partitions: how many}
 //! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
 //! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?,
-//!                                       adding?, removing?}
+//!                                       adding?, removing?, offline?}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! quotas/<entity as JSON>              {v, quotas}        by kind of quota
 //! features/<name>                      {v, level}         absent: the level of a cluster that is older than the feature
@@ -305,13 +305,36 @@ pub(crate) struct PartitionRecord {
     adding: Vec<BrokerId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     removing: Vec<BrokerId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    offline: Vec<BrokerId>,
 }
 
 impl PartitionRecord {
     pub(crate) fn of(partition: &PartitionImage) -> PartitionRecord {
-        let PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader, adding, removing } =
-            partition.clone();
-        PartitionRecord { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader, adding, removing }
+        let PartitionImage {
+            replicas,
+            isr,
+            leader,
+            leader_epoch,
+            partition_epoch,
+            elr,
+            last_leader,
+            adding,
+            removing,
+            offline,
+        } = partition.clone();
+        PartitionRecord {
+            replicas,
+            isr,
+            leader,
+            leader_epoch,
+            partition_epoch,
+            elr,
+            last_leader,
+            adding,
+            removing,
+            offline,
+        }
     }
 
     pub(crate) fn into_image(self) -> PartitionImage {
@@ -325,8 +348,20 @@ impl PartitionRecord {
             last_leader,
             adding,
             removing,
+            offline,
         } = self;
-        PartitionImage { replicas, isr, leader, leader_epoch, partition_epoch, elr, last_leader, adding, removing }
+        PartitionImage {
+            replicas,
+            isr,
+            leader,
+            leader_epoch,
+            partition_epoch,
+            elr,
+            last_leader,
+            adding,
+            removing,
+            offline,
+        }
     }
 }
 
@@ -460,6 +495,10 @@ mod tests {
         let text = encode(PartitionRecord::of(&alone));
         assert!(text.ends_with(br#""partition_epoch":4,"elr":[2],"last_leader":2}"#));
         assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), alone);
+        let failed = PartitionImage { offline: vec![BrokerId(2)], ..partition.clone() };
+        let text = encode(PartitionRecord::of(&failed));
+        assert!(text.ends_with(br#""partition_epoch":4,"offline":[2]}"#));
+        assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), failed);
         let moving = PartitionImage { adding: vec![BrokerId(3)], ..partition };
         let text = encode(PartitionRecord::of(&moving));
         assert!(text.ends_with(br#""partition_epoch":4,"adding":[3]}"#));

@@ -202,3 +202,22 @@ fn a_state_of_another_epoch_or_an_older_one_changes_nothing() {
     bench.step(Input::Shown(&other));
     assert_eq!(bench.leader, before);
 }
+
+#[test]
+fn a_follower_whose_directory_failed_holds_up_nothing_and_does_not_join_by_what_it_had_fetched() {
+    let mut bench = Bench::new(&[0, 1, 2], &[0, 1, 2], 0);
+    bench.appended(10);
+    assert_eq!(bench.fetched(1, 10), []);
+    assert_eq!(bench.fetched(2, 10), [committed(10)]);
+    let now = bench.leader.partition().clone();
+    let failed = PartitionImage { isr: ids(&[0, 1]), offline: ids(&[2]), partition_epoch: 1, ..now };
+    bench.appended(20);
+    assert_eq!(bench.step(Input::Shown(&failed)), []);
+    assert_eq!(bench.fetched(1, 20), [committed(20)], "it was caught up a moment ago, and is not waited for");
+    assert_eq!(bench.fetched(2, 20), [], "sent before it failed");
+    assert_eq!(bench.step(Input::Tick), []);
+    // In its next life it catches up like any other.
+    let back = PartitionImage { offline: Vec::new(), partition_epoch: 2, ..failed };
+    assert_eq!(bench.step(Input::Shown(&back)), []);
+    assert_eq!(proposed(&bench.fetched(2, 20)), ids(&[0, 1, 2]));
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use varve_metadata::{
     controller::in_sync,
+    image::PartitionImage,
     model::{BrokerId, HighWatermark, Offset},
 };
 
@@ -47,11 +48,32 @@ impl World {
             Action::PowerCut(id, lost) => {
                 self.budget.power_cuts -= 1;
                 self.end(id);
+                self.lose(id, lost);
+            }
+            Action::FailDirectory(id, lost) => {
+                match self.budget.power_cuts.checked_sub(1) {
+                    Some(left) => self.budget.power_cuts = left,
+                    None => self.budget.failures -= 1,
+                }
                 let broker = self.broker_mut(id);
-                let left = broker.log.records.len() - lost;
-                broker.log.truncate(offset(left));
-                broker.high_watermark = broker.high_watermark.min(offset(left));
-                broker.lost_records = true;
+                broker.failed = true;
+                broker.fetching = false;
+                if matches!(broker.role, Role::Follower { .. }) {
+                    broker.role = Role::Nothing;
+                }
+                // A leader learns from its image that others lead; until then it refuses everything.
+                self.lose(id, lost);
+            }
+            Action::TellOffline(id) => {
+                if let Some(next) = self.offline(id) {
+                    self.partition = next;
+                    self.broker_mut(id).told = !self.is(Break::TrustsAfterDirectoriesFailed);
+                }
+            }
+            Action::TellOnline(id) => {
+                if let Some(next) = in_sync::with_online(&self.partition, id) {
+                    self.partition = next;
+                }
             }
             Action::Restart(id) => self.restart(id),
             Action::Fence(id) => {
@@ -69,7 +91,9 @@ impl World {
             Action::Unfence(id) => {
                 let registration = &mut self.registrations[id.0 as usize];
                 (registration.fenced, registration.distrusted) = (false, false);
-                self.broker_mut(id).lost_records = false;
+                // What is lost since it registered is told when it registers again.
+                let broker = self.broker_mut(id);
+                broker.lost_records &= broker.failed;
             }
             Action::Elect => self.elect(),
             Action::LowerMinimum => {
@@ -100,9 +124,29 @@ impl World {
 
     pub(super) fn elect(&mut self) {
         let is_active = |id: BrokerId| self.is_active(id);
-        if let Some(next) = in_sync::with_leader(&self.partition, &self.circumstances(&is_active)) {
+        if let Some(next) = in_sync::with_leader(&self.for_elections(), &self.circumstances(&is_active)) {
             self.partition = self.tampered(next);
         }
+    }
+
+    /// The last records of a log are gone, so many of them.
+    fn lose(&mut self, id: BrokerId, lost: usize) {
+        let broker = self.broker_mut(id);
+        let left = broker.log.records.len() - lost;
+        broker.log.truncate(offset(left));
+        broker.high_watermark = broker.high_watermark.min(offset(left));
+        broker.lost_records |= lost > 0;
+    }
+
+    /// The partition without a replica whose directory failed.
+    fn offline(&self, id: BrokerId) -> Option<PartitionImage> {
+        if self.is(Break::TrustsAfterDirectoriesFailed) {
+            let (mut offline, partition_epoch) = (self.partition.offline.clone(), self.partition.partition_epoch + 1);
+            offline.push(id);
+            return Some(PartitionImage { offline, partition_epoch, ..self.partition.clone() });
+        }
+        let is_active = |id: BrokerId| self.is_active(id);
+        in_sync::with_offline(&self.partition, id, &self.circumstances(&is_active))
     }
 
     fn append(&mut self, id: BrokerId) {
@@ -144,7 +188,7 @@ impl World {
         broker.waiting.clear();
         broker.fetching = false;
         broker.role = match partition.leader {
-            _ if !broker.admitted => Role::Nothing,
+            _ if !broker.admitted || broker.failed => Role::Nothing,
             Some(leader) if leader == id => {
                 let epoch = partition.leader_epoch;
                 let end = broker.log.end();
@@ -173,7 +217,7 @@ impl World {
         }
     }
 
-    fn end(&mut self, id: BrokerId) {
+    pub(super) fn end(&mut self, id: BrokerId) {
         let broker = self.broker_mut(id);
         broker.up = false;
         broker.role = Role::Nothing;
@@ -183,7 +227,10 @@ impl World {
 
     fn restart(&mut self, id: BrokerId) {
         let incarnation = Incarnation(self.broker(id).incarnation.0 + 1);
-        let distrusted = self.broker(id).lost_records || self.registrations[id.0 as usize].distrusted;
+        let broker = self.broker(id);
+        let lost =
+            if self.is(Break::TrustsAfterDirectoriesFailed) { false } else { broker.lost_records || broker.failed };
+        let distrusted = lost || self.registrations[id.0 as usize].distrusted;
         self.registrations[id.0 as usize] = Registration { incarnation, fenced: true, distrusted };
         if self.is(Break::TrustsAfterPowerCuts) {
             self.registrations[id.0 as usize].fenced = false;
@@ -192,6 +239,7 @@ impl World {
         let resumes = self.is(Break::ResumesItsRole) || self.is(Break::TrustsAfterPowerCuts);
         let broker = self.broker_mut(id);
         broker.up = true;
+        (broker.failed, broker.told) = (false, false);
         broker.admitted = resumes;
         broker.incarnation = incarnation;
         broker.view = view;

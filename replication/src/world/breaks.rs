@@ -35,10 +35,16 @@ pub(crate) enum Break {
     JoinsBeforeTheEpochBegan,
     /// A restarted broker goes on as leader of an epoch of its life before.
     ResumesItsRole,
+    /// A replica whose directory failed is known to be offline, and stays in the ISR all the same, also when it comes back.
+    TrustsAfterDirectoriesFailed,
+    /// Elections look at ISR, ELR and the last leader alone, and not at who is offline.
+    ElectsWhoIsOffline,
+    /// A fetch from before its directory failed lets a follower join.
+    LetsWhoIsOfflineJoin,
 }
 
 impl Break {
-    pub(crate) const ALL: [Break; 16] = [
+    pub(crate) const ALL: [Break; 19] = [
         Break::CommitsWithoutWhoJoins,
         Break::ActsBeforeTheAnswer,
         Break::ForgetsLostAnswers,
@@ -55,6 +61,9 @@ impl Break {
         Break::CommitsPastTheEligible,
         Break::JoinsBeforeTheEpochBegan,
         Break::ResumesItsRole,
+        Break::TrustsAfterDirectoriesFailed,
+        Break::ElectsWhoIsOffline,
+        Break::LetsWhoIsOfflineJoin,
     ];
 }
 
@@ -66,6 +75,9 @@ pub(crate) struct Budget {
     pub(crate) crashes: u8,
     /// A machine loses what was not on disk.
     pub(crate) power_cuts: u8,
+    /// A log directory fails whose records are all there when it comes back. Where machines may lose records, one that fails is one of
+    /// [`power_cuts`](Self::power_cuts) instead: nobody can know that it lost none.
+    pub(crate) failures: u8,
     /// The controller takes a living broker for dead.
     pub(crate) false_alarms: u8,
     /// More time passes than a follower may lag.
@@ -87,6 +99,7 @@ impl Budget {
         appends: 0,
         crashes: 0,
         power_cuts: 0,
+        failures: 0,
         false_alarms: 0,
         lags: 0,
         lost_answers: 0,

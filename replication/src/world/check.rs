@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use varve_metadata::model::{BrokerId, LeaderEpoch};
+use varve_metadata::{
+    image::PartitionImage,
+    model::{BrokerId, LeaderEpoch},
+};
 
 use super::{Action, Budget, Role, Violation, World};
 use crate::{Incarnation, follower::ReplicaLog};
@@ -15,6 +18,7 @@ impl World {
             return Err(Violation(violation.clone()));
         }
         self.one_leader_per_epoch()?;
+        self.who_is_offline_is_believed_by_nobody()?;
         self.who_is_trusted_has_what_was_acknowledged()?;
         self.logs_agree_below_their_high_watermarks()
     }
@@ -30,15 +34,29 @@ impl World {
         Ok(())
     }
 
+    fn who_is_offline_is_believed_by_nobody(&self) -> Result<(), Violation> {
+        let PartitionImage { isr, elr, leader, .. } = &self.partition;
+        for id in self.ids().filter(|id| self.broker(*id).told) {
+            if isr.contains(&id) || elr.contains(&id) || *leader == Some(id) {
+                return Err(Violation(format!("{id} is known to be offline in {:?}", self.partition)));
+            }
+        }
+        Ok(())
+    }
+
     /// Everybody whom an election may choose has every acknowledged record, unless it lost records and the controller has not
     /// heard of that yet; the leader has them in any case.
     fn who_is_trusted_has_what_was_acknowledged(&self) -> Result<(), Violation> {
         let knows_all = self.partition.isr.iter().chain(&self.partition.elr).copied();
         let leader = self.partition.leader.into_iter().filter(|leader| {
             let (broker, registration) = (self.broker(*leader), self.registrations[leader.0 as usize]);
-            broker.up && broker.incarnation == registration.incarnation && matches!(broker.role, Role::Leader(_))
+            broker.up
+                && !broker.failed
+                && broker.incarnation == registration.incarnation
+                && matches!(broker.role, Role::Leader(_))
         });
-        let trusted = knows_all.filter(|id| !self.broker(*id).lost_records).chain(leader);
+        let has_its_log = |id: &BrokerId| !self.broker(*id).lost_records && !self.broker(*id).failed;
+        let trusted = knows_all.filter(has_its_log).chain(leader);
         for id in trusted {
             let log = &self.broker(id).log;
             for (at, value) in &self.acknowledged {
@@ -76,14 +94,24 @@ impl World {
         }
     }
 
-    /// Nothing fails any more: everybody comes back, everything is delivered, until nothing is left to do.
+    /// Nothing fails any more: everybody comes back, everything is delivered, until nothing is left to do. Brokers whose directory
+    /// failed are started again when the others have gone on without that.
     ///
     /// # Errors
     /// A rule is broken on the way, or the cluster does not become whole.
     pub(crate) fn heal(&mut self) -> Result<(), Violation> {
         self.budget = Budget::NONE;
+        let failed: Vec<BrokerId> = self.ids().filter(|id| self.broker(*id).failed && self.broker(*id).up).collect();
+        if !failed.is_empty() {
+            self.go_on_until(World::goes_on_without_who_failed)?;
+            failed.into_iter().for_each(|id| self.end(id));
+        }
+        self.go_on_until(World::is_whole)
+    }
+
+    fn go_on_until(&mut self, is_so: impl Fn(&World) -> bool) -> Result<(), Violation> {
         for _ in 0..400 {
-            if self.is_whole() {
+            if is_so(self) {
                 return Ok(());
             }
             self.pass(Duration::from_secs(1));
@@ -112,6 +140,16 @@ impl World {
             self.brokers.iter_mut().for_each(|broker| broker.fetching = false);
         }
         Err(Violation(format!("the cluster does not become whole: {:?}", self.partition)))
+    }
+
+    /// Whether others lead and all of them are in sync, or nobody is left who may have what was acknowledged.
+    fn goes_on_without_who_failed(&self) -> bool {
+        let works = |id: &BrokerId| !self.broker(*id).failed;
+        let PartitionImage { isr, elr, leader, last_leader, .. } = &self.partition;
+        match leader {
+            Some(leader) => works(leader) && self.ids().all(|id| isr.contains(&id) == works(&id)),
+            None => !isr.iter().chain(elr).chain(last_leader).any(works),
+        }
     }
 
     /// Whether every replica is in sync, has the same records, and knows that they are committed.

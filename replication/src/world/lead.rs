@@ -37,9 +37,14 @@ impl World {
         if self.is(Break::CommitsPastTheEligible) {
             leader.partition.elr.clear();
         }
+        if self.is(Break::LetsWhoIsOfflineJoin) {
+            leader.partition.offline.clear();
+        }
+        let failed = self.broker(id).failed;
         let mut effects = Vec::new();
         self.around(id, |around| leader.step(around, input.clone(), &mut effects));
-        for effect in &effects {
+        // Who cannot read its log decides nothing any more.
+        for effect in effects.iter().filter(|_| !failed) {
             if let Effect::Propose(proposal) = effect {
                 self.propose(id, &mut leader, proposal);
             }
@@ -52,7 +57,9 @@ impl World {
         let HighWatermark(high_watermark) = leader.high_watermark();
         let may_acknowledge = leader.check_committed(minimum).is_ok();
         let broker = self.broker_mut(id);
-        broker.high_watermark = broker.high_watermark.max(high_watermark);
+        if !failed {
+            broker.high_watermark = broker.high_watermark.max(high_watermark);
+        }
         broker.role = Role::Leader(leader);
         if may_acknowledge {
             let (done, waiting): (Vec<_>, Vec<_>) =

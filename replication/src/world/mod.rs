@@ -3,7 +3,7 @@
 //!
 //! Leaders, followers and elections are the real ones. Brokers, the store, the controller and the network are as simple as they
 //! can be without being kinder than the real ones: messages come late, twice, in any order or never; images lag; the store's
-//! answers get lost; who restarts may have lost what was not yet on disk.
+//! answers get lost; who restarts may have lost what was not yet on disk; the log directory fails under a broker that goes on.
 
 mod act;
 mod breaks;
@@ -61,6 +61,10 @@ struct Broker {
     /// says: it may say that this broker leads, in an epoch of its life before, with records that are lost.
     admitted: bool,
     lost_records: bool,
+    /// The log cannot be reached in this life.
+    failed: bool,
+    /// The store has taken it that the log cannot be reached.
+    told: bool,
     log: Log,
     high_watermark: Offset,
     role: Role,
@@ -124,6 +128,12 @@ pub(crate) enum Action {
     Crash(BrokerId),
     /// The last records of its log are lost, so many of them.
     PowerCut(BrokerId, usize),
+    /// The log directory fails, and when it comes back it lacks so many of the last records. The broker goes on.
+    FailDirectory(BrokerId, usize),
+    /// The broker has the store take it that its replica is offline.
+    TellOffline(BrokerId),
+    /// The broker, in another life, has the store take it that its replica is there again.
+    TellOnline(BrokerId),
     Restart(BrokerId),
     /// The controller fences a broker whose lease has ended.
     Fence(BrokerId),
@@ -178,6 +188,8 @@ impl World {
             incarnation: Incarnation(0),
             admitted: true,
             lost_records: false,
+            failed: false,
+            told: false,
             log: Log::default(),
             high_watermark: Offset::ZERO,
             role: Role::Nothing,
@@ -256,7 +268,7 @@ impl World {
             actions.push(Action::LowerMinimum);
         }
         let active = |id: BrokerId| self.is_active(id);
-        if in_sync::with_leader(&self.partition, &self.circumstances(&active)).is_some() {
+        if in_sync::with_leader(&self.for_elections(), &self.circumstances(&active)).is_some() {
             actions.push(Action::Elect);
         }
         if self.budget.preferred > 0
@@ -277,6 +289,8 @@ impl World {
             actions.push(Action::Show(id));
         }
         match &broker.role {
+            // Nothing is written or read any more.
+            _ if broker.failed => {}
             Role::Leader(leader) => {
                 if self.budget.appends > 0 && leader.check_append(self.minimum_of(id)).is_ok() {
                     actions.push(Action::Append(id));
@@ -297,6 +311,28 @@ impl World {
             for lost in 1..=broker.log.records.len().min(2) {
                 actions.push(Action::PowerCut(id, lost));
             }
+        }
+        self.add_directory_actions(id, actions);
+    }
+
+    fn add_directory_actions(&self, id: BrokerId, actions: &mut Vec<Action>) {
+        let (broker, registration) = (self.broker(id), self.registrations[id.0 as usize]);
+        if !broker.failed && self.budget.power_cuts > 0 {
+            for lost in 0..=broker.log.records.len().min(2) {
+                actions.push(Action::FailDirectory(id, lost));
+            }
+        } else if !broker.failed && self.budget.failures > 0 {
+            actions.push(Action::FailDirectory(id, 0));
+        }
+        if broker.incarnation != registration.incarnation {
+            return;
+        }
+        let is_known = self.partition.offline.contains(&id);
+        if broker.failed && !is_known {
+            actions.push(Action::TellOffline(id));
+        }
+        if !broker.failed && is_known && !registration.fenced {
+            actions.push(Action::TellOnline(id));
         }
     }
 
@@ -337,8 +373,20 @@ impl World {
         next.map(|next| self.tampered(next))
     }
 
+    /// The partition as elections look at it.
+    fn for_elections(&self) -> PartitionImage {
+        let mut partition = self.partition.clone();
+        if self.is(Break::ElectsWhoIsOffline) {
+            partition.offline.clear();
+        }
+        partition
+    }
+
     /// What the controller writes, with the rule broken that is to be broken.
     fn tampered(&self, mut next: PartitionImage) -> PartitionImage {
+        if self.is(Break::ElectsWhoIsOffline) {
+            next.offline.clone_from(&self.partition.offline);
+        }
         if self.is(Break::KeepsTheLeaderEpoch) {
             next.leader_epoch = self.partition.leader_epoch;
         }

@@ -23,7 +23,8 @@ impl World {
     }
 
     pub(super) fn deliver(&mut self, message: Message) {
-        if !self.broker(message.to).up {
+        let broker = self.broker(message.to);
+        if !broker.up || broker.failed {
             return;
         }
         match &message.answer {

@@ -360,3 +360,24 @@ fn nobody_but_a_replica_fetches_as_one() {
     stranger.shown(&PartitionImage { replicas: vec![ONE, BrokerId(9)], ..image(ONE, 1) });
     assert!(matches!(leader.fetched_by(&stranger), Err(PartitionReadError::NotAReplica(BrokerId(9)))));
 }
+
+#[test]
+fn a_leader_whose_directory_failed_takes_nobody_out_of_the_isr_and_leads_in_no_later_epoch() {
+    let (one, two) = (Replicated::on(ONE), Replicated::on(TWO));
+    one.partition.set_min_in_sync(1);
+    one.shown(&image(ONE, 1));
+    two.shown(&image(ONE, 1));
+    one.append(&["a"]).unwrap();
+    one.fetched_by(&two).unwrap();
+    one.partition.log_dir().fail(&std::io::Error::other("gone"));
+    assert!(matches!(one.append(&["b"]), Err(PartitionAppendError::Offline)));
+    assert!(matches!(one.fetched_by(&two), Err(PartitionReadError::Offline)));
+    // The follower cannot fetch, which looks like lagging.
+    *one.others.now.lock() = Duration::from_secs(60);
+    one.partition.tick();
+    assert!(one.others.proposals.lock().is_empty(), "the follower has everything, and is to lead");
+    assert!(one.partition.is_leader(), "it says why it refuses until others lead");
+    assert_eq!(one.shown(&image(TWO, 2)), Duty::Follow { leader: TWO, epoch: LeaderEpoch(2) });
+    assert_eq!(one.shown(&image(ONE, 3)), Duty::None);
+    assert!(!one.partition.is_leader());
+}

@@ -39,15 +39,17 @@ impl Storage {
         let before = (partition.is_leader(), partition.leader_epoch());
         self.take_up(partition, topic, may_lead);
         if before != (partition.is_leader(), partition.leader_epoch()) {
-            self.keeper.altered(partition, topic);
+            self.tell_keeper(partition, topic);
         }
     }
 
     pub(super) fn take_up(&self, partition: &Arc<Partition>, topic: &TopicImage, may_lead: bool) {
         let Some((id, image)) = topic.partition(partition.id().index) else { return };
         match partition.show(image, self.node, may_lead, &self.peers) {
-            Duty::Follow { leader, epoch } => self.peers.follow(partition, leader, epoch),
-            Duty::None => self.peers.forget(id),
+            Duty::Follow { leader, epoch } if !partition.log_dir().is_failed() => {
+                self.peers.follow(partition, leader, epoch);
+            }
+            Duty::Follow { .. } | Duty::None => self.peers.forget(id),
         }
     }
 

@@ -16,6 +16,9 @@ use varve_metadata::{
     store::MemoryStore,
 };
 
+use futures::{FutureExt, future::BoxFuture};
+use varve_metadata::{controller::ReplicaState, model::TopicName};
+
 use super::*;
 use crate::partition::{LookupError, NoKeeper, PartitionAppendError, Waiter, flush::flush_due};
 
@@ -304,16 +307,91 @@ async fn a_node_without_any_log_directory_that_works_does_not_start() {
 }
 
 #[tokio::test]
-async fn the_storage_has_failed_once_the_last_directory_has() {
+async fn each_directory_that_fails_is_noticed_and_the_storage_has_failed_with_the_last() {
     let node = Node::new().await;
     let dirs = node.partitions.log_dirs();
-    let failed = node.storage.clone();
-    let failed = tokio::spawn(async move { failed.failed().await });
-    dirs[1].fail(&io::Error::other("gone"));
+    let noticed = |known| {
+        let storage = node.storage.clone();
+        tokio::spawn(async move { storage.more_failed(known).await })
+    };
+    let (first, second) = (noticed(0), noticed(1));
     tokio::task::yield_now().await;
-    assert!(!failed.is_finished());
+    assert!(!first.is_finished());
+    dirs[1].fail(&io::Error::other("gone"));
+    first.await.unwrap();
+    assert!(!second.is_finished() && !node.storage.has_failed());
+    assert_eq!(node.storage.failed_dirs(), [dirs[1].path.clone()]);
     dirs[0].fail(&io::Error::other("gone"));
-    failed.await.unwrap();
+    second.await.unwrap();
+    assert!(node.storage.has_failed());
+    assert!(noticed(2).now_or_never().is_none(), "there is none left to fail");
+}
+
+/// Notes whose archive is looked after.
+#[derive(Default)]
+struct Cares(parking_lot::Mutex<HashSet<PartitionId>>);
+
+impl Keeper for Cares {
+    fn missing<'a>(&'a self, _: &'a TopicImage, _: PartitionId) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+    fn opening<'a>(
+        &'a self,
+        _: &'a TopicImage,
+        _: PartitionId,
+        _: &'a LocalLog,
+        _: bool,
+    ) -> BoxFuture<'a, Result<(), Unsettled>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn opened(&self, partition: &Arc<Partition>, _: &TopicImage) {
+        self.0.lock().insert(partition.id());
+    }
+    fn altered(&self, partition: &Arc<Partition>, _: &TopicImage) {
+        self.0.lock().insert(partition.id());
+    }
+    fn deleted(&self, id: PartitionId, _: &TopicName) {
+        self.0.lock().remove(&id);
+    }
+    fn left(&self, id: PartitionId) {
+        self.0.lock().remove(&id);
+    }
+}
+
+#[tokio::test]
+async fn replicas_of_a_directory_that_failed_are_told_and_left_alone_and_those_of_others_are_not() {
+    let Node { metadata, root, storage, partitions } = Node::new().await;
+    drop((storage, partitions));
+    let (partitions, cares) = (Arc::new(Partitions::default()), Arc::new(Cares::default()));
+    let storage = opened_by(&metadata, root.path(), partitions.clone(), cares.clone()).unwrap();
+    let node = Node { metadata, root, storage, partitions };
+    let topic = node.create("t", 4).await;
+    let ids = (0..4).map(|index| PartitionId { topic, index: PartitionIndex(index) });
+    let failed = node.find("t", 0).unwrap().log_dir();
+    let (lost, kept): (HashSet<_>, HashSet<_>) =
+        ids.partition(|id| Arc::ptr_eq(&node.partitions.get(*id).unwrap().log_dir(), &failed));
+    assert_eq!((lost.len(), kept.len(), cares.0.lock().len()), (2, 2, 4));
+    let all_are = |ids: &HashSet<_>, state| ids.iter().all(|id| node.storage.replica_state(*id) == state);
+    assert!(all_are(&lost, ReplicaState::Online) && all_are(&kept, ReplicaState::Online));
+
+    failed.fail(&io::Error::other("gone"));
+    node.storage.let_go_of_failed();
+    assert!(all_are(&lost, ReplicaState::Offline) && all_are(&kept, ReplicaState::Online));
+    assert_eq!(*cares.0.lock(), kept);
+    // A change of its topic does not bring it back to the archive.
+    let more = GrowTopic { name: "t".to_owned(), count: 5, assignments: None };
+    node.metadata.create_partitions(&[more], false, None).await.unwrap()[0].as_ref().unwrap();
+    node.follow().await;
+    let new = PartitionId { topic, index: PartitionIndex(4) };
+    assert_eq!(*cares.0.lock(), kept.iter().copied().chain([new]).collect::<HashSet<_>>());
+    assert_eq!(node.storage.replica_state(new), ReplicaState::Online);
+    let unknown = PartitionId { topic, index: PartitionIndex(9) };
+    assert_eq!(node.storage.replica_state(unknown), ReplicaState::Undecided);
+
+    let (its, _) = if failed.path == node.dir("a") { ("a", "b") } else { ("b", "a") };
+    drop(failed);
+    let node = node.restart(|root| lose(root, its)).await;
+    assert!(lost.iter().all(|id| node.storage.replica_state(*id) == ReplicaState::Offline), "from the start");
 }
 
 #[tokio::test]

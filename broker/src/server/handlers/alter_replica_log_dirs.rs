@@ -50,11 +50,12 @@ pub(crate) async fn handle(
 
 fn move_log(broker: &Broker, topic: &str, index: i32, dir: &str) -> Result<(), ResponseError> {
     check_dir(broker, dir)?;
-    let partition = lookup::topic(broker, TopicRef::Named(topic)).partition(index).map_err(|error| match error {
-        // Kafka keeps to the word that this request always had for it.
-        ResponseError::NotLeaderOrFollower => ResponseError::ReplicaNotAvailable,
-        other => other,
-    })?;
+    let partition =
+        lookup::topic(broker, TopicRef::Named(topic)).partition_for(index, true).map_err(|error| match error {
+            // Kafka keeps to the word that this request always had for it.
+            ResponseError::NotLeaderOrFollower => ResponseError::ReplicaNotAvailable,
+            other => other,
+        })?;
     broker.partitions.move_log(&partition, Path::new(dir)).map_err(|error| match error {
         MoveError::NoSuchDir => ResponseError::LogDirNotFound,
         MoveError::Offline => ResponseError::KafkaStorageError,

@@ -82,13 +82,15 @@ impl<'a> ClusterView<'a> {
             Some(_) => None,
         };
         let led = leader.filter(|leader| leader.endpoints.contains_key(self.listener));
+        // With its broker, or with its log directory.
+        let is_offline = |id: BrokerId| !self.reaches(id) || partition.offline.contains(&id);
         PartitionView {
             error,
             leader: led.map_or(NO_BROKER, |leader| wire(leader.id)),
             leader_epoch: partition.leader_epoch.to_wire(),
             replicas,
             isr,
-            offline: partition.replicas.iter().filter(|id| !self.reaches(**id)).map(|id| wire(*id)).collect(),
+            offline: partition.replicas.iter().filter(|id| is_offline(**id)).map(|id| wire(*id)).collect(),
         }
     }
 }

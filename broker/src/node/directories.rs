@@ -1,0 +1,181 @@
+//! Log directories that fail while the node goes on with the others (KIP-112): it says so to those who watch it, notes for its next
+//! life that records may be lost, and has the other brokers take over what lay there.
+//!
+//! ```text
+//! a directory fails ─► "unknown" for the next life ─┬─ written ─► its replicas are offline in etcd: others lead ─► goes on
+//!                                                   └─ not written, the last directory, or with varve.data.dir in it ─► leaves
+//! ```
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+use varve_metadata::{
+    cluster::{ClusterMetadata, Told},
+    model::BrokerId,
+};
+
+use super::{last_life::LastLife, membership::Place};
+use crate::{http::Health, partition::Storage};
+
+/// Before what others were told is looked at again: they may have overtaken it.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Between two looks while a directory is offline, if the cluster changes all the time; and if it does not.
+const LOOK_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// A disk that takes longer for a few bytes has failed, too.
+const NOTE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The directories of a node, and whom to tell of them.
+pub(super) struct Directories {
+    pub(super) storage: Arc<Storage>,
+    pub(super) metadata: Arc<ClusterMetadata>,
+    pub(super) health: Health,
+    /// This node, and this life of it.
+    pub(super) us: (BrokerId, Uuid),
+    /// Those of `log.dirs` in which `varve.data.dir` lies.
+    pub(super) indispensable: Vec<PathBuf>,
+    /// One of several brokers: its place, and what its next life is told.
+    pub(super) among_others: Option<(Place, LastLife)>,
+}
+
+impl Directories {
+    /// Sees to what fails, until `stop` is cancelled or the node has left the others. Among others this begins once this life was
+    /// let in.
+    pub(super) async fn watch(self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.watch_on() => {}
+        }
+    }
+
+    async fn watch_on(self) {
+        let mut images = self.metadata.subscribe();
+        let (mut known, mut told) = (0, Told::Before);
+        loop {
+            images.mark_unchanged();
+            let failed = self.storage.failed_dirs();
+            if failed.len() > known {
+                known = failed.len();
+                self.show(&failed);
+                self.storage.let_go_of_failed();
+                if !self.goes_on_without(&failed).await {
+                    return self.leave(&failed).await;
+                }
+            }
+            if self.among_others.is_some() {
+                let before = std::mem::replace(&mut told, self.tell().await);
+                if before == Told::Something && told != before {
+                    info!("others know which replicas here are offline, or are back");
+                }
+            }
+            let is_settled = known == 0 && told == Told::Settled || self.among_others.is_none();
+            tokio::select! {
+                () = self.storage.more_failed(known) => {}
+                () = next_look(&mut images, told), if !is_settled => {}
+            }
+        }
+    }
+
+    /// Says so at the node's pages.
+    fn show(&self, failed: &[PathBuf]) {
+        if self.storage.has_failed() {
+            // Kafka ends here, and we say it to whoever restarts us.
+            return self.health.broken("every log directory failed");
+        }
+        let names: Vec<String> = failed.iter().map(|dir| dir.display().to_string()).collect();
+        let names = names.join(", ");
+        self.health.degraded(&format!("{names} failed: partitions there are offline until this node is started again"));
+    }
+
+    /// Whether this node may go on among the others. Its next life has to know what happened.
+    async fn goes_on_without(&self, failed: &[PathBuf]) -> bool {
+        let Some((_, last_life)) = &self.among_others else { return true };
+        if self.storage.has_failed() || failed.iter().any(|dir| self.indispensable.contains(dir)) {
+            return false;
+        }
+        let last_life = last_life.clone();
+        match timeout(NOTE_LIMIT, spawn_blocking(move || last_life.failed())).await {
+            Ok(Ok(Ok(()))) => true,
+            Ok(Ok(Err(error))) => {
+                error!(%error, "varve.data.dir cannot be written to, either");
+                false
+            }
+            Ok(Err(_)) | Err(_) => {
+                error!("varve.data.dir does not answer, either");
+                false
+            }
+        }
+    }
+
+    async fn leave(&self, failed: &[PathBuf]) {
+        let Some((place, _)) = &self.among_others else { return };
+        if let Some(membership) = place.lock().await.take() {
+            error!(?failed, "nothing is left to go on with: this node leaves the others until it is started again");
+            if !self.storage.has_failed() {
+                self.health.broken("a log directory failed with varve.data.dir, and this node has left the others");
+            }
+            membership.leave(false).await;
+        }
+    }
+
+    /// Has others know which replicas are out of reach, and which are there again.
+    async fn tell(&self) -> Told {
+        let state = |id| self.storage.replica_state(id);
+        self.metadata.tell_offline(self.us, &state).await.unwrap_or_else(|error| {
+            warn!(%error, "others do not know which replicas are offline here, trying again");
+            // Whether it was taken shows with the next try.
+            Told::Something
+        })
+    }
+}
+
+/// There may be something to tell again.
+async fn next_look(images: &mut tokio::sync::watch::Receiver<Arc<varve_metadata::image::ClusterImage>>, told: Told) {
+    if told == Told::Something {
+        return sleep(AGAIN).await;
+    }
+    let (least, most) = LOOK_AFTER;
+    sleep(least).await;
+    // The sender lives as long as the metadata.
+    let _ = timeout(most, images.changed()).await;
+}
+
+/// Those of `dirs` in which `data_dir` lies. To be asked while all of them work: one that failed may not answer.
+pub(super) fn indispensable(dirs: &[PathBuf], data_dir: &Path) -> Vec<PathBuf> {
+    let absolute = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned());
+    let data_dir = absolute(data_dir);
+    dirs.iter().filter(|dir| data_dir.starts_with(absolute(dir))).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_cannot_do_without_the_directory_in_which_it_keeps_what_is_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = |name: &str| root.path().join(name);
+        std::fs::create_dir_all(dir("logs/data")).unwrap();
+        std::fs::create_dir_all(dir("logs-2")).unwrap();
+        std::os::unix::fs::symlink(dir("logs"), dir("link")).unwrap();
+        let dirs = [dir("logs"), dir("logs-2")];
+        for (data_dir, expected) in [
+            ("logs", &dirs[..1]),
+            ("logs/data", &dirs[..1]),
+            ("link/data", &dirs[..1]),
+            ("logs-2/made-later", &dirs[1..]),
+            ("", &[]),
+        ] {
+            assert_eq!(indispensable(&dirs, &dir(data_dir)), expected, "{data_dir}");
+        }
+    }
+}
