@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -31,8 +28,6 @@ use crate::{http::Health, partition::Storage};
 const AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks while a directory is offline, if the cluster changes all the time; and if it does not.
 const LOOK_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
-/// A disk that takes longer for a few bytes has failed, too.
-const NOTE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The directories of a node, and whom to tell of them.
 pub(super) struct Directories {
@@ -59,7 +54,7 @@ impl Directories {
 
     async fn watch_on(self) {
         let mut images = self.metadata.subscribe();
-        let (mut known, mut told) = (0, Told::Before);
+        let (mut known, mut told, mut refused) = (0, Told::Before, None);
         loop {
             images.mark_unchanged();
             let failed = self.storage.failed_dirs();
@@ -72,7 +67,12 @@ impl Directories {
                 }
             }
             if self.among_others.is_some() {
-                let before = std::mem::replace(&mut told, self.tell().await);
+                let now = tokio::select! {
+                    now = self.tell(&mut refused) => now,
+                    // What was under way may be taken, or not: the next try shows.
+                    () = self.storage.more_failed(known) => Told::Something,
+                };
+                let before = std::mem::replace(&mut told, now);
                 if before == Told::Something && told != before {
                     info!("others know which replicas here are offline, or are back");
                 }
@@ -102,23 +102,18 @@ impl Directories {
         if self.storage.has_failed() || failed.iter().any(|dir| self.indispensable.contains(dir)) {
             return false;
         }
-        let last_life = last_life.clone();
-        match timeout(NOTE_LIMIT, spawn_blocking(move || last_life.failed())).await {
-            Ok(Ok(Ok(()))) => true,
-            Ok(Ok(Err(error))) => {
-                error!(%error, "varve.data.dir cannot be written to, either");
-                false
-            }
-            Ok(Err(_)) | Err(_) => {
-                error!("varve.data.dir does not answer, either");
-                false
-            }
+        let noted = last_life.in_time(LastLife::failed).await;
+        if let Err(error) = &noted {
+            error!(%error, "varve.data.dir cannot be written to, either");
         }
+        noted.is_ok()
     }
 
     async fn leave(&self, failed: &[PathBuf]) {
         let Some((place, _)) = &self.among_others else { return };
-        if let Some(membership) = place.lock().await.take() {
+        // Whoever asks for the place finds it empty meanwhile, and does not wait for a disk that hangs.
+        let taken = place.lock().await.take();
+        if let Some(membership) = taken {
             error!(?failed, "nothing is left to go on with: this node leaves the others until it is started again");
             if !self.storage.has_failed() {
                 self.health.broken("a log directory failed with varve.data.dir, and this node has left the others");
@@ -127,14 +122,25 @@ impl Directories {
         }
     }
 
-    /// Has others know which replicas are out of reach, and which are there again.
-    async fn tell(&self) -> Told {
+    /// Has others know which replicas are out of reach, and which are there again. `refused`: why they do not know yet, which is
+    /// logged once. Cancel-safe.
+    async fn tell(&self, refused: &mut Option<String>) -> Told {
         let state = |id| self.storage.replica_state(id);
-        self.metadata.tell_offline(self.us, &state).await.unwrap_or_else(|error| {
-            warn!(%error, "others do not know which replicas are offline here, trying again");
-            // Whether it was taken shows with the next try.
-            Told::Something
-        })
+        match self.metadata.tell_offline(self.us, &state).await {
+            Ok(told) => {
+                *refused = None;
+                told
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if refused.as_ref() != Some(&reason) {
+                    warn!(%error, "others do not know which replicas are offline here, trying again");
+                    *refused = Some(reason);
+                }
+                // Whether it was taken shows with the next try.
+                Told::Something
+            }
+        }
     }
 }
 

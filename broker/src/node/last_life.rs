@@ -12,7 +12,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// It closed its logs: all that they held is on disk.
 const CLOSED: &str = "closed";
@@ -20,6 +23,8 @@ const CLOSED: &str = "closed";
 const UNKNOWN: &str = "unknown";
 /// Changes with every start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// A disk that takes longer for a few bytes has failed.
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The file, and what the last life left in it.
 #[derive(Clone, Debug)]
@@ -77,6 +82,18 @@ impl LastLife {
     /// A directory failed, or a log could not be closed: what was in the page cache may have gone with it.
     pub(super) fn failed(&self) -> io::Result<()> {
         self.write(UNKNOWN)
+    }
+
+    /// Writes one of the above, from where nobody may wait for a disk that hangs.
+    ///
+    /// # Errors
+    /// Those of `write`, and [`io::ErrorKind::TimedOut`]: it may be written later.
+    pub(super) async fn in_time(&self, write: fn(&LastLife) -> io::Result<()>) -> io::Result<()> {
+        let life = self.clone();
+        match timeout(WRITE_LIMIT, spawn_blocking(move || write(&life))).await {
+            Ok(written) => written.unwrap_or_else(|panic| Err(io::Error::other(panic))),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// On the disk before this returns: it must not say of a later life what was true of this one.

@@ -62,6 +62,10 @@ impl Membership {
         storage: &Storage,
     ) -> Result<Membership, StartError> {
         let (id, life) = (broker.id, broker.incarnation);
+        if !storage.failed_dirs().is_empty() {
+            // Others hear of it with the registration: until then it may be the next life that has to tell them.
+            last_life.in_time(LastLife::failed).await.map_err(|source| unwritten(config, source))?;
+        }
         let may_have_lost_records = last_life.may_have_lost_records() || !storage.failed_dirs().is_empty();
         let joining = Joining { broker, lease: config.replication.session, may_have_lost_records };
         let member = Member::join(metadata, joining).await?;
@@ -88,7 +92,7 @@ impl Membership {
         loop {
             storage.more_failed(known).await;
             known = storage.failed_dirs().len();
-            if let Err(source) = self.last_life.failed() {
+            if let Err(source) = self.last_life.in_time(LastLife::failed).await {
                 return StartError::File { file: self.last_life.file().display().to_string(), source };
             }
         }
@@ -128,12 +132,12 @@ impl Membership {
     pub(super) async fn leave(self, is_closed: bool) {
         match is_closed {
             true => {
-                if let Err(error) = self.last_life.closed() {
+                if let Err(error) = self.last_life.in_time(LastLife::closed).await {
                     warn!(%error, "a restart of this machine will look as if records may be lost");
                 }
             }
             false => {
-                if let Err(error) = self.last_life.failed() {
+                if let Err(error) = self.last_life.in_time(LastLife::failed).await {
                     error!(%error, "the next start will not know that records may be lost: give this node an empty disk");
                 }
             }
@@ -191,5 +195,101 @@ pub(super) async fn rebalance_every(
             Ok(false) => {}
             Err(error) => warn!(%error, "leadership is not given back to preferred replicas"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, OpenOptions},
+        path::PathBuf,
+    };
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tokio::time::advance;
+    use varve_log::local::LogDirOwner;
+    use varve_metadata::store::{MemoryStore, MetadataStore};
+
+    use super::{
+        super::{directories::Directories, last_life::WRITE_LIMIT},
+        *,
+    };
+    use crate::{
+        http::Health,
+        partition::{NoKeeper, Partitions, StorageSettings},
+    };
+
+    const NODE: BrokerId = BrokerId(1);
+    /// Much longer than the test.
+    const LEASE: Duration = Duration::from_secs(3600);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A file that whoever wants to write it waits for, as on a disk that hangs.
+    struct Hanging(PathBuf);
+
+    impl Hanging {
+        fn in_place_of(file: PathBuf) -> Hanging {
+            fs::remove_file(&file).unwrap();
+            mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            Hanging(file)
+        }
+    }
+
+    impl Drop for Hanging {
+        /// The runtime waits for its threads: none of them is left behind.
+        fn drop(&mut self) {
+            std::mem::forget(OpenOptions::new().read(true).write(true).open(&self.0));
+        }
+    }
+
+    fn storage(root: &std::path::Path, partitions: &Arc<Partitions>) -> Arc<Storage> {
+        let owner = LogDirOwner { cluster_id: "c".to_owned(), node: NODE };
+        let settings = StorageSettings {
+            dirs: vec![root.join("a"), root.join("b")],
+            recovery_threads: 1,
+            producer_expiry: LEASE,
+            max_transaction_timeout: LEASE,
+            verify_transactions: true,
+        };
+        Storage::open(&owner, partitions.clone(), settings, Arc::new(NoKeeper)).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_whose_data_directory_hangs_leaves_the_others_and_can_be_stopped() {
+        let root = tempfile::tempdir().unwrap();
+        let partitions = Arc::new(Partitions::default());
+        let storage = storage(root.path(), &partitions);
+        let last_life = LastLife::look(root.path(), &[]).unwrap();
+        let store: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new());
+        let metadata = ClusterMetadata::start(store, NODE, Default::default()).await.unwrap();
+        let life = Uuid::new_v4();
+        let broker = BrokerImage { id: NODE, incarnation: life, ..BrokerImage::default() };
+        let joining = Joining { broker, lease: LEASE, may_have_lost_records: false };
+        let member = Member::join(metadata.clone(), joining).await.unwrap();
+        member.admitted(NODE, life).await;
+        let membership = Membership { member, id: NODE, life, hands_over: true, last_life: last_life.clone() };
+        let place: Place = Arc::new(tokio::sync::Mutex::new(Some(membership)));
+        let hanging = Hanging::in_place_of(last_life.file().to_owned());
+
+        let directories = Directories {
+            storage,
+            metadata: metadata.clone(),
+            health: Health::starting(),
+            us: (NODE, life),
+            indispensable: vec![root.path().join("a")],
+            among_others: Some((place.clone(), last_life)),
+        };
+        let watch = tokio::spawn(directories.watch(CancellationToken::new()));
+        partitions.log_dirs()[0].fail(&io::Error::other("gone"));
+        let mut passed = Duration::ZERO;
+        while !watch.is_finished() && passed < MINUTE {
+            advance(WRITE_LIMIT / 10).await;
+            passed += WRITE_LIMIT / 10;
+            // Who stops it does not wait.
+            assert!(place.try_lock().is_ok(), "after {passed:?}");
+        }
+        assert!(watch.is_finished() && place.lock().await.is_none());
+        assert_eq!(metadata.image().membership().live(NODE), None);
+        drop(hanging);
     }
 }

@@ -252,8 +252,8 @@ impl Partition {
         }
     }
 
-    /// Where the log starts on that replica which has deleted least, of those that may come to lead. `None`: this broker does not
-    /// lead in `epoch` any more.
+    /// Where the log starts on that replica which has deleted least, of those that may come to lead: not one whose directory failed.
+    /// `None`: this broker does not lead in `epoch` any more.
     pub(super) fn low_watermark(&self, epoch: LeaderEpoch) -> Option<LogStartOffset> {
         let role = self.role().read();
         if self.leader_epoch() != epoch {
@@ -264,8 +264,9 @@ impl Partition {
             Role::Alone => Some(self.log_start()),
             Role::Leader(leading) => {
                 let leader = leading.leader.lock();
-                let in_service = leader.followers().iter().filter(|(id, _)| leading.peers.active(**id).is_some());
-                let starts = in_service.map(|(_, follower)| LogStartOffset(follower.log_start));
+                let is_there = |id| leading.peers.active(id).is_some() && !leader.partition().offline.contains(&id);
+                let followers = leader.followers().iter().filter(|(id, _)| is_there(**id));
+                let starts = followers.map(|(_, follower)| LogStartOffset(follower.log_start));
                 Some(starts.fold(self.log_start(), LogStartOffset::min))
             }
         }

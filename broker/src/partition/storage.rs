@@ -382,8 +382,9 @@ impl Storage {
                 return self.partitions.insert_offline(id, &topic.name, topic.internal, outage);
             }
             Err(panic) => {
+                // Nobody tries again before the next start, or change of its topic: others are told.
                 error!(topic = %topic.name, partition = %index, %panic, "opening a log panicked");
-                return self.partitions.insert_offline(id, &topic.name, topic.internal, Outage::Waiting);
+                return self.partitions.insert_offline(id, &topic.name, topic.internal, Outage::OutOfReach);
             }
         };
         if self.keeper.opening(&topic, id, &log, is_new).await == Err(Unsettled) {

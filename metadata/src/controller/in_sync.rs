@@ -8,7 +8,7 @@
 //! ```
 //! A broker that comes back after it may have lost records (a power cut) leaves ISR and ELR before it counts as alive, also
 //! if it is the last one. A replica whose log directory failed leaves them at once, though its broker lives, and may not come
-//! back to them before another life of its broker has the log again (`offline`, KIP-858). So nobody is elected who lacks a
+//! back to them before its broker has the log again (`offline`, KIP-858). So nobody is elected who lacks a
 //! committed record while somebody else may have it.
 
 use crate::{
@@ -37,7 +37,8 @@ pub fn effective_min(min_in_sync: usize, replicas: usize) -> usize {
     min_in_sync.min(replicas)
 }
 
-/// The partition after `broker` stopped being active: with another leader, if it led and one can lead. `None`: nothing changes.
+/// The partition after `broker` stopped being active: with another leader, if it led and one can lead. Another leader stays, also one
+/// that is about to stop: whoever takes that one out decides. `None`: nothing changes.
 pub fn without_broker(
     partition: &PartitionImage,
     broker: BrokerId,
@@ -45,7 +46,7 @@ pub fn without_broker(
 ) -> Option<PartitionImage> {
     let isr: Vec<BrokerId> = partition.isr.iter().copied().filter(|member| *member != broker).collect();
     let next = with_isr(partition, isr, circumstances.effective_min(partition));
-    changed(partition, led(next, circumstances))
+    changed(partition, led_without(broker, next, circumstances))
 }
 
 /// The partition after `broker` came back and may have lost records: it leaves everything that promises it has them.
@@ -56,7 +57,7 @@ pub fn without_trust_in(
     circumstances: &Circumstances<'_>,
 ) -> Option<PartitionImage> {
     let next = distrusting(partition, broker, circumstances)?;
-    changed(partition, led(next, circumstances))
+    changed(partition, led_without(broker, next, circumstances))
 }
 
 /// The partition after the log directory with `broker`'s replica failed, in a broker that lives: others lead, and nobody believes
@@ -72,11 +73,11 @@ pub fn with_offline(
     let mut next = distrusting(partition, broker, circumstances).unwrap_or_else(|| partition.clone());
     next.offline.push(broker);
     next.offline.sort_unstable();
-    changed(partition, led(next, circumstances))
+    changed(partition, led_without(broker, next, circumstances))
 }
 
-/// The partition after a later life of `broker` has its log again, or an empty one in its place: it may catch up, and whoever has
-/// no leader may be led by it. `None`: nothing changes.
+/// The partition after `broker` has its log again, or an empty one in its place, in a later life or in another directory: it may catch
+/// up, and whoever has no leader may be led by it. `None`: nothing changes.
 pub fn with_online(partition: &PartitionImage, broker: BrokerId) -> Option<PartitionImage> {
     let mut next = partition.clone();
     next.offline.retain(|replica| *replica != broker);
@@ -141,6 +142,15 @@ fn with_isr(partition: &PartitionImage, isr: Vec<BrokerId>, effective_min: usize
         elr
     };
     next
+}
+
+/// Elects a leader if there is none, or `broker` led. Another one that cannot be elected just now, because it is aside with a full disk
+/// or about to stop, leads on where nobody in sync can take over: to depose it here would lose records.
+fn led_without(broker: BrokerId, next: PartitionImage, circumstances: &Circumstances<'_>) -> PartitionImage {
+    match next.leader {
+        Some(leader) if leader != broker => next,
+        _ => led(next, circumstances),
+    }
 }
 
 /// Elects a leader if the present one cannot go on.
@@ -287,6 +297,24 @@ mod tests {
         let led = with(&[1, 2, 3], false, |active| with_leader(&back, active)).unwrap();
         assert_eq!((led.leader, led.isr, led.offline), (Some(BrokerId(2)), ids(&[2]), ids(&[1])));
         assert_eq!(with_online(&back, BrokerId(2)), None);
+    }
+
+    #[test]
+    fn a_leader_that_is_only_aside_stays_whoever_else_goes() {
+        // Alone in sync, with a full disk: nobody can take over.
+        let now = partition(Some(1), &[1], &[]);
+        for unclean in [false, true] {
+            for act in [with_offline, without_broker, without_trust_in] {
+                let next = with(&[2], unclean, |active| act(&now, BrokerId(3), active)).unwrap_or(now.clone());
+                assert_eq!((next.leader, &next.isr, next.leader_epoch), (now.leader, &now.isr, now.leader_epoch));
+            }
+        }
+        // One who leaves the ISR with it takes the leader no more than that.
+        let now = partition(Some(1), &[1, 3], &[]);
+        for act in [with_offline, without_broker, without_trust_in] {
+            let next = with(&[2], true, |active| act(&now, BrokerId(3), active)).unwrap();
+            assert_eq!((next.leader, next.isr, next.leader_epoch), (now.leader, ids(&[1]), now.leader_epoch));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Replicas whose log directory failed, in a broker that lives on with its other directories (KIP-112, KIP-858).
 //!
 //! ```text
-//! in sync ─ its directory fails ─► offline: in neither ISR nor ELR, leads nothing ─ another life has the log ─► follows, catches up
+//! in sync ─ its directory fails ─► offline: in neither ISR nor ELR, leads nothing ─ its broker has the log again ─► follows, catches up
 //! ```
 //! The broker itself decides by these rules, as its own requests do by others, and puts the outcome to the store: nobody else knows
 //! which of its directories has what. With the mark the replica leaves ISR and leadership in one change, so that there is no moment

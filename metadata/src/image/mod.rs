@@ -136,7 +136,7 @@ pub struct PartitionImage {
     /// Replicas that it takes away then; part of `replicas`.
     pub removing: Vec<BrokerId>,
     /// Replicas that their brokers cannot reach, because a log directory failed: they are in neither ISR nor ELR and do not lead
-    /// until their brokers, in another life, say that they are there again. Part of `replicas`, in order.
+    /// until their brokers say that they are there again. Part of `replicas`, in order.
     pub offline: Vec<BrokerId>,
 }
 

@@ -56,7 +56,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "30000",
         "How long a broker goes on that cannot report a failed log directory.",
     ))
-    .no_effect("a failed log directory is recorded by the node itself, with nobody to report to"),
+    .no_effect("a failed log directory is told to the other brokers through etcd, which is tried for as long as it takes"),
     // Segments
     high(
         def(

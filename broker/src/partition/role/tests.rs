@@ -344,6 +344,22 @@ async fn records_are_deleted_once_the_follower_has_deleted_them_too() {
     assert_eq!(leader.partition.deleted_below(LeaderEpoch(1), at(1)).now_or_never(), Some(None));
 }
 
+#[tokio::test(start_paused = true)]
+async fn records_are_deleted_without_a_follower_whose_directory_failed() {
+    let (leader, follower) = pair();
+    leader.partition.set_min_in_sync(1);
+    leader.append(&["a", "b"]).unwrap();
+    leader.fetched_by(&follower).unwrap();
+    leader.fetched_by(&follower).unwrap();
+    assert_eq!(leader.partition.delete_records(Some(at(1))).unwrap(), at(1));
+    let mut deleted = Box::pin(leader.partition.deleted_below(LeaderEpoch(1), at(1)));
+    assert_eq!(deleted.as_mut().now_or_never(), None);
+    let offline = PartitionImage { isr: vec![ONE], offline: vec![TWO], partition_epoch: 2, ..image(ONE, 1) };
+    leader.shown(&offline);
+    let deleted = tokio::time::timeout(Duration::from_secs(60), deleted).await;
+    assert_eq!(deleted, Ok(Some(LogStartOffset(at(1)))), "its broker lives, and cannot delete anything");
+}
+
 #[test]
 fn what_a_follower_is_told_in_another_epoch_changes_nothing() {
     let (_leader, follower) = pair();
