@@ -173,8 +173,9 @@ impl Node {
             true => Some(Archive::open(&config, metadata.image().cluster_id(), metrics.registry()).await?),
             false => None,
         };
-        let now = effective(&config, &metadata.image());
-        let listeners = open_listeners::protect_all(&config, &now)?;
+        let image = metadata.image();
+        let now = effective(&config, &image);
+        let listeners = open_listeners::protect_all(&config, &now, &image)?;
         let broker = Broker::new(config.clone(), metadata.clone(), partitions.clone(), log_levels);
         let broker = Arc::new(broker.with_archive(archive.clone()).with_listeners(listeners));
         let owner = LogDirOwner { cluster_id: metadata.image().cluster_id().to_owned(), node: config.node };
@@ -205,7 +206,7 @@ impl Node {
             membership::note_life(&config, last_life)?;
         }
         // New logs keep out of cordoned directories from the first one on.
-        broker.live.apply(&broker, &metadata.image());
+        broker.live.apply(&broker);
         storage.apply(&metadata.image()).await;
         metrics.watch_cluster(&broker);
         metrics.watch_storage(broker.partitions.clone(), config.logs.dirs.clone());

@@ -94,6 +94,12 @@ impl ListenerConfig {
         self.named.as_ref().map_or_else(|| self.listener(name).is_some(), |named| named.contains(name))
     }
 
+    /// What `advertised.listeners` has for the listener `name`, wherever that listens.
+    pub(crate) fn told_of(&self, name: &str) -> Option<&Advertised> {
+        self.named.as_ref().filter(|named| named.contains(name))?;
+        self.advertised.iter().find(|advertised| advertised.name == name)
+    }
+
     /// The listener called `name`.
     pub fn listener(&self, name: &str) -> Option<&Listener> {
         self.listeners.iter().find(|listener| listener.name == name)

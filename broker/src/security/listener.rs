@@ -123,7 +123,7 @@ impl ListenerSecurity {
 
     /// Goes by `texts` from now on, the settings of the node, as the listener `name`. What is wrong with TLS does not hold up
     /// SASL, nor the other way round.
-    pub(super) fn follow(&self, name: &str, texts: &BTreeMap<String, String>) -> Vec<SecurityError> {
+    pub(crate) fn follow(&self, name: &str, texts: &BTreeMap<String, String>) -> Vec<SecurityError> {
         let tls = || match &self.tls {
             Some(tls) => {
                 let config = tls_config(name, self.protocol, texts, self.is_between_brokers)?;

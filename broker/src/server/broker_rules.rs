@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use tracing::warn;
 use varve_metadata::{
-    config::{ConfigDef, ConfigErrors, ConfigTable, Kind, Synonym, Treatment, Unit, Update, topic_table},
+    config::{ConfigDef, ConfigTable, Kind, Synonym, Treatment, Unit, Update, topic_table},
     controller::{AlterError, BrokerRules},
     image::{ClusterImage, ConfigResource, overlay},
     model::BrokerId,
@@ -47,7 +47,7 @@ pub(super) struct Rules<'a> {
     pub(super) node: BrokerId,
     pub(super) config: &'a BrokerConfig,
     /// The settings as they are with the dynamic ones.
-    now: Arc<BrokerConfig>,
+    pub(super) now: Arc<BrokerConfig>,
     /// The listeners that there are, with their protection.
     pub(super) listeners: Vec<(Listener, Arc<ListenerSecurity>)>,
     pub(super) image: &'a ClusterImage,
@@ -208,22 +208,16 @@ impl Rules<'_> {
         let is_live = |name: &str| LIVE.contains(&name);
         let mut concerned = settings.keys().chain(stored(resource).keys()).map(String::as_str);
         if concerned.any(is_live) || changed.iter().any(|name| is_live(name)) {
-            let wanted = self
-                .config
-                .with_settings(&all)
-                .map_err(|ConfigErrors(errors)| errors.iter().map(config_text).collect::<Vec<_>>().join("; "))?;
             let is_new = |name: &&str| settings.get(*name) != stored(resource).get(*name);
-            if *resource == own && listener_rules::SOCKETS.iter().any(is_new) {
+            let are_sockets_new = *resource == own && listener_rules::SOCKETS.iter().any(is_new);
+            let wanted = self.with_texts(&all, are_sockets_new)?;
+            if are_sockets_new {
                 listener_rules::check_sockets(&self.now.listeners, &wanted.listeners)?;
                 *self.wanted.lock() = Some(wanted);
             }
         }
         check_threads(&self.image.configs().of_broker(self.node, &self.config.settings.texts()), &all, changed)?;
-        listener_rules::check_limits(
-            &self.config.listeners,
-            &self.image.configs().of_broker(self.node, &self.config.settings.texts()),
-            &all,
-        )?;
+        self.check_limits(&all)?;
         // Only of this node: what files another one has cannot be seen from here.
         if *resource == own { self.check_listeners(&all, changed) } else { Ok(()) }
     }

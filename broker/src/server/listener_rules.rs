@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use varve_metadata::image::{CORDONED_LOG_DIRS, ConfigResource};
+use varve_metadata::{
+    config::ConfigErrors,
+    image::{CORDONED_LOG_DIRS, ConfigResource},
+};
 
-use super::broker_rules::Rules;
+use super::{broker_rules::Rules, handlers::admin_errors::config_text};
 use crate::{
-    config::{Listener, ListenerConfig, listener_prefix, listener_setting},
+    config::{BrokerConfig, Listener, ListenerConfig, listener_prefix, listener_setting},
     security::{SecurityError, chain},
 };
 
@@ -95,27 +98,22 @@ pub(super) fn check_whose(resource: &ConfigResource, changed: &[&str]) -> Result
     Ok(())
 }
 
-/// A listener that lets nobody in is a slip of the hand: how many it takes, and how fast, is more than nothing.
+/// What the settings of a node that was `started_with` those are by `texts`, but for its listeners, which stay those of the start.
 ///
 /// # Errors
-/// Which limit of a listener is new among `after`, and nothing.
-pub(super) fn check_limits(
-    listeners: &ListenerConfig,
-    before: &BTreeMap<String, String>,
-    after: &BTreeMap<String, String>,
-) -> Result<(), String> {
-    for listener in &listeners.listeners {
-        for name in ["max.connections", "max.connection.creation.rate"] {
-            let own = format!("{}{name}", listener_prefix(&listener.name));
-            let limit = |texts: &BTreeMap<String, String>| {
-                texts.get(&own).or_else(|| texts.get(name))?.trim().parse::<i64>().ok()
-            };
-            if let Some(limit) = limit(after).filter(|new| *new <= 0 && limit(before) != Some(*new)) {
-                return Err(format!("Invalid {name} {limit}"));
-            }
-        }
+/// What else is wrong.
+pub(super) fn with_first_sockets(
+    started_with: &BrokerConfig,
+    texts: &BTreeMap<String, String>,
+) -> Result<BrokerConfig, ConfigErrors> {
+    let mut texts = texts.clone();
+    for name in SOCKETS {
+        match started_with.settings.given(name) {
+            Some(first) => texts.insert(name.to_owned(), first.value.clone()),
+            None => texts.remove(name),
+        };
     }
-    Ok(())
+    started_with.with_settings(&texts)
 }
 
 /// Whether a node that has the listeners `now` can go over to `wanted` while it runs, as far as names and protocols tell.
@@ -148,10 +146,54 @@ pub(super) fn check_sockets(now: &ListenerConfig, wanted: &ListenerConfig) -> Re
 }
 
 impl Rules<'_> {
+    fn texts_before(&self) -> BTreeMap<String, String> {
+        self.image.configs().of_broker(self.node, &self.config.settings.texts())
+    }
+
+    /// What this node's settings would be by `texts`. Listeners that do not fit the file already do not hold, and so stand in the
+    /// way of nothing else; new ones have to fit.
+    pub(super) fn with_texts(
+        &self,
+        texts: &BTreeMap<String, String>,
+        are_sockets_new: bool,
+    ) -> Result<BrokerConfig, String> {
+        let wanted = match self.config.with_settings(texts) {
+            Err(_) if !are_sockets_new && self.config.with_settings(&self.texts_before()).is_err() => {
+                with_first_sockets(self.config, texts)
+            }
+            wanted => wanted,
+        };
+        wanted.map_err(|ConfigErrors(errors)| errors.iter().map(config_text).collect::<Vec<_>>().join("; "))
+    }
+
+    /// A listener that lets nobody in is a slip of the hand: how many it takes, and how fast, is more than nothing.
+    ///
+    /// # Errors
+    /// Which limit of a listener that there is, or would be, is new among `texts`, and nothing.
+    pub(super) fn check_limits(&self, texts: &BTreeMap<String, String>) -> Result<(), String> {
+        let before = self.texts_before();
+        let wanted = self.wanted.lock();
+        let listeners = wanted.as_ref().map_or(&self.now.listeners, |wanted| &wanted.listeners);
+        for listener in &listeners.listeners {
+            let was_there = self.now.listeners.listener(&listener.name).is_some();
+            for name in ["max.connections", "max.connection.creation.rate"] {
+                let own = format!("{}{name}", listener_prefix(&listener.name));
+                let limit = |texts: &BTreeMap<String, String>| {
+                    texts.get(&own).or_else(|| texts.get(name))?.trim().parse::<i64>().ok()
+                };
+                let is_old = |limit_now: i64| was_there && limit(&before) == Some(limit_now);
+                if let Some(limit) = limit(texts).filter(|new| *new <= 0 && !is_old(*new)) {
+                    return Err(format!("Invalid {name} {limit}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether every listener that there is can go on with what is new to it in these settings, files included. What went bad meanwhile, a file
     /// for one, is no reason to refuse something else.
     pub(super) fn check_listeners(&self, texts: &BTreeMap<String, String>, changed: &[&str]) -> Result<(), String> {
-        let before = self.image.configs().of_broker(self.node, &self.config.settings.texts());
+        let before = self.texts_before();
         let is_new = |name: &str| changed.contains(&name) || before.get(name) != texts.get(name);
         let new: BTreeSet<&str> =
             before.keys().chain(texts.keys()).map(String::as_str).filter(|name| is_new(name)).collect();

@@ -3,11 +3,13 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use varve_metadata::{config::ConfigErrors, image::ClusterImage};
 
-use super::Broker;
+use super::{Broker, listener_rules::with_first_sockets};
 use crate::{
     config::{BrokerConfig, CleanerConfig, ListenerConfig, NetworkConfig},
     partition::Storage,
@@ -68,13 +70,23 @@ impl ConnectionLimits {
     }
 }
 
-/// The settings of a node that was `started_with` those, as they are with the dynamic ones of `image`.
+/// The settings of a node that was `started_with` those, as they are with the dynamic ones of `image`. Listeners are those of the
+/// start where the dynamic ones do not go together with it: by themselves they are no reason to ignore everything else.
 ///
 /// # Errors
 /// What is wrong with them: they were checked before they were stored, but perhaps by another version, or beside another file.
 pub(crate) fn effective(started_with: &BrokerConfig, image: &ClusterImage) -> Result<BrokerConfig, ConfigErrors> {
     let texts = image.configs().of_broker(started_with.node, &started_with.settings.texts());
-    let mut config = started_with.with_settings(&texts)?;
+    let mut config = match started_with.with_settings(&texts) {
+        Ok(config) => config,
+        Err(errors) => match with_first_sockets(started_with, &texts) {
+            Ok(config) => {
+                warn!(%errors, "listeners by dynamic settings do not fit those of the start: listeners are as those say");
+                config
+            }
+            Err(_) => return Err(errors),
+        },
+    };
     let [now, wanted] = [&started_with.listeners, &config.listeners].map(ListenerConfig::between_brokers);
     if now != wanted {
         warn!(%now, %wanted, "the listener of brokers is another one by dynamic settings than by those of the start: listeners are as those say");
@@ -106,6 +118,10 @@ pub struct Live {
     cleaner: Arc<ArcSwap<CleanerConfig>>,
     /// Absent while they are those of the start.
     connections: ArcSwapOption<ConnectionLimits>,
+    /// Held while they change, so that an older image never comes after a newer one.
+    turn: Mutex<()>,
+    /// Hears of each change.
+    applied: watch::Sender<()>,
 }
 
 impl Live {
@@ -115,6 +131,8 @@ impl Live {
             config: ArcSwap::new(Arc::clone(&config)),
             cleaner: Arc::new(ArcSwap::from_pointee(config.cleaner.clone())),
             connections: ArcSwapOption::empty(),
+            turn: Mutex::default(),
+            applied: watch::Sender::new(()),
             started_with: config,
         }
     }
@@ -133,9 +151,15 @@ impl Live {
         self.connections.load_full()
     }
 
-    /// From now on the dynamic settings of `image` hold. Whoever changed them calls this before it answers.
-    pub(crate) fn apply(&self, broker: &Broker, image: &ClusterImage) {
-        let config = match effective(&self.started_with, image) {
+    /// Shows that settings were taken up, after they were.
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.applied.subscribe()
+    }
+
+    /// From now on the dynamic settings of the newest image hold. Whoever changed them calls this before it answers.
+    pub(crate) fn apply(&self, broker: &Broker) {
+        let _turn = self.turn.lock();
+        let config = match effective(&self.started_with, &broker.metadata.image()) {
             Ok(config) => config,
             Err(errors) => {
                 // Checked before they were stored: by an older version, with another opinion.
@@ -156,6 +180,7 @@ impl Live {
         let enabled = self.started_with.cleaner.enabled;
         self.cleaner.store(Arc::new(CleanerConfig { enabled, ..config.cleaner.clone() }));
         self.config.store(Arc::new(config));
+        self.applied.send_replace(());
     }
 }
 
@@ -167,7 +192,7 @@ pub(crate) async fn follow(broker: Arc<Broker>, storage: Arc<Storage>, stop: Can
         let image = images.borrow_and_update().clone();
         let given = image.configs().of_broker(broker.node, &Default::default());
         if shown.as_ref() != Some(&given) {
-            broker.live.apply(&broker, &image);
+            broker.live.apply(&broker);
             storage.set_recovery_threads(broker.live.config().logs.recovery_threads).await;
             let config = broker.live.config();
             storage.set_fetchers(config.replication.fetchers);

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
-use varve_metadata::image::Endpoint;
+use varve_metadata::image::{ClusterImage, Endpoint};
 
 use super::{
     Broker,
@@ -194,13 +194,20 @@ impl OpenListeners {
         for Bound { listener, security, socket } in bound {
             let Ok(address) = socket.local_addr() else { continue };
             let known = state.known.iter().position(|known| known.listener.name == listener.name);
-            let before = known.and_then(|known| state.known[known].open.take());
+            let before = known.and_then(|known| {
+                let known = &mut state.known[known];
+                Some((known.open.take()?, Arc::ptr_eq(&known.security, &security)))
+            });
             let serving = match before {
-                Some(before) => {
+                Some((before, true)) => {
                     state.moved.push(before.accepting);
                     before.serving
                 }
-                None => {
+                before => {
+                    // Whoever was let in by another protection has to come by this one.
+                    if let Some((before, _)) = before {
+                        before.serving.cancel();
+                    }
                     let serving = server.broker.shutdown.child_token();
                     server.follow_keys(&security, &serving);
                     serving
@@ -223,7 +230,9 @@ impl OpenListeners {
     /// Goes over to the listeners that `broker`'s settings have by now, of which `bound` were not open. Whether others know.
     pub(super) async fn change(&self, broker: &Broker, bound: Vec<Bound>) -> bool {
         let config = broker.live.config();
+        let opened: Vec<_> = bound.iter().map(|one| (one.listener.name.clone(), one.security.clone())).collect();
         self.open(bound);
+        catch_up(broker, &opened);
         self.state.lock().is_untold = true;
         let endpoints = self.endpoints(&[&config.listeners, &broker.config.listeners]);
         let is_known = match self.announce(broker, endpoints).await {
@@ -287,7 +296,7 @@ impl OpenListeners {
         if missing.is_empty() && self.is_settled(&config.listeners) {
             return true;
         }
-        let texts = config.settings.texts();
+        let texts = newest_texts(broker);
         let (mut bound, mut is_whole) = (Vec::new(), true);
         for listener in missing {
             match self.bind(listener, &config.listeners, &texts).await {
@@ -320,6 +329,30 @@ impl OpenListeners {
     }
 }
 
+/// The settings of `broker` by the newest image. Listeners are protected by all of them, also where others of them do not hold
+/// because they do not fit together.
+fn newest_texts(broker: &Broker) -> BTreeMap<String, String> {
+    broker.metadata.image().configs().of_broker(broker.node, &broker.config.settings.texts())
+}
+
+/// What changed while these were made ready, when nobody could tell them, they take up now.
+fn catch_up(broker: &Broker, opened: &[(String, Arc<ListenerSecurity>)]) {
+    let mut known = None;
+    while !opened.is_empty() {
+        let newest = newest_texts(broker);
+        // Had it changed meanwhile, the older would have come after the newer.
+        if known.as_ref() == Some(&newest) {
+            return;
+        }
+        for (name, security) in opened {
+            for error in security.follow(name, &newest) {
+                warn!(listener = %name, error = %chain(&error), "the listener stays as it was");
+            }
+        }
+        known = Some(newest);
+    }
+}
+
 /// What one of `config`'s listeners asks of those who connect, by the settings `texts`.
 pub(crate) fn protect(
     listener: &Listener,
@@ -340,7 +373,15 @@ fn endpoint(listener: &Listener, port: u16, configs: &[&ListenerConfig]) -> Endp
         let at = config.listeners.iter().position(|one| one == listener)?;
         config.advertised.get(at)
     });
-    let host = advertised.and_then(|advertised| advertised.host.clone()).unwrap_or_else(host_name);
+    // One that moves, and cannot yet, listens where no setting has it any more.
+    let by_name = || configs.iter().find_map(|config| config.told_of(&listener.name));
+    let advertised = advertised.or_else(by_name);
+    let own = || listener.host.clone().filter(|host| host != "0.0.0.0" && host != "::");
+    let host = match advertised {
+        Some(advertised) => advertised.host.clone(),
+        None => own(),
+    };
+    let host = host.unwrap_or_else(host_name);
     Endpoint { host, port: advertised.and_then(|advertised| advertised.port).unwrap_or(port) }
 }
 
@@ -348,13 +389,15 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Which listeners a node starts with: those of its settings as they are now, `now`, each with its protection. One that is not
-/// in the file `started_with` and cannot be protected is left out: a node that does not start could not be told otherwise.
+/// Which listeners a node starts with: those of its settings as they are now, `now`, each with its protection, by all
+/// dynamic settings of `image`. One that is not in the file `started_with` and cannot be protected is left out: a node that does not
+/// start could not be told otherwise.
 pub(crate) fn protect_all(
     started_with: &BrokerConfig,
     now: &BrokerConfig,
+    image: &ClusterImage,
 ) -> Result<Vec<(Listener, Arc<ListenerSecurity>)>, ListenError> {
-    let texts = now.settings.texts();
+    let texts = image.configs().of_broker(started_with.node, &started_with.settings.texts());
     let mut protected = Vec::new();
     for listener in &now.listeners.listeners {
         match protect(listener, &now.listeners, &texts) {
@@ -376,7 +419,7 @@ pub(crate) fn protect_all(
 /// [`ListenError`]: one that the file has cannot be opened.
 pub(crate) async fn bind_all(broker: &Broker) -> Result<Vec<Bound>, ListenError> {
     let (listeners, config) = (&broker.listeners, broker.live.config());
-    let texts = config.settings.texts();
+    let texts = newest_texts(broker);
     let mut bound = Vec::new();
     for (listener, _) in listeners.known() {
         let in_file = broker.config.listeners.listener(&listener.name);
@@ -407,21 +450,23 @@ pub(crate) fn endpoints_of(bound: &[Bound], broker: &Broker) -> BTreeMap<String,
     bound.iter().map(|one| (one.listener.name.clone(), endpoint(&one.listener, port(one), &configs))).collect()
 }
 
-/// Keeps to the listeners that the settings have, until `stop` is cancelled.
+/// Keeps to the listeners that the settings in force have, until `stop` is cancelled.
 pub(crate) async fn follow(broker: Arc<Broker>, stop: CancellationToken) {
-    let mut images = broker.metadata.subscribe();
-    loop {
-        images.borrow_and_update();
-        let is_settled = broker.listeners.settle(&broker).await;
-        let news = async {
-            match is_settled {
-                true => images.changed().await,
-                false => timeout(TRY_AGAIN, images.changed()).await.unwrap_or(Ok(())),
+    let mut settings = broker.live.subscribe();
+    let following = async {
+        loop {
+            settings.borrow_and_update();
+            let news = match broker.listeners.settle(&broker).await {
+                true => settings.changed().await,
+                false => timeout(TRY_AGAIN, settings.changed()).await.unwrap_or(Ok(())),
+            };
+            if news.is_err() {
+                return;
             }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            news = news => if news.is_err() { return },
         }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = following => {}
     }
 }

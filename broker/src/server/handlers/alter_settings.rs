@@ -116,9 +116,8 @@ pub(super) async fn alter(
     match broker.metadata.alter_configs(&requests, &rules, validate_only).await {
         Ok(results) => {
             // In force before the answer says so.
-            let image = broker.metadata.image();
-            broker.telemetry.apply(image.configs());
-            broker.live.apply(broker, &image);
+            broker.telemetry.apply(broker.metadata.image().configs());
+            broker.live.apply(broker);
             if !validate_only && listening.is_some_and(|at| results.get(at).is_some_and(Result::is_ok)) {
                 broker.listeners.change(broker, bound).await;
             }

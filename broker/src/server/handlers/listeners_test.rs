@@ -1,6 +1,6 @@
 //! Listeners that come, move and go while the node runs, through sockets.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -9,13 +9,22 @@ use kafka_protocol::{
 use rustls::version::TLS13;
 use tokio::net::TcpStream;
 use uuid::Uuid;
-use varve_metadata::image::BrokerImage;
+use varve_metadata::{
+    controller::{AlterError, AlterRequest, AlterResource, Alteration, ConfigOp},
+    image::{BrokerImage, ConfigResource},
+};
 
 use super::configs_test::{BROKER, alter};
 use crate::{
-    security::testing::{Authority, connect},
+    config::{BrokerConfig, Sources},
+    security::{
+        ListenerSecurity,
+        testing::{Authority, connect},
+    },
     server::{
-        Limits,
+        Broker, Limits, LogLevels,
+        broker_rules::Rules,
+        live, open_listeners,
         testing::{Client, TestNode},
     },
 };
@@ -229,4 +238,171 @@ async fn what_others_could_not_be_told_they_are_told_later() {
     broker.metadata.register(ours).await.unwrap();
     assert!(broker.listeners.settle(broker).await);
     assert_eq!(told(&node).len(), 2);
+}
+
+/// A change of the node's own settings as it is stored, and no more than stored.
+async fn store(broker: &Broker, changes: &[(&str, Option<&str>)], validate_only: bool) -> Result<(), AlterError> {
+    let op = |value: Option<&str>| value.map_or(ConfigOp::Delete, |value| ConfigOp::Set(value.to_owned()));
+    let changes = changes.iter().map(|(name, value)| ((*name).to_owned(), op(*value))).collect();
+    let resource = AlterResource::Other(ConfigResource::Broker(broker.node));
+    let request = AlterRequest { resource, alteration: Alteration::Incremental(changes) };
+    let image = broker.metadata.image();
+    let rules = Rules::of(broker, &image);
+    broker.metadata.alter_configs(&[request], &rules, validate_only).await.unwrap().remove(0)
+}
+
+fn users(name: &str) -> String {
+    format!("x.PlainLoginModule required user_{name}=\"secret\";")
+}
+
+fn knows(security: &ListenerSecurity, user: &str) -> bool {
+    security.sasl.as_ref().is_some_and(|sasl| sasl.state().users.plain.contains_key(user))
+}
+
+#[tokio::test]
+async fn listeners_that_no_longer_fit_the_file_leave_all_other_settings_in_force() {
+    const LOGIN: &str = "listener.name.sasl_plaintext.plain.sasl.jaas.config";
+    let file = |listeners: &str, advertised: &str| {
+        [
+            "node.id=1".to_owned(),
+            format!("listeners=PLAINTEXT://127.0.0.1:0,SASL_PLAINTEXT://127.0.0.1:0{listeners}"),
+            format!("advertised.listeners=PLAINTEXT://127.0.0.1:0{advertised}"),
+            format!("{MAP}=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,NEW:PLAINTEXT"),
+            "sasl.enabled.mechanisms=PLAIN".to_owned(),
+            format!("{LOGIN}={}", users("alice")),
+        ]
+    };
+    let node = TestNode::start_configured(Limits::default(), &file("", "").each_ref().map(String::as_str)).await;
+    let mut client = node.connect().await;
+    let users_now = users("bob");
+    let changes = [
+        (LISTENERS, SET, Some("PLAINTEXT://127.0.0.1:0,SASL_PLAINTEXT://127.0.0.1:0,EXTRA://127.0.0.1:0")),
+        (MAP, SET, Some("PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,EXTRA:PLAINTEXT")),
+        (LOGIN, SET, Some(users_now.as_str())),
+        ("max.connections", SET, Some("77")),
+    ];
+    assert_eq!(alter(&mut client, BROKER, "1", &changes).await, (0, String::new()));
+
+    // The file gets a listener that the changed ones lack, and clients are to be told of it.
+    let overrides = file(",NEW://127.0.0.1:0", ",NEW://127.0.0.1:0").to_vec();
+    let file = BrokerConfig::load(&Sources { overrides, ..Sources::default() }).unwrap().config;
+    let image = node.broker.metadata.image();
+    let now = live::effective(&file, &image).unwrap();
+    assert_eq!(now.listeners, file.listeners);
+    assert_eq!(now.network.max_connections, Some(77));
+    // Whoever was locked out stays so, also if nothing else could be taken up.
+    for now in [&now, &file] {
+        let protected = open_listeners::protect_all(&file, now, &image).unwrap();
+        let names: Vec<&str> = protected.iter().map(|(listener, _)| listener.name.as_str()).collect();
+        assert_eq!(names, ["PLAINTEXT", "SASL_PLAINTEXT", "NEW"]);
+        assert!(knows(&protected[1].1, "bob") && !knows(&protected[1].1, "alice"));
+    }
+
+    let listeners = open_listeners::protect_all(&file, &now, &image).unwrap();
+    let metadata = node.broker.metadata.clone();
+    let restarted = Broker::new(Arc::new(file), metadata, Arc::default(), LogLevels::default());
+    let restarted = restarted.with_listeners(listeners);
+    restarted.live.apply(&restarted);
+    assert_eq!(restarted.live.config().network.max_connections, Some(77));
+    assert_eq!(store(&restarted, &[("max.connections", Some("78"))], true).await, Ok(()));
+    let unfit = store(&restarted, &[(LISTENERS, Some(BOTH))], true).await.unwrap_err();
+    assert!(matches!(&unfit, AlterError::Refused(why) if why.contains("NEW")), "{unfit:?}");
+    assert_eq!(store(&restarted, &[(LISTENERS, None), (MAP, None)], true).await, Ok(()));
+}
+
+#[tokio::test]
+async fn listeners_that_were_stored_without_an_answer_open_when_their_settings_are_taken_up() {
+    let (node, _client) = node().await;
+    let broker = node.broker.clone();
+    let following = tokio::spawn(open_listeners::follow(broker.clone(), broker.shutdown.clone()));
+    store(&broker, &[(LISTENERS, Some(BOTH))], false).await.unwrap();
+    // Whoever wakes by the new image alone finds the settings of before.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    broker.live.apply(&broker);
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while told(&node).len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it opens");
+    let mut of_extra = Client::to(&format!("127.0.0.1:{}", port_of(&node, "EXTRA"))).await;
+    of_extra.ask(0, &ApiVersionsRequest::default()).await;
+    broker.shutdown.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_listener_cannot_come_with_a_limit_that_lets_nobody_in_nor_get_one() {
+    const LIMIT: &str = "listener.name.extra.max.connections";
+    let (_node, mut client) = node().await;
+    let refused = (ResponseError::InvalidRequest.code(), "Invalid max.connections 0".to_owned());
+    let both = [(LISTENERS, SET, Some(BOTH)), (LIMIT, SET, Some("0"))];
+    assert_eq!(alter(&mut client, BROKER, "1", &both).await, refused);
+    // As long as nobody has that name nobody minds.
+    assert_eq!(alter(&mut client, BROKER, "1", &[(LIMIT, SET, Some("0"))]).await, (0, String::new()));
+    assert_eq!(set(&mut client, BOTH).await, refused);
+    let both = [(LISTENERS, SET, Some(BOTH)), (LIMIT, SET, Some("1"))];
+    assert_eq!(alter(&mut client, BROKER, "1", &both).await, (0, String::new()));
+    assert_eq!(alter(&mut client, BROKER, "1", &[(LIMIT, SET, Some("0"))]).await, refused);
+    assert_eq!(alter(&mut client, BROKER, "", &[(LIMIT, SET, Some("-1"))]).await.0, refused.0);
+}
+
+#[tokio::test]
+async fn what_changes_while_a_listener_is_made_ready_holds_for_it() {
+    const LOGIN: &str = "listener.name.extra.plain.sasl.jaas.config";
+    let (node, _client) = node().await;
+    let broker = &node.broker;
+    let (alice, bob) = (users("alice"), users("bob"));
+    let changes = [
+        (LISTENERS, BOTH),
+        (MAP, "PLAINTEXT:PLAINTEXT,EXTRA:SASL_PLAINTEXT"),
+        ("listener.name.extra.sasl.enabled.mechanisms", "PLAIN"),
+        (LOGIN, alice.as_str()),
+    ];
+    let mut texts = broker.config.settings.texts();
+    texts.extend(changes.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let wanted = broker.config.with_settings(&texts).unwrap();
+    let bound = broker.listeners.prepare(&broker.config.listeners, &wanted.listeners, &texts).await.unwrap();
+    assert!(knows(&bound[0].security, "alice"));
+
+    store(broker, &changes.map(|(name, value)| (name, Some(value))), false).await.unwrap();
+    store(broker, &[(LOGIN, Some(&bob))], false).await.unwrap();
+    broker.live.apply(broker);
+    assert!(broker.listeners.change(broker, bound).await);
+    let known: BTreeMap<String, _> =
+        broker.listeners.known().into_iter().map(|(listener, security)| (listener.name, security)).collect();
+    assert!(knows(&known["EXTRA"], "bob") && !knows(&known["EXTRA"], "alice"));
+}
+
+#[tokio::test]
+async fn a_listener_with_another_protection_keeps_no_connection_of_the_old_one() {
+    let (node, mut client) = node().await;
+    assert_eq!(set(&mut client, BOTH).await, (0, String::new()));
+    let mut of_extra = Client::to(&format!("127.0.0.1:{}", port_of(&node, "EXTRA"))).await;
+    of_extra.ask(0, &ApiVersionsRequest::default()).await;
+    let (broker, config) = (&node.broker, node.broker.live.config());
+    let extra = config.listeners.listener("EXTRA").unwrap();
+    let mut bound = broker.listeners.bind(extra, &config.listeners, &config.settings.texts()).await.unwrap();
+    bound.security = ListenerSecurity::plaintext();
+    broker.listeners.open(vec![bound]);
+    assert_eq!(of_extra.receive_raw().await, None);
+}
+
+#[tokio::test]
+async fn a_listener_that_cannot_move_yet_is_told_of_as_the_file_has_it() {
+    let protocols = format!("{MAP}={PROTOCOLS}");
+    let (listeners, advertised) = (format!("{LISTENERS}={BOTH}"), format!("{ADVERTISED},EXTRA://told.example:9"));
+    let node = TestNode::start_configured(Limits::default(), &[&protocols, &listeners, &advertised]).await;
+    let (mut client, broker) = (node.connect().await, &node.broker);
+    let moved = "PLAINTEXT://127.0.0.1:0,EXTRA://localhost:0";
+    assert_eq!(set(&mut client, moved).await, (0, String::new()));
+    // Of the addresses that are for books (RFC 5737).
+    store(broker, &[(LISTENERS, Some("PLAINTEXT://127.0.0.1:0,EXTRA://192.0.2.1:0"))], false).await.unwrap();
+    broker.live.apply(broker);
+    assert!(!broker.listeners.settle(broker).await);
+    let endpoint = broker.metadata.image().brokers()[&broker.node].endpoints["EXTRA"].clone();
+    assert_eq!((endpoint.host.as_str(), endpoint.port), ("told.example", 9));
 }
