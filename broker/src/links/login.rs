@@ -45,13 +45,13 @@ pub(super) async fn log_in(link: &mut Link, sasl: &SaslEndpoint) -> Result<Optio
             (mechanism, Attempt { who, see: PASSWORDS, begun: MechanismClient::begin(login, nonce()) })
         }
         Login::Token(source) => {
-            // Before a word is said: it may take a while.
-            let token = sasl.own_tokens().current(source, now_ms()).await?;
+            // Before a word is said: it may take a while, where none is good.
+            let token = sasl.own_tokens().current(source, now_ms).await?;
             let begun = MechanismClient::begin_with_token(&token, &source.extensions);
             let attempt = Attempt { who: token.subject.clone(), see: TOKENS, begun };
             let ended = attempt.carry_through(link, Mechanism::OauthBearer).await;
             if let Err(LinkError::Refused { .. }) = ended {
-                sasl.own_tokens().doubt(&token, source).await;
+                sasl.own_tokens().doubt(&token, source);
             }
             return ended;
         }

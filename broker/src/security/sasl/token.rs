@@ -1,7 +1,7 @@
 //! The token of OAUTHBEARER as which this node logs in to other brokers: what is in it, and when it is time for a new one
 //! (KIP-255, KIP-768).
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use url::Url;
 use crate::security::Secret;
 
 /// Where tokens come from, and how they are used.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct TokenSource {
     /// Who gives them out.
     pub origin: TokenOrigin,
@@ -26,6 +26,21 @@ pub struct TokenSource {
     pub max_backoff: Duration,
 }
 
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What extensions say may be secret.
+        let names: Vec<&String> = self.extensions.iter().map(|(name, _)| name).collect();
+        f.debug_struct("TokenSource")
+            .field("origin", &self.origin)
+            .field("subject_claim", &self.subject_claim)
+            .field("extensions", &names)
+            .field("refresh", &self.refresh)
+            .field("backoff", &self.backoff)
+            .field("max_backoff", &self.max_backoff)
+            .finish()
+    }
+}
+
 /// Who gives out tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenOrigin {
@@ -36,7 +51,7 @@ pub enum TokenOrigin {
 }
 
 /// How an identity provider is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TokenEndpoint {
     /// `http:` or `https:`.
     pub url: Url,
@@ -50,6 +65,20 @@ pub struct TokenEndpoint {
     pub connect_limit: Duration,
     /// How long an answer may take.
     pub read_limit: Duration,
+}
+
+impl fmt::Debug for TokenEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The rest of the URL may hold a secret.
+        f.debug_struct("TokenEndpoint")
+            .field("url", &self.url.origin().ascii_serialization())
+            .field("client", &self.client)
+            .field("secret", &self.secret)
+            .field("scope", &self.scope)
+            .field("connect_limit", &self.connect_limit)
+            .field("read_limit", &self.read_limit)
+            .finish()
+    }
 }
 
 /// When a token is replaced: `sasl.login.refresh.…`.
@@ -162,6 +191,29 @@ mod tests {
         assert_eq!((token.subject.as_str(), token.issued_ms, token.expires_ms), ("client", None, 2_000_500));
         assert_eq!(token.text.reveal(), text);
         assert!(!format!("{token:?}").contains(&text), "{token:?}");
+    }
+
+    #[test]
+    fn where_tokens_come_from_is_shown_without_what_may_be_secret() {
+        let endpoint = TokenEndpoint {
+            url: Url::parse("https://user:hunter2@id.example:8443/hunter2?key=hunter2").unwrap(),
+            client: "broker".to_owned(),
+            secret: Secret::new("hunter2"),
+            scope: None,
+            connect_limit: Duration::ZERO,
+            read_limit: Duration::ZERO,
+        };
+        let source = TokenSource {
+            origin: TokenOrigin::Endpoint(endpoint),
+            subject_claim: "sub".to_owned(),
+            extensions: vec![("pool".to_owned(), "hunter2".to_owned())],
+            refresh: RULES,
+            backoff: Duration::ZERO,
+            max_backoff: Duration::ZERO,
+        };
+        let shown = format!("{source:?}");
+        assert!(shown.contains("https://id.example:8443") && shown.contains("pool"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! provider.
 //!
 //! ```text
-//!  a login ─► a token whose time has not come? ─► that one
+//!  a login ─► a token that is good, and not about to end ─► that one; if its time has come, a new one is asked for beside
 //!                   │ no, and the last attempt is a pause ago
 //!                   ▼
 //!             read the file · POST grant_type=client_credentials ─► a new one
@@ -11,11 +11,16 @@
 //!             the old one, as long as it is good
 //! ```
 
-use std::{fmt, io};
+#[cfg(test)]
+mod tests;
 
+use std::{fmt, io, sync::Arc};
+
+use futures::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::{StatusCode, header, redirect::Policy};
 use serde_json::Value;
-use tokio::{io::AsyncReadExt, sync::Mutex, time::Instant};
+use tokio::{io::AsyncReadExt, sync::Mutex as Turn, time::Instant};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -26,6 +31,9 @@ use crate::security::chain;
 const MAX_BYTES: usize = 1 << 20;
 /// The most that is told of what a provider says about a failure, in characters.
 const TOLD: usize = 300;
+/// So near its end, in milliseconds, a token is no longer used without a try to get another one first: it would end on its way, or the
+/// session with it before there is time to renew that.
+const NEAR_END_MS: i64 = 30_000;
 /// Failures after which the pause does not grow any more, whatever the limit.
 const COUNTED: u32 = 32;
 
@@ -73,7 +81,7 @@ impl From<reqwest::Error> for TokenError {
 /// The newest token.
 #[derive(Default)]
 pub struct Tokens {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl fmt::Debug for Tokens {
@@ -86,6 +94,8 @@ impl fmt::Debug for Tokens {
 struct State {
     /// Where what follows came from.
     source: Option<TokenSource>,
+    /// Whoever asks has it: one at a time, and as long as that takes.
+    turn: Arc<Turn<()>>,
     held: Option<Held>,
     /// Attempts that failed one after the other, and why the last one did.
     failures: u32,
@@ -100,48 +110,118 @@ struct Held {
     refresh_ms: i64,
 }
 
+/// What a login does at one moment.
+enum Step {
+    Use(LoginToken),
+    /// The same, and a new one is asked for that others will use.
+    UseAndRefresh(LoginToken),
+    /// None is good, or not for long.
+    Ask,
+    /// None is good, and it is too soon to ask.
+    GiveUp(TokenError),
+}
+
 impl Tokens {
-    /// A token of `source` that is good at `now_ms`, in milliseconds since 1970. Who comes while it is asked for waits for it.
+    /// A token of `source` that is good now. `now_ms`: a clock, in milliseconds since 1970. Nobody waits while a token is good for a
+    /// while yet; else whoever comes while one is asked for waits for it.
     ///
     /// # Errors
     /// [`TokenError`].
-    pub async fn current(&self, source: &TokenSource, now_ms: i64) -> Result<LoginToken, TokenError> {
-        let mut state = self.state.lock().await;
-        if state.source.as_ref() != Some(source) {
-            *state = State { source: Some(source.clone()), ..State::default() };
-        }
-        if let Some(held) = state.held.as_ref().filter(|held| now_ms < held.refresh_ms) {
-            return Ok(held.token.clone());
-        }
-        let mut error = None;
-        if state.paused_until.is_none_or(|until| until <= Instant::now()) {
-            match fetch(source).await {
-                Ok(token) if token.expires_ms > now_ms => state.hold(token, source, now_ms),
-                Ok(_) => error = Some(TokenError::Expired),
-                Err(failed) => error = Some(failed),
+    pub async fn current<C>(&self, source: &TokenSource, now_ms: C) -> Result<LoginToken, TokenError>
+    where
+        C: Fn() -> i64 + Copy + Send + 'static,
+    {
+        let (step, turn) = self.step(source, now_ms());
+        match step {
+            Step::Use(token) => return Ok(token),
+            Step::UseAndRefresh(token) => {
+                // Unless somebody asks already. The turn ends with the task, however that ends.
+                if let Ok(turn) = turn.try_lock_owned() {
+                    let (state, source) = (self.state.clone(), source.clone());
+                    tokio::spawn(async move {
+                        // Why it failed is told, and kept.
+                        drop(ask(&state, &source, now_ms).await);
+                        drop(turn);
+                    });
+                }
+                return Ok(token);
             }
-            if let Some(error) = &error {
-                state.failed(source, chain(error));
-            }
+            Step::GiveUp(error) => return Err(error),
+            Step::Ask => {}
         }
-        match &state.held {
-            Some(held) if now_ms < held.token.expires_ms => Ok(held.token.clone()),
-            _ => Err(error.unwrap_or_else(|| TokenError::Again(state.failure.clone()))),
+        let _turn = turn.lock().await;
+        // Whose turn it was before may have got one.
+        match self.step(source, now_ms()).0 {
+            Step::Use(token) | Step::UseAndRefresh(token) => return Ok(token),
+            Step::GiveUp(error) => return Err(error),
+            Step::Ask => {}
         }
+        let asked = ask(&self.state, source, now_ms).await;
+        asked.or_else(|error| self.lock(source).good(now_ms()).map(|held| held.token.clone()).ok_or(error))
     }
 
     /// Another broker did not take `token`: a new one is asked for at the next login, unless this one is as new as the longest
-    /// pause is long. Until it is there the old one is used, since a single broker may be wrong.
-    pub async fn doubt(&self, token: &LoginToken, source: &TokenSource) {
-        let mut state = self.state.lock().await;
+    /// pause is long, or the last attempt has just failed. Until it is there the old one is used, since a single broker may be wrong.
+    pub fn doubt(&self, token: &LoginToken, source: &TokenSource) {
+        let mut state = self.state.lock();
         if let Some(held) = state.held.as_mut().filter(|held| held.token == *token) {
             held.refresh_ms = i64::MIN;
-            state.paused_until = held.since.checked_add(source.max_backoff);
+            let not_before = held.since.checked_add(source.max_backoff);
+            state.paused_until = state.paused_until.max(not_before);
         }
+    }
+
+    fn step(&self, source: &TokenSource, now_ms: i64) -> (Step, Arc<Turn<()>>) {
+        let state = self.lock(source);
+        (state.step(now_ms), state.turn.clone())
+    }
+
+    /// What is known of `source`; of another one it is forgotten.
+    fn lock(&self, source: &TokenSource) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        if state.source.as_ref() != Some(source) {
+            *state = State { source: Some(source.clone()), ..State::default() };
+        }
+        state
     }
 }
 
+/// Asks for a token, and notes what comes, if `source` is still the one by then. It is the caller's turn.
+async fn ask(state: &Mutex<State>, source: &TokenSource, now_ms: impl Fn() -> i64) -> Result<LoginToken, TokenError> {
+    // Boxed: what HTTP is made of is too deep to be part of every future that may log in.
+    let fetched = fetch(source).boxed().await;
+    let now_ms = now_ms();
+    let asked = fetched.and_then(|token| match token.expires_ms > now_ms {
+        true => Ok(token),
+        false => Err(TokenError::Expired),
+    });
+    let mut state = state.lock();
+    if state.source.as_ref() == Some(source) {
+        match &asked {
+            Ok(token) => state.hold(token.clone(), source, now_ms),
+            Err(error) => state.failed(source, chain(error)),
+        }
+    }
+    asked
+}
+
 impl State {
+    fn step(&self, now_ms: i64) -> Step {
+        let is_paused = self.paused_until.is_some_and(|until| Instant::now() < until);
+        match self.good(now_ms) {
+            Some(held) if is_paused || now_ms < held.refresh_ms => Step::Use(held.token.clone()),
+            Some(held) if now_ms < held.token.expires_ms.saturating_sub(NEAR_END_MS) => {
+                Step::UseAndRefresh(held.token.clone())
+            }
+            None if is_paused => Step::GiveUp(TokenError::Again(self.failure.clone())),
+            Some(_) | None => Step::Ask,
+        }
+    }
+
+    fn good(&self, now_ms: i64) -> Option<&Held> {
+        self.held.as_ref().filter(|held| now_ms < held.token.expires_ms)
+    }
+
     fn hold(&mut self, token: LoginToken, source: &TokenSource, now_ms: i64) {
         let is_new = self.held.as_ref().is_none_or(|held| held.token != token);
         if is_new {
@@ -244,193 +324,5 @@ impl TokenEndpoint {
         let told = words.join(", ").replace(self.secret.reveal(), "[hidden]");
         let shown: String = told.chars().filter(|one| !one.is_control()).take(TOLD).collect();
         format!(": {shown}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{path::PathBuf, time::Duration};
-
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    use serde_json::json;
-    use tokio::{
-        io::AsyncWriteExt,
-        net::{TcpListener, TcpStream},
-        time::advance,
-    };
-    use url::Url;
-
-    use super::*;
-    use crate::security::{Secret, sasl::token::Refresh};
-
-    const SECRET: &str = "hunter2&=";
-
-    fn token(subject: &str, expires_s: i64) -> String {
-        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        format!("{}.{}.c2lnbmF0dXJl", part(json!({"alg": "ES256"})), part(json!({"sub": subject, "exp": expires_s})))
-    }
-
-    fn source(origin: TokenOrigin) -> TokenSource {
-        TokenSource {
-            origin,
-            subject_claim: "sub".to_owned(),
-            extensions: Vec::new(),
-            refresh: Refresh { factor: 0.8, jitter: 0.0, least: Duration::ZERO, buffer: Duration::ZERO },
-            backoff: Duration::from_secs(1),
-            max_backoff: Duration::from_secs(8),
-        }
-    }
-
-    async fn endpoint(scope: Option<&str>) -> (TcpListener, TokenSource) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/token?tenant={SECRET}", listener.local_addr().unwrap());
-        let endpoint = TokenEndpoint {
-            url: Url::parse(&url).unwrap(),
-            client: "broker".to_owned(),
-            secret: Secret::new(SECRET),
-            scope: scope.map(str::to_owned),
-            connect_limit: Duration::from_secs(3600),
-            read_limit: Duration::from_secs(3600),
-        };
-        (listener, source(TokenOrigin::Endpoint(endpoint)))
-    }
-
-    /// The next request, head and body.
-    async fn asked(stream: &mut TcpStream) -> String {
-        let mut text = String::new();
-        loop {
-            let mut bytes = [0; 1024];
-            let read = stream.read(&mut bytes).await.unwrap();
-            assert!(read > 0, "it ends early: {text}");
-            text.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
-            let length =
-                text.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-            let body = text.split_once("\r\n\r\n").map(|(_, body)| body.len());
-            if body.is_some() && body == length {
-                return text;
-            }
-        }
-    }
-
-    /// Gives one answer; what was asked.
-    async fn answer(listener: &TcpListener, status: &str, body: &str) -> String {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let text = asked(&mut stream).await;
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-        text
-    }
-
-    #[tokio::test]
-    async fn a_provider_is_asked_as_its_client_and_once_for_all_who_log_in() {
-        let (listener, source) = endpoint(Some("kafka brokers")).await;
-        let tokens = Tokens::default();
-        let body = json!({"access_token": token("broker", 1000), "token_type": "Bearer"}).to_string();
-        let (first, second, text) = tokio::join!(
-            tokens.current(&source, 0),
-            tokens.current(&source, 799_000),
-            answer(&listener, "200 OK", &body)
-        );
-        assert_eq!(first.unwrap().text.reveal(), token("broker", 1000));
-        assert_eq!(second.unwrap().subject, "broker", "the same one, without another question");
-        assert!(text.starts_with("POST /token?tenant="), "{text}");
-        assert!(text.ends_with("\r\n\r\ngrant_type=client_credentials&scope=kafka+brokers"), "{text}");
-        let basic = base64::engine::general_purpose::STANDARD.encode(format!("broker:{SECRET}"));
-        assert!(text.to_lowercase().contains(&format!("authorization: basic {basic}").to_lowercase()), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_provider_that_gives_no_token_is_told_apart_and_no_secret_is() {
-        let refusal = json!({"error": "invalid_client", "error_description": format!("not\n{SECRET}")}).to_string();
-        let useless = json!({"access_token": SECRET}).to_string();
-        for (status, body, words) in [
-            ("401 Unauthorized", refusal.as_str(), "401 Unauthorized: invalid_client, not[hidden]"),
-            ("503 Service Unavailable", "<html>", "503 Service Unavailable"),
-            ("302 Found\r\nLocation: http://127.0.0.1:1/", "", "302 Found"),
-            ("200 OK", "{}", "no access_token"),
-            ("200 OK", useless.as_str(), "it is no JSON web token"),
-        ] {
-            let (listener, source) = endpoint(None).await;
-            let tokens = Tokens::default();
-            let (failed, _) = tokio::join!(tokens.current(&source, 0), answer(&listener, status, body));
-            let failed = failed.unwrap_err();
-            assert!(chain(&failed).contains(words), "{}", chain(&failed));
-            let again = tokens.current(&source, 0).await.unwrap_err();
-            assert!(matches!(&again, TokenError::Again(why) if why.contains(words)), "{again:?}");
-            assert!(!format!("{failed:?} {} {again:?}", chain(&failed)).contains("hunter2"), "{failed:?}");
-        }
-        let (listener, source) = endpoint(None).await;
-        drop(listener);
-        let failed = Tokens::default().current(&source, 0).await.unwrap_err();
-        assert!(matches!(failed, TokenError::Http(_)), "{failed:?}");
-        assert!(!format!("{} {failed:?}", chain(&failed)).contains("hunter2"), "{failed:?}");
-    }
-
-    fn file() -> (tempfile::TempDir, PathBuf, TokenSource) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        let source = source(TokenOrigin::File(path.clone()));
-        (folder, path, source)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_token_is_replaced_before_its_end_and_used_up_to_it_when_there_is_no_other() {
-        let (_folder, path, source) = file();
-        let tokens = Tokens::default();
-        let subject = async |now_s: i64| tokens.current(&source, now_s * 1000).await.map(|token| token.subject);
-        assert!(matches!(subject(0).await, Err(TokenError::File(_))));
-        std::fs::write(&path, token("first", 1000)).unwrap();
-        assert!(matches!(subject(0).await, Err(TokenError::Again(_))), "not before the pause is over");
-        advance(Duration::from_secs(1)).await;
-        assert_eq!(subject(0).await.unwrap(), "first");
-
-        std::fs::write(&path, token("second", 2000)).unwrap();
-        advance(Duration::from_secs(600)).await;
-        assert_eq!(subject(799).await.unwrap(), "first", "its time has not come");
-        assert_eq!(subject(800).await.unwrap(), "second");
-
-        std::fs::remove_file(&path).unwrap();
-        advance(Duration::from_secs(600)).await;
-        assert_eq!(subject(1999).await.unwrap(), "second", "it is still good");
-        assert!(matches!(subject(2000).await, Err(TokenError::Again(_))));
-        std::fs::write(&path, token("old", 1500)).unwrap();
-        advance(Duration::from_secs(8)).await;
-        assert!(matches!(subject(2000).await, Err(TokenError::Expired)));
-        std::fs::write(&path, token("third", 3000)).unwrap();
-        advance(Duration::from_secs(8)).await;
-        assert_eq!(subject(2000).await.unwrap(), "third");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_token_that_a_broker_did_not_take_is_replaced_before_its_time() {
-        let (_folder, path, source) = file();
-        let tokens = Tokens::default();
-        let current = async || tokens.current(&source, 0).await.unwrap();
-        std::fs::write(&path, token("first", 1000)).unwrap();
-        let first = current().await;
-        std::fs::write(&path, token("second", 1000)).unwrap();
-        tokens.doubt(&first, &source).await;
-        assert_eq!(current().await, first, "it is new: others may take it");
-        advance(Duration::from_secs(8)).await;
-        let second = current().await;
-        assert_eq!(second.subject, "second");
-        std::fs::write(&path, token("third", 1000)).unwrap();
-        advance(Duration::from_secs(60)).await;
-        tokens.doubt(&first, &source).await;
-        assert_eq!(current().await, second, "the doubt is of another one");
-        tokens.doubt(&second, &source).await;
-        assert_eq!(current().await.subject, "third");
-    }
-
-    #[tokio::test]
-    async fn another_source_has_other_tokens() {
-        let (_folder, path, source) = file();
-        let tokens = Tokens::default();
-        std::fs::write(&path, token("first", 1000)).unwrap();
-        assert_eq!(tokens.current(&source, 0).await.unwrap().subject, "first");
-        let other = path.with_extension("other");
-        std::fs::write(&other, token("other", 1000)).unwrap();
-        let other = TokenSource { origin: TokenOrigin::File(other), ..source };
-        assert_eq!(tokens.current(&other, 0).await.unwrap().subject, "other");
     }
 }
