@@ -194,6 +194,13 @@ fn a_drain_that_would_leave_too_little_is_refused_and_changes_nothing() -> Resul
     // The one that is down can be, and the cluster is whole without it.
     let (is_done, lines) = told(&cluster, &["decommission", "2", "--json", "--timeout", "600"])?;
     ensure!(is_done && is_there(&lines, "forgotten"), "{lines:?}");
+    // Taken up again together with another one, which cannot leave.
+    eventually("whichever broker is asked knows that it is forgotten", || {
+        let (is_done, lines) = told(&cluster, &["decommission", "2", "1", "--json", "--dry-run"])?;
+        ensure!(!is_done && reasons(&lines).contains("only 2 brokers are left"), "{lines:?}");
+        let is_forgotten = lines.iter().any(|line| line["broker"] == 2 && line["state"] == "forgotten");
+        Ok(is_forgotten.then_some(()))
+    })?;
     cluster.await_isr("wide", 3)?;
     ensure!(!holds(&cluster.describe("wide")?, 2), "it holds nothing");
     Ok(())

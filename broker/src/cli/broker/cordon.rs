@@ -9,6 +9,8 @@ use super::{asks, client::Client, view::View};
 pub(super) struct Cordons {
     /// Brokers, and whether they were seen to be cordoned.
     were_seen: BTreeMap<i32, bool>,
+    /// Those that were told here, and not by somebody before.
+    told: BTreeSet<i32>,
 }
 
 /// What is to be done about one of them at one look.
@@ -27,26 +29,30 @@ pub(super) struct TakenBack(i32);
 
 impl Cordons {
     pub(super) fn of(leaving: &BTreeSet<i32>) -> Cordons {
-        Cordons { were_seen: leaving.iter().map(|id| (*id, false)).collect() }
+        Cordons { were_seen: leaving.iter().map(|id| (*id, false)).collect(), told: BTreeSet::new() }
     }
 
-    /// Sets those that are not there; the brokers that were told.
+    /// Sets those that are not there.
     ///
     /// # Errors
     /// [`TakenBack`], or a broker does not let itself be told.
-    pub(super) async fn keep(&mut self, client: &mut Client, view: &View) -> anyhow::Result<Vec<i32>> {
-        let mut told = Vec::new();
+    pub(super) async fn keep(&mut self, client: &mut Client, view: &View) -> anyhow::Result<()> {
         for id in self.were_seen.keys().copied().collect::<Vec<_>>() {
             match self.step(view, id) {
                 Step::Nothing => {}
                 Step::Set => {
                     asks::cordon(client, id, true).await?;
-                    told.push(id);
+                    self.told.insert(id);
                 }
                 Step::GiveUp => return Err(TakenBack(id).into()),
             }
         }
-        Ok(told)
+        Ok(())
+    }
+
+    /// The brokers that were told, also where the last attempt failed half-way.
+    pub(super) fn told(&self) -> &BTreeSet<i32> {
+        &self.told
     }
 
     /// From now on it may take what it is given: it is no longer the one that was drained.

@@ -16,7 +16,7 @@ use super::{
     cordon::{Cordons, TakenBack},
     plan::{Move, Plan, Refusal, can_elect, left_out, plan},
     report::{self, tell},
-    view::{PartitionView, View},
+    view::{BrokerView, PartitionView, View},
 };
 use crate::cli::{
     out::Out,
@@ -45,7 +45,8 @@ pub(super) async fn drain<W: Write>(
     asked: &DrainArgs,
     out: &mut Out<W>,
 ) -> anyhow::Result<ExitCode> {
-    Ok(match run(client, asked, out).await? {
+    let first = View::read(client).await?;
+    Ok(match run(client, asked, &first, out).await? {
         End::Drained => ExitCode::SUCCESS,
         End::NotDrained => ExitCode::FAILURE,
     })
@@ -58,7 +59,10 @@ pub(super) async fn decommission<W: Write>(
     out: &mut Out<W>,
 ) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    if run(client, asked, out).await? == End::NotDrained {
+    let first = View::read(client).await?;
+    let (asked, forgotten) = &without_forgotten(&first, asked);
+    forgotten.iter().try_for_each(|id| tell(out, *id, "forgotten", &[]))?;
+    if run(client, asked, &first, out).await? == End::NotDrained {
         return Ok(ExitCode::FAILURE);
     }
     if asked.dry_run {
@@ -91,6 +95,17 @@ pub(super) async fn decommission<W: Write>(
             return Ok(ExitCode::FAILURE);
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What is left to be done of a command that was broken off, and the brokers that an earlier one had forgotten. If that is all of
+/// them they were never there, as far as anybody can tell.
+fn without_forgotten(view: &View, asked: &DrainArgs) -> (DrainArgs, Vec<i32>) {
+    let (known, forgotten): (Vec<i32>, Vec<i32>) =
+        asked.ids.iter().copied().partition(|id| view.brokers.contains_key(id));
+    match known.is_empty() {
+        true => (asked.clone(), Vec::new()),
+        false => (DrainArgs { ids: known, ..asked.clone() }, forgotten),
     }
 }
 
@@ -144,30 +159,29 @@ pub(super) async fn undrain(client: &mut Client, ids: &[i32]) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run<W: Write>(client: &mut Client, asked: &DrainArgs, out: &mut Out<W>) -> anyhow::Result<End> {
+/// `first`: a look at the cluster, of a moment ago.
+async fn run<W: Write>(client: &mut Client, asked: &DrainArgs, first: &View, out: &mut Out<W>) -> anyhow::Result<End> {
     let (leaving, begun) = (asked.leaving(), Instant::now());
-    let first = View::read(client).await?;
     if let Some(id) = leaving.iter().find(|id| !first.brokers.contains_key(id)) {
         bail!("there is no broker {id}");
     }
-    let planned = plan(&first, &leaving, asked.allowed());
+    let planned = plan(first, &leaving, asked.allowed());
     if !planned.refused.is_empty() {
         report::refusals(&planned.refused, out)?;
         return Ok(End::NotDrained);
     }
-    report::left_out(&left_out(&first, &leaving), out)?;
+    report::left_out(&left_out(first, &leaving), out)?;
     let held: BTreeMap<i32, usize> = leaving.iter().map(|id| (*id, first.held_by(*id).count())).collect();
     if asked.dry_run {
         report::moves(&planned, &held, out)?;
         return Ok(End::Drained);
     }
     let mut cordons = Cordons::of(&leaving);
-    let set = cordons.keep(client, &first).await?;
-    for id in &set {
-        tell(out, *id, "cordoned", &[])?;
-    }
-    if let Some(refused) = meanwhile_refused(client, asked, &set, &mut cordons).await? {
-        for id in &set {
+    let kept = cordons.keep(client, first).await;
+    cordons.told().iter().try_for_each(|id| tell(out, *id, "cordoned", &[]))?;
+    kept?;
+    if let Some(refused) = meanwhile_refused(client, asked, &mut cordons).await? {
+        for id in cordons.told() {
             asks::cordon(client, *id, false).await?;
             tell(out, *id, "takes new replicas again", &[])?;
         }
@@ -178,21 +192,20 @@ async fn run<W: Write>(client: &mut Client, asked: &DrainArgs, out: &mut Out<W>)
 }
 
 /// Whether others were taken away while these brokers were cordoned: of two drains that begin at once, and may not both be, at
-/// least one sees the other here. `set`: brokers that have just been told.
+/// least one sees the other here.
 async fn meanwhile_refused(
     client: &mut Client,
     asked: &DrainArgs,
-    set: &[i32],
     cordons: &mut Cordons,
 ) -> anyhow::Result<Option<Vec<Refusal>>> {
-    if set.is_empty() {
+    if cordons.told().is_empty() {
         return Ok(None);
     }
     let mut failed = 0;
     for _ in 0..FAILED_LOOKS {
         match look(client, cordons).await {
             // A broker may answer before it knows what it was told.
-            Ok(view) if set.iter().all(|id| view.brokers.get(id).is_none_or(|broker| !broker.takes_replicas())) => {
+            Ok(view) if !may_any_get(&view, cordons.told()) => {
                 let mut refused = plan(&view, &asked.leaving(), asked.allowed()).refused;
                 refused.retain(|refusal| refusal.why.is_for_want_of_brokers());
                 return Ok(Some(refused).filter(|refused| !refused.is_empty()));
@@ -202,7 +215,11 @@ async fn meanwhile_refused(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    bail!("cordoned.log.dirs was set for {set:?}, and they still take new replicas")
+    bail!("cordoned.log.dirs was set for {:?}, and they still take new replicas", cordons.told())
+}
+
+fn may_any_get(view: &View, ids: &BTreeSet<i32>) -> bool {
+    ids.iter().any(|id| view.brokers.get(id).is_some_and(BrokerView::takes_replicas))
 }
 
 /// `held`: how many replicas each of the brokers had to lose.
@@ -339,4 +356,32 @@ async fn look(client: &mut Client, cordons: &mut Cordons) -> anyhow::Result<View
 fn is_led_by(view: &View, asked: &Move, leaving: &BTreeSet<i32>) -> bool {
     let now = view.partitions.iter().find(|one| one.topic == asked.topic && one.index == asked.index);
     now.is_some_and(|now| can_elect(&PartitionView { replicas: asked.replicas.clone(), ..now.clone() }, leaving))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Asked {
+        #[command(flatten)]
+        drain: DrainArgs,
+    }
+
+    #[test]
+    fn a_decommission_goes_on_with_those_that_are_not_forgotten_yet() {
+        let view =
+            View { brokers: [(1, BrokerView::default()), (4, BrokerView::default())].into(), partitions: vec![] };
+        let left = |ids: &[&str]| {
+            let asked = Asked::parse_from(["varve", "--parallel", "3"].iter().chain(ids)).drain;
+            let (left, forgotten) = without_forgotten(&view, &asked);
+            assert_eq!(left.parallel, 3);
+            (left.ids, forgotten)
+        };
+        assert_eq!(left(&["4", "1"]), (vec![4, 1], vec![]));
+        assert_eq!(left(&["5", "4", "6"]), (vec![4], vec![5, 6]));
+        assert_eq!(left(&["5", "6"]), (vec![5, 6], vec![]), "they are refused as unknown");
+    }
 }

@@ -198,17 +198,17 @@ impl<'a> Planner<'a> {
         }
         let stays = |replica: &i32| !self.leaving.contains(replica) && !lost.contains(replica);
         let kept: Vec<i32> = target.iter().copied().filter(stays).collect();
-        // Another command may drain a broker that is kept here: there must be room for that replica, too.
+        let too_few = || Why::TooFewBrokers {
+            replicas: target.len(),
+            left: self.holds.len(),
+            out: left_out(self.view, self.leaving),
+        };
+        // Another command may drain a broker that is kept here: there must be room for that replica, too, and racks enough.
         let lasting: Vec<i32> =
             kept.iter().copied().filter(|id| self.allowed.cordoned || !self.is_cordoned(*id)).collect();
-        let newcomers = self
-            .choose(&lasting, target.len() - lasting.len())
-            .and_then(|_| self.choose(&kept, target.len() - kept.len()))
-            .ok_or_else(|| Why::TooFewBrokers {
-                replicas: target.len(),
-                left: self.holds.len(),
-                out: left_out(self.view, self.leaving),
-            })?;
+        let in_the_end = self.choose(&lasting, target.len() - lasting.len()).ok_or_else(too_few)?;
+        self.keep_racks(&target, &lost, &lasting, &in_the_end)?;
+        let newcomers = self.choose(&kept, target.len() - kept.len()).ok_or_else(too_few)?;
         self.keep_racks(&target, &lost, &kept, &newcomers)?;
         let is_coming = |replica: &i32| partition.in_sync.contains(replica) || partition.adding.contains(replica);
         let lagging: Vec<i32> = kept.iter().copied().filter(|replica| !is_coming(replica)).collect();

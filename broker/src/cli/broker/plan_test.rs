@@ -223,3 +223,25 @@ fn a_partition_does_not_end_in_fewer_racks_than_it_was_in_unless_that_is_allowed
     view.partitions[0] = PartitionView { leader: Some(2), in_sync: vec![2, 4], ..partition(0, &[1, 2, 4]) };
     assert_eq!(moves(&plan(&view, 1, false)), [(0, vec![2, 4, 3])]);
 }
+
+#[test]
+fn two_drains_at_once_after_which_there_would_be_racks_too_few_are_seen_as_such() {
+    let mut view = cluster(&[1, 2, 3, 4, 5]);
+    for (id, rack) in [(1, "a"), (2, "b"), (5, "c"), (3, "d"), (4, "d")] {
+        view.brokers.get_mut(&id).unwrap().rack = Some(rack.to_owned());
+    }
+    view.partitions = vec![partition(0, &[1, 2, 5])];
+    assert_eq!(moves(&plan(&view, 1, false)), [(0, vec![2, 5, 3])]);
+    assert_eq!(moves(&plan(&view, 2, false)), [(0, vec![1, 5, 3])]);
+    // Each could leave. The other one, whichever it is, has been told meanwhile.
+    for (id, other) in [(1, 2), (2, 1)] {
+        let mut view = view.clone();
+        view.brokers.get_mut(&other).unwrap().is_cordoned = true;
+        let refused = plan(&view, id, false).refused;
+        let said = refused[0].to_string();
+        assert!(refused[0].why.is_for_want_of_brokers() && said.contains(r#"in ["c", "d"] alone"#), "{said}");
+        assert!(said.contains(&format!("broker {other} takes none")), "{said}");
+        let stays = Allowed { cordoned: true, ..Allowed::default() };
+        assert_eq!(moves(&plan::plan(&view, &[id].into(), stays)), [(0, vec![other, 5, 3])]);
+    }
+}
