@@ -98,7 +98,10 @@ impl Server {
 /// An empty folder for data, gone when dropped.
 pub(crate) fn folder_for(settings: &Settings) -> Result<tempfile::TempDir> {
     Ok(match &settings.scratch {
-        Some(scratch) => tempfile::tempdir_in(scratch)?,
+        Some(scratch) => {
+            std::fs::create_dir_all(scratch)?;
+            tempfile::tempdir_in(scratch)?
+        }
         None => tempfile::tempdir()?,
     })
 }
