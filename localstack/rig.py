@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -232,6 +233,8 @@ class Rig:
         name, _, value = (etc / "environment").read_text().strip().partition("=")
         environment = self.aws_environment({"AWS_PROFILE": "default", name: value})
         environment["AWS_CONFIG_FILE"] = str(etc / "aws")
+        # As the unit does (deploy/terraform/instance/certificate-at-start.conf).
+        shutil.copyfile(etc / "tls/node.pem", etc / "tls/started.pem")
         self.start(f"broker-{broker}", command, environment)
 
     def await_ready(self):

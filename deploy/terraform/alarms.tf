@@ -28,6 +28,10 @@ locals {
       metric  = "EtcdSilenceSeconds", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 30, minutes = 2, missing = "notBreaching"
       meaning = "The broker has heard nothing from etcd for more than half a minute: of one broker its network or certificate, of all of them etcd."
     }
+    certificate = {
+      metric  = "CertificateDays", statistic = "Minimum", comparison = "LessThanThreshold", threshold = 21, minutes = 5, missing = "notBreaching"
+      meaning = "A certificate that the broker shows to clients, to others or to etcd ends within three weeks: run fill-secrets.sh. If that was done, the renewed one was refused, or its instance was not replaced since."
+    }
   }
   per_member = {
     not-ready = {
@@ -41,6 +45,10 @@ locals {
     backup = {
       metric  = "BackupAgeSeconds", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 10800, minutes = 10, missing = "breaching"
       meaning = "Three hours without a backup of etcd in the bucket."
+    }
+    certificate = {
+      metric  = "CertificateDays", statistic = "Minimum", comparison = "LessThanThreshold", threshold = 21, minutes = 5, missing = "notBreaching"
+      meaning = "The member's certificate ends within three weeks: run fill-secrets.sh. If that was done, the instance does not fetch it."
     }
   }
   # Each node says what it sees, and one is enough to see it: nobody does, or nobody says anything.

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Fills the module's secrets: makes an authority, certificates and the first password with openssl, and puts them in.
 #
-#   terraform output -json | deploy/terraform/fill-secrets.sh FOLDER [ADDITIONAL-NAME …]
+#   terraform -chdir=ROOT output -json | deploy/terraform/fill-secrets.sh FOLDER [ADDITIONAL-NAME …]
 #
 # The outputs tls_secrets, tls_names and admin_secret of the module must be among them. FOLDER keeps the authority's key: it
 # belongs on the machine of whoever runs the cluster, and nowhere else. An authority that is there already is used again, so
-# the same command renews certificates (for $DAYS days, 397 if unset); instances fetch them within an hour. A password that is
-# there stays. Who has an authority of their own puts its ca.pem and ca.key into FOLDER, or fills the secrets without this.
+# the same command renews all certificates (for $DAYS days, 397 if unset), and makes them for the brokers that there are now;
+# instances fetch them within an hour. A password that is there stays. Who has an authority of their own puts its ca.pem and ca.key into FOLDER, or fills the secrets without this.
 set -euo pipefail
 
 say() { echo "fill-secrets: $*" >&2; }
 
 if [ $# -lt 1 ]; then
-    say "usage: terraform output -json | $0 FOLDER [ADDITIONAL-NAME …]"
+    say "usage: terraform -chdir=ROOT output -json | $0 FOLDER [ADDITIONAL-NAME …]"
     exit 2
 fi
 for program in openssl aws jq; do
@@ -71,7 +71,7 @@ for role in broker etcd; do
 done
 put "$(output '.tls_secrets.value.ca')" ca.pem
 # For clients that log in by certificate (client_authentication = "mtls").
-if [ ! -e admin.pem ]; then issue admin; fi
+issue admin
 
 admin=$(output '.admin_secret.value')
 if ! aws secretsmanager get-secret-value --secret-id "$admin" >/dev/null 2>&1; then

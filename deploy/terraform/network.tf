@@ -3,6 +3,13 @@
 data "aws_vpc" "given" {
   count = var.network == null ? 0 : 1
   id    = var.network.vpc_id
+
+  lifecycle {
+    precondition {
+      condition     = length(distinct(values(local.zone_names))) == 3
+      error_message = "network.private_subnet_ids are subnets in three different availability zones: two of three replicas, and two of three members of etcd, must outlive any one. They are in ${join(", ", values(local.zone_names))}."
+    }
+  }
 }
 
 data "aws_subnet" "given" {

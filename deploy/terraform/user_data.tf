@@ -33,6 +33,9 @@ locals {
     "ssl.keystore.location"   = "/etc/varve/tls/node.pem"
     "ssl.truststore.type"     = "PEM"
     "ssl.truststore.location" = "/etc/varve/tls/ca.pem"
+    # One certificate names all brokers and the host outside. With fewer brokers, or another host, the renewed one lacks names that
+    # the old one had; its subject must be the same, and others look at who signed it.
+    "ssl.allow.san.changes" = "true"
 
     "varve.data.dir"                       = "/var/lib/varve"
     "varve.metadata.url"                   = "etcd://${join(",", local.etcd_addresses)}/${var.name}"
@@ -41,16 +44,14 @@ locals {
     "varve.metadata.etcd.certificate.file" = "/etc/varve/tls/node.pem"
     "varve.metadata.etcd.key.file"         = "/etc/varve/tls/node.pem"
     "varve.object.store.url"               = "s3://${aws_s3_bucket.archive.id}/${var.archive_prefix}"
-    }, var.client_authentication == "scram" ? {
-    "sasl.enabled.mechanisms" = "SCRAM-SHA-512"
-    } : {
+    }, var.client_authentication == "mtls" ? {
     "listener.name.client.ssl.client.auth" = "required"
-    }, var.client_authentication == "mtls" && var.external_access != null ? {
+    } : {}, var.client_authentication == "mtls" && var.external_access != null ? {
     "listener.name.external.ssl.client.auth" = "required"
   } : {})
 
   # What var.settings may change.
-  defaults = {
+  defaults = merge({
     "varve.log.format"           = "json"
     "varve.object.store.region"  = local.region
     "default.replication.factor" = "3"
@@ -58,7 +59,9 @@ locals {
     "auto.create.topics.enable"  = "false"
     # Four fifths of the volume: beyond, producers wait for the archive instead of finding the disk full.
     "varve.local.max.bytes" = tostring(floor(local.data_volume.gib * 1073741824 * 0.8))
-  }
+    }, var.client_authentication == "scram" ? {
+    "sasl.enabled.mechanisms" = "SCRAM-SHA-512"
+  } : {})
   properties = join("", [for setting, value in merge(local.defaults, var.settings, local.topology) : "${setting}=${value}\n"])
 
   # Read by the scripts as a shell does.
@@ -86,13 +89,14 @@ locals {
   # Path on the instance, mode, text.
   files = {
     broker = {
-      "/etc/varve/instance.env"                       = ["0644", local.environment.broker]
-      "/etc/varve/server.properties.in"               = ["0644", local.properties]
-      "/etc/systemd/system/varve.service"             = ["0644", file("${local.systemd}/varve.service")]
-      "/etc/systemd/system/varve.service.d/boot.conf" = ["0644", file("${path.module}/instance/after-boot.conf")]
-      "/usr/lib/sysusers.d/varve.conf"                = ["0644", file("${local.systemd}/varve.sysusers")]
-      "/etc/systemd/system/varve-metrics.service"     = ["0644", file("${path.module}/instance/varve-metrics.service")]
-      "/etc/systemd/system/varve-metrics.timer"       = ["0644", file("${path.module}/instance/varve-metrics.timer")]
+      "/etc/varve/instance.env"                        = ["0644", local.environment.broker]
+      "/etc/varve/server.properties.in"                = ["0644", local.properties]
+      "/etc/systemd/system/varve.service"              = ["0644", file("${local.systemd}/varve.service")]
+      "/etc/systemd/system/varve.service.d/boot.conf"  = ["0644", file("${path.module}/instance/after-boot.conf")]
+      "/etc/systemd/system/varve.service.d/start.conf" = ["0644", file("${path.module}/instance/certificate-at-start.conf")]
+      "/usr/lib/sysusers.d/varve.conf"                 = ["0644", file("${local.systemd}/varve.sysusers")]
+      "/etc/systemd/system/varve-metrics.service"      = ["0644", file("${path.module}/instance/varve-metrics.service")]
+      "/etc/systemd/system/varve-metrics.timer"        = ["0644", file("${path.module}/instance/varve-metrics.timer")]
     }
     etcd = {
       "/etc/varve/instance.env"                            = ["0644", local.environment.etcd]

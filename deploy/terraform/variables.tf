@@ -294,8 +294,19 @@ variable "settings" {
       startswith(setting, "varve.metadata."),
       setting == "varve.object.store.url",
       startswith(setting, "ssl.keystore."), startswith(setting, "ssl.truststore."), startswith(setting, "listener.name.internal."),
+      setting == "ssl.allow.san.changes",
     ])])
     error_message = "settings may not change what the module decides: ids, racks, listeners, directories, etcd, bucket, key stores, authorizer. There are variables for those that can be chosen."
+  }
+  validation {
+    condition = !contains(keys(var.settings), "sasl.enabled.mechanisms") ? true : (
+      var.client_authentication == "scram" && contains(split(",", replace(var.settings["sasl.enabled.mechanisms"], " ", "")), "SCRAM-SHA-512")
+    )
+    error_message = "settings: sasl.enabled.mechanisms has SCRAM-SHA-512 among others, by which the first user logs in; with client_authentication = mtls nobody logs in by any."
+  }
+  validation {
+    condition     = var.client_authentication != "mtls" || alltrue([for setting, _ in var.settings : !can(regex("^listener\\.name\\.(client|external)\\.ssl\\.client\\.auth$", setting))])
+    error_message = "settings: with client_authentication = mtls the listeners of clients ask for certificates; ssl.client.auth of one may not be changed."
   }
   validation {
     condition     = alltrue([for setting, value in var.settings : can(regex("^[a-z0-9._-]+$", setting)) && !can(regex("[\\r\\n@]", value))])

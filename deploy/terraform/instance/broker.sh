@@ -68,6 +68,7 @@ prepare() {
     mount_data "$volume" "$data"
     chown varve:varve "$data"
     refresh_tls varve
+    certificate_is_for "broker-$number.$DOMAIN"
     write_environment
     secrets=$(secret_settings)
     { render_properties "$number" "$zone" && echo "$secrets"; } | replace "$etc/server.properties" varve
@@ -82,8 +83,18 @@ secrets() { refresh_tls varve; }
 # The sum of a metric over all its labels.
 sum_of() { awk -v name="$1" '$1 == name || index($1, name "{") == 1 { sum += $NF } END { print sum + 0 }'; }
 
+# Days until the first of the certificates ends that the broker has: those that its listeners show, as its page $1 says, since a
+# renewed file may have been refused, and the one that it shows to etcd.
+certificate_days() {
+    local started least
+    started=$(certificate_end "$etc/tls/started.pem") || return 1
+    least=$(awk -v name=varve_certificate_not_after_timestamp_seconds -v least="$started" \
+        'index($1, name "{") == 1 && $NF < least { least = $NF } END { printf "%.0f", least }' <<<"$1")
+    days_until "$least"
+}
+
 metrics() {
-    local page node ready=0 http=${HTTP:-http://127.0.0.1:9404}
+    local page node days ready=0 http=${HTTP:-http://127.0.0.1:9404}
     node=broker-$(cat "$etc/number")
     curl --silent --fail --max-time 5 --output /dev/null "$http/readyz" && ready=1
     page=$(curl --silent --fail --max-time 5 "$http/metrics" || true)
@@ -91,7 +102,8 @@ metrics() {
         send_metrics "$node" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")"
         return
     fi
-    send_metrics "$node" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" \
+    days=$(certificate_days "$page")
+    send_metrics "$node" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" "CertificateDays=$days" \
         "UnderReplicatedPartitions=$(sum_of varve_under_replicated_partitions <<<"$page")" \
         "OfflinePartitions=$(sum_of varve_offline_partitions <<<"$page")" \
         "ArchiveLagSeconds=$(sum_of varve_archive_lag_seconds <<<"$page")" \

@@ -167,6 +167,7 @@ prepare() {
     mount_data "$volume" "$data"
     chown etcd:etcd "$data"
     refresh_tls etcd
+    certificate_is_for "$name.$DOMAIN"
     publish_name "$name"
     state=$(cluster_state "$name")
     render_environment "$name" "$state" | replace "$etc/etcd.environment" etcd
@@ -187,8 +188,9 @@ backup() {
 }
 
 metrics() {
-    local name ready=0 age=()
+    local name end ready=0 age=()
     name=etcd-$(cat "$etc/number")
+    end=$(certificate_end "$etc/tls/node.pem")
     # Healthy is who reads what a majority agrees on: a single one that is says that there is a majority.
     if ctl "$(url "$name" 2379)" endpoint health >&2; then ready=1; fi
     if [ -e "$stamps/last" ]; then
@@ -196,7 +198,8 @@ metrics() {
     fi
     # Started: from here on it goes by its data.
     if [ -d "$data/member" ]; then rm -f "$data/joining" "$data/first-start"; fi
-    send_metrics "$name" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" "cluster:EtcdMajority=$ready" "${age[@]}"
+    send_metrics "$name" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" "cluster:EtcdMajority=$ready" \
+        "CertificateDays=$(days_until "$end")" "${age[@]}"
 }
 
 # Sourced by tests, run by systemd.

@@ -116,6 +116,24 @@ refresh_tls() {
     replace "$etc/tls/node.pem" "$group" <<<"$node"
 }
 
+# Whether the certificate is good for this name. Whoever joined before it is would be refused by all clients and by the others,
+# so a broker that was added waits until fill-secrets.sh has named it.
+certificate_is_for() {
+    if openssl x509 -noout -checkhost "$1" -in "$etc/tls/node.pem" | grep --quiet 'does match'; then return; fi
+    say "the certificate does not name $1 yet: fill-secrets.sh, run again, makes one that does"
+    return 1
+}
+
+# When the certificate in a file ends, in seconds since 1970.
+certificate_end() {
+    local end
+    end=$(openssl x509 -noout -enddate -in "$1") || return 1
+    date --date "${end#*=}" +%s
+}
+
+# Whole days from now until a time in seconds since 1970.
+days_until() { echo $((($1 - $(date +%s)) / 86400)); }
+
 # Sends numbers to CloudWatch: the node's name, then NAME=VALUE …; cluster:NAME=VALUE is the whole cluster's, to which each
 # node says what it sees.
 send_metrics() {

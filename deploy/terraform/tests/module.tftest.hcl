@@ -20,7 +20,7 @@ mock_provider "aws" {
     defaults = { cidr_block_associations = [{ association_id = "a", cidr_block = "10.9.0.0/16", state = "associated" }] }
   }
   mock_data "aws_subnet" {
-    defaults = { vpc_id = "vpc-0123456789abcdef0", availability_zone = "xx-test-1c" }
+    defaults = { vpc_id = "vpc-0123456789abcdef0" }
   }
   mock_resource "aws_iam_role" {
     defaults = { arn = "arn:aws:iam::123456789012:role/varve" }
@@ -104,6 +104,10 @@ run "the_defaults_are_a_cluster_in_three_zones" {
     error_message = "brokers know each other by certificates"
   }
   assert {
+    condition     = strcontains(output.server_properties, "ssl.allow.san.changes=true\n")
+    error_message = "a renewed certificate may name fewer brokers"
+  }
+  assert {
     condition     = !strcontains(output.server_properties, "EXTERNAL")
     error_message = "no listener for clients outside"
   }
@@ -113,8 +117,8 @@ run "an_alarm_goes_off_also_when_whoever_would_report_is_dead" {
   command = plan
 
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.node) == 3 * 6 + 3 * 3 + 2
-    error_message = "six alarms for each broker, three for each member of etcd, two for the cluster"
+    condition     = length(aws_cloudwatch_metric_alarm.node) == 3 * 7 + 3 * 4 + 2
+    error_message = "seven alarms for each broker, four for each member of etcd, two for the cluster"
   }
   assert {
     condition = toset([for what, alarm in aws_cloudwatch_metric_alarm.node : what if alarm.treat_missing_data == "breaching"]) == toset([
@@ -239,10 +243,36 @@ run "clients_with_certificates_need_one_on_each_listener" {
   }
 }
 
+run "clients_may_log_in_by_other_mechanisms_too" {
+  variables {
+    settings = { "sasl.enabled.mechanisms" = "OAUTHBEARER, SCRAM-SHA-512", "listener.name.client.ssl.client.auth" = "required" }
+  }
+  assert {
+    condition     = strcontains(output.server_properties, "sasl.enabled.mechanisms=OAUTHBEARER, SCRAM-SHA-512\n") && strcontains(output.server_properties, "listener.name.client.ssl.client.auth=required\n")
+    error_message = output.server_properties
+  }
+}
+
 run "a_network_that_is_there_already_is_left_alone" {
   variables {
     zones   = null
     network = { vpc_id = "vpc-0123456789abcdef0", private_subnet_ids = ["subnet-1", "subnet-2", "subnet-3"] }
+  }
+  override_data {
+    target = data.aws_subnet.given["0"]
+    values = { vpc_id = "vpc-0123456789abcdef0", availability_zone = "xx-test-1a" }
+  }
+  override_data {
+    target = data.aws_subnet.given["1"]
+    values = { vpc_id = "vpc-0123456789abcdef0", availability_zone = "xx-test-1b" }
+  }
+  override_data {
+    target = data.aws_subnet.given["2"]
+    values = { vpc_id = "vpc-0123456789abcdef0", availability_zone = "xx-test-1c" }
+  }
+  assert {
+    condition     = aws_ebs_volume.broker["2"].availability_zone == "xx-test-1b"
+    error_message = "volumes are where the subnets are"
   }
   assert {
     condition     = length(aws_vpc.this) + length(aws_subnet.private) + length(aws_nat_gateway.this) + length(aws_vpc_endpoint.s3) == 0

@@ -91,6 +91,28 @@ run "a_network_in_two_zones" {
   expect_failures = [var.network]
 }
 
+run "three_subnets_in_two_zones" {
+  command = plan
+
+  variables {
+    zones   = null
+    network = { vpc_id = "vpc-1", private_subnet_ids = ["subnet-1", "subnet-2", "subnet-3"] }
+  }
+  override_data {
+    target = data.aws_subnet.given["0"]
+    values = { vpc_id = "vpc-1", availability_zone = "xx-test-1a" }
+  }
+  override_data {
+    target = data.aws_subnet.given["1"]
+    values = { vpc_id = "vpc-1", availability_zone = "xx-test-1b" }
+  }
+  override_data {
+    target = data.aws_subnet.given["2"]
+    values = { vpc_id = "vpc-1", availability_zone = "xx-test-1b" }
+  }
+  expect_failures = [data.aws_vpc.given]
+}
+
 run "some_other_way_out" {
   command = plan
 
@@ -240,6 +262,44 @@ run "settings_that_the_module_decides" {
 
   variables {
     settings = { "varve.metadata.url" = "embedded:x" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "names_of_certificates_that_may_not_change" {
+  command = plan
+
+  variables {
+    settings = { "ssl.allow.san.changes" = "false" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "mechanisms_without_that_of_the_first_user" {
+  command = plan
+
+  variables {
+    settings = { "sasl.enabled.mechanisms" = "PLAIN" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "logins_where_nobody_logs_in" {
+  command = plan
+
+  variables {
+    client_authentication = "mtls"
+    settings              = { "sasl.enabled.mechanisms" = "SCRAM-SHA-512" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "clients_whose_certificates_nobody_asks_for" {
+  command = plan
+
+  variables {
+    client_authentication = "mtls"
+    settings              = { "listener.name.external.ssl.client.auth" = "none" }
   }
   expect_failures = [var.settings]
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::{aws::Caller, etcd::Etcd, node::eventually, s3::S3Emulator, tools};
 
-use crate::instance::path;
+use crate::{instance::path, scripts::certificate};
 
 const BUCKET: &str = "archive";
 /// Where nobody listens.
@@ -259,6 +259,7 @@ fn a_member_of_etcd_says_whether_there_is_a_majority() -> Result<()> {
         peer: NOBODY.to_owned(),
         bucket: &bucket,
     };
+    certificate(&folder.path().join("etc/tls/node.pem"), "etcd-1.rig.internal", 30)?;
     let (whole, own) = (["Cluster"], ["Cluster", "Node"]);
     let said = |numbers: &[(String, f64, Vec<String>)], name: &str, dimensions: &[&str]| {
         numbers.iter().find(|(found, _, names)| found == name && names == dimensions).map(|(_, value, _)| *value)
@@ -268,6 +269,7 @@ fn a_member_of_etcd_says_whether_there_is_a_majority() -> Result<()> {
         Ok((said(&numbers, "Ready", &own) == Some(1.0)).then_some(numbers))
     })?;
     ensure!(said(&numbers, "EtcdMajority", &whole) == Some(1.0), "{numbers:?}");
+    ensure!(said(&numbers, "CertificateDays", &own).is_some_and(|days| (28.0..=30.0).contains(&days)), "{numbers:?}");
     for member in &mut members[1..] {
         member.kill();
     }

@@ -58,8 +58,11 @@ impl Broker {
             (tools::output_of(Command::new("id").arg("-gn"))?, third.run("claim_volume | cut --fields 2")?);
         ensure!(number.trim() == "3", "the third zone has broker {number}");
         let group = user.trim();
+        // One that the certificate does not name would be refused by everybody.
+        let early = third.run(&format!("refresh_tls {group} && certificate_is_for broker-4.$DOMAIN"));
+        ensure!(early.is_err(), "{early:?}");
         third.run(&format!(
-            "refresh_tls {group} && write_environment && render_properties 3 us-east-1c | replace $ETC/server.properties {group}"
+            "refresh_tls {group} && certificate_is_for broker-3.$DOMAIN && write_environment && render_properties 3 us-east-1c | replace $ETC/server.properties {group}"
         ))?;
         third.run("publish_name broker-3 && register_target 3")?;
         third.run(&format!("binary={} && \"$binary\" config check $ETC/server.properties >&2", binary()?.display()))?;

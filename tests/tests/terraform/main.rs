@@ -48,7 +48,7 @@ fn modules_are_formatted_and_examples_are_valid() -> Result<()> {
 fn the_module_makes_what_it_says_and_refuses_what_would_go_wrong() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let printed = Root::new(folder.path(), "deploy/terraform")?.run(&["test"])?;
-    ensure!(printed.contains("Success!") && printed.contains("48 passed, 0 failed"), "{printed}");
+    ensure!(printed.contains("Success!") && printed.contains("54 passed, 0 failed"), "{printed}");
     Ok(())
 }
 
@@ -143,10 +143,16 @@ fn fill_secrets(folder: &Path, owner: &Caller, outputs: &str) -> Result<()> {
     tools::output_of(&mut script)?;
     // Once more: the same authority, the same password, other certificates.
     let ca = fs::read(folder.join("authority/ca.pem"))?;
+    let certificates = || -> Result<Vec<Vec<u8>>> {
+        let files = ["broker", "etcd", "admin"].map(|name| folder.join(format!("authority/{name}.pem")));
+        files.iter().map(|file| Ok(fs::read(file)?)).collect()
+    };
+    let first = certificates()?;
     let password = owner.ask(&["secretsmanager", "get-secret-value", "--secret-id", "rig/admin-password"])?;
     script.stdin(fs::File::open(&told)?);
     tools::output_of(&mut script)?;
     ensure!(fs::read(folder.join("authority/ca.pem"))? == ca, "the authority stays");
+    ensure!(first.iter().zip(certificates()?).all(|(before, now)| *before != now), "certificates are renewed");
     let again = owner.ask(&["secretsmanager", "get-secret-value", "--secret-id", "rig/admin-password"])?;
     ensure!(password["SecretString"] == again["SecretString"], "the password stays");
     Ok(())

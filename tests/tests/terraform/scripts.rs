@@ -6,7 +6,8 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use varve_tests::tools;
 
 /// Lines with the functions of a role's script, on a machine whose programs are functions before them.
@@ -41,6 +42,72 @@ impl Script<'_> {
     fn left(&self) -> Result<usize> {
         Ok(fs::read_dir(self.temporary())?.count())
     }
+}
+
+/// A certificate for one name that ends after some days, in a file: key first, as instances have it.
+pub(crate) fn certificate(file: &Path, name: &str, days: u32) -> Result<()> {
+    fs::create_dir_all(file.parent().context("a folder")?)?;
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    openssl.args(["-subj", "/CN=broker"]);
+    openssl.args(["-days", &days.to_string(), "-addext", &format!("subjectAltName=DNS:{name}")]);
+    tools::output_of(openssl.arg("-keyout").arg(file).arg("-out").arg(file.with_extension("certificate")))?;
+    let both = [fs::read(file)?, fs::read(file.with_extension("certificate"))?].concat();
+    Ok(fs::write(file, both)?)
+}
+
+#[test]
+fn an_instance_waits_for_a_certificate_that_names_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let script = Script { folder: folder.path(), role: "broker" };
+    certificate(&folder.path().join("etc/tls/node.pem"), "broker-3.rig.internal", 300)?;
+    script.run("certificate_is_for broker-3.rig.internal")?;
+    // What is not there yet, and what is only the beginning of a name.
+    for other in ["broker-4.rig.internal", "broker-3", "broker-33.rig.internal"] {
+        let said = script.run(&format!("certificate_is_for {other} 2>&1"));
+        ensure!(said.is_err(), "{other}: {said:?}");
+    }
+    // The boot goes no further, and tries again.
+    let steps = "install_packages() { :; }; install_binary() { :; }; mount_data() { :; }; chown() { :; }; metadata() { :; }; \
+                 claim_volume() { echo vol-1 4; }; refresh_tls() { :; }; write_environment() { echo went on; exit 0; }; ";
+    let said = script.run(&format!("{steps}prepare"));
+    ensure!(
+        said.as_ref().is_err_and(|error| format!("{error:#}").contains("does not name broker-4.rig.internal")),
+        "{said:?}"
+    );
+    certificate(&folder.path().join("etc/tls/node.pem"), "*.rig.internal", 300)?;
+    ensure!(script.run(&format!("{steps}prepare"))? == "went on\n", "it is named");
+    Ok(())
+}
+
+#[test]
+fn the_first_certificate_of_a_broker_that_ends_is_told() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let script = Script { folder: folder.path(), role: "broker" };
+    // What it shows to etcd ends in 100 days; listeners show what they took last.
+    certificate(&folder.path().join("etc/tls/started.pem"), "broker-1.rig.internal", 100)?;
+    let metric = "varve_certificate_not_after_timestamp_seconds";
+    ensure!(
+        fs::read_to_string(tools::checkout().join("docs/metrics.md"))?.contains(&format!("`{metric}`")),
+        "{metric}"
+    );
+    let told = |days: [i64; 2]| -> Result<i64> {
+        let ends = days.map(|days| format!("$(($(date +%s) + {days} * 86400 + 3600))"));
+        let page = format!("{metric}{{listener=\"CLIENT\"}} %d\\n{metric}{{listener=\"INTERNAL\"}} %d.0\\n");
+        let said = script.run(&format!(
+            "curl() {{ case $* in */metrics) printf '{page}' {} {} ;; esac; }}; used_percent() {{ echo 1; }}; \
+             aws() {{ echo \"${{@: -1}}\"; }}; metrics",
+            ends[0], ends[1]
+        ))?;
+        let sent: Value = serde_json::from_str(&said)?;
+        let numbers = sent.as_array().context("numbers")?;
+        let days = numbers.iter().find(|number| number["MetricName"] == "CertificateDays").context("its days")?;
+        days["Value"].as_i64().context("whole days")
+    };
+    ensure!([99, 100].contains(&told([397, 397])?), "that of etcd was not read again");
+    ensure!(told([397, 20])? == 20, "one listener took no other");
+    ensure!(told([-2, 397])? == -1, "one has ended");
+    Ok(())
 }
 
 #[test]
