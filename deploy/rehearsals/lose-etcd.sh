@@ -52,11 +52,15 @@ end_ledger
 for number in 0 1 2; do finish "broker-$number"; done
 for number in 0 1 2; do
     fell "etcd-$number"
-    rm -rf "$WORK/etcd-$number/member"
+    # One has kept its disk, and is put back with the others.
+    case $number in
+    2) mv "$WORK/etcd-2/member" "$WORK/etcd-2/member.before" ;;
+    *) rm -rf "$WORK/etcd-$number/member" ;;
+    esac
     ETCDCTL_API=3 etcdctl snapshot restore "$WORK/backup.db" --name "m$number" --initial-cluster "$members" \
         --initial-cluster-token restored --initial-advertise-peer-urls "${etcd_peers[$number]}" \
         --data-dir "$WORK/etcd-$number/restored" >/dev/null
-    mv "$WORK/etcd-$number/restored/member" "$WORK/etcd-$number/member"
+    mv --no-target-directory "$WORK/etcd-$number/restored/member" "$WORK/etcd-$number/member"
     start_etcd "$number" --initial-cluster-token restored
 done
 until_so "etcd answers" etcd_answers
