@@ -1,16 +1,18 @@
 //! Three brokers, three members of etcd, an S3 server and the clients, each on a host of its own, and everything that can go
 //! wrong with them.
 
+mod directories;
+mod disks;
 mod fault;
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+
+use disks::Disks;
 
 pub use fault::{Fault, Outage};
 
@@ -21,7 +23,6 @@ use crate::{
     network::Network,
     node::eventually,
     s3::S3Emulator,
-    tools::output_of,
     workload::{Probe, Random, Routes},
 };
 
@@ -60,7 +61,7 @@ pub struct Rig {
     /// Before what runs on it: it ends last.
     pub cluster: Cluster,
     store: S3Emulator,
-    disks: Vec<SmallDisk>,
+    disks: Vec<Disks>,
     network: Network,
     lasting: Duration,
 }
@@ -70,7 +71,7 @@ pub struct Rig {
 pub struct RigOptions<'a> {
     /// What brokers are told.
     pub settings: &'a [&'a str],
-    /// Room for each broker.
+    /// Room on each of the two disks of each broker.
     pub disk_mib: u32,
     /// How long what goes wrong lasts: longer than leases, or a broker that hangs is not missed.
     pub lasting: Duration,
@@ -95,10 +96,10 @@ impl Rig {
         let members = Etcd::cluster_on(&place, &hosts(ETCD)).context("etcd")?;
         let store = S3Emulator::start_on(network.host(STORE)).context("the S3 server")?;
         store.make_bucket(BUCKET)?;
-        let disks = (0..MEMBERS).map(|at| SmallDisk::mount(folder.join(format!("broker-{at}")), disk_mib));
+        let disks = (0..MEMBERS).map(|at| Disks::mount(&folder.join(format!("broker-{at}")), disk_mib));
         let disks = disks.collect::<Result<_>>()?;
         let endpoint = format!("varve.object.store.endpoint=http://{}", store.address());
-        let settings = [&SETTINGS, settings, &[endpoint.as_str()]].concat();
+        let settings = [&SETTINGS[..], &disks::SETTINGS, settings, &[endpoint.as_str()]].concat();
         let surroundings = Surroundings { folder, etcd: members, settings: &settings, variables: &VARIABLES };
         let cluster = Cluster::start_on(&hosts(BROKER), surroundings)?;
         Ok(Rig { cluster, store, disks, network, lasting })
@@ -145,40 +146,5 @@ impl Rig {
 
     fn etcd_leader(&self) -> Result<usize> {
         eventually("etcd has a leader", || Ok(self.cluster.etcd.iter().position(Etcd::leads)))
-    }
-}
-
-/// A file system in memory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(place: PathBuf, mib: u32) -> Result<SmallDisk> {
-        fs::create_dir_all(&place)?;
-        output_of(
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "varve-test"]).arg(&place),
-        )?;
-        Ok(SmallDisk(place))
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
-    }
-
-    /// Takes all room that is left.
-    fn fill(&self) -> Result<()> {
-        let mut ballast = fs::File::create(self.ballast())?;
-        let filled = std::io::copy(&mut std::io::repeat(1), &mut ballast);
-        ensure!(filled.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull), "the disk is full");
-        Ok(())
-    }
-
-    fn free(&self) -> Result<()> {
-        Ok(fs::remove_file(self.ballast())?)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }

@@ -146,6 +146,19 @@ fn etcd_the_bucket_and_disks_may_fail_and_brokers_restart_while_clients_go_on() 
     })
 }
 
+#[test]
+fn one_of_two_disks_of_a_broker_may_fail_and_both_be_lost_while_clients_go_on() -> Result<()> {
+    alone("one_of_two_disks_of_a_broker_may_fail_and_both_be_lost_while_clients_go_on", || {
+        one_after_the_other(&[
+            Fault::LogDirFails,
+            Fault::LeaderReplaced,
+            Fault::DataDirHangs,
+            // What was lost and is there again serves, too.
+            Fault::RollingRestart,
+        ])
+    })
+}
+
 /// Faults by chance for `VARVE_FAULTS_MINUTES` (or each of them once if that is 0), from `VARVE_FAULTS_SEED`, with the default
 /// lease, and with another topic of `VARVE_FAULTS_PARTITIONS` partitions. Ends with the longest outage of each kind.
 #[test]

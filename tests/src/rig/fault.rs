@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{BROKER, CLIENT, ETCD, MEMBERS, Rig, STORE};
+use super::{BROKER, CLIENT, ETCD, MEMBERS, Rig, STORE, directories};
 use crate::{history::Place, network::Path, node::eventually, workload::Random};
 
 /// What a network loses that is in trouble, and how slow it is.
@@ -61,11 +61,17 @@ pub enum Fault {
     LeaderDiskFull,
     /// The disk of a follower is full.
     FollowerDiskFull,
+    /// One of a leader's two log directories fails; it is there again when the broker is started anew.
+    LogDirFails,
+    /// The same, and the broker cannot write down what its next life has to know: its data directory hangs.
+    DataDirHangs,
+    /// A leader is killed, and another broker takes its place, with its number and empty disks.
+    LeaderReplaced,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 22] = [
+    pub const ALL: [Fault; 25] = [
         Fault::LeaderKilled,
         Fault::FollowerKilled,
         Fault::ControllerKilled,
@@ -88,6 +94,9 @@ impl Fault {
         Fault::StoreFrozen,
         Fault::LeaderDiskFull,
         Fault::FollowerDiskFull,
+        Fault::LogDirFails,
+        Fault::DataDirHangs,
+        Fault::LeaderReplaced,
     ];
 
     fn text(self) -> &'static str {
@@ -114,6 +123,9 @@ impl Fault {
             Fault::StoreFrozen => "the bucket hangs",
             Fault::LeaderDiskFull => "a leader's disk is full",
             Fault::FollowerDiskFull => "a follower's disk is full",
+            Fault::LogDirFails => "one of a leader's log directories fails",
+            Fault::DataDirHangs => "one of a leader's log directories fails while its data directory hangs",
+            Fault::LeaderReplaced => "a leader is killed, and comes back with empty disks",
         }
     }
 
@@ -170,8 +182,11 @@ impl Fault {
                 last(rig);
                 rig.store.freeze(false)
             }
-            Fault::LeaderDiskFull => filled(rig, leader, topic),
-            Fault::FollowerDiskFull => filled(rig, follower, topic),
+            Fault::LeaderDiskFull => filled(rig, leader, &place),
+            Fault::FollowerDiskFull => filled(rig, follower, &place),
+            Fault::LogDirFails => directories::fails(rig, leader, &place),
+            Fault::DataDirHangs => directories::fails_beside_one_that_hangs(rig, leader, &place),
+            Fault::LeaderReplaced => directories::replaced(rig, leader),
         }
     }
 }
@@ -209,7 +224,7 @@ impl fmt::Display for Outage {
 }
 
 /// Lets what goes wrong last.
-fn last(rig: &Rig) {
+pub(super) fn last(rig: &Rig) {
     let until = Instant::now() + rig.lasting;
     while let Some(left) = until.checked_duration_since(Instant::now()) {
         thread::park_timeout(left);
@@ -267,14 +282,15 @@ fn etcd_killed(rig: &mut Rig, count: usize) -> Result<()> {
     rig.etcd_leader().map(drop)
 }
 
-/// The disk has no room until others lead what that broker led.
-fn filled(rig: &Rig, at: usize, topic: &str) -> Result<()> {
-    rig.disks[at].fill()?;
+/// The disk with the partition has no room until others lead what that broker led.
+fn filled(rig: &Rig, at: usize, place: &Place) -> Result<()> {
+    let (disk, _) = rig.disks[at].of(place)?;
+    disk.fill()?;
     last(rig);
     eventually(&format!("others lead than broker {at}, whose disk is full"), || {
-        let described = rig.cluster.look(topic);
+        let described = rig.cluster.look(&place.topic);
         let is_led = !described.is_empty() && described.iter().all(|one| one.leader.is_some_and(|leader| leader != at));
         Ok(is_led.then_some(()))
     })?;
-    rig.disks[at].free()
+    disk.free()
 }
