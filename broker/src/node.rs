@@ -41,7 +41,7 @@ use crate::{
 
 pub use compactor::CompactorNode;
 use data_dir::DataDir;
-use membership::{Membership, Place};
+use membership::{LastWord, Membership, Place};
 pub(crate) use store::open_store;
 
 /// How often logs are looked at for `flush.ms` if `log.flush.scheduler.interval.ms` does not say. Kafka's default is never,
@@ -368,7 +368,8 @@ impl Node {
             warn!(%error, "logs were not closed");
         }
         if let Some(membership) = membership {
-            membership.leave(closed.unwrap_or(false)).await;
+            let is_whole = closed.unwrap_or(false);
+            membership.leave(if is_whole { LastWord::Closed } else { LastWord::MayHaveLost }).await;
         }
         info!("stopped");
     }

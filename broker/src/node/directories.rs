@@ -21,7 +21,10 @@ use varve_metadata::{
     model::BrokerId,
 };
 
-use super::{last_life::LastLife, membership::Place};
+use super::{
+    last_life::LastLife,
+    membership::{LastWord, Place},
+};
 use crate::{http::Health, partition::Storage};
 
 /// Before what others were told is looked at again: they may have overtaken it.
@@ -62,8 +65,8 @@ impl Directories {
                 known = failed.len();
                 self.show(&failed);
                 self.storage.let_go_of_failed();
-                if !self.goes_on_without(&failed).await {
-                    return self.leave(&failed).await;
+                if let Some(word) = self.last_word(&failed).await {
+                    return self.leave(&failed, word).await;
                 }
             }
             if self.among_others.is_some() {
@@ -96,20 +99,18 @@ impl Directories {
         self.health.degraded(&format!("{names} failed: partitions there are offline until this node is started again"));
     }
 
-    /// Whether this node may go on among the others. Its next life has to know what happened.
-    async fn goes_on_without(&self, failed: &[PathBuf]) -> bool {
-        let Some((_, last_life)) = &self.among_others else { return true };
+    /// With what this node leaves the others; `None`: it goes on among them. Its next life has to know what happened.
+    async fn last_word(&self, failed: &[PathBuf]) -> Option<LastWord> {
+        let (_, last_life) = self.among_others.as_ref()?;
         if self.storage.has_failed() || failed.iter().any(|dir| self.indispensable.contains(dir)) {
-            return false;
+            return Some(LastWord::MayHaveLost);
         }
-        let noted = last_life.in_time(LastLife::failed).await;
-        if let Err(error) = &noted {
-            error!(%error, "varve.data.dir cannot be written to, either");
-        }
-        noted.is_ok()
+        let error = last_life.in_time(LastLife::failed).await.err()?;
+        error!(%error, "varve.data.dir cannot be written to, either");
+        Some(LastWord::Unheard)
     }
 
-    async fn leave(&self, failed: &[PathBuf]) {
+    async fn leave(&self, failed: &[PathBuf], word: LastWord) {
         let Some((place, _)) = &self.among_others else { return };
         // Whoever asks for the place finds it empty meanwhile, and does not wait for a disk that hangs.
         let taken = place.lock().await.take();
@@ -118,7 +119,7 @@ impl Directories {
             if !self.storage.has_failed() {
                 self.health.broken("a log directory failed with varve.data.dir, and this node has left the others");
             }
-            membership.leave(false).await;
+            membership.leave(word).await;
         }
     }
 

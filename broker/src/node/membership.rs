@@ -37,6 +37,20 @@ fn unwritten(config: &BrokerConfig, source: io::Error) -> StartError {
     StartError::File { file: last_life::file(&config.data_dir).display().to_string(), source }
 }
 
+/// What a life that leaves the others has to tell the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastWord {
+    /// The logs are closed, and all that they held is on disk.
+    Closed,
+    /// Records may be lost.
+    MayHaveLost,
+    /// The same, and it could not be written: others do not wait for the disk once more.
+    Unheard,
+}
+
+/// Logged for whoever starts the next life.
+const UNHEARD: &str = "the next start will not know that records may be lost: give this node an empty disk";
+
 /// This life among the other brokers.
 pub(super) struct Membership {
     member: Member,
@@ -128,19 +142,20 @@ impl Membership {
         self.member.ends();
     }
 
-    /// Gives the lease back. `is_closed`: the logs are, and all that they held is on disk.
-    pub(super) async fn leave(self, is_closed: bool) {
-        match is_closed {
-            true => {
+    /// Leaves the next life its word, and gives the lease back.
+    pub(super) async fn leave(self, word: LastWord) {
+        match word {
+            LastWord::Closed => {
                 if let Err(error) = self.last_life.in_time(LastLife::closed).await {
                     warn!(%error, "a restart of this machine will look as if records may be lost");
                 }
             }
-            false => {
+            LastWord::MayHaveLost => {
                 if let Err(error) = self.last_life.in_time(LastLife::failed).await {
-                    error!(%error, "the next start will not know that records may be lost: give this node an empty disk");
+                    error!(%error, "{UNHEARD}");
                 }
             }
+            LastWord::Unheard => error!("{UNHEARD}"),
         }
         self.member.leave().await;
     }
@@ -203,6 +218,8 @@ mod tests {
     use std::{
         fs::{self, OpenOptions},
         path::PathBuf,
+        sync::mpsc::{RecvTimeoutError, Sender, channel},
+        thread::{self, JoinHandle},
     };
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -223,22 +240,37 @@ mod tests {
     /// Much longer than the test.
     const LEASE: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
+    /// Real time, after which a test that waits for a disk has failed.
+    const PATIENCE: Duration = Duration::from_secs(120);
 
-    /// A file that whoever wants to write it waits for, as on a disk that hangs.
-    struct Hanging(PathBuf);
+    /// A file that whoever wants to write it waits for, as on a disk that hangs. When dropped it hangs no more, so that the runtime,
+    /// which waits for its threads, leaves none behind; at the latest after [`PATIENCE`], where the test itself waits.
+    struct Hanging(Option<(Sender<()>, JoinHandle<bool>)>);
 
     impl Hanging {
         fn in_place_of(file: PathBuf) -> Hanging {
             fs::remove_file(&file).unwrap();
             mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-            Hanging(file)
+            let (until, ended) = channel();
+            let watchdog = thread::spawn(move || {
+                let is_late = ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+                std::mem::forget(OpenOptions::new().read(true).write(true).open(&file));
+                is_late
+            });
+            Hanging(Some((until, watchdog)))
+        }
+
+        /// Hangs no more. Whether somebody had to wait for too long before that.
+        fn end(&mut self) -> bool {
+            let Some((until, watchdog)) = self.0.take() else { return false };
+            drop(until);
+            watchdog.join().unwrap()
         }
     }
 
     impl Drop for Hanging {
-        /// The runtime waits for its threads: none of them is left behind.
         fn drop(&mut self) {
-            std::mem::forget(OpenOptions::new().read(true).write(true).open(&self.0));
+            self.end();
         }
     }
 
@@ -269,7 +301,7 @@ mod tests {
         member.admitted(NODE, life).await;
         let membership = Membership { member, id: NODE, life, hands_over: true, last_life: last_life.clone() };
         let place: Place = Arc::new(tokio::sync::Mutex::new(Some(membership)));
-        let hanging = Hanging::in_place_of(last_life.file().to_owned());
+        let mut hanging = Hanging::in_place_of(last_life.file().to_owned());
 
         let directories = Directories {
             storage,
@@ -290,6 +322,7 @@ mod tests {
         }
         assert!(watch.is_finished() && place.lock().await.is_none());
         assert_eq!(metadata.image().membership().live(NODE), None);
-        drop(hanging);
+        assert!(passed < 2 * WRITE_LIMIT, "others wait for the disk only once: {passed:?}");
+        assert!(!hanging.end(), "nobody waits for the disk where others wait for it");
     }
 }
