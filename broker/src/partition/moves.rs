@@ -34,7 +34,7 @@ const ROUNDS: usize = 50;
 /// Longest sleep of a throttled move before it looks whether it is to end.
 const NAP: Duration = Duration::from_millis(100);
 /// Logs that move at the same time, unless `num.replica.alter.log.dirs.threads` says otherwise.
-const AT_A_TIME: usize = 4;
+pub(super) const AT_A_TIME: usize = 4;
 
 /// Why a log does not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

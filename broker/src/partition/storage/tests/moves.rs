@@ -1,13 +1,16 @@
 //! Logs that move from one directory to another.
 
 use super::*;
-use crate::partition::MoveError;
+use crate::partition::{MoveError, moves::AT_A_TIME};
 
 /// Waits until nothing is on its way any more.
 async fn moved(node: &Node) {
+    let turns = node.partitions.moves().turns();
     let ended = async {
         while !node.partitions.moves().list().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            // A move has its turn until it has ended. One that has not asked for it yet is about to.
+            drop(turns.acquire_many(AT_A_TIME as u32).await.unwrap());
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(300), ended).await.expect("the move ends");
