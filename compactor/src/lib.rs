@@ -12,13 +12,13 @@ pub mod sweep;
 pub mod worker;
 
 mod compact;
-// One file for the tests of both crates that work on the bucket.
-#[cfg(test)]
-#[path = "../../tiering/src/tier/crash_store.rs"]
-mod crash_store;
 mod lease;
 mod rewrite;
 #[cfg(test)]
 mod simulation;
 mod source;
 mod spill;
+// One file for the tests of both crates that work on the bucket.
+#[cfg(test)]
+#[path = "../../tiering/src/tier/troubled_store.rs"]
+mod troubled_store;

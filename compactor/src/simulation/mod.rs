@@ -25,7 +25,7 @@ use varve_tiering::{
 
 use self::world::{Batch, Record, World, visible};
 use crate::{
-    crash_store::Fuse,
+    troubled_store::Fuse,
     worker::{Assigned, wall_clock},
 };
 

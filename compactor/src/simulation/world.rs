@@ -36,12 +36,12 @@ use varve_tiering::{
 };
 
 use crate::{
-    crash_store::{CrashStore, Fuse},
     metrics::CompactorMetrics,
     options::CompactorOptions,
     plan::Limits,
     rewrite::Workshop,
     source::{Reader, Run},
+    troubled_store::{Fuse, TroubledStore},
     worker::{Compactor, Done},
 };
 
@@ -130,7 +130,7 @@ impl World {
     }
 
     pub(super) fn process_with(&self, fuse: Arc<Fuse>, grace: Duration) -> Process {
-        let store = CrashStore { inner: Arc::clone(&self.inner), fuse: Arc::clone(&fuse) };
+        let store = TroubledStore { inner: Arc::clone(&self.inner), trouble: Arc::clone(&fuse) };
         let bucket = Bucket::over(store, BucketOptions { attempts: 1, ..BucketOptions::default() });
         let partitions = Arc::new(RemotePartitions::new(ManifestStore::new(bucket)));
         let handle = partitions.get(self.partition, &self.topic);

@@ -11,13 +11,13 @@ pub mod bucket;
 pub mod cluster;
 pub mod cold;
 pub mod conformance;
-#[cfg(test)]
-mod crash_store;
 pub mod manifests;
 pub mod pace;
 pub mod parting;
 pub mod partition;
 pub mod snapshots;
+#[cfg(test)]
+mod troubled_store;
 pub mod upload;
 
 #[cfg(test)]

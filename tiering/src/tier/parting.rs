@@ -78,22 +78,12 @@ pub async fn part(remote: &RemotePartition, seen: &Manifest, parting: &Parting) 
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fmt,
-        sync::{
-            Arc,
-            atomic::{AtomicUsize, Ordering},
-        },
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     };
 
-    use futures::{StreamExt, stream::BoxStream};
-    use object_store::{
-        CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
-        PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-        memory::InMemory,
-        multipart::{MultipartStore, PartId},
-        path::Path,
-    };
+    use object_store::{Result, path::Path};
     use varve_metadata::model::PartitionId;
 
     use super::*;
@@ -102,100 +92,52 @@ mod tests {
         tier::{
             bucket::{Bucket, BucketOptions},
             manifests::ManifestStore,
+            troubled_store::{Trouble, TroubledStore},
         },
     };
 
-    /// A store that loses the answers to so many requests: writes are carried out all the same, or not.
+    /// Loses the answers to so many requests: writes are carried out all the same, or not.
     #[derive(Clone, Debug, Default)]
-    struct Deaf {
-        inner: Arc<InMemory>,
+    struct Deafness {
         lost: Arc<AtomicUsize>,
         drops_writes: bool,
     }
 
-    impl Deaf {
-        fn is_lost(&self) -> bool {
-            self.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
-        }
-    }
-
-    fn lost<T>() -> Result<T> {
-        Err(object_store::Error::Generic { store: "test", source: "connection reset".into() })
-    }
-
-    impl fmt::Display for Deaf {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("deaf")
-        }
-    }
-
-    #[async_trait::async_trait]
-    impl ObjectStore for Deaf {
-        async fn put_opts(&self, at: &Path, content: PutPayload, options: PutOptions) -> Result<PutResult> {
-            let is_lost = self.is_lost();
-            if is_lost && self.drops_writes {
-                return lost();
-            }
-            let done = self.inner.put_opts(at, content, options).await;
-            if is_lost { lost() } else { done }
-        }
-
-        async fn put_multipart_opts(
-            &self,
-            at: &Path,
-            options: PutMultipartOptions,
-        ) -> Result<Box<dyn MultipartUpload>> {
-            self.inner.put_multipart_opts(at, options).await
-        }
-
-        async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-            if self.is_lost() { lost() } else { self.inner.get_opts(at, options).await }
-        }
-
-        fn delete_stream(&self, places: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-            self.inner.delete_stream(places)
-        }
-
-        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-            match self.is_lost() {
-                true => futures::stream::once(async { lost() }).boxed(),
-                false => self.inner.list(prefix),
+    impl Deafness {
+        /// Fails if the answer to the next request is lost.
+        fn answer(&self) -> Result<()> {
+            match self.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+                Ok(_) => Err(object_store::Error::Generic { store: "test", source: "connection reset".into() }),
+                Err(_) => Ok(()),
             }
         }
+    }
 
-        fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-            match self.is_lost() {
-                true => futures::stream::once(async { lost() }).boxed(),
-                false => self.inner.list_with_offset(prefix, offset),
+    impl Trouble for Deafness {
+        async fn write<T: Send>(&self, write: impl Future<Output = Result<T>> + Send) -> Result<T> {
+            let heard = self.answer();
+            if self.drops_writes {
+                heard?;
+                return write.await;
             }
+            let done = write.await;
+            heard.and(done)
         }
 
-        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-            if self.is_lost() { lost() } else { self.inner.list_with_delimiter(prefix).await }
+        async fn read<T: Send>(&self, _: &Path, read: impl Future<Output = Result<T>> + Send) -> Result<T> {
+            self.answer()?;
+            read.await
         }
 
-        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-            self.inner.copy_opts(from, to, options).await
+        fn list(&self) -> Result<()> {
+            self.answer()
         }
     }
 
-    #[async_trait::async_trait]
-    impl MultipartStore for Deaf {
-        async fn create_multipart(&self, at: &Path) -> Result<MultipartId> {
-            self.inner.create_multipart(at).await
-        }
+    type Deaf = TroubledStore<Deafness>;
 
-        async fn put_part(&self, at: &Path, id: &MultipartId, part: usize, data: PutPayload) -> Result<PartId> {
-            self.inner.put_part(at, id, part, data).await
-        }
-
-        async fn complete_multipart(&self, at: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
-            self.inner.complete_multipart(at, id, parts).await
-        }
-
-        async fn abort_multipart(&self, at: &Path, id: &MultipartId) -> Result<()> {
-            self.inner.abort_multipart(at, id).await
-        }
+    fn deaf(drops_writes: bool) -> Deaf {
+        TroubledStore { inner: Arc::default(), trouble: Deafness { drops_writes, ..Deafness::default() } }
     }
 
     fn remote(store: &Deaf, partition: PartitionId) -> RemotePartition {
@@ -223,9 +165,9 @@ mod tests {
     async fn a_publication_whose_answers_are_lost_is_found_out_by_reading() {
         // The write, and what is asked after it; carried out or not.
         for (drops_writes, answers) in [(false, 1), (false, 2), (false, 5), (true, 1), (true, 2), (true, 5)] {
-            let store = Deaf { drops_writes, ..Deaf::default() };
+            let store = deaf(drops_writes);
             let (remote, seen, parting) = parted(&store).await;
-            store.lost.store(answers, Ordering::SeqCst);
+            store.trouble.lost.store(answers, Ordering::SeqCst);
             part(&remote, &seen, &parting).await.unwrap();
             let newest = remote.refresh().await.unwrap();
             let found = (newest.end(), newest.set_aside().len(), newest.version());
@@ -236,13 +178,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_claimed_while_the_bucket_does_not_say() {
         for (drops_writes, ends_at) in [(false, 20), (true, 30)] {
-            let store = Deaf { drops_writes, ..Deaf::default() };
+            let store = deaf(drops_writes);
             let (remote, seen, parting) = parted(&store).await;
-            store.lost.store(usize::MAX, Ordering::SeqCst);
+            store.trouble.lost.store(usize::MAX, Ordering::SeqCst);
             let unknown = part(&remote, &seen, &parting).await.unwrap_err();
             assert!(matches!(unknown, PartingError::Unknown(_)), "{unknown:?}");
             assert!(!unknown.to_string().contains("nothing was changed"), "{unknown}");
-            store.lost.store(0, Ordering::SeqCst);
+            store.trouble.lost.store(0, Ordering::SeqCst);
             let newest = remote.refresh().await.unwrap();
             assert_eq!(newest.end(), at(ends_at), "what was carried out was");
         }
@@ -250,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_somebody_else_has_published_meanwhile_stays() {
-        let store = Deaf::default();
+        let store = deaf(false);
         let (ours, seen, parting) = parted(&store).await;
         let theirs = remote(&store, seen.partition());
         theirs.update(|manifest| manifest.claimed_by(LeaderEpoch(3))).await.unwrap();
@@ -258,7 +200,7 @@ mod tests {
         assert_eq!(ours.refresh().await.unwrap().end(), at(30));
 
         // One that came between the publication and its being found out does not hide it.
-        let (ours, seen, parting) = parted(&Deaf::default()).await;
+        let (ours, seen, parting) = parted(&deaf(false)).await;
         part(&ours, &seen, &parting).await.unwrap();
         ours.update(|manifest| manifest.claimed_by(LeaderEpoch(3))).await.unwrap();
         part(&ours, &seen, &parting).await.unwrap();

@@ -8,7 +8,7 @@ use crate::{
     layout,
     manifest::Limits,
     raw::RawMeta,
-    tier::crash_store::{CrashStore, Fuse},
+    tier::troubled_store::{Fuse, TroubledStore},
 };
 
 /// Leaves come early, so that they are among the writes.
@@ -25,7 +25,7 @@ struct Survivors {
 
 impl Survivors {
     fn remote(&self, fuse: &Arc<Fuse>) -> Arc<RemotePartition> {
-        let store = CrashStore { inner: Arc::clone(&self.inner), fuse: Arc::clone(fuse) };
+        let store = TroubledStore { inner: Arc::clone(&self.inner), trouble: Arc::clone(fuse) };
         let bucket = Bucket::over(store, BucketOptions { attempts: 1, ..BucketOptions::default() });
         let store = ManifestStore::with_limits(bucket, LIMITS);
         Arc::new(RemotePartition::new(store, self.partition, empty().topic().clone()))

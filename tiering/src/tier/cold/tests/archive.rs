@@ -16,7 +16,7 @@ use varve_metadata::{
 };
 use varve_table::{EncodeOptions, TableMeta};
 
-use super::store::{SteeredStore, Steering};
+use super::store::Steering;
 use crate::{
     manifest::{ObjectId, ObjectKind, RemoteObject},
     raw::{Attachments, RawBuilder},
@@ -24,6 +24,7 @@ use crate::{
         bucket::{Bucket, BucketOptions},
         manifests::ManifestStore,
         partition::RemotePartition,
+        troubled_store::TroubledStore,
     },
 };
 
@@ -45,7 +46,7 @@ pub(super) fn bucket(steering: &Steering) -> Bucket {
         longest_pause: Duration::from_millis(1),
         ..BucketOptions::default()
     };
-    Bucket::over(SteeredStore::new(steering.clone()), options)
+    Bucket::over(TroubledStore { inner: Arc::default(), trouble: steering.clone() }, options)
 }
 
 pub(super) fn topic() -> TopicName {

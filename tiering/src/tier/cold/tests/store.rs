@@ -1,23 +1,14 @@
-//! An object store in memory whose reads can be counted, held and made to fail.
+//! Reads of a bucket that can be counted, held and made to fail.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use async_trait::async_trait;
-use futures::stream::BoxStream;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    memory::InMemory,
-    multipart::{MultipartStore, PartId},
-    path::Path,
-};
+use object_store::{Result, path::Path};
 use tokio::sync::{Notify, Semaphore};
+
+use crate::tier::troubled_store::Trouble;
 
 /// What tests see and steer of a store. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -100,74 +91,12 @@ impl Steering {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct SteeredStore {
-    inner: InMemory,
-    steering: Steering,
-}
-
-impl SteeredStore {
-    pub(super) fn new(steering: Steering) -> SteeredStore {
-        SteeredStore { inner: InMemory::new(), steering }
-    }
-}
-
-impl fmt::Display for SteeredStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("steered")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for SteeredStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let is_data = location.as_ref().starts_with("raw") || location.as_ref().starts_with("tables");
-        if is_data {
-            self.steering.pass().await?;
+impl Trouble for Steering {
+    /// Of an object's bytes; manifests are read as always.
+    async fn read<T: Send>(&self, at: &Path, read: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        if at.as_ref().starts_with("raw") || at.as_ref().starts_with("tables") {
+            self.pass().await?;
         }
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
-#[async_trait]
-impl MultipartStore for SteeredStore {
-    async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
-        self.inner.create_multipart(path).await
-    }
-
-    async fn put_part(&self, path: &Path, id: &MultipartId, index: usize, data: PutPayload) -> Result<PartId> {
-        self.inner.put_part(path, id, index, data).await
-    }
-
-    async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
-        self.inner.complete_multipart(path, id, parts).await
-    }
-
-    async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
-        self.inner.abort_multipart(path, id).await
+        read.await
     }
 }
