@@ -1,5 +1,6 @@
 //! The node: everything started in order, and stopped in the opposite one.
 
+mod catching_up;
 mod compactor;
 mod data_dir;
 mod directories;
@@ -290,6 +291,7 @@ impl Node {
         };
         tasks.spawn(directories.watch(stop.clone()));
         tasks.spawn(membership::step_aside_while_full(place.clone(), storage.clone(), stop.clone()));
+        tasks.spawn(catching_up::watch(metadata.clone(), config.node, health.clone(), stop.clone()));
         health.ready();
         Ok(Node {
             broker,

@@ -130,6 +130,12 @@ start_broker() {
 
 ready() { varve health --ready --wait-seconds 300 --address "$(http_at "$1")" >/dev/null; }
 
+# may_stop NUMBER...: waits until those brokers may be stopped at the same time.
+may_stop() { varve broker check "$@" --bootstrap-server "$bootstrap" --wait-seconds 300; }
+
+# caught_up NUMBER: waits until all its replicas were in sync since its start.
+caught_up() { varve health --in-sync --wait-seconds 300 --address "$(http_at "$1")" >/dev/null; }
+
 # value NUMBER METRIC: the sum of a metric's values on a broker.
 value() {
     curl --silent --fail "http://$(http_at "$1")/metrics" |

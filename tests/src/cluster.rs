@@ -1,6 +1,7 @@
 //! Several `varve` processes that are one cluster: an etcd, a bucket in a directory, brokers on loopback ports; or each of them on a
 //! host of its own ([`rig`](crate::rig)).
 
+pub mod broker_command;
 pub mod load;
 
 use std::{

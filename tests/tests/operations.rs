@@ -1,11 +1,6 @@
 //! A cluster in the hands of its operators, by `varve broker` and by Kafka's own tools, while clients are at work.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use kafka_protocol::{
@@ -20,32 +15,15 @@ use varve_tests::{
     client::Client,
     cluster::{
         Cluster, Described,
+        broker_command::{is_there, told, varve_broker},
         load::{Load, SETTINGS, TOPIC, UNHURRIED, judged, setting},
     },
     kafka_tools::KafkaTools,
     kcat,
-    node::{eventually, until, varve},
+    node::{eventually, until},
     running::Running,
     tools,
 };
-
-/// `varve broker …` against whichever broker runs, with what it prints as JSON.
-fn varve_broker(cluster: &Cluster, arguments: &[&str]) -> Result<Command> {
-    let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
-    let mut command = varve()?;
-    command.arg("broker").args(arguments).args(["--bootstrap-server", &addresses.join(",")]);
-    Ok(command)
-}
-
-/// The lines that it prints, and whether it ended with success.
-fn told(cluster: &Cluster, arguments: &[&str]) -> Result<(bool, Vec<Value>)> {
-    let Output { status, stdout, stderr } = varve_broker(cluster, arguments)?.output()?;
-    let (printed, errors) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    let lines = printed.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
-    let lines = lines.with_context(|| format!("varve broker {arguments:?}: {printed}\n{errors}"))?;
-    ensure!(!lines.is_empty(), "varve broker {arguments:?} ended with {status}:\n{errors}");
-    Ok((status.success(), lines))
-}
 
 /// Waits until `varve broker list` prints what `is_so` wants: whichever broker answers may hear of a change after another one.
 fn await_listed(cluster: &Cluster, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Result<()> {
@@ -54,10 +32,6 @@ fn await_listed(cluster: &Cluster, what: &str, is_so: impl Fn(&[Value]) -> bool)
         ensure!(is_so(&lines), "{lines:?}");
         Ok(())
     })
-}
-
-fn is_there(lines: &[Value], state: &str) -> bool {
-    lines.iter().any(|line| line["state"] == state)
 }
 
 fn holds(described: &[Described], broker: usize) -> bool {

@@ -1,4 +1,4 @@
-//! `varve health`: what `/healthz` and `/readyz` of a node say, for those who have no HTTP client at hand: containers, scripts.
+//! `varve health`: what `/healthz`, `/readyz` and `/insyncz` of a node say, for those who have no HTTP client at hand: containers, scripts.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -20,8 +20,11 @@ use super::{ConfigurationArgs, print};
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
     /// Ask whether it serves clients (/readyz), and not only whether it lives (/healthz).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "in_sync")]
     ready: bool,
+    /// Ask whether it serves clients and its replicas were all in sync since its start (/insyncz): whether its restart is over.
+    #[arg(long)]
+    in_sync: bool,
     /// Ask there instead of at varve.http.listener.
     #[arg(long, value_name = "ADDRESS:PORT")]
     address: Option<SocketAddr>,
@@ -42,7 +45,12 @@ pub(super) async fn answer(arguments: HealthArgs, configuration: &ConfigurationA
         Some(address) => address,
         None => configuration.load()?.config.http.context("varve.http.listener is empty: nothing can be asked")?,
     };
-    let (address, path) = (reachable(address), if arguments.ready { "/readyz" } else { "/healthz" });
+    let path = match (arguments.in_sync, arguments.ready) {
+        (true, _) => "/insyncz",
+        (false, true) => "/readyz",
+        (false, false) => "/healthz",
+    };
+    let address = reachable(address);
     let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
     loop {
         let asked = timeout(ANSWER_LIMIT, ask(address, path)).await.context("no answer").flatten();
@@ -95,18 +103,22 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_node_is_asked_whether_it_lives_and_whether_it_serves() {
+    async fn a_node_is_asked_whether_it_lives_whether_it_serves_and_whether_it_is_in_sync() {
         let server = HttpServer::bind(([0, 0, 0, 0], 0).into()).await.unwrap();
         let (address, health, stop) = (server.local_addr(), Health::starting(), CancellationToken::new());
         tokio::spawn(server.serve(Metrics::new(), health.clone(), stop.clone()));
-        let asked = async |ready| {
-            let arguments = HealthArgs { ready, address: Some(address), wait_seconds: 0 };
+        let asked = async |page| {
+            let (ready, in_sync) = (page == "ready", page == "in sync");
+            let arguments = HealthArgs { ready, in_sync, address: Some(address), wait_seconds: 0 };
             format!("{:?}", answer(arguments, &ConfigurationArgs::default()).await.unwrap())
         };
         let (yes, no) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::FAILURE));
-        assert_eq!((asked(false).await, asked(true).await), (yes.clone(), no));
+        assert_eq!((asked("lives").await, asked("ready").await), (yes.clone(), no.clone()));
+        health.behind(Some("t-0".to_owned()));
         health.ready();
-        assert_eq!(asked(true).await, yes);
+        assert_eq!((asked("ready").await, asked("in sync").await), (yes.clone(), no));
+        health.behind(None);
+        assert_eq!(asked("in sync").await, yes);
         stop.cancel();
     }
 

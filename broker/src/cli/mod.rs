@@ -58,6 +58,7 @@ Examples:
   varve tier describe logs                        what the archive holds of a topic
   varve tier verify                               read the whole archive and check it
   varve broker list                               who is there, and what they hold
+  varve broker check 2                            whether broker 2 may be stopped now
   varve broker drain 2                            move everything off broker 2, which goes on serving meanwhile
   varve dump FILE --deep                          the records of a segment, or of an archived object
   varve restore --dry-run                         what would come back if all disks were lost
@@ -98,7 +99,7 @@ enum Command {
     Config(config::ConfigCommand),
     /// Show what a file of a log directory or an object of the archive holds.
     Dump(dump::DumpArgs),
-    /// Ask a node whether it lives, or serves. Exit code 1 if it does not.
+    /// Ask a node whether it lives, serves, or has caught up with the others. Exit code 1 if it does not.
     Health(health::HealthArgs),
     /// Print the manual page of varve, or write those of all its commands into a directory.
     Man(man::ManArgs),

@@ -13,6 +13,9 @@ pub(super) const MANIFESTS: &str = "{bar:40} {pos} of {len} manifests, {eta} lef
 /// Replicas that move from broker to broker.
 pub(super) const REPLICAS: &str = "{bar:40} {pos} of {len} replicas moved  {msg}";
 
+/// Work of others that is waited for, without an end that could be told.
+pub(super) const WAITING: &str = "{spinner} {elapsed}  {msg}";
+
 /// A bar on standard error, if someone is there to see it.
 pub(super) fn progress_bar(total: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(total);

@@ -78,7 +78,7 @@ pub struct BrokerConfig {
     pub cache: CacheConfig,
     /// Rewriting of the archive.
     pub compactor: CompactorConfig,
-    /// Address of /metrics, /healthz and /readyz; `None` turns them off.
+    /// Address of /metrics, /healthz, /readyz and /insyncz; `None` turns them off.
     pub http: Option<SocketAddr>,
     /// The node's own log.
     pub self_log: SelfLogConfig,

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`, for whoever watches the node. Nothing here changes it.
+//! `/metrics`, `/healthz`, `/readyz` and `/insyncz`, for whoever watches the node. Nothing here changes it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// How far the node is. Alive from its start to its end; ready while it serves.
+/// How far the node is. Alive from its start to its end; ready while it serves; in sync, for good, once its replicas were.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Mutex<Progress>>);
 
@@ -24,6 +24,7 @@ pub struct Health(Arc<Mutex<Progress>>);
 struct Progress {
     waiting_for: Option<String>,
     ready: bool,
+    behind: Option<String>,
     failed: Option<String>,
     broken: Option<String>,
 }
@@ -48,6 +49,11 @@ impl Health {
         state.waiting_for = None;
     }
 
+    /// Replicas that were not in sync since the start, as in "t-0, t-1"; `None` once none is left, or if there are no others.
+    pub fn behind(&self, replicas: Option<String>) {
+        self.0.lock().behind = replicas;
+    }
+
     /// A part of the node failed, and the rest serves: both pages say so, and succeed.
     pub fn degraded(&self, what: &str) {
         self.0.lock().failed = Some(what.to_owned());
@@ -67,6 +73,16 @@ impl Health {
         }
     }
 
+    fn in_sync(&self) -> (StatusCode, String) {
+        match (self.readiness(), &self.0.lock().behind) {
+            ((StatusCode::OK, _), Some(replicas)) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("ready, and waiting for replicas to be in sync: {replicas}\n"),
+            ),
+            (ready, _) => ready,
+        }
+    }
+
     fn readiness(&self) -> (StatusCode, String) {
         let state = self.0.lock();
         match (&state.broken, state.ready) {
@@ -83,7 +99,7 @@ impl Health {
     }
 }
 
-/// The listener of the three pages.
+/// The listener of the pages.
 #[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
@@ -139,7 +155,11 @@ fn pages(metrics: Page, health: Health) -> Router {
             "/healthz",
             get(|State(health): State<Health>| async move { health.health() }).with_state(health.clone()),
         )
-        .route("/readyz", get(|State(health): State<Health>| async move { health.readiness() }).with_state(health))
+        .route(
+            "/readyz",
+            get(|State(health): State<Health>| async move { health.readiness() }).with_state(health.clone()),
+        )
+        .route("/insyncz", get(|State(health): State<Health>| async move { health.in_sync() }).with_state(health))
 }
 
 async fn show_metrics(State(metrics): State<Page>) -> Response {
@@ -194,12 +214,24 @@ mod tests {
         );
         node.health.ready();
         assert_eq!(node.get("/readyz").await.1, "ready\n");
+        assert_eq!(node.get("/insyncz").await, ("HTTP/1.1 200 OK".into(), "ready\n".into()));
+        node.health.behind(Some("t-0".to_owned()));
+        assert_eq!(node.get("/readyz").await.1, "ready\n", "it serves, if not in place of others");
+        let behind = (
+            "HTTP/1.1 503 Service Unavailable".to_owned(),
+            "ready, and waiting for replicas to be in sync: t-0\n".to_owned(),
+        );
+        assert_eq!(node.get("/insyncz").await, behind);
+        node.health.behind(None);
+        assert!(node.get("/insyncz").await.0.contains("200"));
         node.health.degraded("a part failed");
         assert_eq!(node.get("/healthz").await, ("HTTP/1.1 200 OK".into(), "degraded: a part failed\n".into()));
         let ready = ("HTTP/1.1 200 OK".to_owned(), "ready, but degraded: a part failed\n".to_owned());
         assert_eq!(node.get("/readyz").await, ready);
         node.health.broken("no log directory is left");
-        assert!(node.get("/healthz").await.0.contains("503"));
+        for page in ["/healthz", "/readyz", "/insyncz"] {
+            assert!(node.get(page).await.0.contains("503"), "{page}");
+        }
     }
 
     #[tokio::test]

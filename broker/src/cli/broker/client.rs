@@ -41,8 +41,12 @@ impl Client {
         let bootstrap = match &at.bootstrap_server {
             Some(named) => named.split(',').map(|address| parse(address.trim())).collect::<anyhow::Result<_>>()?,
             None => {
+                // A listener on all addresses has a name of its own where others are told one, which its certificate is for.
                 let host = listener.host.clone().filter(|host| host != "0.0.0.0" && host != "::");
-                vec![(host.unwrap_or_else(|| "localhost".to_owned()), listener.port)]
+                let told = config.listeners.told_of(&listener.name).filter(|_| host.is_none());
+                let port = told.and_then(|told| told.port).unwrap_or(listener.port);
+                let host = host.or_else(|| told.and_then(|told| told.host.clone()));
+                vec![(host.unwrap_or_else(|| "localhost".to_owned()), port)]
             }
         };
         Ok(Client { bootstrap, security, brokers: BTreeMap::new(), open: BTreeMap::new() })

@@ -7,10 +7,12 @@
 //!       ─► AlterPartitionReassignments, some at a time      others hold what it held (KIP-455)
 //!       ─► ElectLeaders preferred                           others lead what it led, before the copies are whole (KIP-460)
 //! decommission ─► drain ─► the process is stopped by whoever runs it ─► UnregisterBroker
+//! check ─► DescribeCluster, Metadata, DescribeConfigs        whether a stop would be felt; changes nothing
 //! ```
 //! What is left to do is in the cluster alone: a drain that was broken off goes on when it is asked for again.
 
 mod asks;
+mod check;
 pub(super) mod client;
 mod cordon;
 mod drain;
@@ -18,11 +20,13 @@ mod plan;
 #[cfg(test)]
 mod plan_test;
 mod report;
+mod safety;
 mod show;
 mod view;
 
 use std::{collections::BTreeSet, process::ExitCode};
 
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 
 use super::{
@@ -53,6 +57,8 @@ pub(crate) enum BrokerCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Ask whether brokers may be stopped now, so that every partition keeps a leader and enough replicas in sync. Exit code 1 if not.
+    Check(CheckArgs),
     /// Move all leaderships and replicas off brokers, which go on serving meanwhile; clients see no error.
     Drain(DrainArgs),
     /// Let brokers that were drained take new replicas again. Nothing moves back by itself.
@@ -70,11 +76,60 @@ pub(crate) enum BrokerCommand {
 /// Where the cluster is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Bootstrap {
-    /// Brokers to ask, as HOST:PORT,HOST:PORT; without it, the listener of --config that brokers use with each other. TLS and
-    /// login are as that listener has them, and in the clear without --config.
+    /// Brokers to ask, as HOST:PORT,HOST:PORT; without it, the listener of --config that brokers use with each other, where it is
+    /// advertised. TLS and login are as that listener has them, and in the clear without --config.
     #[arg(long, value_name = "BROKERS")]
     bootstrap_server: Option<String>,
 }
+
+/// Arguments of `varve broker check`.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = CHECK_NOTES)]
+pub(crate) struct CheckArgs {
+    /// Their node.id, of all that are to be stopped at the same time; without it, the broker of --config.
+    #[arg(value_name = "ID")]
+    ids: Vec<i32>,
+    #[command(flatten)]
+    at: Bootstrap,
+    /// Ask again until they may be stopped, for at most so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait_seconds: u64,
+    /// Say yes only once it has been so for so long, without a break.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    for_seconds: u64,
+    /// Do not count partitions that have no replica to spare: they feel the stop whenever it happens.
+    #[arg(long)]
+    allow_unavoidable: bool,
+    /// One JSON object per line, with how far it is while it waits.
+    #[arg(long)]
+    json: bool,
+}
+
+impl CheckArgs {
+    fn stopping(&self, configuration: &ConfigurationArgs) -> anyhow::Result<BTreeSet<i32>> {
+        if !self.ids.is_empty() {
+            return Ok(self.ids.iter().copied().collect());
+        }
+        ensure!(configuration.config.is_some(), "which broker? Name its node.id, or the --config that it has");
+        Ok([i32::try_from(configuration.load()?.config.node.0)?].into())
+    }
+}
+
+const CHECK_NOTES: &str = "\
+To be asked before every stop of a rolling restart: a broker that serves again is not in sync again yet. The answer is no, with the
+partitions, if the stop would leave one of them without a leader or with fewer in sync than min.insync.replicas, or if one that these
+brokers hold is so already. Brokers that do not answer are not counted on. Those that do not serve may be stopped: nothing is lost.
+
+A partition of one replica, or of no more than min.insync.replicas, feels every stop. Waiting does not help there, so it ends at once
+if nothing else is in the way; --allow-unavoidable leaves such partitions out of account.
+
+Nobody is kept from stopping another broker at the same time: brokers that stop together are named together.
+
+Examples:
+  varve broker check 2 --bootstrap-server broker-1:9092                        may broker 2 be stopped now?
+  varve broker check 2 --bootstrap-server broker-1:9092 --wait-seconds 600     wait until it may
+  varve broker check 2 5 8 --bootstrap-server broker-1:9092                    a whole zone, at once
+  varve broker check --config /etc/varve/server.properties                     the broker of this machine";
 
 /// Arguments of `varve broker drain`.
 #[derive(Clone, Debug, Args)]
@@ -142,6 +197,10 @@ pub(super) async fn answer(command: BrokerCommand, configuration: &Configuration
         BrokerCommand::List { at, json } => show::list(&mut Client::of(&at, configuration)?, &mut Out::new(json)).await,
         BrokerCommand::Describe { id, at, json } => {
             show::describe(&mut Client::of(&at, configuration)?, id, &mut Out::new(json)).await
+        }
+        BrokerCommand::Check(asked) => {
+            let (ids, mut out) = (asked.stopping(configuration)?, Out::new(asked.json));
+            check::check(&mut Client::of(&asked.at, configuration)?, &asked, &ids, &mut out).await
         }
         BrokerCommand::Drain(asked) => {
             let mut out = Out::new(asked.json);

@@ -53,7 +53,7 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "varve.http.listener",
         Kind::Text,
         "127.0.0.1:9404",
-        "Address and port of /metrics, /healthz and /readyz. They are served without authentication, so keep them off \
+        "Address and port of /metrics, /healthz, /readyz and /insyncz. They are served without authentication, so keep them off \
          public networks; empty turns them off.",
     ),
     def(

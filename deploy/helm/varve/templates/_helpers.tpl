@@ -15,7 +15,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "varve.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{- define "varve.serviceAccount" -}}
@@ -58,6 +58,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $insync := include "varve.setting" (dict "root" . "name" "min.insync.replicas" "default" 1) | int }}
 {{- if gt $insync $factor }}{{ fail (printf "config.min.insync.replicas is %d, and config.default.replication.factor %d: nobody could write with acks=all" $insync $factor) }}{{ end }}
 {{- $stop := div (add (include "varve.setting" (dict "root" . "name" "varve.shutdown.timeout.ms" "default" 30000) | int) 999) 1000 }}
-{{- if le (int .Values.terminationGracePeriodSeconds) (add (int .Values.preStopSeconds) $stop | int) }}{{ fail (printf "terminationGracePeriodSeconds is %d, no more than preStopSeconds and varve.shutdown.timeout.ms together: brokers would be killed while they stop" (int .Values.terminationGracePeriodSeconds)) }}{{ end }}
+{{- $wait := ternary (int .Values.preStopWaitSeconds) 0 (gt (int .Values.replicas) 1) }}
+{{- if le (int .Values.terminationGracePeriodSeconds) (add $wait (int .Values.preStopSeconds) $stop | int) }}{{ fail (printf "terminationGracePeriodSeconds is %d, no more than preStopWaitSeconds, preStopSeconds and varve.shutdown.timeout.ms together: brokers would be killed while they stop" (int .Values.terminationGracePeriodSeconds)) }}{{ end }}
 {{- if and .Values.etcd.user (not .Values.etcd.passwordSecretName) }}{{ fail "etcd.user needs etcd.passwordSecretName" }}{{ end }}
 {{- end }}

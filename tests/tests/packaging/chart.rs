@@ -1,0 +1,273 @@
+//! The Helm chart.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use varve_tests::{
+    node::{Node, eventually, varve},
+    tools,
+};
+
+use super::{at, checked, containers::image_environment};
+
+/// The oldest and the newest Kubernetes whose schemas the chart is held to.
+const KUBERNETES: [&str; 2] = ["1.30.0", "1.37.0"];
+
+/// Where pods do not know their zone the values that ask them for it are for another Kubernetes.
+fn oldest(values: &str, kubernetes: &str) -> &'static [&'static str] {
+    if values == "cluster" && kubernetes == KUBERNETES[0] { &["--set", "rack.from=none"] } else { &[] }
+}
+
+/// The chart, rendered with these values.
+fn rendered(values: &str, kubernetes: &str) -> Result<Vec<Value>> {
+    let mut helm = tools::program("helm")?;
+    helm.args(["template", "varve"]).arg(at("deploy/helm/varve")).args([
+        "--namespace",
+        "kafka",
+        "--kube-version",
+        kubernetes,
+    ]);
+    helm.args(oldest(values, kubernetes)).arg("--values").arg(at(&format!("deploy/helm/varve/ci/{values}.yaml")));
+    tools::yaml(&tools::output_of(&mut helm)?)
+}
+
+#[test]
+fn the_chart_is_linted_and_what_it_renders_keeps_to_kubernetes_schemas() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for values in ["single", "cluster", "secured"] {
+        for kubernetes in KUBERNETES {
+            let mut lint = tools::program("helm")?;
+            lint.args(["lint", "--strict", "--quiet", "--kube-version", kubernetes]).arg(at("deploy/helm/varve"));
+            lint.args(oldest(values, kubernetes))
+                .arg("--values")
+                .arg(at(&format!("deploy/helm/varve/ci/{values}.yaml")));
+            tools::output_of(&mut lint)?;
+            let all = rendered(values, kubernetes)?;
+            // Those of operators have their schemas in their operators.
+            let is_own = |one: &&Value| {
+                let version = one["apiVersion"].as_str().unwrap_or_default();
+                version.starts_with("monitoring.coreos.com/") || version.starts_with("cert-manager.io/")
+            };
+            let core: Vec<String> = all.iter().filter(|one| !is_own(one)).map(Value::to_string).collect();
+            let file = folder.path().join("rendered.yaml");
+            fs::write(&file, core.join("\n---\n"))?;
+            let mut validate = tools::deploy("kubernetes-validate")?;
+            validate.args(["--strict", "--quiet", "--kubernetes-version", kubernetes]).arg(&file);
+            tools::output_of(&mut validate).with_context(|| format!("{values} on {kubernetes}"))?;
+            operators_objects_are_whole(all.iter().filter(is_own))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the Prometheus operator and cert-manager need to find in theirs.
+fn operators_objects_are_whole<'a>(objects: impl Iterator<Item = &'a Value>) -> Result<()> {
+    for object in objects {
+        let (kind, spec) = (object["kind"].as_str().unwrap_or_default(), &object["spec"]);
+        let is_whole = match kind {
+            "ServiceMonitor" => {
+                spec["endpoints"][0]["port"] == "metrics" && spec["selector"]["matchLabels"].is_object()
+            }
+            "PodMonitor" => spec["podMetricsEndpoints"][0]["port"] == "metrics" && spec["selector"].is_object(),
+            "PrometheusRule" => spec["groups"][0]["rules"].as_array().is_some_and(|rules| rules.len() > 20),
+            "Certificate" => {
+                spec["secretName"].is_string()
+                    && spec["issuerRef"]["name"].is_string()
+                    && spec["dnsNames"][0].is_string()
+            }
+            _ => false,
+        };
+        ensure!(is_whole, "{object}");
+    }
+    Ok(())
+}
+
+fn found<'a>(objects: &'a [Value], kind: &str) -> Result<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"))
+}
+
+#[test]
+fn settings_of_the_chart_are_settings_of_the_node() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for values in ["single", "cluster", "secured"] {
+        let objects = rendered(values, KUBERNETES[1])?;
+        let properties = found(&objects, "ConfigMap")?["data"]["server.properties"].as_str().context("settings")?;
+        let set = found(&objects, "StatefulSet")?;
+        let pod = &set["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        // What Kubernetes would put in.
+        let fill = |value: &Value| {
+            let text = value["value"].as_str().unwrap_or("zone-a").to_owned();
+            text.replace("$(POD_NAME)", "varve-1").replace("$(POD_NAMESPACE)", "kafka").replace("$(POD_INDEX)", "1")
+        };
+        let own = container["env"].as_array().context("an environment")?.iter().filter_map(|variable| {
+            let name = variable["name"].as_str()?.strip_prefix("VARVE_")?;
+            let name = name.to_lowercase().replace('_', ".");
+            let ours = ["http.listener", "metadata.etcd.password"].contains(&name.as_str());
+            Some(format!("{}{name}={}\n", if ours { "varve." } else { "" }, fill(variable)))
+        });
+        // The environment is read after the file: its lines replace those of the same name.
+        let own: Vec<String> = own.collect();
+        let names: Vec<&str> = own.iter().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        let kept =
+            properties.lines().filter(|line| line.split_once('=').is_none_or(|(name, _)| !names.contains(&name)));
+        let text = kept.map(|line| format!("{line}\n")).chain(own.iter().cloned()).collect::<String>();
+        let said = checked(folder.path(), &text)?;
+        ensure!(!said.contains("warning"), "{values}: {said}");
+        ensure!(
+            text.contains("node.id=1\n") && text.contains("CLIENT://varve-1.varve-headless.kafka.svc:9092"),
+            "{text}"
+        );
+        let stop = pod["terminationGracePeriodSeconds"].as_i64().context("a time")?;
+        let hook = &container["lifecycle"]["preStop"];
+        let pause = match hook["exec"]["command"].as_array() {
+            Some(words) => seconds(words, "--wait-seconds=")? + seconds(words, "--for-seconds=")?,
+            // Nobody could take over.
+            None => hook["sleep"]["seconds"].as_i64().context("a time")?,
+        };
+        ensure!(hook["exec"].is_null() == (values == "single"), "{hook}");
+        ensure!(stop > pause + 30, "a stop takes varve.shutdown.timeout.ms");
+        ensure!(
+            pod["securityContext"]["runAsNonRoot"] == true
+                && container["securityContext"]["readOnlyRootFilesystem"] == true,
+            "{pod}"
+        );
+    }
+    Ok(())
+}
+
+/// The number that the word has which begins so.
+fn seconds(words: &[Value], begin: &str) -> Result<i64> {
+    let word = words.iter().find_map(|word| word.as_str()?.strip_prefix(begin));
+    word.with_context(|| format!("{begin} in {words:?}"))?.parse().context("a number")
+}
+
+/// What a container would run, with these words and its environment: `instead` of what is only there in a pod, something else.
+fn as_in_a_pod(words: &[Value], container: &Value, instead: &[(&str, &str)]) -> Result<(bool, String)> {
+    let here = |text: &str| instead.iter().fold(text.to_owned(), |text, (there, here)| text.replace(there, here));
+    let mut command = varve()?;
+    for word in words {
+        command.arg(here(word.as_str().context("text")?));
+    }
+    let mut environment = image_environment()?;
+    for variable in container["env"].as_array().context("an environment")? {
+        let name = variable["name"].as_str().context("a name")?;
+        // What Kubernetes knows about the pod is put into the others.
+        if let Some(value) = variable["value"].as_str().filter(|_| name.starts_with("VARVE_")) {
+            environment.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    for (name, value) in environment {
+        command.env(name, here(&value));
+    }
+    let output = command.output()?;
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    Ok((output.status.success(), said))
+}
+
+/// The chart's settings as a file.
+fn settings_file(folder: &Path, objects: &[Value]) -> Result<String> {
+    let file = folder.join("rendered.properties");
+    let properties = found(objects, "ConfigMap")?["data"]["server.properties"].as_str().context("settings")?;
+    fs::write(&file, properties)?;
+    Ok(file.display().to_string())
+}
+
+#[test]
+fn a_pod_is_ready_once_in_sync_and_ends_once_its_broker_is_not_needed() -> Result<()> {
+    let (folder, objects) = (tempfile::tempdir()?, rendered("cluster", KUBERNETES[1])?);
+    let node = Node::start(folder.path(), &["node.id=1"])?;
+    let container = &found(&objects, "StatefulSet")?["spec"]["template"]["spec"]["containers"][0];
+    for (probe, page) in [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/insyncz")] {
+        ensure!(container[probe]["httpGet"]["path"] == page, "{probe}");
+        eventually(page, || Ok(node.http_get(page).is_ok().then_some(())))?;
+    }
+    let file = settings_file(folder.path(), &objects)?;
+    let address = node.address.to_string();
+    // Its own broker is asked by the name that others know it by.
+    let instead = [
+        ("/etc/varve/config/server.properties", file.as_str()),
+        ("$(POD_NAME).varve-headless.$(POD_NAMESPACE).svc:9093", &address),
+        ("$(POD_NAME)", "varve-1"),
+        ("$(POD_NAMESPACE)", "kafka"),
+        ("$(POD_INDEX)", "1"),
+        ("--for-seconds=5", "--for-seconds=0"),
+    ];
+    let words = container["lifecycle"]["preStop"]["exec"]["command"].as_array().context("a command")?;
+    ensure!(words[0] == "/usr/bin/varve", "{words:?}");
+    let said = as_in_a_pod(&words[1..], container, &instead)?;
+    ensure!(said == (true, "broker: 1  state: may be stopped\n".to_owned()), "{said:?}");
+    node.stop()
+}
+
+#[test]
+fn an_upgrade_to_fewer_brokers_drains_those_that_leave_and_has_them_forgotten() -> Result<()> {
+    let (folder, objects) = (tempfile::tempdir()?, rendered("cluster", KUBERNETES[1])?);
+    let node = Node::start(folder.path(), &["node.id=0"])?;
+    // What a container would do, asking the node that is there for all brokers that would be.
+    let file = settings_file(folder.path(), &objects)?;
+    let address = node.address.to_string();
+    let others = (0..3).map(|at| format!("varve-{at}.varve-headless.kafka.svc:9093")).collect::<Vec<_>>().join(",");
+    let instead = [("/etc/varve/config/server.properties", file.as_str()), (&others, &address)];
+    let run = |container: &Value| as_in_a_pod(container["args"].as_array().context("arguments")?, container, &instead);
+    for (hook, command) in [("pre-upgrade", "drain"), ("post-upgrade", "decommission")] {
+        let is_it = |one: &&Value| one["kind"] == "Job" && one["metadata"]["annotations"]["helm.sh/hook"] == hook;
+        let job = objects.iter().find(is_it).with_context(|| format!("a job {hook}"))?;
+        ensure!(job["spec"]["backoffLimit"] == 0, "{job}");
+        let pod = &job["spec"]["template"]["spec"];
+        // As one: what the first one holds does not go to the next one that leaves.
+        let leaving = pod["initContainers"].as_array().context("containers")?;
+        ensure!(leaving.len() == 1 && leaving[0]["args"][2] == command, "{pod}");
+        ensure!(leaving[0]["args"][3] == "4" && leaving[0]["args"][4] == "3", "of five brokers three stay: {pod}");
+        ensure!(leaving[0]["args"].as_array().is_some_and(|all| all.contains(&json!("--timeout=7200"))), "{pod}");
+        let (is_done, said) = run(&leaving[0])?;
+        ensure!(!is_done && said.contains("there is no broker 3"), "{said}");
+        let (is_done, said) = run(&pod["containers"][0])?;
+        ensure!(is_done && said.contains("\"broker\":0"), "{said}");
+    }
+    let policy = &found(&objects, "NetworkPolicy")?["spec"]["ingress"][0];
+    ensure!(policy.to_string().contains("\"drain\"") && policy["ports"][0]["port"] == "broker", "{policy}");
+    ensure!(found(&rendered("single", KUBERNETES[1])?, "Job").is_err(), "nobody leaves");
+    node.stop()
+}
+
+#[test]
+fn values_that_would_start_and_not_work_are_refused() -> Result<()> {
+    let newest = KUBERNETES[1];
+    for (kubernetes, set, why) in [
+        (newest, "replicas=3", "etcd.endpoints"),
+        (newest, "listeners.client.protocol=SSL", "tls.secretName"),
+        (newest, "rack.from=initContainer", "rack.initContainer.image"),
+        (newest, "listeners.external.enabled=true", "{ordinal}"),
+        (newest, "listeners.external.sourceRanges={internet}", "sourceRanges"),
+        (newest, "replica=3", "replica"),
+        (newest, "image.digest=sha256:1234", "digest"),
+        (newest, "listeners.client.protocol=TLS", "protocol"),
+        (newest, r"config.default\.replication\.factor=3", "and replicas 1"),
+        (newest, r"config.transaction\.state\.log\.replication\.factor=2", "and replicas 1"),
+        (newest, r"config.min\.insync\.replicas=2", "nobody could write with acks=all"),
+        (newest, "terminationGracePeriodSeconds=35", "killed while they stop"),
+        (newest, r"config.varve\.shutdown\.timeout\.ms=420000", "killed while they stop"),
+        (KUBERNETES[0], "rack.from=podLabel", "needs Kubernetes 1.35"),
+    ] {
+        let mut helm = tools::program("helm")?;
+        helm.args(["template", "varve"]).arg(at("deploy/helm/varve")).args(["--kube-version", kubernetes]);
+        helm.arg("--values").arg(at("deploy/helm/varve/ci/single.yaml")).args(["--set", set]);
+        let output = helm.output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && said.contains(why), "{set}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_chart_that_changes_nothing_for_brokers_restarts_none() -> Result<()> {
+    for values in ["single", "cluster", "secured"] {
+        let objects = rendered(values, KUBERNETES[1])?;
+        let labels = &found(&objects, "StatefulSet")?["spec"]["template"]["metadata"]["labels"];
+        let is_versioned = labels.as_object().context("labels")?.keys().any(|label| label == "helm.sh/chart");
+        ensure!(!is_versioned, "{values}: {labels}");
+    }
+    Ok(())
+}
