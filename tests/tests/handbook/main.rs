@@ -1,6 +1,8 @@
 //! Commands, settings and metrics of the documents: that they are there. What the commands do is rehearsed elsewhere
 //! (`rehearsals.rs`); this finds the option that was renamed and the metric that is gone.
 
+mod deployments;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -12,7 +14,8 @@ use varve_tests::{node::varve, tools};
 
 /// Every document for operators: its name and text.
 fn documents() -> Result<Vec<(String, String)>> {
-    let mut files: Vec<PathBuf> = vec![tools::checkout().join("README.md")];
+    let alone = ["README.md", "deploy/terraform/README.md", "localstack/README.md"];
+    let mut files: Vec<PathBuf> = alone.iter().map(|file| tools::checkout().join(file)).collect();
     for folder in ["docs", "docs/operations"] {
         for entry in fs::read_dir(tools::checkout().join(folder))? {
             files.push(entry?.path());
