@@ -52,13 +52,16 @@ depends=${depends#shlibs:Depends=}
 # A static binary asks for none.
 depends=${depends:+$depends, }
 
+# As Debian counts it, and not as the file system here does, which has its own idea of a directory's size.
+size=$(find "$root" -type f -printf '%s\n' -o -printf '1\n' | awk '{ sum += int(($1 + 1023) / 1024) } END { print sum }')
+
 mkdir "$root/DEBIAN"
 cat >"$root/DEBIAN/control" <<CONTROL
 Package: varve
 Version: $version
 Architecture: $arch
 Maintainer: The Varve developers <varve@localhost>
-Installed-Size: $(du --apparent-size --block-size=1024 --summarize --exclude=DEBIAN "$root" | cut -f1)
+Installed-Size: $size
 Depends: ${depends}systemd | systemd-standalone-sysusers
 Recommends: ca-certificates
 Section: net
