@@ -232,3 +232,40 @@ fn every_metric_and_setting_that_the_handbook_names_is_there() -> Result<()> {
     ensure!(wrong.is_empty(), "neither metrics nor settings:\n{}", wrong.join("\n"));
     Ok(())
 }
+
+#[test]
+fn mirrors_in_the_documents_copy_offsets_of_groups_as_often_as_the_text_counts_on() -> Result<()> {
+    let mut count = 0;
+    for (place, text) in documents()? {
+        for block in blocks(&text, "text").iter().filter(|block| block.contains("sync.group.offsets.enabled = true")) {
+            // Unless told otherwise offsets are put right once a minute, and new groups are looked for every ten.
+            for setting in ["emit.checkpoints", "sync.group.offsets", "refresh.groups"] {
+                let setting = format!("{setting}.interval.seconds = ");
+                ensure!(block.contains(&setting), "{place} has no {setting}");
+            }
+            count += 1;
+        }
+    }
+    ensure!(count == 2, "the blocks are found: {count}");
+    Ok(())
+}
+
+#[test]
+fn the_handbook_shows_what_the_unit_of_etcd_reads_and_etcd_knows_it() -> Result<()> {
+    let page = fs::read_to_string(tools::checkout().join("docs/operations/install.md"))?;
+    let unit = fs::read_to_string(tools::checkout().join("deploy/systemd/varve-etcd.service"))?;
+    let help = tools::output_of(tools::program("etcd")?.arg("--help"))?;
+    let blocks = blocks(&page, "ini");
+    let block = blocks.iter().find(|block| block.starts_with("ETCD_NAME=")).context("an environment file")?;
+    let shown: BTreeSet<&str> = block.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    // The unit's remark names them, those of TLS last.
+    let (plain, _) = unit.split_once("and for TLS").context("what the unit reads")?;
+    let wanted = plain.split(|character: char| !(character.is_ascii_uppercase() || character == '_'));
+    let wanted: BTreeSet<&str> = wanted.filter(|word| word.starts_with("ETCD_")).collect();
+    ensure!(shown == wanted, "{shown:?} and not {wanted:?}");
+    for name in shown {
+        let flag = name.replacen("ETCD_", "--", 1).replace('_', "-").to_lowercase();
+        ensure!(help.contains(&flag), "etcd knows no {flag}");
+    }
+    Ok(())
+}
