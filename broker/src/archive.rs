@@ -394,10 +394,12 @@ impl Archive {
     /// Whether nobody but this node can have records of the partition that were acknowledged.
     fn is_last(&self, topic: &TopicImage, id: PartitionId) -> bool {
         let Some((_, partition)) = topic.partition(id.index) else { return true };
-        let PartitionImage { isr, elr, last_leader, .. } = partition;
+        let PartitionImage { isr, elr, last_leader, emptied, .. } = partition;
         let is_us = |member: &BrokerId| *member == self.node;
         let nobody = isr.is_empty() && elr.is_empty();
-        isr.iter().chain(elr).all(is_us) && (!nobody || *last_leader == Some(self.node))
+        // Where all who had them lost their disks, whoever of those is allowed to lead goes on where the archive ends.
+        let was_us = last_leader.is_none() && emptied.iter().any(|replica| replica.broker == self.node);
+        isr.iter().chain(elr).all(is_us) && (!nobody || was_us || *last_leader == Some(self.node))
     }
 
     /// Whether the bucket had a manifest of this partition when the node started.

@@ -206,6 +206,10 @@ impl Node {
         if let Some(last_life) = &last_life {
             membership::note_life(&config, last_life)?;
         }
+        let found = match is_one_of_many {
+            true => membership::look_at_logs((config.node, life), &storage, &metadata).await?,
+            false => Arc::default(),
+        };
         // New logs keep out of cordoned directories from the first one on.
         broker.live.apply(&broker);
         storage.apply(&metadata.image()).await;
@@ -251,7 +255,10 @@ impl Node {
         let membership = match last_life {
             Some(last_life) => {
                 health.waiting_for("a place among the brokers");
-                Some(Membership::join(metadata.clone(), &config, registration, last_life, &storage).await?)
+                Some(
+                    Membership::join(metadata.clone(), &config, registration, last_life, (&storage, found.clone()))
+                        .await?,
+                )
             }
             None => {
                 metadata.register(registration).await?;
@@ -288,6 +295,7 @@ impl Node {
             us: (config.node, life),
             indispensable,
             among_others: last_life.map(|last_life| (place.clone(), last_life)),
+            found,
         };
         tasks.spawn(directories.watch(stop.clone()));
         tasks.spawn(membership::step_aside_while_full(place.clone(), storage.clone(), stop.clone()));
@@ -440,6 +448,7 @@ fn registration(config: &BrokerConfig, life: Uuid, endpoints: BTreeMap<String, E
         rack: config.rack.clone(),
         fenced: false,
         log_dirs: shown(&config.logs.dirs),
+        log_dir_ids: Default::default(),
         cordoned_log_dirs: shown(&config.logs.cordoned),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         features: Feature::served(),

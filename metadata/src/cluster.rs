@@ -9,6 +9,7 @@
 
 mod alive;
 mod compactor;
+mod enter;
 mod in_sync;
 mod member;
 mod requests;

@@ -75,7 +75,7 @@ pub enum Effect {
     /// Everything below is committed.
     AdvanceHighWatermark(HighWatermark),
     /// Put the proposal to the store, and answer with its [`Outcome`].
-    Propose(Proposal),
+    Propose(Box<Proposal>),
 }
 
 /// Another ISR for the partition. Counts if the partition is still at `base` and the joining broker in the same life.
@@ -269,7 +269,7 @@ impl Leader {
         let proposal = Proposal { base: self.partition.partition_epoch, next, joins };
         self.pending = Some(proposal.clone());
         self.retry = false;
-        effects.push(Effect::Propose(proposal));
+        effects.push(Effect::Propose(Box::new(proposal)));
     }
 
     /// Takes over a newer state of the partition, if it is of this epoch: a later one ends this leadership.
@@ -304,7 +304,7 @@ impl Leader {
         self.pauses = false;
         if let Some(pending) = &self.pending {
             if std::mem::take(&mut self.retry) {
-                effects.push(Effect::Propose(pending.clone()));
+                effects.push(Effect::Propose(Box::new(pending.clone())));
             }
             return;
         }

@@ -76,6 +76,7 @@ fn worlds(broken: Option<Break>) -> Vec<(&'static str, World)> {
             two(2, Budget { appends: 1, crashes: 1, lowered: 1, ..none }),
         ),
         ("two replicas, of which one loses its directory", two(1, Budget { appends: 2, failures: 1, ..none })),
+        ("two replicas, of which one loses its disk", two(1, Budget { appends: 2, swaps: 2, ..none })),
         (
             "three replicas, of which one loses records",
             World::new(3, 2, Budget { appends: 1, power_cuts: 1, ..none }, broken),

@@ -1,7 +1,7 @@
 //! Large worlds, in which chance decides what happens: the same seed, the same course.
 //!
 //! Networks are cut between two brokers, in one direction or both, and heal; brokers crash, lose what was not on disk, go on without
-//! their log, and are taken for dead; messages are late, doubled or gone; clocks jump. In the end everything heals, and the cluster has to
+//! their log or with another disk, and are taken for dead; messages are late, doubled or gone; clocks jump. In the end everything heals, and the cluster has to
 //! become whole.
 
 use std::{
@@ -44,9 +44,9 @@ const STEPS: usize = 400;
 /// How likely an action is, against the others that are possible.
 fn weight(action: Action) -> usize {
     match action {
-        Action::Store(_) | Action::Unfence(_) => 12,
+        Action::Store(_) | Action::Unfence(_) | Action::Enter(_) => 12,
         Action::Fetch(_) | Action::Show(_) | Action::Remove(_) | Action::Elect => 8,
-        Action::TellOffline(_) | Action::TellOnline(_) => 4,
+        Action::TellOffline(_) | Action::TellOnline(_) | Action::TellFound(_) => 4,
         Action::Append(_) | Action::Review(_) | Action::Restart(_) => 6,
         // Late enough for leaders to change meanwhile.
         Action::Deliver(_) => 5,
@@ -55,6 +55,7 @@ fn weight(action: Action) -> usize {
         Action::Prefer => 2,
         Action::LowerMinimum => 1,
         Action::Crash(_) | Action::PowerCut(..) | Action::FailDirectory(..) => 1,
+        Action::TakeDisk(_) | Action::ReturnDisk(..) => 1,
     }
 }
 
@@ -65,6 +66,8 @@ fn budget(chance: &mut Chance, power_cuts: u8, lowered: u8) -> Budget {
         crashes: chance.of(5) as u8,
         power_cuts,
         failures: if power_cuts > 0 { 0 } else { chance.of(3) as u8 },
+        // However many are lost: where the last one is, nobody leads.
+        swaps: if power_cuts > 0 { 0 } else { chance.of(5) as u8 },
         false_alarms: chance.of(6) as u8,
         lags: chance.of(4) as u8,
         lost_answers: chance.of(4) as u8,

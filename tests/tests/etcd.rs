@@ -168,7 +168,7 @@ async fn three_brokers(etcd: &[Etcd], lease: Duration) -> Vec<(Arc<ClusterMetada
             fenced: false,
             ..BrokerImage::default()
         };
-        let joining = Joining { broker, lease, may_have_lost_records: false };
+        let joining = Joining { broker, lease, may_have_lost_records: false, found: Default::default() };
         let member = Member::join(metadata.clone(), joining).await.unwrap();
         member.admitted(id, incarnation).await;
         members.push((metadata, member));

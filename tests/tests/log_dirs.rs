@@ -1,5 +1,5 @@
 //! Brokers with two log directories each, of which one fails: others take over what lay there, the broker goes on with the rest, and
-//! nothing that was acknowledged is lost.
+//! nothing that was acknowledged is lost. And brokers that come back with an empty disk, which lead nothing that only the old one had.
 //!
 //! A directory fails here as a disk does that is gone while files on it are open: its place in the tree is taken by something that
 //! is no directory, which shows with the next file that is to be made.
@@ -13,8 +13,11 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AlterReplicaLogDirsRequest, DescribeLogDirsRequest, MetadataRequest, TopicName,
+        AlterReplicaLogDirsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+        MetadataRequest, TopicName,
         alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
+        describe_topic_partitions_request::TopicRequest,
+        elect_leaders_request::TopicPartitions,
         metadata_request::MetadataRequestTopic,
     },
     protocol::StrBytes,
@@ -287,5 +290,143 @@ fn a_broker_that_loses_the_directory_with_what_is_its_own_leaves_the_others() ->
     })?;
     let refused = cluster.node(at).http_get("/healthz").err().map(|error| error.to_string());
     ensure!(refused.as_ref().is_some_and(|refused| refused.contains("503")), "{refused:?}");
+    Ok(())
+}
+
+/// Writes `count` records to each partition of [`STEADY`], acknowledged by all who are in sync.
+fn write_each(cluster: &Cluster, partitions: i32, count: usize) -> Result<()> {
+    let routes = cluster.routes();
+    for partition in 0..partitions {
+        let place = Place { topic: STEADY.to_owned(), partition };
+        for _ in 0..count {
+            routes.to_leader(&place)?.produce(STEADY, partition, batch(100)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn end_of(cluster: &Cluster, partition: i32) -> Result<i64> {
+    let place = Place { topic: STEADY.to_owned(), partition };
+    cluster.routes().to_leader(&place)?.list_offset(STEADY, partition, -1)
+}
+
+/// The code with which an unclean election of a partition of [`STEADY`] is answered.
+fn elected_uncleanly(client: &mut Client, partition: i32) -> Result<i16> {
+    let asked = TopicPartitions::default().with_topic(TopicName(text(STEADY))).with_partitions(vec![partition]);
+    let request = ElectLeadersRequest::default()
+        .with_election_type(1)
+        .with_topic_partitions(Some(vec![asked]))
+        .with_timeout_ms(60_000);
+    let answer = client.ask(2, &request)?;
+    let results = answer.replica_election_results.first().and_then(|topic| topic.partition_result.first());
+    Ok(results.context("one partition")?.error_code)
+}
+
+/// Whom a partition of [`STEADY`] waits for, as `kafka-topics.sh --describe` shows it.
+fn last_known(client: &mut Client, partition: usize) -> Result<Vec<i32>> {
+    let asked = TopicRequest::default().with_name(TopicName(text(STEADY)));
+    let answer = client.ask(0, &DescribeTopicPartitionsRequest::default().with_topics(vec![asked]))?;
+    let described = answer.topics.first().and_then(|topic| topic.partitions.get(partition)).context("described")?;
+    Ok(described.last_known_elr.iter().flatten().map(|id| id.0).collect())
+}
+
+#[test]
+fn the_last_leader_with_an_empty_disk_cuts_nobody_and_leads_again_when_it_has_the_old_one() -> Result<()> {
+    const PARTITIONS: i32 = 3;
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), BROKERS, &[&SETTINGS[..], &UNHURRIED].concat())?;
+    let configs = [("min.insync.replicas", "1"), ("remote.storage.enable", "false")];
+    cluster.create(STEADY, PARTITIONS, BROKERS as i16, &configs)?;
+    cluster.await_isr(STEADY, BROKERS)?;
+    write_each(&cluster, PARTITIONS, 10)?;
+    // The others fall behind, each of them as much.
+    let last = cluster.describe(STEADY)?[0].leader.context("a leader")?;
+    let others: Vec<usize> = (0..BROKERS).filter(|at| *at != last).collect();
+    for &other in &others {
+        cluster.stop(other)?;
+    }
+    eventually("it leads all, alone", || {
+        let now = cluster.look(STEADY);
+        Ok((!now.is_empty() && now.iter().all(|one| one.leader == Some(last) && one.isr == [last])).then_some(()))
+    })?;
+    write_each(&cluster, PARTITIONS, 5)?;
+    cluster.stop(last)?;
+    let (disk, aside) = (cluster.folder(last).join("varve-data"), cluster.folder(last).join("aside"));
+    fs::rename(&disk, &aside)?;
+    cluster.start_all(&others)?;
+    cluster.start_all(&[last])?;
+
+    // What happens next has seen all that comes of it.
+    cluster.create("younger", 3, BROKERS as i16, &[])?;
+    cluster.await_isr("younger", BROKERS)?;
+    let leaderless = |one: &Described| one.leader.is_none() && one.isr.is_empty();
+    let now = cluster.describe(STEADY)?;
+    ensure!(now.iter().all(leaderless), "only the old disk has all that was acknowledged: {now:?}");
+    for at in 0..BROKERS {
+        ensure!(shows(cluster.node(at), "varve_lost_log_partitions 3")?, "broker {at} counts them");
+        let waited_for = last_known(&mut Client::connect(cluster.node(at).address)?, 0)?;
+        ensure!(waited_for == [last as i32], "{waited_for:?}");
+    }
+    let printed = cluster.printed(last)?;
+    ensure!(printed.contains("came back without the logs that were the last ones in sync"), "{printed}");
+
+    // Of one partition the operator gives up what only that disk had.
+    let given_up = 0;
+    ensure!(elected_uncleanly(&mut Client::connect(cluster.node(last).address)?, given_up)? == 0, "it is allowed");
+    let is_led = |one: &Described| one.leader.is_some_and(|leader| leader != last) && one.isr.len() == BROKERS;
+    eventually("another one leads it, and all follow", || {
+        Ok(cluster.look(STEADY).first().is_some_and(is_led).then_some(()))
+    })?;
+    ensure!(end_of(&cluster, given_up)? == 10, "what others had is there");
+    let now = cluster.describe(STEADY)?;
+    ensure!(now[1..].iter().all(leaderless), "the others wait: {now:?}");
+
+    // The disk is found again.
+    cluster.stop(last)?;
+    fs::rename(&disk, disk.with_extension("empty"))?;
+    fs::rename(&aside, &disk)?;
+    cluster.start_all(&[last])?;
+    cluster.await_isr(STEADY, BROKERS)?;
+    for partition in 0..PARTITIONS {
+        let expected = if partition == given_up { 10 } else { 15 };
+        let end = end_of(&cluster, partition)?;
+        ensure!(end == expected, "{end} records in partition {partition}, not {expected}");
+    }
+    ensure!(shows(cluster.node(last), "varve_lost_log_partitions 0")?, "none is missed");
+    Ok(())
+}
+
+#[test]
+fn when_every_disk_is_lost_partitions_begin_behind_their_archive_once_an_operator_says_so() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), BROKERS, &[&SETTINGS[..], &UNHURRIED].concat())?;
+    let configs = [("min.insync.replicas", "2"), ("internal.segment.bytes", "2000")];
+    cluster.create(STEADY, 1, BROKERS as i16, &configs)?;
+    cluster.create("alone", 1, 1, &[("remote.storage.enable", "false")])?;
+    cluster.await_isr(STEADY, BROKERS)?;
+    write_each(&cluster, 1, 40)?;
+    let routes = cluster.routes();
+    routes.to_leader(&Place { topic: "alone".to_owned(), partition: 0 })?.produce("alone", 0, batch(100)?)?;
+    let place = Place { topic: STEADY.to_owned(), partition: 0 };
+    eventually("all is in the bucket", || {
+        Ok((routes.to_leader(&place)?.list_offset(STEADY, 0, -5)? == 39).then_some(()))
+    })?;
+    for at in 0..BROKERS {
+        cluster.stop(at)?;
+        fs::remove_dir_all(cluster.folder(at).join("varve-data"))?;
+    }
+    let all: Vec<usize> = (0..BROKERS).collect();
+    cluster.start_all(&all)?;
+    eventually("the only replica there was leads an empty log", || {
+        let now = cluster.look("alone");
+        Ok(now.first().is_some_and(|one| one.leader.is_some()).then_some(()))
+    })?;
+    let now = cluster.describe(STEADY)?;
+    ensure!(now[0].leader.is_none(), "nobody has what was acknowledged: {now:?}");
+    ensure!(elected_uncleanly(&mut Client::connect(cluster.node(0).address)?, 0)? == 0, "it is allowed");
+    cluster.await_isr(STEADY, BROKERS)?;
+    ensure!(end_of(&cluster, 0)? == 40, "offsets go on behind the archive: {}", end_of(&cluster, 0)?);
+    write_each(&cluster, 1, 1)?;
+    ensure!(end_of(&cluster, 0)? == 41, "it takes records");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use varve_metadata::{
-    image::{ClusterImage, Elections},
+    image::{ClusterImage, Elections, PartitionImage},
     model::BrokerId,
 };
 
@@ -18,6 +18,7 @@ pub struct ClusterGauges {
     controller: IntGauge,
     elections: IntCounterVec,
     leaderless: IntGauge,
+    lost_logs: IntGauge,
     moving: IntGauge,
     not_preferred: IntGauge,
     topics: IntGauge,
@@ -56,6 +57,13 @@ impl ClusterGauges {
                 IntGauge::new(
                     "varve_leaderless_partitions",
                     "Partitions of the cluster that nobody leads, as this node sees them",
+                ),
+            ),
+            lost_logs: keep(
+                registry,
+                IntGauge::new(
+                    "varve_lost_log_partitions",
+                    "Partitions of the cluster that nobody leads because a broker came back without the log that was the last one in sync, as this node sees them",
                 ),
             ),
             moving: keep(
@@ -97,14 +105,16 @@ impl ClusterGauges {
             let counter = self.elections.with_label_values(&[kind]);
             counter.inc_by(seen.saturating_sub(counter.get()));
         }
-        let (mut leaderless, mut moving, mut not_preferred) = (0, 0, 0);
+        let (mut leaderless, mut lost_logs, mut moving, mut not_preferred) = (0, 0, 0, 0);
         for partition in image.topics().values().flat_map(|topic| &topic.partitions) {
             leaderless += i64::from(partition.leader.is_none());
+            lost_logs += i64::from(waits_for_a_lost_log(partition));
             moving += i64::from(!(partition.adding.is_empty() && partition.removing.is_empty()));
             not_preferred +=
                 i64::from(partition.leader.is_some() && partition.leader.as_ref() != partition.replicas.first());
         }
         self.leaderless.set(leaderless);
+        self.lost_logs.set(lost_logs);
         self.moving.set(moving);
         self.not_preferred.set(not_preferred);
         self.topics.set(image.topics().len() as i64);
@@ -122,4 +132,11 @@ impl ClusterGauges {
             }
         }
     }
+}
+
+/// Nobody else is known to have all that was acknowledged.
+fn waits_for_a_lost_log(partition: &PartitionImage) -> bool {
+    let PartitionImage { leader, isr, elr, last_leader, emptied, .. } = partition;
+    let knows_all = isr.iter().chain(elr).chain(last_leader).next();
+    leader.is_none() && knows_all.is_none() && !emptied.is_empty()
 }

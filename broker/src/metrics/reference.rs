@@ -22,6 +22,7 @@ const CHAPTERS: &[(&str, &[&str])] = &[
             "varve_controller",
             "varve_elections_",
             "varve_leaderless_",
+            "varve_lost_log_",
             "varve_metadata_",
             "varve_moving_",
             "varve_not_preferred_",

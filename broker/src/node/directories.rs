@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 use varve_metadata::{
-    cluster::{ClusterMetadata, Told},
+    cluster::{ClusterMetadata, MetadataError, Told},
+    controller::FoundLogs,
     model::BrokerId,
 };
 
@@ -43,6 +44,8 @@ pub(super) struct Directories {
     pub(super) indispensable: Vec<PathBuf>,
     /// One of several brokers: its place, and what its next life is told.
     pub(super) among_others: Option<(Place, LastLife)>,
+    /// The logs with which this life began.
+    pub(super) found: Arc<FoundLogs>,
 }
 
 impl Directories {
@@ -123,11 +126,21 @@ impl Directories {
         }
     }
 
+    async fn tell_now(&self) -> Result<Told, MetadataError> {
+        if self.metadata.tell_returned(self.us, &self.found).await? {
+            info!(
+                "a disk is back that was missing: partitions that nobody has led without it are led from there again"
+            );
+            return Ok(Told::Something);
+        }
+        let state = |id| self.storage.replica_state(id);
+        self.metadata.tell_offline(self.us, &state).await
+    }
+
     /// Has others know which replicas are out of reach, and which are there again. `refused`: why they do not know yet, which is
     /// logged once. Cancel-safe.
     async fn tell(&self, refused: &mut Option<String>) -> Told {
-        let state = |id| self.storage.replica_state(id);
-        match self.metadata.tell_offline(self.us, &state).await {
+        match self.tell_now().await {
             Ok(told) => {
                 *refused = None;
                 told

@@ -2,12 +2,14 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
+use varve_log::local::LogDirError;
 use varve_metadata::{
     cluster::{ClusterMetadata, Joining, Member},
+    controller::FoundLogs,
     image::BrokerImage,
     model::BrokerId,
 };
@@ -31,6 +33,19 @@ pub(super) fn look_at_last_life(config: &BrokerConfig) -> Result<LastLife, Start
 /// The directories are ours.
 pub(super) fn note_life(config: &BrokerConfig, last_life: &LastLife) -> Result<(), StartError> {
     last_life.opened().map_err(|source| unwritten(config, source))
+}
+
+/// The logs with which this life begins. Before any is opened or made, others know which are gone: whoever opens one goes by that.
+pub(super) async fn look_at_logs(
+    us: (BrokerId, Uuid),
+    storage: &Arc<Storage>,
+    metadata: &ClusterMetadata,
+) -> Result<Arc<FoundLogs>, StartError> {
+    let (storage, image) = (storage.clone(), metadata.image());
+    let found = spawn_blocking(move || storage.found_logs(&image)).await;
+    let found = found.map_err(|panic| LogDirError::from(io::Error::other(panic)))?;
+    metadata.tell_lost_logs(us, &found).await?;
+    Ok(Arc::new(found))
 }
 
 fn unwritten(config: &BrokerConfig, source: io::Error) -> StartError {
@@ -73,7 +88,7 @@ impl Membership {
         config: &BrokerConfig,
         broker: BrokerImage,
         last_life: LastLife,
-        storage: &Storage,
+        (storage, found): (&Storage, Arc<FoundLogs>),
     ) -> Result<Membership, StartError> {
         let (id, life) = (broker.id, broker.incarnation);
         if !storage.failed_dirs().is_empty() {
@@ -81,7 +96,7 @@ impl Membership {
             last_life.in_time(LastLife::failed).await.map_err(|source| unwritten(config, source))?;
         }
         let may_have_lost_records = last_life.may_have_lost_records() || !storage.failed_dirs().is_empty();
-        let joining = Joining { broker, lease: config.replication.session, may_have_lost_records };
+        let joining = Joining { broker, lease: config.replication.session, may_have_lost_records, found };
         let member = Member::join(metadata, joining).await?;
         last_life.joined().map_err(|source| unwritten(config, source))?;
         Ok(Membership { member, id, life, hands_over: config.replication.hands_over, last_life })
@@ -296,7 +311,7 @@ mod tests {
         let metadata = ClusterMetadata::start(store, NODE, Default::default()).await.unwrap();
         let life = Uuid::new_v4();
         let broker = BrokerImage { id: NODE, incarnation: life, ..BrokerImage::default() };
-        let joining = Joining { broker, lease: LEASE, may_have_lost_records: false };
+        let joining = Joining { broker, lease: LEASE, may_have_lost_records: false, found: Arc::default() };
         let member = Member::join(metadata.clone(), joining).await.unwrap();
         member.admitted(NODE, life).await;
         let membership = Membership { member, id: NODE, life, hands_over: true, last_life: last_life.clone() };
@@ -310,6 +325,7 @@ mod tests {
             us: (NODE, life),
             indispensable: vec![root.path().join("a")],
             among_others: Some((place.clone(), last_life)),
+            found: Arc::default(),
         };
         let watch = tokio::spawn(directories.watch(CancellationToken::new()));
         partitions.log_dirs()[0].fail(&io::Error::other("gone"));

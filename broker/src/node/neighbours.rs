@@ -212,7 +212,7 @@ mod tests {
         let metadata = ClusterMetadata::start(store.clone(), id, BTreeMap::new()).await.unwrap();
         let broker =
             BrokerImage { id, incarnation: life, endpoints, rack: None, fenced: false, ..BrokerImage::default() };
-        let joining = Joining { broker, lease: LEASE, may_have_lost_records: false };
+        let joining = Joining { broker, lease: LEASE, may_have_lost_records: false, found: Arc::default() };
         let member = Member::join(metadata.clone(), joining).await.unwrap();
         member.admitted(id, life).await;
         Peer { metadata, member, listener, life }

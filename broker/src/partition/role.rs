@@ -216,7 +216,7 @@ impl Partition {
                 Effect::Propose(_) if has_failed => {}
                 Effect::Propose(proposal) => {
                     debug!(topic = %self.topic(), partition = %self.id().index, isr = ?proposal.next.isr, "proposing an ISR");
-                    leading.peers.propose(self, proposal);
+                    leading.peers.propose(self, *proposal);
                 }
             }
         }

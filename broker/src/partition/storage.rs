@@ -6,6 +6,7 @@
 mod cleaning;
 mod closing;
 mod failing;
+mod found;
 mod keeper;
 mod roles;
 

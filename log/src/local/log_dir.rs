@@ -63,6 +63,7 @@ pub struct LogDirOwner {
 pub struct LogDir {
     path: PathBuf,
     directory_id: String,
+    was_new: bool,
     clean: bool,
     known: Mutex<Known>,
     interrupted: Mutex<Vec<(TopicName, PartitionIndex)>>,
@@ -120,7 +121,7 @@ impl LogDir {
     pub fn open(path: &Path, owner: &LogDirOwner) -> Result<LogDir, LogDirError> {
         fs::create_dir_all(path)?;
         let lock = lock(path)?;
-        let directory_id = take_ownership(path, owner)?;
+        let (directory_id, was_new) = take_ownership(path, owner)?;
         // From here on only an orderly end makes the directory clean again.
         let clean = match fs::remove_file(path.join(CLEAN_SHUTDOWN)) {
             Ok(()) => true,
@@ -139,6 +140,7 @@ impl LogDir {
         };
         Ok(LogDir {
             directory_id,
+            was_new,
             clean,
             known: Mutex::new(known),
             interrupted: Mutex::new(interrupted),
@@ -156,6 +158,11 @@ impl LogDir {
     /// Its own id (KIP-858), as `meta.properties` has it.
     pub fn directory_id(&self) -> &str {
         &self.directory_id
+    }
+
+    /// Whether it was nobody's before this process took it.
+    pub const fn was_new(&self) -> bool {
+        self.was_new
     }
 
     /// Whether the process before closed every log.

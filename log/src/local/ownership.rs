@@ -35,8 +35,8 @@ pub(super) fn lock(dir: &Path) -> Result<File, LogDirError> {
     }
 }
 
-/// Checks that the directory is `owner`'s, or makes it so if it is nobody's. Returns its id.
-pub(super) fn take_ownership(dir: &Path, owner: &LogDirOwner) -> Result<String, LogDirError> {
+/// Checks that the directory is `owner`'s, or makes it so if it is nobody's. Returns its id, and whether it was nobody's.
+pub(super) fn take_ownership(dir: &Path, owner: &LogDirOwner) -> Result<(String, bool), LogDirError> {
     let path = dir.join(META_PROPERTIES);
     let text = checkpoint::read(&path).map_err(storage)?;
     let known = parse_properties(&text);
@@ -56,13 +56,14 @@ pub(super) fn take_ownership(dir: &Path, owner: &LogDirOwner) -> Result<String, 
         }
     }
     if let Some(id) = known.get("directory.id") {
-        return Ok((*id).to_owned());
+        return Ok(((*id).to_owned(), false));
     }
     // Kafka's ids are all of one kind: random, in 22 characters of base64url.
     let id = TopicId::random().to_string();
     let text = format!("#\ncluster.id={}\ndirectory.id={id}\nnode.id={node}\nversion=1\n", owner.cluster_id);
+    let was_new = known.is_empty();
     checkpoint::replace(&path, &text).map_err(storage)?;
-    Ok(id)
+    Ok((id, was_new))
 }
 
 pub(super) fn storage(error: CheckpointError) -> LogDirError {

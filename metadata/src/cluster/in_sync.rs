@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
 use crate::{
-    controller::{self, Decision, OfflineReplicas, ReplicaState},
+    controller::{self, Decision, FoundLogs, OfflineReplicas, ReplicaState},
     image::{
         ClusterImage, PartitionImage,
         record::{self, Key, PartitionRecord},
@@ -126,8 +126,17 @@ impl ClusterMetadata {
         })
     }
 
+    /// Tells that `node`, in this `life` of it, has logs again without which it came back before; it leads where nobody else can
+    /// who is known to have more. `true` if there was anything to tell.
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`]: some of it may be told.
+    pub async fn tell_returned(&self, us: (BrokerId, Uuid), found: &FoundLogs) -> Result<bool, MetadataError> {
+        self.take_all(controller::returned_replicas(&self.image(), us, found)).await
+    }
+
     /// Decisions that are independent of each other. One that comes too late is dropped: it is made anew if it is still due.
-    async fn take_all(&self, decisions: Vec<Decision>) -> Result<bool, MetadataError> {
+    pub(super) async fn take_all(&self, decisions: Vec<Decision>) -> Result<bool, MetadataError> {
         if decisions.is_empty() {
             return Ok(false);
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! join ─► brokers/<id> fenced, live/<id> under a lease ─► the controller lets us in ─► renewed every third of its time
+//!  └─ with another disk than before: first its logs are told to be gone (`controller/emptied.rs`)
 //!                                                                │
 //!     the lease ended while etcd was away, or others  ◄──────────┘  a new lease, the same life: nothing was lost
 //!     took us for dead (`alive.rs`)
@@ -28,9 +29,10 @@ use super::{
     alive::{Life, stay_alive},
 };
 use crate::{
+    controller::FoundLogs,
     image::{
         BrokerImage, ClusterImage,
-        record::{self, BrokerRecord, ControllerRecord, Key, LifeRecord},
+        record::{self, ControllerRecord, Key, LifeRecord},
     },
     model::BrokerId,
     store::{Expect, LeaseId, StoreError, Transaction, transact_settled},
@@ -50,6 +52,8 @@ pub struct Joining {
     pub lease: Duration,
     /// Records may have been lost since its last life: its machine went down without forcing them to disk.
     pub may_have_lost_records: bool,
+    /// The logs with which it begins.
+    pub found: Arc<FoundLogs>,
 }
 
 /// This broker's part in the cluster, until it is dropped or [leaves](Member::leave).
@@ -79,10 +83,13 @@ impl Member {
         let (id, incarnation) = (joining.broker.id, joining.broker.incarnation);
         let lease = loop {
             metadata.wait_until_nobody_lives_as(id).await;
+            let mut images = metadata.subscribe();
             match metadata.enter(&joining).await {
                 Ok(lease) => break lease,
-                // An earlier life was quicker to renew, or a double is.
-                Err(MetadataError::Store(StoreError::Conflict)) => sleep(RETRY).await,
+                // An earlier life was quicker to renew, or a double is; or the controller has just fenced the earlier one.
+                Err(MetadataError::Store(StoreError::Conflict)) => {
+                    let _ = timeout(RETRY, images.changed()).await;
+                }
                 Err(error) => return Err(error),
             }
         };
@@ -180,28 +187,12 @@ fn led_by(image: &ClusterImage, id: BrokerId) -> usize {
 }
 
 impl ClusterMetadata {
-    async fn wait_until_nobody_lives_as(&self, id: BrokerId) {
+    pub(super) async fn wait_until_nobody_lives_as(&self, id: BrokerId) {
         let mut images = self.subscribe();
         if images.borrow().membership().live(id).is_some() {
             tracing::info!(broker = %id, "waiting for the lease of an earlier life of this broker to end");
         }
         let _ = images.wait_for(|image| image.membership().live(id).is_none()).await;
-    }
-
-    async fn enter(&self, joining: &Joining) -> Result<LeaseId, MetadataError> {
-        let lease = self.store.grant(joining.lease).await?;
-        let registration = BrokerImage { fenced: true, ..joining.broker.clone() };
-        let (id, life) = (registration.id, LifeRecord::of(registration.incarnation));
-        let mut entering = Transaction::default()
-            .put(Key::Broker(id).text(), record::encode(BrokerRecord::of(&registration)))
-            .put_leased(Key::Live(id).text(), record::encode(&life), lease)
-            .expecting(Key::Live(id).text(), Expect::Absent);
-        if joining.may_have_lost_records {
-            entering = entering.put(Key::Distrusted(id).text(), record::encode(&life));
-        }
-        let revision = transact_settled(self.store.as_ref(), entering, Instant::now() + SETTLE_TIMEOUT).await?;
-        self.follow_to(revision).await?;
-        Ok(lease)
     }
 }
 
@@ -279,10 +270,19 @@ pub(super) mod tests {
         id: u32,
         lost: bool,
     ) -> (Arc<ClusterMetadata>, Member, Uuid) {
+        join_with(store, id, lost, FoundLogs::default()).await
+    }
+
+    pub(in crate::cluster) async fn join_with(
+        store: &Arc<dyn MetadataStore>,
+        id: u32,
+        lost: bool,
+        found: FoundLogs,
+    ) -> (Arc<ClusterMetadata>, Member, Uuid) {
         let metadata = ClusterMetadata::start(store.clone(), BrokerId(id), BTreeMap::new()).await.unwrap();
         let broker = broker(id);
         let life = broker.incarnation;
-        let joining = Joining { broker, lease: LEASE, may_have_lost_records: lost };
+        let joining = Joining { broker, lease: LEASE, may_have_lost_records: lost, found: Arc::new(found) };
         let member = Member::join(metadata.clone(), joining).await.unwrap();
         member.admitted(BrokerId(id), life).await;
         (metadata, member, life)

@@ -4,15 +4,16 @@
 //! ISR   have every committed record, and those that are being committed
 //! ELR   left the ISR while it was smaller than min.insync.replicas: they have every committed record too, because
 //!       nothing is committed until the ISR is large enough again, and then the ELR is empty
-//! last  who led when both became empty: the best that is left, if it comes back
+//! last  who led when both became empty: the best that is left, if it comes back with its log
 //! ```
 //! A broker that comes back after it may have lost records (a power cut) leaves ISR and ELR before it counts as alive, also
 //! if it is the last one. A replica whose log directory failed leaves them at once, though its broker lives, and may not come
-//! back to them before its broker has the log again (`offline`, KIP-858). So nobody is elected who lacks a
+//! back to them before its broker has the log again (`offline`, KIP-858). One whose broker comes back without the log (`emptied`)
+//! leaves them as well, and is not the last leader either: it is the worst that is left. So nobody is elected who lacks a
 //! committed record while somebody else may have it.
 
 use crate::{
-    image::PartitionImage,
+    image::{EmptiedReplica, PartitionImage},
     model::{BrokerId, LeaderEpoch},
 };
 
@@ -84,6 +85,58 @@ pub fn with_online(partition: &PartitionImage, broker: BrokerId) -> Option<Parti
     changed(partition, next)
 }
 
+/// The partition after `broker` came back without its log, which was in one of `dirs`: where it was counted on, others lead, or
+/// nobody does before it is back [with that log](with_found) or an operator allows an unclean election. A partition of a single
+/// replica is as it was: nobody can have more than that one. `None`: nothing changes.
+pub fn with_emptied(
+    partition: &PartitionImage,
+    broker: BrokerId,
+    dirs: &[String],
+    circumstances: &Circumstances<'_>,
+) -> Option<PartitionImage> {
+    let PartitionImage { replicas, isr, elr, leader, last_leader, emptied, .. } = partition;
+    if !replicas.contains(&broker) || replicas.len() == 1 {
+        return None;
+    }
+    let is_counted_on =
+        isr.contains(&broker) || elr.contains(&broker) || *leader == Some(broker) || *last_leader == Some(broker);
+    let is_known = emptied.iter().any(|replica| replica.broker == broker);
+    if !is_counted_on && is_known {
+        return None;
+    }
+    let mut next = distrusting(partition, broker, circumstances).unwrap_or_else(|| partition.clone());
+    next.leader = next.leader.filter(|leader| *leader != broker);
+    // Also where it has just become that because nobody else was left.
+    next.last_leader = last_leader.filter(|last| *last != broker);
+    next.emptied.retain(|replica| replica.broker != broker);
+    match is_counted_on {
+        true => next.emptied.push(EmptiedReplica { broker, dirs: dirs.to_vec() }),
+        false => next.emptied.insert(0, EmptiedReplica { broker, dirs: Vec::new() }),
+    }
+    changed(partition, led_without(broker, next, circumstances))
+}
+
+/// The partition after `broker`, let in again, found the log that it was missing in the directory `dir`: it is the best that is left,
+/// if nobody has led meanwhile. `None`: nothing changes.
+pub fn with_found(
+    partition: &PartitionImage,
+    broker: BrokerId,
+    dir: &str,
+    circumstances: &Circumstances<'_>,
+) -> Option<PartitionImage> {
+    let mark = partition.emptied.iter().find(|replica| replica.broker == broker)?;
+    if !mark.dirs.iter().any(|lost| lost == dir) {
+        return None;
+    }
+    let mut next = partition.clone();
+    next.emptied.retain(|replica| replica.broker != broker);
+    if next.leader.is_none() {
+        next.last_leader = next.last_leader.or(Some(broker));
+        next = led(next, circumstances);
+    }
+    changed(partition, next)
+}
+
 /// The partition without `broker` in what promises that it has every committed record. `None`: it is not in there.
 fn distrusting(
     partition: &PartitionImage,
@@ -125,6 +178,7 @@ pub fn with_proposed_isr(partition: &PartitionImage, isr: &[BrokerId], min_in_sy
     // In the order of the replicas, as Kafka keeps it in descriptions.
     let isr = partition.replicas.iter().copied().filter(|replica| isr.contains(replica)).collect();
     let mut next = with_isr(partition, isr, effective_min(min_in_sync, partition.replicas.len()));
+    forget_emptied(&mut next);
     next.partition_epoch = partition.partition_epoch + 1;
     next
 }
@@ -155,8 +209,9 @@ fn led_without(broker: BrokerId, next: PartitionImage, circumstances: &Circumsta
 
 /// Elects a leader if the present one cannot go on.
 fn led(mut partition: PartitionImage, circumstances: &Circumstances<'_>) -> PartitionImage {
-    let offline = partition.offline.clone();
+    let (offline, emptied) = (partition.offline.clone(), partition.emptied.clone());
     let can_lead = |broker: BrokerId| (circumstances.is_active)(broker) && !offline.contains(&broker);
+    let has_its_log = |broker: BrokerId| emptied.iter().all(|replica| replica.broker != broker);
     if partition.leader.is_some_and(|leader| partition.isr.contains(&leader) && can_lead(leader)) {
         return partition;
     }
@@ -175,9 +230,14 @@ fn led(mut partition: PartitionImage, circumstances: &Circumstances<'_>) -> Part
         return next;
     }
     let nobody_knows_all = partition.isr.is_empty() && partition.elr.is_empty();
-    let last = partition.last_leader.filter(|last| nobody_knows_all && can_lead(*last));
-    let any = || among(&partition.replicas).filter(|_| circumstances.unclean);
-    if let Some(leader) = last.or_else(any) {
+    let last = partition.last_leader.filter(|last| nobody_knows_all && can_lead(*last) && has_its_log(*last));
+    let any = || {
+        let behind = partition.replicas.iter().copied().find(|replica| can_lead(*replica) && has_its_log(*replica));
+        // Nobody has a record. Whose log was the last that counted knows best where its archive ends.
+        let empty = || emptied.iter().rev().map(|replica| replica.broker).find(|replica| can_lead(*replica));
+        behind.or_else(empty)
+    };
+    if let Some(leader) = last.or_else(|| if circumstances.unclean { any() } else { None }) {
         // Records may be lost: whoever has them is no longer believed.
         partition.isr = vec![leader];
         partition.elr.clear();
@@ -192,6 +252,7 @@ fn led(mut partition: PartitionImage, circumstances: &Circumstances<'_>) -> Part
 
 /// `next` with the epochs that tell it from `now`; `None` if it is the same.
 fn changed(now: &PartitionImage, mut next: PartitionImage) -> Option<PartitionImage> {
+    forget_emptied(&mut next);
     if next == *now {
         return None;
     }
@@ -205,155 +266,14 @@ fn changed(now: &PartitionImage, mut next: PartitionImage) -> Option<PartitionIm
     Some(next)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids(ids: &[u32]) -> Vec<BrokerId> {
-        ids.iter().copied().map(BrokerId).collect()
-    }
-
-    fn partition(leader: Option<u32>, isr: &[u32], elr: &[u32]) -> PartitionImage {
-        PartitionImage {
-            replicas: ids(&[1, 2, 3]),
-            isr: ids(isr),
-            leader: leader.map(BrokerId),
-            elr: ids(elr),
-            ..PartitionImage::default()
-        }
-    }
-
-    /// With `min.insync.replicas=2` and these brokers active.
-    fn with<T>(active: &[u32], unclean: bool, act: impl FnOnce(&Circumstances<'_>) -> T) -> T {
-        let is_active = |broker: BrokerId| active.contains(&broker.0);
-        act(&Circumstances { is_active: &is_active, min_in_sync: 2, unclean })
-    }
-
-    #[test]
-    fn a_leader_that_goes_is_followed_by_the_first_replica_in_sync() {
-        let now = partition(Some(1), &[1, 2, 3], &[]);
-        let next = with(&[2, 3], false, |now_active| without_broker(&now, BrokerId(1), now_active)).unwrap();
-        assert_eq!((next.leader, next.isr, next.elr), (Some(BrokerId(2)), ids(&[2, 3]), ids(&[])));
-        assert_eq!((next.leader_epoch, next.partition_epoch), (LeaderEpoch(1), 1));
-    }
-
-    #[test]
-    fn a_follower_that_goes_leaves_leader_and_leader_epoch_as_they_are() {
-        let now = partition(Some(1), &[1, 2, 3], &[]);
-        let next = with(&[1, 2], false, |active| without_broker(&now, BrokerId(3), active)).unwrap();
-        assert_eq!((next.leader, &next.isr, next.leader_epoch), (Some(BrokerId(1)), &ids(&[1, 2]), LeaderEpoch(0)));
-        assert_eq!(with(&[1, 2], false, |active| without_broker(&next, BrokerId(3), active)), None);
-    }
-
-    #[test]
-    fn who_leaves_an_isr_below_the_minimum_stays_eligible() {
-        let now = partition(Some(1), &[1, 2], &[]);
-        let alone = with(&[1], false, |active| without_broker(&now, BrokerId(2), active)).unwrap();
-        assert_eq!((alone.isr.clone(), alone.elr.clone()), (ids(&[1]), ids(&[2])));
-        let nobody = with(&[], false, |active| without_broker(&alone, BrokerId(1), active)).unwrap();
-        assert_eq!((nobody.leader, nobody.isr.clone(), nobody.elr.clone()), (None, ids(&[]), ids(&[1, 2])));
-        // The one that comes back first leads, and the other is still believed.
-        let back = with(&[2], false, |active| with_leader(&nobody, active)).unwrap();
-        assert_eq!((back.leader, back.isr, back.elr), (Some(BrokerId(2)), ids(&[2]), ids(&[1])));
-        assert_eq!(back.leader_epoch, LeaderEpoch(2));
-    }
-
-    #[test]
-    fn who_may_have_lost_records_is_not_believed_while_another_may_have_them() {
-        let now = partition(None, &[], &[1, 2]);
-        let next = with(&[], false, |active| without_trust_in(&now, BrokerId(1), active)).unwrap();
-        assert_eq!((next.leader, next.elr.clone()), (None, ids(&[2])));
-        assert_eq!(with(&[1], false, |active| with_leader(&next, active)), None, "2 may come back");
-        // The last one is the best there is.
-        let last = with(&[], false, |active| without_trust_in(&next, BrokerId(2), active)).unwrap();
-        assert_eq!((last.isr.clone(), last.elr.clone(), last.last_leader), (ids(&[]), ids(&[]), Some(BrokerId(2))));
-        assert_eq!(with(&[1], false, |active| with_leader(&last, active)), None);
-        let led = with(&[1, 2], false, |active| with_leader(&last, active)).unwrap();
-        assert_eq!((led.leader, led.isr, led.last_leader), (Some(BrokerId(2)), ids(&[2]), None));
-    }
-
-    #[test]
-    fn a_replica_whose_directory_failed_is_believed_no_more_and_leads_only_once_it_is_there_again() {
-        let now = partition(Some(1), &[1, 2, 3], &[]);
-        let fail = |now: &PartitionImage, broker, unclean| {
-            with(&[1, 2, 3], unclean, |active| with_offline(now, BrokerId(broker), active))
-        };
-        let next = fail(&now, 1, false).unwrap();
-        assert_eq!((next.leader, next.isr.clone(), next.offline.clone()), (Some(BrokerId(2)), ids(&[2, 3]), ids(&[1])));
-        assert_eq!((next.leader_epoch, next.partition_epoch), (LeaderEpoch(1), 1));
-        assert_eq!(fail(&next, 1, false), None);
-        let follower = fail(&next, 3, false).unwrap();
-        assert_eq!((follower.leader, follower.leader_epoch), (Some(BrokerId(2)), LeaderEpoch(1)));
-        assert_eq!((follower.isr.clone(), follower.elr.clone()), (ids(&[2]), ids(&[])), "it may have lost records");
-        // The last one is the best there is, and leads when it is back; nobody else may, unless that is allowed.
-        let nobody = fail(&follower, 2, false).unwrap();
-        assert_eq!((nobody.leader, nobody.last_leader), (None, Some(BrokerId(2))));
-        assert_eq!((nobody.isr.clone(), nobody.offline.clone()), (ids(&[]), ids(&[1, 2, 3])));
-        let third = with_online(&nobody, BrokerId(3)).unwrap();
-        assert_eq!(with(&[1, 2, 3], false, |active| with_leader(&third, active)), None);
-        let unclean = with(&[1, 2, 3], true, |active| with_leader(&third, active)).unwrap();
-        assert_eq!((unclean.leader, unclean.isr), (Some(BrokerId(3)), ids(&[3])));
-        let back = with_online(&third, BrokerId(2)).unwrap();
-        let led = with(&[1, 2, 3], false, |active| with_leader(&back, active)).unwrap();
-        assert_eq!((led.leader, led.isr, led.offline), (Some(BrokerId(2)), ids(&[2]), ids(&[1])));
-        assert_eq!(with_online(&back, BrokerId(2)), None);
-    }
-
-    #[test]
-    fn a_leader_that_is_only_aside_stays_whoever_else_goes() {
-        // Alone in sync, with a full disk: nobody can take over.
-        let now = partition(Some(1), &[1], &[]);
-        for unclean in [false, true] {
-            for act in [with_offline, without_broker, without_trust_in] {
-                let next = with(&[2], unclean, |active| act(&now, BrokerId(3), active)).unwrap_or(now.clone());
-                assert_eq!((next.leader, &next.isr, next.leader_epoch), (now.leader, &now.isr, now.leader_epoch));
-            }
-        }
-        // One who leaves the ISR with it takes the leader no more than that.
-        let now = partition(Some(1), &[1, 3], &[]);
-        for act in [with_offline, without_broker, without_trust_in] {
-            let next = with(&[2], true, |active| act(&now, BrokerId(3), active)).unwrap();
-            assert_eq!((next.leader, next.isr, next.leader_epoch), (now.leader, ids(&[1]), now.leader_epoch));
-        }
-    }
-
-    #[test]
-    fn a_replica_that_was_eligible_is_not_any_more_when_its_directory_fails() {
-        let now = partition(None, &[], &[1, 2]);
-        let next = with(&[], false, |active| with_offline(&now, BrokerId(2), active)).unwrap();
-        assert_eq!((next.elr.clone(), next.last_leader), (ids(&[1]), None));
-        let led = with(&[1, 2], false, |active| with_leader(&next, active)).unwrap();
-        assert_eq!((led.leader, led.isr, led.elr), (Some(BrokerId(1)), ids(&[1]), ids(&[])));
-        // Who was believed by nobody takes no place by it.
-        let last = PartitionImage { last_leader: Some(BrokerId(3)), ..partition(None, &[], &[]) };
-        let next = with(&[1, 2], false, |active| with_offline(&last, BrokerId(2), active)).unwrap();
-        assert_eq!(next.last_leader, Some(BrokerId(3)));
-        assert_eq!(with(&[1], false, |active| with_offline(&last, BrokerId(9), active)), None, "no replica");
-    }
-
-    #[test]
-    fn only_where_it_is_allowed_does_a_replica_without_all_records_lead() {
-        let now = partition(None, &[], &[1]);
-        assert_eq!(with(&[3], false, |active| with_leader(&now, active)), None);
-        let next = with(&[3], true, |active| with_leader(&now, active)).unwrap();
-        assert_eq!((next.leader, next.isr, next.elr), (Some(BrokerId(3)), ids(&[3]), ids(&[])));
-    }
-
-    #[test]
-    fn an_isr_that_grows_to_the_minimum_needs_no_others_any_more() {
-        let now = partition(Some(1), &[1], &[2]);
-        let next = with_proposed_isr(&now, &ids(&[3, 1]), 2);
-        assert_eq!((next.isr, next.elr, next.partition_epoch), (ids(&[1, 3]), ids(&[]), 1));
-        let shrunk = with_proposed_isr(&partition(Some(1), &[1, 2], &[]), &ids(&[1]), 2);
-        assert_eq!((shrunk.isr, shrunk.elr), (ids(&[1]), ids(&[2])));
-    }
-
-    #[test]
-    fn the_preferred_replica_leads_again_once_it_is_in_sync() {
-        let now = partition(Some(2), &[2, 3], &[]);
-        assert_eq!(with(&[1, 2, 3], false, |active| with_preferred_leader(&now, active)), None);
-        let in_sync = PartitionImage { isr: ids(&[1, 2]), ..now };
-        let next = with(&[1, 2, 3], false, |active| with_preferred_leader(&in_sync, active)).unwrap();
-        assert_eq!((next.leader, next.leader_epoch), (Some(BrokerId(1)), LeaderEpoch(1)));
+/// Whoever is in sync has all again, and once somebody leads, no log of before counts any more.
+pub(super) fn forget_emptied(partition: &mut PartitionImage) {
+    let PartitionImage { isr, leader, replicas, emptied, .. } = partition;
+    emptied.retain(|replica| replicas.contains(&replica.broker) && !isr.contains(&replica.broker));
+    if leader.is_some() {
+        emptied.iter_mut().for_each(|replica| replica.dirs.clear());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod alter;
 mod create;
 mod credentials;
 mod elect;
+mod emptied;
 mod features;
 mod grow;
 pub mod in_sync;
@@ -36,6 +37,7 @@ pub use create::{
 };
 pub use credentials::{ScramChange, TokenChange, alter_delegation_tokens, alter_scram_credentials};
 pub use elect::{ElectError, Election, elect_leaders};
+pub use emptied::{EmptiedReplicas, FoundLogs, emptied_replicas, returned_replicas};
 pub use features::{FeatureError, FeatureMove, FeatureUpdate, update_features};
 pub use grow::{GrowError, GrowTopic, create_partitions};
 pub use offline::{OfflineReplicas, ReplicaState, offline_replicas};

@@ -10,6 +10,7 @@
 
 use super::{
     Decision,
+    in_sync::forget_emptied,
     placement::{AssignmentError, check_replicas},
 };
 use crate::{
@@ -185,6 +186,7 @@ pub(super) fn led(image: &ClusterImage, now: &PartitionImage, mut next: Partitio
     if next.leader != now.leader || has_left {
         next.leader_epoch = LeaderEpoch(now.leader_epoch.0 + 1);
     }
+    forget_emptied(&mut next);
     next.partition_epoch = now.partition_epoch + 1;
     next
 }

@@ -12,10 +12,11 @@ mod quotas;
 pub(crate) mod record;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -78,6 +79,8 @@ pub struct BrokerImage {
     pub fenced: bool,
     /// Its `log.dirs`.
     pub log_dirs: Vec<String>,
+    /// Ids of the directories whose logs are counted on (KIP-858). Empty: it did not say.
+    pub log_dir_ids: BTreeSet<String>,
     /// `cordoned.log.dirs` of its own configuration (KIP-1066); a dynamic setting replaces it.
     pub cordoned_log_dirs: Vec<String>,
     /// The version of Varve that runs there.
@@ -138,6 +141,20 @@ pub struct PartitionImage {
     /// Replicas that their brokers cannot reach, because a log directory failed: they are in neither ISR nor ELR and do not lead
     /// until their brokers say that they are there again. Part of `replicas`, in order.
     pub offline: Vec<BrokerId>,
+    /// Replicas that came back without their log: they are in neither ISR nor ELR, and where there is no leader they do not become
+    /// it by themselves. First those on which nobody counted, then the others in the order in which they came back.
+    pub emptied: Vec<EmptiedReplica>,
+}
+
+/// A replica that came back without its log, and has not caught up since.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EmptiedReplica {
+    /// Whose it is.
+    pub broker: BrokerId,
+    /// Ids of the directories of which one had the log. With one of them the broker has the records that were acknowledged. None if
+    /// nobody counted on this replica, or somebody has led since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dirs: Vec<String>,
 }
 
 impl TopicImage {

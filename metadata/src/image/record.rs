@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! cluster                              {v, id}
-//! brokers/<id>                         {v, incarnation, endpoints, rack, fenced, log_dirs?, cordoned_log_dirs?, version?,
-//!                                       features?: {name: {min, max}}}
+//! brokers/<id>                         {v, incarnation, endpoints, rack, fenced, log_dirs?, log_dir_ids?, cordoned_log_dirs?,
+//!                                       version?, features?: {name: {min, max}}}
 //! live/<id>                            {v, incarnation, returned?}   bound to the broker's lease
 //! leaving/<id>                         {v, incarnation}   it is about to stop; bound to the same lease
 //! distrusted/<id>                      {v, incarnation}   it may have lost records before this life
@@ -12,7 +12,7 @@
 //! topics/<topic id>                    {v, name, overrides, partitions: how many}
 //! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
 //! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?,
-//!                                       adding?, removing?, offline?}
+//!                                       adding?, removing?, offline?, emptied?: [{broker, dirs?}]}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! quotas/<entity as JSON>              {v, quotas}        by kind of quota
 //! features/<name>                      {v, level}         absent: the level of a cluster that is older than the feature
@@ -23,13 +23,13 @@
 //! ```
 //! A partition exists once its topic counts it: a topic that is made in several transactions becomes visible with the last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage, Quotas, acls::Rules};
+use super::{BrokerImage, ConfigResource, EmptiedReplica, Endpoint, PartitionImage, Quotas, acls::Rules};
 use crate::model::{
     BrokerId, FeatureLevels, LeaderEpoch, PartitionId, PartitionIndex, QuotaEntity, ScramMechanism, TopicId, TopicName,
     acl::{Operations, PatternType, Permission, ResourcePattern, ResourceType},
@@ -211,6 +211,8 @@ pub(crate) struct BrokerRecord {
     fenced: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     log_dirs: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    log_dir_ids: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cordoned_log_dirs: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -235,6 +237,7 @@ impl BrokerRecord {
             rack: broker.rack.clone(),
             fenced: broker.fenced,
             log_dirs: broker.log_dirs.clone(),
+            log_dir_ids: broker.log_dir_ids.clone(),
             cordoned_log_dirs: broker.cordoned_log_dirs.clone(),
             version: broker.version.clone(),
             features: broker.features.clone(),
@@ -251,6 +254,7 @@ impl BrokerRecord {
             rack: self.rack,
             fenced: self.fenced,
             log_dirs: self.log_dirs,
+            log_dir_ids: self.log_dir_ids,
             cordoned_log_dirs: self.cordoned_log_dirs,
             version: self.version,
             features: self.features,
@@ -307,6 +311,8 @@ pub(crate) struct PartitionRecord {
     removing: Vec<BrokerId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     offline: Vec<BrokerId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    emptied: Vec<EmptiedReplica>,
 }
 
 impl PartitionRecord {
@@ -322,6 +328,7 @@ impl PartitionRecord {
             adding,
             removing,
             offline,
+            emptied,
         } = partition.clone();
         PartitionRecord {
             replicas,
@@ -334,6 +341,7 @@ impl PartitionRecord {
             adding,
             removing,
             offline,
+            emptied,
         }
     }
 
@@ -349,6 +357,7 @@ impl PartitionRecord {
             adding,
             removing,
             offline,
+            emptied,
         } = self;
         PartitionImage {
             replicas,
@@ -361,6 +370,7 @@ impl PartitionRecord {
             adding,
             removing,
             offline,
+            emptied,
         }
     }
 }
@@ -499,6 +509,12 @@ mod tests {
         let text = encode(PartitionRecord::of(&failed));
         assert!(text.ends_with(br#""partition_epoch":4,"offline":[2]}"#));
         assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), failed);
+        let counted = EmptiedReplica { broker: BrokerId(2), dirs: vec!["d".to_owned()] };
+        let emptied = vec![EmptiedReplica { broker: BrokerId(1), dirs: Vec::new() }, counted];
+        let emptied = PartitionImage { emptied, ..partition.clone() };
+        let text = encode(PartitionRecord::of(&emptied));
+        assert!(text.ends_with(br#""partition_epoch":4,"emptied":[{"broker":1},{"broker":2,"dirs":["d"]}]}"#));
+        assert_eq!(decode::<PartitionRecord>(&text).unwrap().into_image(), emptied);
         let moving = PartitionImage { adding: vec![BrokerId(3)], ..partition };
         let text = encode(PartitionRecord::of(&moving));
         assert!(text.ends_with(br#""partition_epoch":4,"adding":[3]}"#));

@@ -76,6 +76,10 @@ impl World {
                 }
             }
             Action::Restart(id) => self.restart(id),
+            Action::TakeDisk(id) => self.take_disk(id),
+            Action::ReturnDisk(id, place) => self.return_disk(id, place),
+            Action::Enter(id) => self.enter(id),
+            Action::TellFound(id) => self.tell_found(id),
             Action::Fence(id) => {
                 let broker = self.broker(id);
                 if broker.up && broker.incarnation == self.registrations[id.0 as usize].incarnation {
@@ -231,7 +235,8 @@ impl World {
         let lost =
             if self.is(Break::TrustsAfterDirectoriesFailed) { false } else { broker.lost_records || broker.failed };
         let distrusted = lost || self.registrations[id.0 as usize].distrusted;
-        self.registrations[id.0 as usize] = Registration { incarnation, fenced: true, distrusted };
+        let disk = self.registrations[id.0 as usize].disk;
+        self.registrations[id.0 as usize] = Registration { incarnation, fenced: true, distrusted, disk };
         if self.is(Break::TrustsAfterPowerCuts) {
             self.registrations[id.0 as usize].fenced = false;
         }
@@ -239,6 +244,7 @@ impl World {
         let resumes = self.is(Break::ResumesItsRole) || self.is(Break::TrustsAfterPowerCuts);
         let broker = self.broker_mut(id);
         broker.up = true;
+        broker.entered = broker.disk == disk;
         (broker.failed, broker.told) = (false, false);
         broker.admitted = resumes;
         broker.incarnation = incarnation;

@@ -41,10 +41,14 @@ pub(crate) enum Break {
     ElectsWhoIsOffline,
     /// A fetch from before its directory failed lets a follower join.
     LetsWhoIsOfflineJoin,
+    /// A broker that comes back with an empty disk is one that may have lost records, and no more than that.
+    TrustsEmptyDisks,
+    /// The old disk of a broker that came back with an empty one counts again whoever has led meanwhile.
+    TrustsOldDisks,
 }
 
 impl Break {
-    pub(crate) const ALL: [Break; 19] = [
+    pub(crate) const ALL: [Break; 21] = [
         Break::CommitsWithoutWhoJoins,
         Break::ActsBeforeTheAnswer,
         Break::ForgetsLostAnswers,
@@ -64,6 +68,8 @@ impl Break {
         Break::TrustsAfterDirectoriesFailed,
         Break::ElectsWhoIsOffline,
         Break::LetsWhoIsOfflineJoin,
+        Break::TrustsEmptyDisks,
+        Break::TrustsOldDisks,
     ];
 }
 
@@ -78,6 +84,8 @@ pub(crate) struct Budget {
     /// A log directory fails whose records are all there when it comes back. Where machines may lose records, one that fails is one of
     /// [`power_cuts`](Self::power_cuts) instead: nobody can know that it lost none.
     pub(crate) failures: u8,
+    /// A broker is started with an empty disk in place of its own, and may get that back.
+    pub(crate) swaps: u8,
     /// The controller takes a living broker for dead.
     pub(crate) false_alarms: u8,
     /// More time passes than a follower may lag.
@@ -100,6 +108,7 @@ impl Budget {
         crashes: 0,
         power_cuts: 0,
         failures: 0,
+        swaps: 0,
         false_alarms: 0,
         lags: 0,
         lost_answers: 0,

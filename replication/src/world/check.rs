@@ -106,6 +106,10 @@ impl World {
             self.go_on_until(World::goes_on_without_who_failed)?;
             failed.into_iter().for_each(|id| self.end(id));
         }
+        self.go_on_until(|world| world.is_whole() || world.waits_for_disks())?;
+        if self.waits_for_disks() {
+            self.return_disks();
+        }
         self.go_on_until(World::is_whole)
     }
 

@@ -3,11 +3,13 @@
 //!
 //! Leaders, followers and elections are the real ones. Brokers, the store, the controller and the network are as simple as they
 //! can be without being kinder than the real ones: messages come late, twice, in any order or never; images lag; the store's
-//! answers get lost; who restarts may have lost what was not yet on disk; the log directory fails under a broker that goes on.
+//! answers get lost; who restarts may have lost what was not yet on disk, or come with another disk; the log directory fails under a
+//! broker that goes on.
 
 mod act;
 mod breaks;
 mod check;
+mod disks;
 mod lead;
 mod log;
 mod network;
@@ -22,7 +24,10 @@ use varve_metadata::{
 };
 
 pub(crate) use self::breaks::{Break, Budget};
-use self::log::Log;
+use self::{
+    disks::{Disk, Shelved},
+    log::Log,
+};
 use crate::{Incarnation, Leader, Outcome, Proposal, follower::Position};
 
 /// `replica.lag.time.max.ms`, in ticks of the world's clocks.
@@ -42,6 +47,8 @@ struct Registration {
     fenced: bool,
     /// It may have lost records before this life, and has not yet left what promises otherwise.
     distrusted: bool,
+    /// The disk whose log is counted on.
+    disk: Disk,
 }
 
 /// The store as one broker's image shows it.
@@ -65,6 +72,9 @@ struct Broker {
     failed: bool,
     /// The store has taken it that the log cannot be reached.
     told: bool,
+    /// It lives, as far as the store knows: what is gone with a disk was told before.
+    entered: bool,
+    disk: Disk,
     log: Log,
     high_watermark: Offset,
     role: Role,
@@ -135,6 +145,14 @@ pub(crate) enum Action {
     /// The broker, in another life, has the store take it that its replica is there again.
     TellOnline(BrokerId),
     Restart(BrokerId),
+    /// The broker ends, and gets an empty disk.
+    TakeDisk(BrokerId),
+    /// The broker ends, and gets the disk at that place of the shelf.
+    ReturnDisk(BrokerId, usize),
+    /// A broker with another disk than before has the store take it that its log is gone; then it lives.
+    Enter(BrokerId),
+    /// A broker that was let in has the store take it that it has again the log that was gone.
+    TellFound(BrokerId),
     /// The controller fences a broker whose lease has ended.
     Fence(BrokerId),
     /// The controller takes a fenced broker out of the partition.
@@ -156,6 +174,8 @@ pub(crate) struct Violation(pub(crate) String);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct World {
     brokers: Vec<Broker>,
+    /// Disks that were taken out, and what is on them.
+    shelf: Vec<Shelved>,
     partition: PartitionImage,
     registrations: Vec<Registration>,
     messages: Vec<Message>,
@@ -180,7 +200,8 @@ impl World {
             leader: Some(BrokerId(0)),
             ..PartitionImage::default()
         };
-        let registration = Registration { incarnation: Incarnation(0), fenced: false, distrusted: false };
+        let registration =
+            Registration { incarnation: Incarnation(0), fenced: false, distrusted: false, disk: Disk(0) };
         let registrations = vec![registration; ids.len()];
         let view = View { partition: partition.clone(), registrations: registrations.clone(), min_in_sync };
         let broker = |_: &BrokerId| Broker {
@@ -190,6 +211,8 @@ impl World {
             lost_records: false,
             failed: false,
             told: false,
+            entered: true,
+            disk: Disk(0),
             log: Log::default(),
             high_watermark: Offset::ZERO,
             role: Role::Nothing,
@@ -200,6 +223,7 @@ impl World {
         };
         let mut world = World {
             brokers: ids.iter().map(broker).collect(),
+            shelf: Vec::new(),
             partition,
             registrations,
             messages: Vec::new(),
@@ -313,6 +337,7 @@ impl World {
             }
         }
         self.add_directory_actions(id, actions);
+        self.add_disk_actions(id, actions);
     }
 
     fn add_directory_actions(&self, id: BrokerId, actions: &mut Vec<Action>) {
@@ -345,7 +370,7 @@ impl World {
         if registration.fenced && self.removed(id).is_some() {
             actions.push(Action::Remove(id));
         }
-        let is_back = broker.up && broker.incarnation == registration.incarnation;
+        let is_back = broker.up && broker.entered && broker.incarnation == registration.incarnation;
         if registration.fenced && is_back && self.removed(id).is_none() {
             actions.push(Action::Unfence(id));
         }

@@ -5,18 +5,18 @@ use std::{collections::BTreeSet, ops::Bound};
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+        BrokerId as WireBrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
         describe_topic_partitions_response::{
             Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
         },
     },
 };
 use varve_metadata::{
-    image::{ClusterImage, TopicImage, is_internal},
+    image::{ClusterImage, PartitionImage, TopicImage, is_internal},
     model::TopicName,
 };
 
-use super::cluster_view::{ClusterView, topic_name};
+use super::cluster_view::{ClusterView, topic_name, wire};
 use crate::server::{
     Broker, RequestContext,
     authorizer::{Access, Operation, Resource},
@@ -118,8 +118,8 @@ fn describe<'a>(
                 .with_leader_epoch(seen.leader_epoch)
                 .with_replica_nodes(seen.replicas)
                 .with_isr_nodes(seen.isr)
-                .with_eligible_leader_replicas(Some(Vec::new()))
-                .with_last_known_elr(Some(Vec::new()))
+                .with_eligible_leader_replicas(Some(partition.elr.iter().map(|id| wire(*id)).collect()))
+                .with_last_known_elr(Some(last_known_elr(partition)))
                 .with_offline_replicas(seen.offline)
         });
         response.topics.push(
@@ -136,6 +136,16 @@ fn describe<'a>(
         page.partitions_left -= listed.len();
     }
     response
+}
+
+/// Who is waited for where nobody who lives is known to have all records, also if it lacks its log.
+fn last_known_elr(partition: &PartitionImage) -> Vec<WireBrokerId> {
+    let PartitionImage { isr, elr, leader, last_leader, emptied, .. } = partition;
+    if leader.is_some() || !isr.is_empty() || !elr.is_empty() {
+        return Vec::new();
+    }
+    let counted_on = emptied.iter().filter(|replica| !replica.dirs.is_empty()).map(|replica| replica.broker);
+    last_leader.iter().copied().chain(counted_on).map(wire).collect()
 }
 
 fn cursor(topic: &str, partition: usize) -> Cursor {

@@ -20,6 +20,7 @@ fn open_log(dir: &LogDir, name: &str, id: TopicId) -> (LocalLog, Recovered) {
 fn a_directory_belongs_to_one_broker_of_one_cluster_and_one_process() {
     let at = tempfile::tempdir().unwrap();
     let dir = LogDir::open(at.path(), &owner()).unwrap();
+    assert!(dir.was_new());
     assert!(matches!(LogDir::open(at.path(), &owner()), Err(LogDirError::Locked(_))));
     let id = dir.directory_id().to_owned();
     drop(dir);
@@ -28,7 +29,8 @@ fn a_directory_belongs_to_one_broker_of_one_cluster_and_one_process() {
     for stranger in [LogDirOwner { cluster_id: "x".into(), ..owner() }, LogDirOwner { node: BrokerId(4), ..owner() }] {
         assert!(matches!(LogDir::open(at.path(), &stranger), Err(LogDirError::Foreign { .. })));
     }
-    assert_eq!(LogDir::open(at.path(), &owner()).unwrap().directory_id(), id);
+    let dir = LogDir::open(at.path(), &owner()).unwrap();
+    assert_eq!((dir.directory_id(), dir.was_new()), (id.as_str(), false));
 }
 
 #[test]
