@@ -210,7 +210,7 @@ fn a_log_directory_that_fails_under_load_takes_its_partitions_to_other_brokers_a
         let offline = told_offline(&mut client()?, at)?;
         ensure!(offline == *lost, "{offline:?} are offline of {lost:?}");
 
-        // Nothing new goes there, and nothing moves.
+        // Nothing new goes there, and nothing moves out of it or into it.
         ensure!(moved(&mut client()?, STEADY, kept, fails)? == KAFKA_STORAGE_ERROR, "not into it");
         ensure!(moved(&mut client()?, TOPIC, lost[0], stays)? == KAFKA_STORAGE_ERROR, "not out of it");
         cluster.create("younger", 3, BROKERS as i16, &[])?;

@@ -5,7 +5,8 @@
 //! to/t-0.…-future   ─► to/t-0.…-future, complete ─► to/t-0: counts from here on
 //! ```
 //! A crash in any of these states leaves one log that counts: with a mark and without a log in the directory that it names, the
-//! move had not happened; with both, it had ([`finish_moves`]).
+//! move had not happened; with both, it had ([`finish_moves`]). With a mark, and a log without one in a third directory, it had, too:
+//! the log has moved on while the directory of the mark was offline.
 
 use std::{
     collections::HashMap,
@@ -42,8 +43,8 @@ pub enum MoveError {
     /// Not one of `log.dirs`.
     #[error("the directory is not one of log.dirs")]
     NoSuchDir,
-    /// The directory, or another one, failed: the partition's log might be there twice.
-    #[error("a log directory is offline")]
+    /// The directory failed, or the one in which the log is.
+    #[error("the log directory is offline")]
     Offline,
     /// No directory can have a name so long.
     #[error("the topic's name is too long")]
@@ -177,7 +178,7 @@ impl Partitions {
         if Arc::ptr_eq(&partition.log_dir(), &target) {
             return Ok(());
         }
-        if dirs.iter().any(|dir| dir.is_failed()) {
+        if partition.log_dir().is_failed() {
             return Err(MoveError::Offline);
         }
         let moving = Arc::new(Move {
@@ -342,7 +343,17 @@ pub(super) fn finish_moves(dirs: &[Arc<LogDirHealth>]) {
             let Some(target) = &left.moved_to else { continue };
             let there = dirs.iter().filter_map(|dir| dir.files()).find(|files| files.directory_id() == target);
             let (topic, index, path) = (&left.topic, left.index, left.path.display());
+            let is_elsewhere = |files: &LogDir| {
+                let log = files.find(topic, index);
+                files.directory_id() != target
+                    && log.is_some_and(|log| log.topic_id == left.topic_id && log.moved_to.is_none())
+            };
+            let has_moved_on = left.topic_id.is_some() && dirs.iter().filter_map(|dir| dir.files()).any(is_elsewhere);
             let outcome = match there {
+                // Its next place may be gone by now, and what is there has been written to since.
+                _ if has_moved_on => files.set_stray_aside(&left).map(|aside| {
+                    warn!(from = %path, to = %aside.display(), "the log moved on while its directory was offline: set aside");
+                }),
                 // Which of the two counts can only be told when the other one is back; `place` keeps the partition offline.
                 None => {
                     error!(%path, target, "the log may have moved to a directory that is not there; it stays offline");

@@ -87,6 +87,69 @@ async fn a_crash_in_a_move_leaves_one_log_that_counts() {
     assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (its, offset(3)));
 }
 
+/// The directory, by name, in which the partition's log is open.
+fn dir_of(node: &Node, index: u32) -> String {
+    let dir = node.find("t", index).unwrap().log_dir().path.clone();
+    dir.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// A node with three directories, each with a partition of `t`.
+async fn with_three() -> Node {
+    let node = Node::new().await.restart(|root| std::fs::create_dir(root.join("c")).unwrap()).await;
+    node.create("t", 3).await;
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_move_between_the_directories_that_work_while_another_one_is_offline() {
+    let node = with_three().await;
+    let of = |name: &str| (0..3).find(|index| dir_of(&node, *index) == name).unwrap();
+    let (moving, lost) = (of("a"), of("c"));
+    node.append("t", moving).unwrap();
+    let failed = node.storage.dirs.iter().find(|dir| dir.path == node.dir("c")).unwrap();
+    failed.fail(&io::Error::other("gone"));
+    let partition = node.find("t", moving).unwrap();
+    node.partitions.move_log(&partition, &node.dir("b")).unwrap();
+    moved(&node).await;
+    assert_eq!((dir_of(&node, moving).as_str(), node.append("t", moving).unwrap()), ("b", offset(1)));
+    assert_eq!(node.partitions.move_log(&partition, &node.dir("c")), Err(MoveError::Offline), "into it");
+    let gone = node.find("t", lost).unwrap();
+    assert_eq!(node.partitions.move_log(&gone, &node.dir("a")), Err(MoveError::Offline), "out of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_move_left_in_a_directory_that_comes_back_is_set_aside_if_the_log_has_moved_on() {
+    let node = with_three().await;
+    let index = (0..3).find(|index| dir_of(&node, *index) == "b").unwrap();
+    node.append("t", index).unwrap();
+    let name = format!("t-{index}");
+    // Moved from a to b, and a failed before what it had was deleted.
+    let left = |root: &Path| {
+        let text = std::fs::read_to_string(root.join("b/meta.properties")).unwrap();
+        let id = text.lines().find_map(|line| line.strip_prefix("directory.id=")).unwrap().to_owned();
+        std::fs::create_dir(root.join("a").join(&name)).unwrap();
+        for entry in std::fs::read_dir(root.join("b").join(&name)).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, root.join("a").join(&name).join(path.file_name().unwrap())).unwrap();
+        }
+        std::fs::write(root.join("a").join(&name).join("moved-to"), id).unwrap();
+        lose(root, "a");
+    };
+    let node = node.restart(left).await;
+    let partition = node.find("t", index).unwrap();
+    node.partitions.move_log(&partition, &node.dir("c")).unwrap();
+    moved(&node).await;
+    drop(partition);
+    assert_eq!((dir_of(&node, index).as_str(), node.append("t", index).unwrap()), ("c", offset(1)));
+    let node = node.restart(|root| find_again(root, "a")).await;
+    assert_eq!((dir_of(&node, index).as_str(), node.append("t", index).unwrap()), ("c", offset(2)));
+    let is_aside = |entry: std::io::Result<std::fs::DirEntry>| {
+        let found = entry.unwrap().file_name().to_string_lossy().into_owned();
+        found.starts_with(&name) && found.ends_with("-stray")
+    };
+    assert!(!node.dir("a").join(&name).exists() && std::fs::read_dir(node.dir("a")).unwrap().any(is_aside));
+}
+
 /// Has the log of `t` move to `to`, so slowly that it never gets there, and waits until some of it is copied.
 async fn move_slowly(node: &Node, to: &str) -> Arc<Partition> {
     let partition = node.find("t", 0).unwrap();
