@@ -38,8 +38,16 @@ mkdir -p "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vend
 
 doc=$root/usr/share/doc/varve
 install -D --mode=0644 "$here/copyright" "$doc/copyright"
-install -D --mode=0644 "$checkout/CHANGELOG.md" "$doc/changelog"
-gzip --best --no-name "$doc/changelog"
+install -D --mode=0644 "$checkout/CHANGELOG.md" "$doc/CHANGELOG.md"
+# Debian's has a form of its own.
+cat >"$doc/changelog" <<CHANGELOG
+varve ($version) unstable; urgency=medium
+
+  * What has changed is told in CHANGELOG.md, beside this file.
+
+ -- The Varve developers <varve@localhost>  $(LC_ALL=C date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
+CHANGELOG
+gzip --best --no-name "$doc/CHANGELOG.md" "$doc/changelog"
 install -D --mode=0644 -t "$doc/examples" "$checkout/deploy/systemd/varve-etcd.service"
 install -D --mode=0644 -t "$doc/examples/monitoring" "$checkout/deploy/monitoring/rules.yaml"
 install -D --mode=0644 -t "$doc/examples/monitoring/dashboards" "$checkout"/deploy/monitoring/dashboards/*.json
