@@ -5,17 +5,19 @@
 set -euo pipefail
 
 # The user of varve's image.
-varve=65532
-outputs=/state/outputs.json
+varve=${OWNER:-65532}
+# Where volumes are mounted.
+root=${ROOT:-}
+outputs=$root/state/outputs.json
 
 if [ "${1:-}" = password ]; then
     aws secretsmanager get-secret-value --secret-id rig/admin-password --query SecretString --output text
     exit
 fi
-/checkout/deploy/terraform/fill-secrets.sh /authority localhost 127.0.0.1 <"$outputs"
+"$root/checkout/deploy/terraform/fill-secrets.sh" "$root/authority" localhost 127.0.0.1 <"$outputs"
 # etcd's image runs as root, and reads its certificate here.
 for broker in 1 2 3; do
-    export ETC=/etc-$broker
+    export ETC=$root/etc-$broker
     jq --raw-output .varve.value.server_properties "$outputs" >"$ETC/server.properties.in"
     cat >"$ETC/instance.env" <<END
 AWS_DEFAULT_REGION='us-east-1'

@@ -7,6 +7,7 @@ pub mod aws;
 pub mod certificates;
 pub mod client;
 pub mod cluster;
+pub mod compose;
 pub mod cutter;
 pub mod differential;
 pub mod etcd;

@@ -1,6 +1,7 @@
 //! deploy/terraform: the module's own tests, linters, and the module applied to an emulator of AWS, where the scripts of its
 //! instances and a real node live in what it made.
 
+mod containers;
 mod etcd_members;
 mod instance;
 mod scripts;
@@ -89,6 +90,7 @@ fn applied_to_an_emulator_it_gives_instances_a_place_and_a_node_a_bucket_that_it
     fill_secrets(folder.path(), &owner, &outputs)?;
     the_handbook_says_what_to_do_at_each_alarm(&owner)?;
 
+    containers::brokers_are_prepared_and_asked_how_they_are(folder.path(), &owner, &outputs)?;
     let broker = Broker::boots(folder.path(), &owner, &told)?;
     let role = told["broker_role_arn"].as_str().context("a role")?;
     let (broker_role, etcd_role) =
