@@ -1,11 +1,12 @@
-//! `varve canary` against nodes that work and nodes that do not.
+//! `varve canary` against nodes that work and nodes that do not, and as the chart starts it.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use varve_tests::{
     cluster::Cluster,
+    compose::image_environment,
     node::{Node, eventually, stable_address, varve},
     running::Running,
     tools,
@@ -109,4 +110,72 @@ fn a_canary_that_stays_writes_to_every_broker_and_shows_what_it_measures() -> Re
     ensure!(described.len() == 2, "a partition for each broker: {described:?}");
     canary.terminate()?;
     Ok(())
+}
+
+/// What the chart makes of the values of a cluster with a canary, an etcd that asks for a password, and a list of who may come.
+fn chart() -> Result<Vec<Value>> {
+    let folder = tools::checkout().join("deploy/helm/varve");
+    let mut helm = tools::program("helm")?;
+    helm.args(["template", "varve"]).arg(&folder).args(["--namespace", "kafka", "--kube-version", "1.37.0"]);
+    tools::yaml(&tools::output_of(helm.arg("--values").arg(folder.join("ci/cluster.yaml")))?)
+}
+
+fn only<'a>(objects: &'a [Value], kind: &str) -> Result<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"))
+}
+
+#[test]
+fn the_charts_canary_starts_with_what_its_pod_is_given_and_is_let_in_where_clients_are_listed() -> Result<()> {
+    let (folder, objects) = (tempfile::tempdir()?, chart()?);
+    let pod = &only(&objects, "Deployment")?["spec"]["template"];
+    let container = &pod["spec"]["containers"][0];
+    let node = Node::start(folder.path(), &[])?;
+    let file = folder.path().join("rendered.properties");
+    let settings = only(&objects, "ConfigMap")?["data"]["server.properties"].as_str().context("settings")?;
+    ensure!(settings.contains("\nvarve.metadata.etcd.user=varve\n"), "{settings}");
+    std::fs::write(&file, settings)?;
+
+    // One round, with the node that is there and without the bucket, which is not.
+    let mut command = varve()?;
+    for argument in container["args"].as_array().context("arguments")? {
+        let argument = argument.as_str().context("text")?;
+        match argument.split_once('=') {
+            Some(("--every-seconds" | "--listen", _)) => continue,
+            Some(("--bootstrap-server", _)) => command.arg(format!("--bootstrap-server={}", node.address)),
+            Some(("--config", _)) => command.arg(format!("--config={}", file.display())),
+            _ => command.arg(argument),
+        };
+    }
+    command.envs(image_environment()?);
+    let mut given = Vec::new();
+    for variable in container["env"].as_array().context("an environment")? {
+        let name = variable["name"].as_str().context("a name")?;
+        match &variable["valueFrom"] {
+            Value::Null => command.env(name, variable["value"].as_str().context("a value")?),
+            from => {
+                ensure!(from["secretKeyRef"]["name"] == "etcd-varve", "{variable}");
+                command.env(name, "secret")
+            }
+        };
+        given.push(name);
+    }
+    ensure!(given.contains(&"VARVE_NUM_PARTITIONS"), "extraEnv is the canary's as well: {given:?}");
+    command.args(["--json", "--no-archive", "--timeout-seconds", "300"]).current_dir(folder.path());
+    let told = steps(&tools::output_of(&mut command)?)?;
+    ensure!(told.len() == 2 && told.iter().all(|(_, how)| how == "ok"), "{told:?}");
+
+    // Who may come to clients' listeners.
+    let ingress = only(&objects, "NetworkPolicy")?["spec"]["ingress"].as_array().context("rules")?;
+    let is_for_clients =
+        |rule: &&Value| rule["ports"].as_array().is_some_and(|all| all.contains(&json!({"port": "client"})));
+    let rule = ingress.iter().find(is_for_clients).context("a rule for clients")?;
+    let from = rule["from"].as_array().context("who is let in")?;
+    ensure!(from.iter().any(|one| one["namespaceSelector"].is_object()), "those who are listed: {rule}");
+    let labels = pod["metadata"]["labels"].as_object().context("labels")?;
+    let is_let_in = from.iter().any(|one| {
+        let wanted = one["podSelector"]["matchLabels"].as_object();
+        wanted.is_some_and(|all| !all.is_empty() && all.iter().all(|(name, value)| labels.get(name) == Some(value)))
+    });
+    ensure!(is_let_in, "the canary {labels:?} is kept out: {rule}");
+    node.stop()
 }

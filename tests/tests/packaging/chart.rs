@@ -153,8 +153,9 @@ fn as_in_a_pod(words: &[Value], container: &Value, instead: &[(&str, &str)]) -> 
     let mut environment = image_environment()?;
     for variable in container["env"].as_array().context("an environment")? {
         let name = variable["name"].as_str().context("a name")?;
-        // What Kubernetes knows about the pod is put into the others.
-        if let Some(value) = variable["value"].as_str().filter(|_| name.starts_with("VARVE_")) {
+        // What Kubernetes knows about the pod is put into the others; the key of a secret stands for what it has.
+        let value = variable["value"].as_str().or(variable["valueFrom"]["secretKeyRef"]["key"].as_str());
+        if let Some(value) = value.filter(|_| name.starts_with("VARVE_")) {
             environment.insert(name.to_owned(), value.to_owned());
         }
     }
