@@ -27,7 +27,7 @@ pub struct StorageMetrics {
     counted: Arc<Mutex<Counted>>,
     /// Bytes of logs on the local disk.
     local_bytes: IntGaugeVec,
-    /// Bytes of objects that manifests name.
+    /// Bytes of objects that manifests name, of partitions that this node leads.
     archive_bytes: IntGaugeVec,
     /// Partitions that this node has a replica of.
     partitions: IntGauge,
@@ -90,7 +90,10 @@ impl StorageMetrics {
             ),
             counted: Arc::default(),
             local_bytes: gauges("varve_local_log_bytes", "Bytes of logs on the local disk"),
-            archive_bytes: gauges("varve_archive_bytes", "Bytes of objects that manifests name"),
+            archive_bytes: gauges(
+                "varve_archive_bytes",
+                "Bytes of objects that manifests name, of partitions that this node leads: the sum over all nodes is the archive",
+            ),
             partitions: keep(registry, IntGauge::new("varve_partitions", "Partitions that this node has a replica of")),
             led: keep(registry, IntGauge::new("varve_led_partitions", "Partitions that this node leads")),
             under_replicated: keep(
@@ -144,7 +147,7 @@ impl StorageMetrics {
             failed += i64::from(partition.log_dir().is_failed());
             let sizes = topics.entry(partition.topic().as_str().to_owned()).or_default();
             sizes.local += partition.log().size();
-            sizes.archive += partition.remote().map_or(0, |remote| remote.size());
+            sizes.archive += partition.archived_bytes();
         }
         self.partitions.set(here);
         self.led.set(led);

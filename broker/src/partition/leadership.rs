@@ -285,6 +285,11 @@ impl Partition {
         self.remote.read().clone()
     }
 
+    /// Bytes of this partition in the archive if it is led here, and else 0: all its replicas know of the same objects.
+    pub fn archived_bytes(&self) -> u64 {
+        if self.is_leader() { self.remote().map_or(0, |remote| remote.size()) } else { 0 }
+    }
+
     /// Puts the reader of the archive in place.
     pub fn set_remote(&self, reader: Arc<dyn RemoteReader>) {
         *self.remote.write() = Some(reader);

@@ -113,6 +113,16 @@ fn a_leader_does_not_take_an_epoch_of_the_archive_for_its_own_that_it_has_no_rec
 }
 
 #[test]
+fn the_archive_of_a_partition_is_counted_where_it_is_led() {
+    let replica = Replicated::on(TWO);
+    replica.partition.set_remote(Arc::new(Archive));
+    replica.shown(&image(ONE, 5));
+    assert_eq!(replica.partition.archived_bytes(), 0, "the leader counts it");
+    replica.shown(&image(TWO, 6));
+    assert_eq!(replica.partition.archived_bytes(), 1);
+}
+
+#[test]
 fn a_log_without_records_ends_every_epoch_before_its_own() {
     let follower = Replicated::on(TWO);
     follower.shown(&image(TWO, 6));
