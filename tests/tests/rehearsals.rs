@@ -45,6 +45,11 @@ fn a_dead_broker_is_replaced_by_an_empty_one() -> Result<()> {
 }
 
 #[test]
+fn a_broker_goes_on_without_one_of_its_disks_and_gets_an_empty_one() -> Result<()> {
+    rehearse("lose-a-disk")
+}
+
+#[test]
 fn a_zone_is_lost_and_comes_back() -> Result<()> {
     rehearse("lose-a-zone")
 }
