@@ -8,6 +8,7 @@
 //! A change is answered once the image shows it, so that whoever asked finds what it made.
 
 mod alive;
+mod change;
 mod compactor;
 mod enter;
 mod in_sync;
@@ -26,20 +27,17 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Mutex as TurnMutex, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 
 use crate::{
-    controller::{Decision, TooManyAcls, TooManyPartitions},
+    controller::{TooManyAcls, TooManyPartitions},
     image::{
         ClusterImage, ImageBuilder, ImageError,
         record::{self, ClusterRecord, FeatureRecord, Key, ProducerIdsRecord},
     },
     model::{BrokerId, Feature, ProducerId, TopicId, Unserved},
-    store::{
-        Expect, MetadataStore, Revision, Snapshot, StoreError, Transaction, TransactionLimits, WatchError,
-        transact_settled,
-    },
+    store::{Expect, MetadataStore, Revision, Snapshot, StoreError, Transaction, WatchError, transact_settled},
 };
 
 /// Times that a change is decided anew because another writer was first.
@@ -56,7 +54,8 @@ const PRODUCER_ID_BLOCK: u32 = 1000;
 /// Why a change was not made, or not seen to be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
-    /// The deadline passed while other changes were being made; this one was not begun.
+    /// The deadline passed while other changes were being made; this one was not begun, or, where the store takes it in parts
+    /// only, not all of it.
     #[error("the change was not begun in time")]
     TimedOut,
     /// The request as a whole is refused.
@@ -236,89 +235,6 @@ impl ClusterMetadata {
         Err(StoreError::Conflict.into())
     }
 
-    /// Decides on the newest image, writes, and waits until the image shows it; anew if another writer was first.
-    async fn change<T>(
-        &self,
-        deadline: Option<Instant>,
-        validate_only: bool,
-        mut decide: impl FnMut(&ClusterImage) -> (T, Decision),
-    ) -> Result<T, MetadataError> {
-        let _turn = match deadline {
-            // A free turn would be taken without a look at the clock.
-            Some(deadline) if deadline <= Instant::now() => return Err(MetadataError::TimedOut),
-            Some(deadline) => timeout_at(deadline, self.turn.lock()).await.map_err(|_| MetadataError::TimedOut)?,
-            None => self.turn.lock().await,
-        };
-        for _ in 0..ATTEMPTS {
-            let image = self.image();
-            let (result, decision) = decide(&image);
-            if validate_only || decision.is_empty() {
-                return Ok(result);
-            }
-            if let Some(transaction) = self.guarded(decision, image.revision()).await? {
-                match self.write(transaction).await {
-                    Ok(revision) => {
-                        self.follow_to(revision).await?;
-                        return Ok(result);
-                    }
-                    Err(StoreError::Conflict) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            // Somebody wrote after the image that we decided on.
-            self.follow_to(Revision(image.revision().0 + 1)).await?;
-        }
-        Err(StoreError::Conflict.into())
-    }
-
-    /// Writes, in as many transactions as the store asks for, and finds out what became of one whose answer was lost.
-    async fn write(&self, transaction: Transaction) -> Result<Revision, StoreError> {
-        let mut newest = Revision(0);
-        for part in transaction.split(self.store.limits()) {
-            newest = transact_settled(self.store.as_ref(), part, Instant::now() + SETTLE_TIMEOUT).await?;
-        }
-        Ok(newest)
-    }
-
-    /// As [`change`](Self::change) for several things, each of which is a change of its own where the store cannot take all
-    /// of them together: one that conflicts must not be decided anew with those that have happened.
-    async fn change_each<I, T>(
-        &self,
-        items: &[I],
-        deadline: Option<Instant>,
-        validate_only: bool,
-        mut decide: impl FnMut(&ClusterImage, &[I]) -> (Vec<T>, Decision),
-    ) -> Result<Vec<T>, MetadataError> {
-        let limits = self.store.limits();
-        let is_together = items.len() <= 1
-            || limits == TransactionLimits::NONE
-            || limits.allow(&decide(&self.image(), items).1.transaction);
-        if is_together {
-            return self.change(deadline, validate_only, |image| decide(image, items)).await;
-        }
-        let mut results = Vec::with_capacity(items.len());
-        for item in items {
-            let one = std::slice::from_ref(item);
-            results.extend(self.change(deadline, validate_only, |image| decide(image, one)).await?);
-        }
-        Ok(results)
-    }
-
-    /// The decision's writes, bound to the state that it was decided on; `None` if that is the past already.
-    async fn guarded(&self, decision: Decision, decided_at: Revision) -> Result<Option<Transaction>, StoreError> {
-        let mut transaction = decision.transaction;
-        for key in decision.rewrites {
-            let key = key.text();
-            let expect = match self.store.get(&key).await? {
-                Some(found) if found.modified > decided_at => return Ok(None),
-                Some(found) => Expect::At(found.modified),
-                None => Expect::Absent,
-            };
-            transaction.expect.push((key, expect));
-        }
-        Ok(Some(transaction))
-    }
-
     async fn follow_to(&self, revision: Revision) -> Result<(), StoreError> {
         let mut images = self.published.subscribe();
         let seen = images.wait_for(|image| image.revision() >= revision);
@@ -372,10 +288,10 @@ mod tests {
     use crate::{
         controller::{CreateTopicError, CreationDefaults, GrowTopic, NewTopic, Placement},
         image::BrokerImage,
-        store::{EmbeddedStore, MemoryStore},
+        store::{EmbeddedStore, MemoryStore, TransactionLimits},
     };
 
-    async fn cluster(store: Arc<dyn MetadataStore>) -> Arc<ClusterMetadata> {
+    pub(super) async fn cluster(store: Arc<dyn MetadataStore>) -> Arc<ClusterMetadata> {
         let metadata = ClusterMetadata::start(store, BrokerId(1), BTreeMap::new()).await.unwrap();
         let broker = BrokerImage {
             id: BrokerId(1),
@@ -394,7 +310,11 @@ mod tests {
         NewTopic { name: name.to_owned(), placement, overrides: BTreeMap::new() }
     }
 
-    async fn create(metadata: &ClusterMetadata, name: &str, partitions: u32) -> Result<TopicId, CreateTopicError> {
+    pub(super) async fn create(
+        metadata: &ClusterMetadata,
+        name: &str,
+        partitions: u32,
+    ) -> Result<TopicId, CreateTopicError> {
         let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
         let mut results = metadata.create_topics(&[topic(name, partitions)], defaults, false, None).await.unwrap();
         results.remove(0).map(|topic| topic.id)

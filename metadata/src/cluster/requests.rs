@@ -1,6 +1,7 @@
-//! What can be asked of cluster state: each request is a decision of the controller, made on the newest image.
+//! What can be asked of cluster state: each request is a decision of the controller, made on the newest image. One for more
+//! things than the store takes at once is made in parts, of which those before an error have happened.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -126,24 +127,30 @@ impl ClusterMetadata {
     /// # Errors
     /// [`MetadataError`] for the request as a whole.
     pub async fn create_acls(&self, acls: &[Acl]) -> Result<(), MetadataError> {
-        let decide = |image: &ClusterImage| match controller::create_acls(image, acls) {
-            Ok(decision) => (Ok(()), decision),
-            Err(too_many) => (Err(too_many), Decision::default()),
+        // Of too many none is made, however they would be divided.
+        controller::create_acls(&self.image(), acls)?;
+        let decide = |image: &ClusterImage, acls: &[Acl]| match controller::create_acls(image, acls) {
+            Ok(decision) => (vec![Ok(())], decision),
+            Err(too_many) => (vec![Err(too_many)], Decision::default()),
         };
-        Ok(self.change(None, false, decide).await??)
+        let made = self.change_each(acls, None, false, decide).await?;
+        Ok(made.into_iter().collect::<Result<(), _>>()?)
     }
 
     /// Deletes the rules that each filter asks for, and gives them back filter by filter. A rule that two filters ask for
-    /// is given back twice.
+    /// is given back twice; one that somebody else deletes at the same moment, not at all.
     ///
     /// # Errors
     /// [`MetadataError`] for the request as a whole.
     pub async fn delete_acls(&self, filters: &[AclFilter]) -> Result<Vec<Vec<Acl>>, MetadataError> {
-        let decide = |image: &ClusterImage| match controller::delete_acls(image, filters) {
-            Ok((deleted, decision)) => (Ok(deleted), decision),
-            Err(too_many) => (Err(too_many), Decision::default()),
-        };
-        Ok(self.change(None, false, decide).await??)
+        let mut found = controller::find_acls(&self.image(), filters)?;
+        let each: BTreeSet<Acl> = found.iter().flatten().cloned().collect();
+        let each: Vec<Acl> = each.into_iter().collect();
+        let removed = self.change_each(&each, None, false, controller::remove_acls).await?;
+        let removed: HashSet<&Acl> =
+            each.iter().zip(removed).filter(|(_, is_removed)| *is_removed).map(|(acl, _)| acl).collect();
+        found.iter_mut().for_each(|acls| acls.retain(|acl| removed.contains(acl)));
+        Ok(found)
     }
 
     /// Changes what users log in with, each user and mechanism named once: one result for each, in order, `false` where there
@@ -152,7 +159,7 @@ impl ClusterMetadata {
     /// # Errors
     /// [`MetadataError`] for the request as a whole.
     pub async fn alter_scram_credentials(&self, changes: &[ScramChange]) -> Result<Vec<bool>, MetadataError> {
-        self.change(None, false, |image| controller::alter_scram_credentials(image, changes)).await
+        self.change_each(changes, None, false, controller::alter_scram_credentials).await
     }
 
     /// Changes delegation tokens, each named once: one result for each, in order, `false` for one that does not exist.
@@ -160,7 +167,7 @@ impl ClusterMetadata {
     /// # Errors
     /// [`MetadataError`] for the request as a whole.
     pub async fn alter_delegation_tokens(&self, changes: &[TokenChange]) -> Result<Vec<bool>, MetadataError> {
-        self.change(None, false, |image| controller::alter_delegation_tokens(image, changes)).await
+        self.change_each(changes, None, false, controller::alter_delegation_tokens).await
     }
 
     /// Changes client quotas: one result for each distinct entity. `unresolved`: names of addresses that have none.
@@ -173,7 +180,17 @@ impl ClusterMetadata {
         unresolved: &BTreeSet<String>,
         validate_only: bool,
     ) -> Result<BTreeMap<BTreeMap<String, Option<String>>, Result<(), QuotaError>>, MetadataError> {
-        self.change(None, validate_only, |image| controller::alter_client_quotas(image, requests, unresolved)).await
+        // All that is said of one entity is looked at together.
+        let mut by_entity: BTreeMap<&BTreeMap<String, Option<String>>, Vec<AlterQuota>> = BTreeMap::new();
+        for request in requests {
+            by_entity.entry(&request.entity).or_default().push(request.clone());
+        }
+        let each: Vec<Vec<AlterQuota>> = by_entity.into_values().collect();
+        let decide = |image: &ClusterImage, each: &[Vec<AlterQuota>]| {
+            let (results, decision) = controller::alter_client_quotas(image, &each.concat(), unresolved);
+            (vec![results], decision)
+        };
+        Ok(self.change_each(&each, None, validate_only, decide).await?.into_iter().flatten().collect())
     }
 
     /// Moves partitions to other brokers, or cancels that: one result for each, in order.
@@ -186,7 +203,9 @@ impl ClusterMetadata {
         keep_factor: bool,
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<(), ReassignError>>, MetadataError> {
-        self.change(deadline, false, |image| controller::reassign_partitions(image, asked, keep_factor)).await
+        let decide =
+            |image: &ClusterImage, asked: &[Reassignment]| controller::reassign_partitions(image, asked, keep_factor);
+        self.change_each(asked, deadline, false, decide).await
     }
 
     /// Elects leaders: one result for each partition, in order.
@@ -199,7 +218,8 @@ impl ClusterMetadata {
         asked: &[(String, i32)],
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<(), ElectError>>, MetadataError> {
-        self.change(deadline, false, |image| controller::elect_leaders(image, election, asked)).await
+        let decide = |image: &ClusterImage, asked: &[(String, i32)]| controller::elect_leaders(image, election, asked);
+        self.change_each(asked, deadline, false, decide).await
     }
 
     /// Sets levels of features, all or none. `node` is this broker.

@@ -28,29 +28,29 @@ pub fn create_acls(image: &ClusterImage, acls: &[Acl]) -> Result<Decision, TooMa
     for acl in acls {
         changed.note(acl, |rules| rules.insert(&acl.host, acl.operation, acl.permission));
     }
-    changed.decide()
+    if changed.changes > MAX_CHANGES { Err(TooManyAcls) } else { Ok(changed.decide()) }
 }
 
-/// Deletes what `filters` ask for; returns it filter by filter.
+/// What `filters` ask for, filter by filter.
 ///
 /// # Errors
-/// [`TooManyAcls`]: nothing is deleted. Here a rule counts once for every filter that asks for it.
-pub fn delete_acls(image: &ClusterImage, filters: &[AclFilter]) -> Result<(Vec<Vec<Acl>>, Decision), TooManyAcls> {
-    let mut changed = Changed::new(image);
-    let mut deleted = Vec::with_capacity(filters.len());
+/// [`TooManyAcls`]: more than one request may delete. Here a rule counts once for every filter that asks for it.
+pub fn find_acls(image: &ClusterImage, filters: &[AclFilter]) -> Result<Vec<Vec<Acl>>, TooManyAcls> {
     let mut answered = 0;
-    for filter in filters {
+    let find = |filter| {
         let found = image.acls().find(filter);
         answered += found.len();
-        if answered > MAX_CHANGES {
-            return Err(TooManyAcls);
-        }
-        for acl in &found {
-            changed.note(acl, |rules| rules.remove(&acl.host, acl.operation, acl.permission));
-        }
-        deleted.push(found);
-    }
-    Ok((deleted, changed.decide()?))
+        if answered > MAX_CHANGES { Err(TooManyAcls) } else { Ok(found) }
+    };
+    filters.iter().map(find).collect()
+}
+
+/// Deletes those of `acls` that exist, each named once; `false` for one that does not.
+pub fn remove_acls(image: &ClusterImage, acls: &[Acl]) -> (Vec<bool>, Decision) {
+    let mut changed = Changed::new(image);
+    let remove = |acl: &Acl| changed.note(acl, |rules| rules.remove(&acl.host, acl.operation, acl.permission));
+    let results = acls.iter().map(remove).collect();
+    (results, changed.decide())
 }
 
 /// Records on their way to what they will be.
@@ -65,21 +65,20 @@ impl Changed<'_> {
         Changed { image, records: BTreeMap::new(), changes: 0 }
     }
 
-    /// Has `change` change the rules that stand in one record with `acl`; it says whether it did.
-    fn note(&mut self, acl: &Acl, change: impl FnOnce(&mut Rules) -> bool) {
+    /// Has `change` change the rules that stand in one record with `acl`; it says whether it did, and so does this.
+    fn note(&mut self, acl: &Acl, change: impl FnOnce(&mut Rules) -> bool) -> bool {
         let key = (acl.pattern.clone(), acl.principal.clone());
         let (rules, touched) =
             self.records.entry(key).or_insert_with(|| (self.image.acls().rules(&acl.pattern, &acl.principal), false));
-        if change(rules) {
+        let is_changed = change(rules);
+        if is_changed {
             *touched = true;
             self.changes += 1;
         }
+        is_changed
     }
 
-    fn decide(self) -> Result<Decision, TooManyAcls> {
-        if self.changes > MAX_CHANGES {
-            return Err(TooManyAcls);
-        }
+    fn decide(self) -> Decision {
         let mut decision = Decision::default();
         for ((pattern, principal), (rules, _)) in self.records.into_iter().filter(|(_, (_, touched))| *touched) {
             let key = Key::Acls(pattern, principal);
@@ -90,6 +89,6 @@ impl Changed<'_> {
             }
             decision.rewrites.push(key);
         }
-        Ok(decision)
+        decision
     }
 }

@@ -27,10 +27,10 @@ mod tests;
 use crate::{
     image::{ClusterImage, record::Key},
     model::{PartitionId, PartitionIndex, TopicId},
-    store::Transaction,
+    store::{Expect, Transaction, TransactionLimits},
 };
 
-pub use acls::{TooManyAcls, create_acls, delete_acls};
+pub use acls::{TooManyAcls, create_acls, find_acls, remove_acls};
 pub use alter::{AlterError, AlterRequest, AlterResource, Alteration, BrokerRules, ConfigOp, alter_configs};
 pub use create::{
     CreateTopicError, CreationDefaults, NewTopic, TooManyPartitions, check_partition_count, create_topics,
@@ -59,6 +59,16 @@ impl Decision {
     /// Whether nothing is to be written.
     pub fn is_empty(&self) -> bool {
         self.transaction.writes.is_empty()
+    }
+
+    /// Whether a store with these limits takes it in one transaction, with all that it has to compare.
+    pub(crate) fn fits(&self, limits: TransactionLimits) -> bool {
+        if limits == TransactionLimits::NONE {
+            return true;
+        }
+        let mut whole = self.transaction.clone();
+        whole.expect.extend(self.rewrites.iter().map(|key| (key.text(), Expect::Absent)));
+        limits.allow(&whole)
     }
 
     pub(crate) fn put(&mut self, key: &Key, value: bytes::Bytes) {

@@ -308,6 +308,29 @@ impl ClusterImage {
         &self.delegation_tokens
     }
 
+    /// The revision that wrote `key` last, where the image keeps it.
+    pub(crate) fn written(&self, key: &record::Key) -> Option<Revision> {
+        match key {
+            record::Key::Partition(id) => self.topic_by_id(id.topic)?.written.get(id.index.0 as usize).copied(),
+            record::Key::Broker(id) => self.membership.registered(*id),
+            _ => None,
+        }
+    }
+
+    /// Whether `key`, one of those that requests rewrite, was there when the store was as this image shows it. `false` where
+    /// it is all the same: a feature's level is never taken away.
+    pub(crate) fn shows(&self, key: &record::Key) -> bool {
+        match key {
+            record::Key::Topic(id) => self.topic_by_id(*id).is_some(),
+            record::Key::Config(resource) => self.configs.get(resource).is_some(),
+            record::Key::Quota(entity) => self.quotas.get(entity).is_some(),
+            record::Key::Acls(pattern, principal) => !self.acls.rules(pattern, principal).is_empty(),
+            record::Key::Scram(mechanism, user) => self.scram_credential(*mechanism, user).is_some(),
+            record::Key::DelegationToken(id) => self.delegation_tokens.contains_key(id),
+            _ => false,
+        }
+    }
+
     /// Every topic that differs from `before`: deletions first, so that a topic made anew under an old name comes after its
     /// predecessor's end.
     pub fn changes_since(&self, before: &ClusterImage) -> Vec<TopicChange> {

@@ -12,7 +12,7 @@ mod lease;
 mod memory;
 mod settle;
 
-use std::{error::Error, future::Future, pin::Pin, time::Duration};
+use std::{collections::HashSet, error::Error, future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 
@@ -147,30 +147,56 @@ impl Transaction {
 }
 
 impl Transaction {
-    /// The same as several transactions that a store with `limits` takes one after the other, each of which holds what the
-    /// whole expected and no earlier one has written itself. Writes keep their order: it is for the caller to put first
-    /// what nobody sees before the last has happened, or the other way round.
+    /// The same as several transactions that a store with `limits` takes one after the other. Each holds what the whole
+    /// expected of the keys that it writes and of those that nobody writes, and, unless that is more than the store compares
+    /// at once, of those that later ones write. Writes keep their order: it is for the caller to put first what nobody sees
+    /// before the last has happened, or the other way round.
     pub fn split(self, limits: TransactionLimits) -> Vec<Transaction> {
         if limits.allow(&self) {
             return vec![self];
         }
-        let Transaction { mut expect, writes } = self;
+        let Transaction { expect, writes } = self;
+        let written: HashSet<&str> = writes.iter().map(Write::key).collect();
+        let (mut ahead, always): (Vec<_>, Vec<_>) =
+            expect.into_iter().partition(|(key, _)| written.contains(key.as_str()));
         let mut parts = Vec::new();
-        let mut part = Transaction { expect: expect.clone(), writes: Vec::new() };
+        let (mut part, mut holds_all) = begun(&always, &ahead, limits);
         for write in writes {
-            part.writes.push(write);
+            let place = part.expect.len();
+            part.take_up(write, &ahead, holds_all);
             if !limits.allow(&part)
                 && part.writes.len() > 1
                 && let Some(first_of_next) = part.writes.pop()
             {
-                let written = |key: &String| part.writes.iter().any(|write| write.key() == key);
-                expect.retain(|(key, _)| !written(key));
-                let next = Transaction { expect: expect.clone(), writes: vec![first_of_next] };
+                part.expect.truncate(place);
+                let done: HashSet<&str> = part.writes.iter().map(Write::key).collect();
+                ahead.retain(|(key, _)| !done.contains(key.as_str()));
+                let (next, next_holds_all) = begun(&always, &ahead, limits);
                 parts.push(std::mem::replace(&mut part, next));
+                holds_all = next_holds_all;
+                part.take_up(first_of_next, &ahead, holds_all);
             }
         }
         parts.push(part);
         parts
+    }
+
+    /// Writes as well, and expects what `ahead` says of that key.
+    fn take_up(&mut self, write: Write, ahead: &[(String, Expect)], holds_all: bool) {
+        if !holds_all {
+            self.expect.extend(ahead.iter().filter(|(key, _)| key == write.key()).cloned());
+        }
+        self.writes.push(write);
+    }
+}
+
+/// A part without writes, and whether it expects everything that is `ahead`: if that leaves room for writes.
+fn begun(always: &[(String, Expect)], ahead: &[(String, Expect)], limits: TransactionLimits) -> (Transaction, bool) {
+    let with_all = Transaction { expect: [always, ahead].concat(), writes: Vec::new() };
+    let half = TransactionLimits { bytes: limits.bytes / 2, ..limits };
+    match half.allow(&with_all) {
+        true => (with_all, true),
+        false => (Transaction { expect: always.to_vec(), writes: Vec::new() }, false),
     }
 }
 
@@ -261,6 +287,24 @@ mod tests {
         let expected: Vec<usize> = parts.iter().map(|part| part.expect.len()).collect();
         assert_eq!(expected, [2, 1, 1], "p0 was written by the first, the topic is by the last");
         assert_eq!(whole.clone().split(TransactionLimits::NONE), [whole]);
+    }
+
+    #[test]
+    fn with_as_many_expectations_as_writes_each_part_holds_those_of_its_own_keys() {
+        let limits = TransactionLimits { operations: 3, bytes: 1000 };
+        let put = |all: Transaction, number: u64| {
+            let key = format!("p{number}");
+            all.put(key.clone(), "v").expecting(key, Expect::At(Revision(number)))
+        };
+        let whole = (0..8).fold(Transaction::default(), put).expecting("broker", Expect::At(Revision(9)));
+        let parts = whole.clone().split(limits);
+        assert!(parts.iter().all(|part| limits.allow(part)), "{parts:?}");
+        let writes: Vec<Write> = parts.iter().flat_map(|part| part.writes.clone()).collect();
+        assert_eq!(writes, whole.writes);
+        for part in parts {
+            let is_held = |key: &str| part.expect.iter().any(|(held, _)| held == key);
+            assert!(is_held("broker") && part.writes.iter().all(|write| is_held(write.key())), "{part:?}");
+        }
     }
 
     #[test]
