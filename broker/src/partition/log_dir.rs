@@ -15,6 +15,8 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tracing::{error, info};
 use varve_log::local::LogDir;
 
+use super::removal::Remover;
+
 /// A disk is called full for this long after the last refusal: small appends may fit where others do not.
 const FULL_FOR: Duration = Duration::from_secs(10);
 /// With so many bytes free there is room, or with this part of the disk if that is less.
@@ -37,6 +39,8 @@ pub struct LogDirHealth {
     /// It gets no new logs while another one can take them (KIP-1066).
     cordoned: AtomicBool,
     last_refusal: Mutex<Option<Instant>>,
+    /// What was deleted in it.
+    remover: Remover,
 }
 
 impl LogDirHealth {
@@ -54,7 +58,8 @@ impl LogDirHealth {
         let turns = Semaphore::new((threads.max(1) as usize).min(Semaphore::MAX_PERMITS));
         let (failed, full, cordoned) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
         let bell = Notify::new();
-        Arc::new(LogDirHealth { path, files, turns, failed, bell, full, cordoned, last_refusal: Mutex::default() })
+        let (last_refusal, remover) = (Mutex::default(), Remover::default());
+        Arc::new(LogDirHealth { path, files, turns, failed, bell, full, cordoned, last_refusal, remover })
     }
 
     /// Waits until the disk has time for one more log to be opened.
@@ -65,6 +70,11 @@ impl LogDirHealth {
     /// What is in it and what its checkpoints say; `None` if it failed.
     pub(super) fn files(&self) -> Option<&LogDir> {
         self.files.as_ref().filter(|_| !self.is_failed())
+    }
+
+    /// Who removes what was set aside in it.
+    pub(super) fn remover(&self) -> &Remover {
+        &self.remover
     }
 
     /// Whether it failed; what lies in it is answered with KAFKA_STORAGE_ERROR until a restart.

@@ -241,7 +241,7 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, moves: &Moves) -> Result<
         if stale.topic_id == Some(partition.id().topic) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the directory has a log of it").into());
         }
-        std::fs::remove_dir_all(to.delete_log(topic, index)?)?;
+        moving.to.remover().remove(to.delete_log(topic, index)?);
     }
     partition.log().pause_cleaning();
     let outcome = loop {
@@ -254,8 +254,9 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, moves: &Moves) -> Result<
         // A follower's log parted from its leader's.
         moving.bytes.store(0, Ordering::Relaxed);
         moving.end.store(0, Ordering::Relaxed);
-        if let Err(error) = std::fs::remove_dir_all(&copy) {
-            break Err(error.into());
+        match to.set_copy_aside(&copy) {
+            Ok(aside) => moving.to.remover().remove(aside),
+            Err(error) => break Err(error.into()),
         }
     };
     partition.log().resume_cleaning();
@@ -271,13 +272,12 @@ fn move_now(partition: &Arc<Partition>, moving: &Move, moves: &Moves) -> Result<
         Err(RelocateError::Lost(_)) => {}
         // The next start sees by it that the log is to move.
         Err(_) if moves.are_stopped() && moving.goes_on(partition) => {}
-        Err(_) => {
-            if let Err(error) = std::fs::remove_dir_all(&copy)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                warn!(copy = %copy.display(), %error, "an unfinished copy stays until a restart");
-            }
-        }
+        // Whoever deletes the topic waits for this: the files go later.
+        Err(_) => match to.set_copy_aside(&copy) {
+            Ok(aside) => moving.to.remover().remove(aside),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => warn!(copy = %copy.display(), %error, "an unfinished copy stays until a restart"),
+        },
     }
     outcome
 }
@@ -361,7 +361,7 @@ pub(super) fn finish_moves(dirs: &[Arc<LogDirHealth>]) {
                 }
                 Some(there) if there.find(topic, index).is_some_and(|log| log.topic_id == left.topic_id) => {
                     info!(%path, "removing what a moved log left behind");
-                    files.delete_log(topic, index).and_then(std::fs::remove_dir_all)
+                    files.delete_log(topic, index).map(|aside| dir.remover().remove(aside))
                 }
                 Some(_) => files.mark_moved(topic, index, None),
             };

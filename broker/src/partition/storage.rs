@@ -37,7 +37,7 @@ use super::{
     LogDirHealth, LookupError, NoPeers, Outage, Partition, Partitions, Peers,
     moves::finish_moves,
     placement::{place, set_strays_aside},
-    removal::{delete_closed, delete_log},
+    removal::delete_logs,
 };
 pub use keeper::{Keeper, NoKeeper, Unsettled};
 
@@ -423,12 +423,8 @@ impl Storage {
             self.keeper.deleted(partition.id(), &topic.name);
         }
         let (dirs, name, id) = (self.dirs.clone(), topic.name.clone(), topic.id);
-        let gone = spawn_blocking(move || {
-            removed.iter().for_each(|partition| delete_log(partition));
-            dirs.iter().for_each(|dir| delete_closed(dir, &name, id, &closed));
-        });
-        let gone = gone.await;
-        match gone {
+        let gone = spawn_blocking(move || delete_logs(&dirs, &name, id, &removed, &closed));
+        match gone.await {
             Ok(()) => info!(topic = %topic.name, partitions = count, "topic deleted"),
             Err(panic) => error!(topic = %topic.name, %panic, "deleting a topic panicked"),
         }

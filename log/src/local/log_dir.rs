@@ -223,7 +223,7 @@ impl LogDir {
             self.start_of(topic, index)
         } else {
             // Of a log that is made now the checkpoints can only know an earlier one of the same name.
-            self.forget(topic, index).map_err(CheckpointError::into_io)?;
+            self.forget(&[(topic.clone(), index)]).map_err(CheckpointError::into_io)?;
             RecoveryStart::NEW
         };
         fs::create_dir_all(&path)?;
@@ -284,6 +284,17 @@ impl LogDir {
         self.set_aside(&self.partition_path(topic, index), topic, index, DELETE_SUFFIX)
     }
 
+    /// The same for several logs of a topic, of which the checkpoints are told once: one result for each, in order.
+    pub fn delete_logs(&self, topic: &TopicName, indexes: &[PartitionIndex]) -> Vec<io::Result<PathBuf>> {
+        let rename = |&index: &PartitionIndex| {
+            self.rename_aside(&self.partition_path(topic, index), topic, index, DELETE_SUFFIX)
+        };
+        let renamed: Vec<io::Result<PathBuf>> = indexes.iter().map(rename).collect();
+        let gone = indexes.iter().zip(&renamed).filter(|(_, aside)| aside.is_ok());
+        self.forget_or_warn(&gone.map(|(index, _)| (topic.clone(), *index)).collect::<Vec<_>>());
+        renamed
+    }
+
     /// Takes a directory that belongs to no partition of the cluster out of the way, and keeps it. Returns where it is now.
     ///
     /// # Errors
@@ -293,38 +304,53 @@ impl LogDir {
     }
 
     fn set_aside(&self, path: &Path, topic: &TopicName, index: PartitionIndex, kind: &str) -> io::Result<PathBuf> {
+        let aside = self.rename_aside(path, topic, index, kind)?;
+        self.forget_or_warn(&[(topic.clone(), index)]);
+        Ok(aside)
+    }
+
+    fn rename_aside(&self, path: &Path, topic: &TopicName, index: PartitionIndex, kind: &str) -> io::Result<PathBuf> {
         let suffix = format!("-{index}.{}{kind}", Uuid::new_v4().simple());
         let kept = topic.as_str().len().min(MAX_NAME_BYTES - suffix.len());
         let aside = self.path.join(format!("{}{suffix}", &topic.as_str()[..kept]));
         fs::rename(path, &aside)?;
-        // What cannot be written now is tried again before another log of this name is made.
-        if let Err(error) = self.forget(topic, index) {
-            tracing::warn!(%error, dir = %self.path.display(), "checkpoints not written");
-        }
         Ok(aside)
     }
 
-    /// Takes a log that is gone out of the checkpoints. Left there, its log start would be taken for that of the next log of
-    /// its name after a crash, and every record below it for deleted.
-    fn forget(&self, topic: &TopicName, index: PartitionIndex) -> Result<(), CheckpointError> {
+    fn forget_or_warn(&self, gone: &[Key]) {
+        // What cannot be written now is tried again before another log of this name is made.
+        if let Err(error) = self.forget(gone) {
+            tracing::warn!(%error, dir = %self.path.display(), "checkpoints not written");
+        }
+    }
+
+    /// Takes logs that are gone out of the checkpoints. Left there, their log starts would be taken for those of the next logs
+    /// of their names after a crash, and every record below them for deleted.
+    fn forget(&self, gone: &[Key]) -> Result<(), CheckpointError> {
         let mut known = self.known.lock();
-        let key = (topic.clone(), index);
-        known.untouched.remove(&key);
-        known.high_watermarks.remove(&key);
-        known.forgot = true;
+        known.forgot |= !gone.is_empty();
+        for key in gone {
+            known.untouched.remove(key);
+            known.high_watermarks.remove(key);
+        }
         let Known { log_starts, recovery_points, .. } = &mut *known;
         for (name, offsets) in [(LOG_STARTS, log_starts), (RECOVERY_POINTS, recovery_points)] {
-            let Some(offset) = offsets.remove(&key) else { continue };
+            let taken: Vec<(Key, Offset)> = gone.iter().filter_map(|key| offsets.remove_entry(key)).collect();
             // 0 is what a file that does not name the log says, too.
-            if offset > Offset::ZERO
+            if taken.iter().any(|(_, offset)| *offset > Offset::ZERO)
                 && let Err(error) = self.write_offsets(name, offsets)
             {
-                offsets.insert(key, offset);
+                offsets.extend(taken);
                 return Err(error);
             }
         }
         drop(known);
-        self.set_cleaned_below(topic, index, None)
+        let mut cleaned = self.cleaned_below.lock();
+        let count = cleaned.len();
+        for key in gone {
+            cleaned.remove(key);
+        }
+        if cleaned.len() == count { Ok(()) } else { self.write_offsets(CLEANED_BELOW, &cleaned) }
     }
 
     /// Writes recovery points, log starts and high watermarks of all logs that are open in this directory. What is known of
@@ -443,7 +469,12 @@ fn remove_unfinished(dir: &Path) -> io::Result<Vec<Key>> {
         if !(ends_in(DELETE_SUFFIX) || ends_in(FUTURE_SUFFIX)) || !entry.path().is_dir() {
             continue;
         }
-        fs::remove_dir_all(entry.path())?;
+        match fs::remove_dir_all(entry.path()) {
+            Ok(()) => {}
+            // Whoever deleted it may still be at it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
         if ends_in(FUTURE_SUFFIX) {
             interrupted.extend(name.to_str().and_then(parse_future));
         }

@@ -9,8 +9,8 @@ use varve_metadata::{
     model::{PartitionId, PartitionIndex},
 };
 
-use super::{Storage, delete_log};
-use crate::partition::{Partition, role::Duty};
+use super::Storage;
+use crate::partition::{Partition, removal::delete_logs, role::Duty};
 
 impl Storage {
     /// Leads and follows as these topics say. Blocks other images until it is done: a new leadership is on the disk before
@@ -57,17 +57,21 @@ impl Storage {
     pub(super) async fn leave(&self, before: &TopicImage, now: &TopicImage) {
         let still: HashSet<PartitionIndex> = self.ours(now).collect();
         let gone: Vec<PartitionIndex> = self.ours(before).filter(|index| !still.contains(index)).collect();
+        let mut left: Vec<Arc<Partition>> = Vec::new();
         for index in gone {
             let id = PartitionId { topic: now.id, index };
             let Some(partition) = self.partitions.take(id) else { continue };
             self.peers.forget(id);
             self.keeper.left(id);
-            let name = now.name.clone();
-            let removed = spawn_blocking(move || delete_log(&partition));
-            match removed.await {
-                Ok(()) => info!(topic = %name, partition = %index, "moved to other brokers: the log here is deleted"),
-                Err(panic) => error!(topic = %name, partition = %index, %panic, "deleting a log panicked"),
-            }
+            left.push(partition);
+        }
+        if left.is_empty() {
+            return;
+        }
+        let (dirs, name, id, count) = (self.dirs.clone(), now.name.clone(), now.id, left.len());
+        match spawn_blocking(move || delete_logs(&dirs, &name, id, &left, &[])).await {
+            Ok(()) => info!(topic = %now.name, partitions = count, "moved to other brokers: the logs here are deleted"),
+            Err(panic) => error!(topic = %now.name, %panic, "deleting logs panicked"),
         }
     }
 }

@@ -148,6 +148,16 @@ fn opened_by(
     Storage::open(&owner, partitions, settings, keeper)
 }
 
+/// Waits until the files of everything that was deleted are gone.
+async fn removed(node: &Node) {
+    let ended = async {
+        while !node.storage.dirs.iter().all(|dir| dir.remover().is_idle()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(300), ended).await.expect("the files go");
+}
+
 /// Takes a directory away as a disk goes that cannot be mounted: what stands in its place is no directory.
 fn lose(root: &Path, name: &str) {
     std::fs::rename(root.join(name), root.join(format!("{name}.lost"))).unwrap();

@@ -14,7 +14,7 @@ use super::{
         checkpoint::CheckpointError,
         ownership::{remove_moved_to, write_moved_to},
     },
-    FUTURE_SUFFIX, Known, LOG_STARTS, LogDir, MAX_NAME_BYTES, RECOVERY_POINTS,
+    DELETE_SUFFIX, FUTURE_SUFFIX, Known, LOG_STARTS, LogDir, MAX_NAME_BYTES, RECOVERY_POINTS,
 };
 
 impl LogDir {
@@ -22,6 +22,19 @@ impl LogDir {
     pub fn future_path(&self, topic: &TopicName, index: PartitionIndex) -> Option<PathBuf> {
         let name = format!("{topic}-{index}.{}{FUTURE_SUFFIX}", Uuid::new_v4().simple());
         (name.len() <= MAX_NAME_BYTES).then(|| self.path.join(name))
+    }
+
+    /// Takes a copy that shall not be finished out of the way. Returns where it is now, for the caller to remove with all it
+    /// holds; what a crash leaves goes at the next start, and no move is begun again for it.
+    ///
+    /// # Errors
+    /// If the file system fails; [`io::ErrorKind::NotFound`] if there is no such copy.
+    pub fn set_copy_aside(&self, copy: &Path) -> io::Result<PathBuf> {
+        let name = copy.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('.'));
+        let (partition, _) = name.ok_or(io::ErrorKind::NotFound)?;
+        let aside = self.path.join(format!("{partition}.{}{DELETE_SUFFIX}", Uuid::new_v4().simple()));
+        fs::rename(copy, &aside)?;
+        Ok(aside)
     }
 
     /// Writes down that a partition's log here is about to be in `target` instead, on disk before this returns; `None` takes

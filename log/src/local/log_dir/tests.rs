@@ -81,6 +81,36 @@ fn a_topic_made_again_under_its_name_starts_empty() {
 }
 
 #[test]
+fn logs_that_are_deleted_together_leave_the_checkpoints_together_and_no_other_does() {
+    let at_path = tempfile::tempdir().unwrap();
+    let (name, id) = (topic("a"), TopicId::random());
+    let dir = LogDir::open(at_path.path(), &owner()).unwrap();
+    let logs: Vec<LocalLog> = (0..3)
+        .map(|index| {
+            let (log, _) = dir.open_log(&name, id, PartitionIndex(index), Arc::default(), ms(1)).unwrap();
+            log.append(&batch(&["x", "y"]), client()).unwrap();
+            log.advance_log_start(at(1)).unwrap();
+            log.flush(at(2)).unwrap();
+            dir.set_cleaned_below(&name, PartitionIndex(index), Some(at(1))).unwrap();
+            log
+        })
+        .collect();
+    let of = |(log, index)| Checkpointed { topic: &name, index: PartitionIndex(index), log, high_watermark: at(2) };
+    dir.checkpoint(&logs.iter().zip(0..).map(of).collect::<Vec<_>>()).unwrap();
+    logs.iter().for_each(LocalLog::end_cleaning);
+    let gone = [PartitionIndex(0), PartitionIndex(7), PartitionIndex(2)];
+    let renamed = dir.delete_logs(&name, &gone);
+    assert!(matches!(renamed.as_slice(), [Ok(_), Err(_), Ok(_)]), "{renamed:?}");
+    assert!(renamed.iter().flatten().all(|aside| aside.is_dir()));
+    assert_eq!(dir.partitions().unwrap().len(), 1);
+    for file in [LOG_STARTS, RECOVERY_POINTS, CLEANED_BELOW] {
+        let text = fs::read_to_string(at_path.path().join(file)).unwrap();
+        let named: Vec<&str> = text.lines().filter(|line| line.starts_with("a ")).collect();
+        assert!(matches!(named.as_slice(), [one] if one.starts_with("a 1 ")), "{file}: {text}");
+    }
+}
+
+#[test]
 fn a_log_made_again_owes_nothing_to_the_checkpoints_of_its_name() {
     let at_path = tempfile::tempdir().unwrap();
     let name = topic("a");

@@ -186,6 +186,7 @@ async fn a_move_that_waits_for_its_turn_leaves_a_younger_topic_of_the_name_alone
     assert_eq!((node.place_of("t").0, node.append("t", 0).unwrap()), (other, offset(0)));
     drop(every_turn);
     moved(&node).await;
+    removed(&node).await;
     assert_eq!(found_in(&node, other), ["t-0"]);
     assert_eq!(node.append("t", 0).unwrap(), offset(1));
     drop(more);
@@ -201,6 +202,7 @@ async fn nothing_of_a_move_is_left_once_its_topic_is_deleted() {
     let (its, other) = node.place_of("t");
     drop(move_slowly(&node, other).await);
     node.delete(old).await;
+    removed(&node).await;
     assert_eq!((found_in(&node, its), found_in(&node, other)), (vec![], vec![]));
     node.create("t", 1).await;
     assert_eq!(node.append("t", 0).unwrap(), offset(0));

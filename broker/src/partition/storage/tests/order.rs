@@ -77,3 +77,44 @@ async fn leaderships_are_taken_over_before_logs_are_deleted_and_opened() {
 
     assert_eq!(*witness.seen.lock(), [("deleted", epoch), ("opened", epoch)]);
 }
+
+/// Directories of all partitions of `gone`, by what their names end in: those that lie under their own name, and those set aside.
+fn logs_of_gone(node: &Node) -> (usize, usize) {
+    let names = ["a", "b"].map(|dir| std::fs::read_dir(node.dir(dir)).unwrap());
+    let names = names.into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let (aside, in_place): (Vec<_>, Vec<_>) =
+        names.filter(|name| name.starts_with("gone-")).partition(|name| name.ends_with("-delete"));
+    (in_place.len(), aside.len())
+}
+
+/// Hundreds of gigabytes take their time: neither leaders nor a new topic of the name wait for them.
+#[tokio::test]
+async fn an_image_is_shown_while_the_files_of_deleted_logs_are_still_there() {
+    let node = Node::new().await;
+    let gone = node.create("gone", 4).await;
+    for index in 0..4 {
+        node.append("gone", index).unwrap();
+    }
+    let dirs = node.partitions.log_dirs();
+    dirs.iter().for_each(|dir| dir.remover().hold());
+    node.delete(gone).await;
+    assert_eq!(logs_of_gone(&node), (0, 4));
+    node.create("gone", 2).await;
+    for index in 0..2 {
+        assert_eq!(node.append("gone", index).unwrap(), offset(0), "it is another topic");
+    }
+    assert_eq!(logs_of_gone(&node), (2, 4));
+    dirs.iter().for_each(|dir| dir.remover().go_on());
+    removed(&node).await;
+    assert_eq!(logs_of_gone(&node), (2, 0));
+    for index in 0..2 {
+        assert_eq!(node.append("gone", index).unwrap(), offset(1), "nothing of the new one was taken");
+    }
+    // A process that ends before they are gone leaves them to the next.
+    dirs.iter().for_each(|dir| dir.remover().hold());
+    drop(dirs);
+    let gone = node.metadata.image().topic("gone").unwrap().id;
+    node.delete(gone).await;
+    let node = node.restart(|_| ()).await;
+    assert_eq!(logs_of_gone(&node), (0, 0));
+}
