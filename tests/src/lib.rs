@@ -22,6 +22,7 @@ pub mod member;
 pub mod metadata_service;
 pub mod network;
 pub mod node;
+pub mod pair;
 pub mod records;
 pub mod rig;
 pub mod running;

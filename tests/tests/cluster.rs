@@ -29,6 +29,7 @@ use varve_tests::{
     kafka_tools::KafkaTools,
     lines::Lines,
     node::{eventually, stable_address, until, varve},
+    pair::{Pair, WATCHED},
     running::signal,
     tools,
     transactions::{CommittedReader, batch},
@@ -88,11 +89,14 @@ fn a_killed_broker_is_missed_long_before_its_lease_ends() -> Result<()> {
     Ok(())
 }
 
+/// Beside writers and groups that forgive much, Kafka's own producer and consumer, which must not see a single error.
 #[test]
-fn a_rolling_restart_moves_leadership_first_and_no_client_is_left_without_one() -> Result<()> {
+fn a_rolling_restart_moves_leadership_first_and_no_client_sees_an_error() -> Result<()> {
     // Nobody is missed before its lease ends, which it does not.
     let load = Load { settings: &UNHURRIED, ..LOAD };
     judged(load, setting("VARVE_CLUSTER_SEED", 2)?, &|cluster, _, faults| {
+        let folder = tempfile::tempdir()?;
+        let pair = Pair::start(cluster, folder.path())?;
         for at in 0..BROKERS {
             if faults.recv_timeout(Duration::from_millis(1_000)).is_ok() {
                 break;
@@ -110,9 +114,9 @@ fn a_rolling_restart_moves_leadership_first_and_no_client_is_left_without_one() 
                 Ok(is_led.then_some(()))
             })?;
             cluster.start_all(&[at])?;
-            cluster.await_isr(TOPIC, BROKERS)?;
+            [TOPIC, WATCHED].iter().try_for_each(|topic| cluster.await_isr(topic, BROKERS))?;
         }
-        Ok(())
+        pair.judge(cluster)
     })
 }
 

@@ -21,8 +21,8 @@ use varve_tests::{
     kafka_tools::KafkaTools,
     kcat,
     node::{eventually, until},
+    pair::{Pair, WATCHED},
     running::Running,
-    tools,
 };
 
 /// Waits until `varve broker list` prints what `is_so` wants: whichever broker answers may hear of a change after another one.
@@ -38,39 +38,15 @@ fn holds(described: &[Described], broker: usize) -> bool {
     described.iter().any(|one| one.leader == Some(broker) || one.replicas.contains(&broker))
 }
 
-fn events(printed: &str, name: &str) -> Vec<Value> {
-    let lines = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.filter(|event| event["name"] == name).collect()
-}
-
 /// The broker's end, from the first move to its last word, beside writers and groups whose records are counted, and beside
 /// Kafka's own producer and consumer, which must not see a single error.
 #[test]
 fn a_broker_is_drained_and_decommissioned_and_no_client_sees_an_error() -> Result<()> {
     const GONE: usize = 1;
-    const RECORDS: usize = 6_000;
     let load = Load { brokers: 4, replicas: 3, replicas_after: 3, settings: &UNHURRIED };
     judged(load, setting("VARVE_CLUSTER_SEED", 4)?, &|cluster, _, _| {
         let folder = tempfile::tempdir()?;
-        cluster.create("watched", 6, 3, &[("min.insync.replicas", "2")])?;
-        let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
-        let common = ["--topic", "watched", "--bootstrap-server", &addresses.join(",")];
-        let mut produce = tools::program("kafka-verifiable-producer.sh")?;
-        produce.args(common).args(["--throughput", "300", "--acks", "-1", "--max-messages", &RECORDS.to_string()]);
-        let settings = folder.path().join("producer.properties");
-        // The tool does not retry by itself; Kafka's producer does.
-        fs::write(&settings, "retries=2147483647\nenable.idempotence=true\n")?;
-        produce.arg("--command-config").arg(&settings);
-        let mut producer = Running::start(produce, &folder.path().join("producer.log"))?;
-        let mut consume = tools::program("kafka-verifiable-consumer.sh")?;
-        consume.args(common).args(["--group-id", "watchers", "--reset-policy", "earliest", "--verbose"]);
-        let mut consumer = Running::start(consume, &folder.path().join("consumer.log"))?;
-        eventually("both have begun", || {
-            ensure!(producer.ended()?.is_none() && consumer.ended()?.is_none(), "{}", consumer.printed());
-            let is_so = !events(&producer.printed(), "producer_send_success").is_empty();
-            Ok((is_so && !events(&consumer.printed(), "record_data").is_empty()).then_some(()))
-        })?;
-
+        let pair = Pair::start(cluster, folder.path())?;
         let id = GONE.to_string();
         // Given up at once, it is taken up again where it was.
         let (is_done, lines) = told(cluster, &["drain", &id, "--json", "--parallel", "1", "--timeout", "0"])?;
@@ -78,7 +54,7 @@ fn a_broker_is_drained_and_decommissioned_and_no_client_sees_an_error() -> Resul
         let (is_done, lines) = told(cluster, &["drain", &id, "--json", "--timeout", "600"])?;
         ensure!(is_done && is_there(&lines, "drained"), "{lines:?}");
         ensure!(!is_there(&lines, "cordoned"), "it was: {lines:?}");
-        for topic in [TOPIC, "watched", "__consumer_offsets"] {
+        for topic in [TOPIC, WATCHED, "__consumer_offsets"] {
             let described = cluster.describe(topic)?;
             ensure!(!holds(&described, GONE), "{topic}: {described:?}");
         }
@@ -109,24 +85,7 @@ fn a_broker_is_drained_and_decommissioned_and_no_client_sees_an_error() -> Resul
             lines.len() == 3 && lines.iter().all(|line| line["broker"] != GONE)
         })?;
 
-        eventually("the producer ends", || producer.ended())?;
-        let printed = producer.printed();
-        let refused = events(&printed, "producer_send_error");
-        ensure!(refused.is_empty(), "the producer saw {} errors: {:?}", refused.len(), refused.first());
-        ensure!(events(&printed, "producer_send_success").len() == RECORDS, "all are acknowledged:\n{printed}");
-        let written = kcat::read_committed(cluster.addresses()[0], "watched")?;
-        ensure!(written.len() == RECORDS, "{} records are there", written.len());
-        let places: BTreeSet<(i64, i64)> =
-            written.iter().map(|record| (i64::from(record.partition), record.offset)).collect();
-        eventually("the consumer has read all", || {
-            ensure!(consumer.ended()?.is_none(), "the consumer ended:\n{}", consumer.printed());
-            let read: BTreeSet<(i64, i64)> = events(&consumer.printed(), "record_data")
-                .iter()
-                .filter_map(|event| Some((event["partition"].as_i64()?, event["offset"].as_i64()?)))
-                .collect();
-            Ok(places.is_subset(&read).then_some(()))
-        })?;
-        consumer.terminate()?;
+        pair.judge(cluster)?;
 
         // The next of this number is a new one, with nothing, that may hold what it is given.
         cluster.start_all(&[GONE])?;
