@@ -221,7 +221,7 @@ mod tests {
         // Far from the first: which of its changes is made does not depend on parts.
         quotas.push(quota("u0".into(), 2.0));
         let results = metadata.alter_client_quotas(&quotas, &BTreeSet::new(), false).await.unwrap();
-        let refused: Vec<_> = results.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
+        let refused: Vec<_> = results.values().filter_map(|result| result.as_ref().err()).collect();
         assert!(results.len() == MANY && matches!(refused.as_slice(), [QuotaError::Repeated(_)]), "{refused:?}");
         let image = metadata.image();
         assert_eq!(image.quotas().iter().count(), MANY);
