@@ -50,8 +50,13 @@ pub enum Input<'a> {
     Fetched(FollowerFetch),
     /// The store, or the image that follows it, shows the partition so.
     Shown(&'a PartitionImage),
-    /// The store answered the proposal.
-    Answered(Outcome),
+    /// What became of the proposal that replaces the partition epoch `base`. It may be late: the image has shown the outcome before.
+    Answered {
+        /// As in [`Proposal::base`].
+        base: u32,
+        /// What the store said.
+        outcome: Outcome,
+    },
     /// Time passed.
     Tick,
 }
@@ -67,6 +72,8 @@ pub enum Outcome {
     Overtaken,
     /// Nobody knows: to be proposed again.
     Unknown,
+    /// This attempt did not reach the store: as [`Refused`](Self::Refused), unless one before it was [`Unknown`](Self::Unknown).
+    Unsent,
 }
 
 /// What to do.
@@ -122,6 +129,8 @@ pub struct Leader {
     /// What was proposed and is not settled: it may be in force already.
     pub(crate) pending: Option<Proposal>,
     retry: bool,
+    /// An attempt to put it to the store may still be under way, though another one was not sent.
+    is_doubtful: bool,
     /// The store refused a follower that would join: asked again when time has passed, not with its next fetch.
     pauses: bool,
     /// Where this epoch began: below, the log may hold records that others committed and this leader does not know of.
@@ -146,6 +155,7 @@ impl Leader {
             partition,
             pending: None,
             retry: false,
+            is_doubtful: false,
             pauses: false,
             epoch_start: log_end,
             followers: BTreeMap::new(),
@@ -204,7 +214,7 @@ impl Leader {
     }
 
     fn check(&self, in_sync: usize, min_in_sync: usize) -> Result<(), AckError> {
-        let required = effective_min(min_in_sync, self.partition.replicas.len());
+        let required = effective_min(&self.partition, min_in_sync);
         if in_sync < required { Err(AckError { in_sync, required }) } else { Ok(()) }
     }
 
@@ -214,7 +224,7 @@ impl Leader {
             Input::Appended(end) => self.log_end = end,
             Input::Fetched(fetch) => self.note_fetch(around, fetch, effects),
             Input::Shown(partition) => self.confirm(around, partition),
-            Input::Answered(outcome) => self.settle(around, outcome),
+            Input::Answered { base, outcome } => self.settle(around, base, outcome),
             Input::Tick => self.review(around, effects),
         }
         self.advance_high_watermark(around, effects);
@@ -268,7 +278,7 @@ impl Leader {
         let next = with_proposed_isr(&self.partition, isr, around.min_in_sync);
         let proposal = Proposal { base: self.partition.partition_epoch, next, joins };
         self.pending = Some(proposal.clone());
-        self.retry = false;
+        (self.retry, self.is_doubtful) = (false, false);
         effects.push(Effect::Propose(Box::new(proposal)));
     }
 
@@ -280,22 +290,29 @@ impl Leader {
         }
         self.partition = partition.clone();
         // Whatever was proposed for an older state is in it, or will never be.
-        self.pending = None;
+        (self.pending, self.is_doubtful) = (None, false);
         self.pauses = false;
         self.follow_assignment(around.now);
     }
 
-    fn settle(&mut self, around: &Surroundings<'_>, outcome: Outcome) {
+    fn settle(&mut self, around: &Surroundings<'_>, base: u32, outcome: Outcome) {
+        // An image may have shown what became of that one, and another one is pending by now: it is not in force.
+        if self.pending.as_ref().is_none_or(|pending| pending.base != base) {
+            return;
+        }
         match outcome {
             Outcome::Taken => {
                 if let Some(taken) = self.pending.take() {
                     self.confirm(around, &taken.next);
                 }
             }
-            Outcome::Refused => (self.pending, self.pauses) = (None, true),
+            Outcome::Unsent if self.is_doubtful => self.retry = true,
+            Outcome::Refused | Outcome::Unsent => {
+                (self.pending, self.is_doubtful, self.pauses) = (None, false, true);
+            }
             // It may have been taken before somebody changed the partition again, so it counts until that is shown.
             Outcome::Overtaken => {}
-            Outcome::Unknown => self.retry = true,
+            Outcome::Unknown => (self.retry, self.is_doubtful) = (true, true),
         }
     }
 
@@ -313,7 +330,7 @@ impl Leader {
                 || self.followers.get(member).is_some_and(|follower| self.is_caught_up(follower, around))
         };
         let isr: Vec<BrokerId> = self.partition.isr.iter().copied().filter(in_sync).collect();
-        let required = effective_min(around.min_in_sync, self.partition.replicas.len());
+        let required = effective_min(&self.partition, around.min_in_sync);
         if isr.len() < self.partition.isr.len() {
             self.propose(around, &isr, None, effects);
         } else if !self.partition.elr.is_empty() && isr.len() >= required {
@@ -335,7 +352,7 @@ impl Leader {
 
     fn advance_high_watermark(&mut self, around: &Surroundings<'_>, effects: &mut Vec<Effect>) {
         // Below the minimum nothing is committed, so that those who leave the ISR have all that is (KIP-966).
-        let required = effective_min(around.min_in_sync, self.partition.replicas.len());
+        let required = effective_min(&self.partition, around.min_in_sync);
         if self.partition.isr.len() < required || !self.partition.elr.is_empty() {
             return;
         }

@@ -1,8 +1,9 @@
 //! Large worlds, in which chance decides what happens: the same seed, the same course.
 //!
-//! Networks are cut between two brokers, in one direction or both, and heal; brokers crash, lose what was not on disk, go on without
-//! their log or with another disk, and are taken for dead; messages are late, doubled or gone; clocks jump. In the end everything heals, and the cluster has to
-//! become whole.
+//! Networks are cut between two brokers, in one direction or both, and heal; the store is away; brokers crash, lose what was not on disk, go
+//! on without their log or with another disk, step aside, and are taken for dead; messages are late, doubled or gone; clocks jump; the
+//! partition is sent to other brokers, and back. In the end everything heals, and the cluster has to become whole, with the partition where
+//! it was sent.
 
 use std::{
     collections::BTreeSet,
@@ -40,19 +41,24 @@ impl Chance {
 
 /// Things done in one run, before everything heals.
 const STEPS: usize = 400;
+/// One of so many targets of a move is looked at, in each step.
+const TARGETS: usize = 16;
 
 /// How likely an action is, against the others that are possible.
 fn weight(action: Action) -> usize {
     match action {
         Action::Store(_) | Action::Unfence(_) | Action::Enter(_) => 12,
-        Action::Fetch(_) | Action::Show(_) | Action::Remove(_) | Action::Elect => 8,
+        Action::Fetch(_) | Action::Show(_) | Action::Tend(_) => 8,
         Action::TellOffline(_) | Action::TellOnline(_) | Action::TellFound(_) => 4,
         Action::Append(_) | Action::Review(_) | Action::Restart(_) => 6,
         // Late enough for leaders to change meanwhile.
         Action::Deliver(_) => 5,
         Action::Fence(_) => 3,
         Action::Duplicate(_) | Action::LoseAnswer(_) | Action::Drop(_) | Action::Lag => 1,
-        Action::Prefer => 2,
+        Action::SendNothing(_) | Action::Aside(_) | Action::Cancel => 1,
+        Action::Prefer | Action::Arrive(_) | Action::Return(_) => 2,
+        // Many of them can be at a time.
+        Action::Reassign(_) => 2,
         Action::LowerMinimum => 1,
         Action::Crash(_) | Action::PowerCut(..) | Action::FailDirectory(..) => 1,
         Action::TakeDisk(_) | Action::ReturnDisk(..) => 1,
@@ -71,6 +77,10 @@ fn budget(chance: &mut Chance, power_cuts: u8, lowered: u8) -> Budget {
         false_alarms: chance.of(6) as u8,
         lags: chance.of(4) as u8,
         lost_answers: chance.of(4) as u8,
+        outages: chance.of(4) as u8,
+        moves: chance.of(5) as u8,
+        cancels: chance.of(3) as u8,
+        asides: chance.of(3) as u8,
         refetches: 20,
         duplicates: 10,
         preferred: chance.of(10) as u8,
@@ -87,14 +97,28 @@ fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
     // Lowered, the minimum promises to survive one loss less.
     let lowered = u8::from(usize::from(power_cuts) + 1 < min_in_sync);
     let budget = budget(&mut chance, power_cuts, lowered);
-    let mut world = World::new(brokers, min_in_sync, budget, broken);
+    // A single replica leads with whatever disk it has.
+    let fewest = min_in_sync.max(if budget.swaps > 0 { 2 } else { 1 });
+    let replicas = fewest + chance.of(brokers as usize - fewest + 1);
+    let mut world = World::new(brokers, min_in_sync, budget, broken).held_by_first(replicas);
+    let mut is_away = false;
     let mut cuts: BTreeSet<(BrokerId, BrokerId)> = BTreeSet::new();
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     let mut course = 0;
     for _ in 0..STEPS {
         vary_weather(&mut chance, &mut world, &mut cuts, brokers);
+        is_away = chance.once_in(if is_away { 20 } else { 150 }) != is_away;
         let mut possible: Vec<Action> = Vec::new();
         for action in world.actions() {
+            if matches!(action, Action::Reassign(_)) && !chance.once_in(TARGETS) {
+                continue;
+            }
+            if is_away && world.is_at_the_store(action) {
+                if let Action::Store(place) = action {
+                    possible.push(Action::SendNothing(place));
+                }
+                continue;
+            }
             match world.route(action) {
                 // What is under way over a cut line is lost, sooner or later.
                 Some(line) if cuts.contains(&line) => {
@@ -115,6 +139,10 @@ fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
             None => true,
         });
         if let Some(action) = action {
+            if is_away && matches!(action, Action::SendNothing(_)) {
+                // That is no chance of a single attempt.
+                world.budget.outages += 1;
+            }
             world.act(action);
             world.pass(Duration::from_millis(100));
             course = hasher.hash_one((course, &world));

@@ -314,14 +314,20 @@ impl Partition {
         }
     }
 
-    /// What became of the proposal that was made in `epoch`, and how the partition is now, if somebody else changed it.
-    pub fn answered(self: &Arc<Self>, epoch: LeaderEpoch, outcome: Outcome, now: Option<&PartitionImage>) {
+    /// What became of the proposal that was made in `epoch` to replace the partition epoch `base`, and how the partition is now, if
+    /// somebody else changed it.
+    pub fn answered(
+        self: &Arc<Self>,
+        (epoch, base): (LeaderEpoch, u32),
+        outcome: Outcome,
+        now: Option<&PartitionImage>,
+    ) {
         let role = self.role().read();
         let Role::Leader(leading) = &*role else { return };
         if self.leader_epoch() != epoch {
             return;
         }
-        self.step(leading, Input::Answered(outcome));
+        self.step(leading, Input::Answered { base, outcome });
         if let Some(now) = now {
             self.step(leading, Input::Shown(now));
         }

@@ -196,7 +196,7 @@ impl Replicas {
     }
 
     async fn put_forward(&self, partition: &Arc<Partition>, proposal: Proposal) {
-        let epoch = proposal.next.leader_epoch;
+        let replaces = (proposal.next.leader_epoch, proposal.base);
         let image = self.metadata.image();
         let life = |(broker, incarnation)| {
             let life = image.brokers().get(&broker).map(|broker| broker.incarnation);
@@ -215,13 +215,14 @@ impl Replicas {
         match outcome {
             ProposalOutcome::Taken => {
                 self.changes.note(is_expansion);
-                partition.answered(epoch, Outcome::Taken, None);
+                partition.answered(replaces, Outcome::Taken, None);
             }
-            ProposalOutcome::Refused => partition.answered(epoch, Outcome::Refused, None),
-            ProposalOutcome::Overtaken(now) => partition.answered(epoch, Outcome::Overtaken, now.as_deref()),
+            ProposalOutcome::Unsent => partition.answered(replaces, Outcome::Unsent, None),
+            ProposalOutcome::Refused => partition.answered(replaces, Outcome::Refused, None),
+            ProposalOutcome::Overtaken(now) => partition.answered(replaces, Outcome::Overtaken, now.as_deref()),
             ProposalOutcome::Unknown => {
                 warn!(topic = %partition.topic(), partition = %partition.id().index, "it is not known whether an ISR was taken: asking again");
-                partition.answered(epoch, Outcome::Unknown, None);
+                partition.answered(replaces, Outcome::Unknown, None);
             }
         }
     }

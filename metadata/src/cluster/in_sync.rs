@@ -38,6 +38,8 @@ pub enum ProposalOutcome {
     Taken,
     /// It is not and will not be; the partition is as it was.
     Refused,
+    /// This attempt did not reach the store. One before it, whose outcome is unknown, may still.
+    Unsent,
     /// Somebody else changed the partition: this is what it is like now. `None`: it was deleted.
     Overtaken(Option<Box<PartitionImage>>),
     /// Nobody knows.
@@ -64,7 +66,7 @@ impl ClusterMetadata {
         match transact_settled(self.store.as_ref(), transaction, Instant::now() + SETTLE_TIMEOUT).await {
             Ok(_) => ProposalOutcome::Taken,
             Err(StoreError::Conflict) => self.read_fate(proposal.partition, proposal.base).await,
-            Err(StoreError::Unavailable(_)) => ProposalOutcome::Refused,
+            Err(StoreError::Unavailable(_)) => ProposalOutcome::Unsent,
             Err(StoreError::Unknown(_)) => ProposalOutcome::Unknown,
         }
     }
@@ -163,7 +165,9 @@ impl ClusterMetadata {
     }
 }
 
-/// `None` if the image shows already that the proposal cannot be taken.
+/// `None` if the image shows already that the proposal cannot be taken, neither now nor by an attempt that is under way still: what
+/// that expects has been written again. So it is with a broker that was fenced or has another life. That one is about to stop is written
+/// elsewhere, and turns no earlier attempt away: it may join, and others take it out again.
 fn guarded_proposal(image: &ClusterImage, proposal: &IsrProposal) -> Option<Transaction> {
     let id = proposal.partition;
     let topic = image.topic_by_id(id.topic)?;
@@ -176,18 +180,29 @@ fn guarded_proposal(image: &ClusterImage, proposal: &IsrProposal) -> Option<Tran
     let value = record::encode(PartitionRecord::of(&proposal.next));
     let transaction = Transaction::default().put(key.clone(), value).expecting(key, Expect::At(*written));
     let Some((broker, life)) = proposal.joins else { return Some(transaction) };
-    let is_same_life = image.in_service(broker) == Some(life);
-    let registered = image.membership().registered(broker).filter(|_| is_same_life)?;
+    image.brokers().get(&broker).filter(|broker| !broker.fenced && broker.incarnation == life)?;
+    let registered = image.membership().registered(broker)?;
     Some(transaction.expecting(Key::Broker(broker).text(), Expect::At(registered)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        time::Duration,
+    };
+
+    use parking_lot::Mutex;
+
     use super::*;
     use crate::{
         cluster::member::tests::{create, etcd_like, eventually, join},
         controller::in_sync::with_proposed_isr,
         model::PartitionIndex,
+        store::{LeaseId, MetadataStore, Snapshot, StoreFuture, Versioned, Watch},
     };
 
     const ONE: BrokerId = BrokerId(1);
@@ -249,5 +264,88 @@ mod tests {
         assert_eq!(one.tell_offline((ONE, life), &online).await.unwrap(), Told::Settled);
         let is_back = |now: &PartitionImage| now.offline.is_empty() && !now.isr.contains(&ONE);
         assert!(partitions(&one.image()).iter().all(is_back), "it has to catch up first");
+    }
+
+    /// A store on a line that is slow at times: what is put to it about partitions gets no answer, and arrives when the test says so;
+    /// or nothing gets through.
+    struct SlowLine {
+        store: Arc<dyn MetadataStore>,
+        is_slow: AtomicBool,
+        is_cut: AtomicBool,
+        under_way: Mutex<Vec<Transaction>>,
+    }
+
+    impl MetadataStore for SlowLine {
+        fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
+            self.store.get(key)
+        }
+        fn range<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Snapshot> {
+            self.store.range(prefix)
+        }
+        fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
+            let is_about_partitions = transaction.writes.iter().any(|write| write.key().starts_with("partitions/"));
+            if is_about_partitions && self.is_cut.load(Ordering::SeqCst) {
+                return Box::pin(async { Err(StoreError::Unavailable("cut off".into())) });
+            }
+            if is_about_partitions && self.is_slow.load(Ordering::SeqCst) {
+                self.under_way.lock().push(transaction);
+                return Box::pin(async { Err(StoreError::Unknown("no answer".into())) });
+            }
+            self.store.transact(transaction)
+        }
+        fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {
+            self.store.grant(ttl)
+        }
+        fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool> {
+            self.store.renew(lease)
+        }
+        fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()> {
+            self.store.revoke(lease)
+        }
+        fn watch(&self, prefix: &str, after: Revision) -> Watch {
+            self.store.watch(prefix, after)
+        }
+    }
+
+    /// A leader that hears "refused" goes on without who would have joined.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_refused_that_may_still_arrive() {
+        let etcd = etcd_like();
+        let line = Arc::new(SlowLine {
+            store: etcd.clone(),
+            is_slow: AtomicBool::new(false),
+            is_cut: AtomicBool::new(false),
+            under_way: Mutex::default(),
+        });
+        let slow: Arc<dyn MetadataStore> = line.clone();
+        let (one, _member_one, _) = join(&slow, 1, false).await;
+        let (two, member_two, life) = join(&etcd, 2, false).await;
+        let (_three, _member_three, _) = join(&etcd, 3, false).await;
+        create(&two, "t", 1).await;
+        // 2 is out, and is back: its full disk has room again.
+        assert!(member_two.step_aside(BrokerId(2), life, true).await.unwrap());
+        eventually(&one, |image| !partitions(image)[0].isr.contains(&BrokerId(2))).await;
+        assert!(member_two.step_aside(BrokerId(2), life, false).await.unwrap());
+        eventually(&one, |image| image.in_service(BrokerId(2)) == Some(life)).await;
+        let image = one.image();
+        let partition = PartitionId { topic: image.topic("t").unwrap().id, index: PartitionIndex(0) };
+        let now = image.partition(partition).unwrap();
+        let next = with_proposed_isr(now, &[1, 2, 3].map(BrokerId), 2);
+        let base = now.partition_epoch;
+        let proposal = IsrProposal { partition, base, next, joins: Some((BrokerId(2), life)) };
+
+        line.is_slow.store(true, Ordering::SeqCst);
+        assert_eq!(one.propose_isr(&proposal).await, ProposalOutcome::Unknown);
+        line.is_cut.store(true, Ordering::SeqCst);
+        assert_eq!(one.propose_isr(&proposal).await, ProposalOutcome::Unsent);
+        line.is_cut.store(false, Ordering::SeqCst);
+        // It is about to stop, which nothing that is under way looks at.
+        assert!(member_two.step_aside(BrokerId(2), life, true).await.unwrap());
+        eventually(&one, |image| image.in_service(BrokerId(2)).is_none()).await;
+        assert_eq!(one.propose_isr(&proposal).await, ProposalOutcome::Unknown);
+        line.is_slow.store(false, Ordering::SeqCst);
+        let late = line.under_way.lock().first().cloned().unwrap();
+        assert!(etcd.transact(late).await.is_ok(), "it is taken");
+        assert!(matches!(one.propose_isr(&proposal).await, ProposalOutcome::Overtaken(Some(_))));
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{
     Decision,
-    in_sync::{Circumstances, with_leader},
-    reassign::led,
+    in_sync::{Circumstances, with_leader, with_preferred_leader},
+    tend::circumstances,
 };
 use crate::{
     image::{
@@ -78,16 +78,15 @@ fn elect(
     let topic = image.topic(name).ok_or_else(|| ElectError::UnknownTopic(name.to_owned()))?;
     let found = PartitionIndex::from_wire(index).and_then(|index| topic.partition(index));
     let (id, now) = found.ok_or_else(|| ElectError::UnknownPartition { topic: name.to_owned(), index })?;
-    let is_alive = |id: &BrokerId| image.brokers().get(id).is_some_and(|broker| !broker.fenced);
     match election {
         Election::Preferred if now.leader.is_some() && now.leader.as_ref() == now.replicas.first() => {
             Err(ElectError::NotNeeded)
         }
         Election::Unclean if now.leader.is_some() => Err(ElectError::NotNeeded),
         Election::Preferred => {
-            let preferred = now.replicas.first().filter(|id| now.isr.contains(id) && is_alive(id));
-            let leader = preferred.copied().ok_or(ElectError::PreferredNotAvailable)?;
-            Ok((id, led(image, now, PartitionImage { leader: Some(leader), ..now.clone() })))
+            let in_service = |id: BrokerId| image.in_service(id).is_some();
+            let next = with_preferred_leader(now, &circumstances(topic, &in_service));
+            next.map(|next| (id, next)).ok_or(ElectError::PreferredNotAvailable)
         }
         Election::Unclean => {
             let is_active = |id: BrokerId| image.is_active(id);

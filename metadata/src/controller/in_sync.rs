@@ -28,14 +28,15 @@ pub struct Circumstances<'a> {
 }
 
 impl Circumstances<'_> {
-    fn effective_min(&self, partition: &PartitionImage) -> usize {
-        effective_min(self.min_in_sync, partition.replicas.len())
+    pub(super) fn effective_min(&self, partition: &PartitionImage) -> usize {
+        effective_min(partition, self.min_in_sync)
     }
 }
 
-/// `min.insync.replicas` asks for no more replicas than there are.
-pub fn effective_min(min_in_sync: usize, replicas: usize) -> usize {
-    min_in_sync.min(replicas)
+/// `min.insync.replicas` asks for no more replicas than there are. Those that a move adds are not there yet: a topic of one replica
+/// takes records while that one moves.
+pub fn effective_min(partition: &PartitionImage, min_in_sync: usize) -> usize {
+    min_in_sync.min(partition.replicas.len().saturating_sub(partition.adding.len()))
 }
 
 /// The partition after `broker` stopped being active: with another leader, if it led and one can lead. Another leader stays, also one
@@ -177,7 +178,7 @@ pub fn with_preferred_leader(partition: &PartitionImage, circumstances: &Circums
 pub fn with_proposed_isr(partition: &PartitionImage, isr: &[BrokerId], min_in_sync: usize) -> PartitionImage {
     // In the order of the replicas, as Kafka keeps it in descriptions.
     let isr = partition.replicas.iter().copied().filter(|replica| isr.contains(replica)).collect();
-    let mut next = with_isr(partition, isr, effective_min(min_in_sync, partition.replicas.len()));
+    let mut next = with_isr(partition, isr, effective_min(partition, min_in_sync));
     forget_emptied(&mut next);
     next.partition_epoch = partition.partition_epoch + 1;
     next
@@ -208,7 +209,7 @@ fn led_without(broker: BrokerId, next: PartitionImage, circumstances: &Circumsta
 }
 
 /// Elects a leader if the present one cannot go on.
-fn led(mut partition: PartitionImage, circumstances: &Circumstances<'_>) -> PartitionImage {
+pub(super) fn led(mut partition: PartitionImage, circumstances: &Circumstances<'_>) -> PartitionImage {
     let (offline, emptied) = (partition.offline.clone(), partition.emptied.clone());
     let can_lead = |broker: BrokerId| (circumstances.is_active)(broker) && !offline.contains(&broker);
     let has_its_log = |broker: BrokerId| emptied.iter().all(|replica| replica.broker != broker);
@@ -251,12 +252,14 @@ fn led(mut partition: PartitionImage, circumstances: &Circumstances<'_>) -> Part
 }
 
 /// `next` with the epochs that tell it from `now`; `None` if it is the same.
-fn changed(now: &PartitionImage, mut next: PartitionImage) -> Option<PartitionImage> {
+pub(super) fn changed(now: &PartitionImage, mut next: PartitionImage) -> Option<PartitionImage> {
     forget_emptied(&mut next);
     if next == *now {
         return None;
     }
-    if next.leader != now.leader {
+    // A replica that left must not go on as a follower of the same epoch: if it comes back, it has nothing of what it had fetched.
+    let has_left = now.replicas.iter().any(|replica| !next.replicas.contains(replica));
+    if next.leader != now.leader || has_left {
         next.leader_epoch = LeaderEpoch(now.leader_epoch.0 + 1);
     }
     if next.leader.is_some() {

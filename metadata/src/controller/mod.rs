@@ -13,6 +13,7 @@ mod emptied;
 mod features;
 mod grow;
 pub mod in_sync;
+pub mod moving;
 mod offline;
 mod placement;
 mod quotas;
@@ -20,6 +21,7 @@ mod reassign;
 mod stripes;
 mod tend;
 mod unregister;
+pub mod upkeep;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ pub use grow::{GrowError, GrowTopic, create_partitions};
 pub use offline::{OfflineReplicas, ReplicaState, offline_replicas};
 pub use placement::{AssignmentError, ManualPartition, Placement, PlacementError};
 pub use quotas::{AlterQuota, QuotaError, alter_client_quotas};
-pub use reassign::{ReassignError, Reassignment, completed, reassign_partitions};
+pub use reassign::{ReassignError, Reassignment, reassign_partitions};
 pub use tend::{prefer_leaders, tend};
 pub use unregister::{UnregisterError, unregister_broker};
 

@@ -12,8 +12,8 @@ use std::collections::HashSet;
 
 use super::{
     Decision,
-    in_sync::{Circumstances, with_leader, with_preferred_leader, without_broker, without_trust_in},
-    reassign::{completed, led},
+    in_sync::{Circumstances, with_preferred_leader},
+    upkeep::{Standing, due},
 };
 use crate::{
     image::{
@@ -32,10 +32,14 @@ pub fn tend(image: &ClusterImage) -> Vec<Decision> {
     let mut batches = Batches::default();
     // Brokers that are still in something they have to leave first.
     let mut held: HashSet<BrokerId> = HashSet::new();
+    let standing = |id| standing(image, id);
     for topic in image.topics().values() {
+        let rules = (topic.config.min_insync_replicas as usize, topic.config.unclean_leader_election);
         for (partition, index) in topic.partitions.iter().zip(0..) {
-            // One after the other: the next look shows what is left.
-            if let Some(next) = tended(image, topic, partition, &mut held).or_else(|| moved(image, partition)) {
+            let due = due(partition, &standing, rules);
+            held.extend(due.held);
+            // One thing after the other: the next look shows what is left.
+            if let Some(next) = due.next {
                 batches.put(topic, index, &next);
             }
         }
@@ -67,45 +71,16 @@ pub(super) fn circumstances<'a>(topic: &TopicImage, is_active: &'a dyn Fn(Broker
     Circumstances { is_active, min_in_sync, unclean: topic.config.unclean_leader_election }
 }
 
-/// The partition without brokers that are not active, and with a leader; `None`: it stays as it is. Notes who had to leave.
-fn tended(
-    image: &ClusterImage,
-    topic: &TopicImage,
-    partition: &PartitionImage,
-    held: &mut HashSet<BrokerId>,
-) -> Option<PartitionImage> {
-    let in_service = |id: BrokerId| image.in_service(id).is_some();
-    let is_whole = partition.leader.is_some() && partition.isr.iter().chain(&partition.elr).all(|id| in_service(*id));
-    if is_whole {
-        return None;
+fn standing(image: &ClusterImage, id: BrokerId) -> Standing {
+    if image.in_service(id).is_some() {
+        Standing::InService
+    } else if image.is_active(id) {
+        Standing::Aside
+    } else if image.membership().is_distrusted(id) {
+        Standing::Distrusted
+    } else {
+        Standing::Gone
     }
-    let circumstances = circumstances(topic, &in_service);
-    let mut next: Option<PartitionImage> = None;
-    for &broker in partition.replicas.iter().filter(|id| !image.is_active(**id)) {
-        let now = next.as_ref().unwrap_or(partition);
-        let without = match image.membership().is_distrusted(broker) {
-            true => without_trust_in(now, broker, &circumstances),
-            false => without_broker(now, broker, &circumstances),
-        };
-        if let Some(without) = without {
-            held.insert(broker);
-            next = Some(without);
-        }
-    }
-    for &broker in partition.replicas.iter().filter(|id| image.is_active(**id) && !in_service(**id)) {
-        let now = next.as_ref().unwrap_or(partition);
-        // About to stop: others take over while it is there. Where nobody can, it stays to its end.
-        if now.isr.contains(&broker) && now.isr.iter().any(|member| in_service(*member)) {
-            next = without_broker(now, broker, &circumstances).or(next);
-        }
-    }
-    let led = with_leader(next.as_ref().unwrap_or(partition), &circumstances);
-    led.or(next)
-}
-
-/// The partition behind a reassignment for which nobody has to catch up any more.
-fn moved(image: &ClusterImage, partition: &PartitionImage) -> Option<PartitionImage> {
-    completed(partition).map(|moved| led(image, partition, moved))
 }
 
 fn tended_broker(image: &ClusterImage, broker: &BrokerImage, is_held: bool) -> Option<Decision> {

@@ -53,6 +53,12 @@ impl Bench {
         effects
     }
 
+    /// The store answers what is pending.
+    fn answered(&mut self, outcome: Outcome) -> Vec<Effect> {
+        let base = self.leader.pending.as_ref().expect("something is pending").base;
+        self.step(Input::Answered { base, outcome })
+    }
+
     fn appended(&mut self, end: u64) -> Vec<Effect> {
         self.end = end;
         self.step(Input::Appended(offset(end)))
@@ -119,7 +125,7 @@ fn a_laggard_leaves_once_the_store_has_said_so_and_not_before() {
     bench.fetched(1, 10);
     assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
     assert_eq!(bench.step(Input::Tick), [], "one proposal at a time");
-    assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(10)]);
+    assert_eq!(bench.answered(Outcome::Taken), [committed(10)]);
     assert_eq!(bench.leader.partition().partition_epoch, 1);
 }
 
@@ -129,9 +135,9 @@ fn a_proposal_without_an_answer_is_made_again_and_counts_meanwhile() {
     bench.min_in_sync = 1;
     assert_eq!(proposed(&bench.fetched(1, 0)), ids(&[0, 1]));
     assert_eq!(bench.appended(5), [], "1 may be in the ISR by now");
-    assert_eq!(bench.step(Input::Answered(Outcome::Unknown)), []);
+    assert_eq!(bench.answered(Outcome::Unknown), []);
     assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
-    assert_eq!(bench.step(Input::Answered(Outcome::Overtaken)), []);
+    assert_eq!(bench.answered(Outcome::Overtaken), []);
     bench.now += 3 * LAG;
     assert_eq!(bench.step(Input::Tick), [], "still not known");
     let shown = PartitionImage { partition_epoch: 1, ..bench.leader.partition().clone() };
@@ -142,9 +148,53 @@ fn a_proposal_without_an_answer_is_made_again_and_counts_meanwhile() {
 fn a_refused_proposal_is_made_again_when_time_has_passed_and_not_with_every_fetch() {
     let mut bench = Bench::new(&[0, 1], &[0], 0);
     assert_eq!(proposed(&bench.fetched(1, 0)), ids(&[0, 1]));
-    assert_eq!(bench.step(Input::Answered(Outcome::Refused)), []);
+    assert_eq!(bench.answered(Outcome::Refused), []);
     assert_eq!(bench.fetched(1, 0), []);
     assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+}
+
+/// The image may be quicker than the answer, and time passes between them.
+#[test]
+fn an_answer_is_for_the_proposal_that_was_put_and_for_no_later_one() {
+    let mut bench = Bench::new(&[0, 1], &[0], 0);
+    let effects = bench.fetched(1, 0);
+    let [Effect::Propose(joining)] = &effects[..] else { panic!("{effects:?}") };
+    bench.step(Input::Shown(&joining.next));
+    bench.appended(5);
+    bench.now += LAG + Duration::from_millis(1);
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0]), "1 is slow");
+    let late = Input::Answered { base: joining.base, outcome: Outcome::Taken };
+    assert_eq!(bench.step(late), [], "1 is in the ISR still");
+    assert_eq!(bench.leader.partition().isr, ids(&[0, 1]));
+    assert_eq!(bench.answered(Outcome::Taken), [committed(5)]);
+}
+
+#[test]
+fn what_was_not_sent_is_refused_only_if_nothing_was_sent_before() {
+    let mut bench = Bench::new(&[0, 1], &[0], 0);
+    bench.fetched(1, 0);
+    bench.answered(Outcome::Unsent);
+    assert_eq!(bench.leader.pending, None);
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+    bench.answered(Outcome::Unknown);
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+    bench.answered(Outcome::Unsent);
+    assert_eq!(bench.appended(5), [], "the attempt before may be under way still");
+    assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0, 1]));
+    bench.answered(Outcome::Refused);
+    assert_eq!(bench.leader.pending, None);
+}
+
+#[test]
+fn a_replica_that_is_added_does_not_raise_the_minimum() {
+    let mut bench = Bench::new(&[0], &[0], 0);
+    bench.min_in_sync = 2;
+    let now = bench.leader.partition().clone();
+    let moving =
+        PartitionImage { replicas: ids(&[1, 0]), adding: ids(&[1]), removing: ids(&[0]), partition_epoch: 1, ..now };
+    bench.step(Input::Shown(&moving));
+    assert_eq!(bench.leader.check_append(2), Ok(()));
+    assert_eq!(bench.appended(5), [committed(5)]);
 }
 
 #[test]
@@ -154,7 +204,7 @@ fn a_follower_joins_with_all_that_earlier_leaders_may_have_committed() {
     bench.min_in_sync = 2;
     assert_eq!(bench.fetched(1, 7), []);
     assert_eq!(proposed(&bench.fetched(1, 8)), ids(&[0, 1]));
-    assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(8)]);
+    assert_eq!(bench.answered(Outcome::Taken), [committed(8)]);
 }
 
 #[test]
@@ -184,13 +234,13 @@ fn below_the_minimum_nothing_is_committed_or_accepted() {
     bench.appended(4);
     bench.now += LAG + Duration::from_millis(1);
     assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0]));
-    assert_eq!(bench.step(Input::Answered(Outcome::Taken)), []);
+    assert_eq!(bench.answered(Outcome::Taken), []);
     assert_eq!(bench.leader.partition().elr, ids(&[1]));
     assert_eq!(bench.leader.check_append(2), Err(AckError { in_sync: 1, required: 2 }));
     // Lowered to 1, the minimum lets the leader go on alone: once nobody else is eligible any more.
     bench.min_in_sync = 1;
     assert_eq!(proposed(&bench.step(Input::Tick)), ids(&[0]));
-    assert_eq!(bench.step(Input::Answered(Outcome::Taken)), [committed(4)]);
+    assert_eq!(bench.answered(Outcome::Taken), [committed(4)]);
     assert_eq!(bench.leader.partition().elr, ids(&[]));
 }
 

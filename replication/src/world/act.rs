@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use varve_metadata::{
     controller::in_sync,
-    image::PartitionImage,
     model::{BrokerId, HighWatermark, Offset},
 };
 
 use super::{
     Action, Break, LAG, Registration, Role, World,
-    log::{Record, offset},
+    log::{Log, Record, offset},
 };
-use crate::{Incarnation, Input, Leader, Outcome, follower::ReplicaLog};
+use crate::{Incarnation, Input, Leader, follower::ReplicaLog};
 
 impl World {
     /// Does what `action` says.
@@ -33,9 +32,13 @@ impl World {
             Action::Store(place) => self.store(place),
             Action::LoseAnswer(place) => {
                 self.budget.lost_answers -= 1;
-                self.take_proposal(place);
-                self.asks[place].outcome = Some(Outcome::Unknown);
+                self.lose_answer(place);
             }
+            Action::SendNothing(place) => {
+                self.budget.outages -= 1;
+                self.send_nothing(place);
+            }
+            Action::Arrive(place) => self.arrive(place),
             Action::Review(id) => self.step(id, &Input::Tick),
             Action::Lag => {
                 self.budget.lags -= 1;
@@ -85,34 +88,44 @@ impl World {
                 if broker.up && broker.incarnation == self.registrations[id.0 as usize].incarnation {
                     self.budget.false_alarms -= 1;
                 }
-                self.registrations[id.0 as usize].fenced = true;
+                self.fence(id, true);
             }
-            Action::Remove(id) => {
-                if let Some(next) = self.removed(id) {
-                    self.partition = next;
+            Action::Tend(id) => {
+                if let Some(next) = self.tended_by(id) {
+                    self.write(next);
                 }
             }
             Action::Unfence(id) => {
-                let registration = &mut self.registrations[id.0 as usize];
-                (registration.fenced, registration.distrusted) = (false, false);
+                self.fence(id, false);
                 // What is lost since it registered is told when it registers again.
                 let broker = self.broker_mut(id);
                 broker.lost_records &= broker.failed;
             }
-            Action::Elect => self.elect(),
+            Action::Aside(id) => {
+                self.budget.asides -= 1;
+                self.set_aside(id, true);
+            }
+            Action::Return(id) => self.set_aside(id, false),
+            Action::Reassign(target) => {
+                self.budget.moves -= 1;
+                self.reassign(target);
+            }
+            Action::Cancel => {
+                self.budget.cancels -= 1;
+                if let Some(next) = self.cancelled() {
+                    self.write(next);
+                }
+            }
             Action::LowerMinimum => {
                 self.budget.lowered -= 1;
                 self.min_in_sync -= 1;
             }
             Action::Prefer => {
                 self.budget.preferred -= 1;
-                let is_active = |id: BrokerId| self.is_active(id);
-                let next = in_sync::with_preferred_leader(&self.partition, &self.circumstances(&is_active));
-                if let Some(next) = next {
-                    self.partition = self.tampered(next);
-                }
+                self.prefer();
             }
         }
+        self.forget_what_is_in_vain();
         self.messages.sort_unstable();
     }
 
@@ -126,13 +139,6 @@ impl World {
         self.broker_mut(id).clock += time;
     }
 
-    pub(super) fn elect(&mut self) {
-        let is_active = |id: BrokerId| self.is_active(id);
-        if let Some(next) = in_sync::with_leader(&self.for_elections(), &self.circumstances(&is_active)) {
-            self.partition = self.tampered(next);
-        }
-    }
-
     /// The last records of a log are gone, so many of them.
     fn lose(&mut self, id: BrokerId, lost: usize) {
         let broker = self.broker_mut(id);
@@ -140,17 +146,6 @@ impl World {
         broker.log.truncate(offset(left));
         broker.high_watermark = broker.high_watermark.min(offset(left));
         broker.lost_records |= lost > 0;
-    }
-
-    /// The partition without a replica whose directory failed.
-    fn offline(&self, id: BrokerId) -> Option<PartitionImage> {
-        if self.is(Break::TrustsAfterDirectoriesFailed) {
-            let (mut offline, partition_epoch) = (self.partition.offline.clone(), self.partition.partition_epoch + 1);
-            offline.push(id);
-            return Some(PartitionImage { offline, partition_epoch, ..self.partition.clone() });
-        }
-        let is_active = |id: BrokerId| self.is_active(id);
-        in_sync::with_offline(&self.partition, id, &self.circumstances(&is_active))
     }
 
     fn append(&mut self, id: BrokerId) {
@@ -175,7 +170,7 @@ impl World {
         broker.admitted |= own.incarnation == broker.incarnation && !own.fenced;
         let now = &broker.view.partition;
         let same = now.leader == before.partition.leader && now.leader_epoch == before.partition.leader_epoch;
-        if same && broker.role != Role::Nothing {
+        if same && now.replicas.contains(&id) && broker.role != Role::Nothing {
             let shown = now.clone();
             self.step(id, &Input::Shown(&shown));
         } else {
@@ -191,8 +186,12 @@ impl World {
         let partition = broker.view.partition.clone();
         broker.waiting.clear();
         broker.fetching = false;
+        let is_held = partition.replicas.contains(&id);
+        if !is_held && !broker.failed {
+            (broker.log, broker.high_watermark) = (Log::default(), Offset::ZERO);
+        }
         broker.role = match partition.leader {
-            _ if !broker.admitted || broker.failed => Role::Nothing,
+            _ if !broker.admitted || broker.failed || !is_held => Role::Nothing,
             Some(leader) if leader == id => {
                 let epoch = partition.leader_epoch;
                 let end = broker.log.end();
@@ -231,15 +230,14 @@ impl World {
 
     fn restart(&mut self, id: BrokerId) {
         let incarnation = Incarnation(self.broker(id).incarnation.0 + 1);
+        let distrusted = self.registrations[id.0 as usize].distrusted;
         let broker = self.broker(id);
         let lost =
             if self.is(Break::TrustsAfterDirectoriesFailed) { false } else { broker.lost_records || broker.failed };
-        let distrusted = lost || self.registrations[id.0 as usize].distrusted;
-        let disk = self.registrations[id.0 as usize].disk;
-        self.registrations[id.0 as usize] = Registration { incarnation, fenced: true, distrusted, disk };
-        if self.is(Break::TrustsAfterPowerCuts) {
-            self.registrations[id.0 as usize].fenced = false;
-        }
+        self.fence(id, !self.is(Break::TrustsAfterPowerCuts));
+        let registration = &mut self.registrations[id.0 as usize];
+        *registration = Registration { incarnation, distrusted: lost || distrusted, ..*registration };
+        let disk = registration.disk;
         let view = self.now();
         let resumes = self.is(Break::ResumesItsRole) || self.is(Break::TrustsAfterPowerCuts);
         let broker = self.broker_mut(id);

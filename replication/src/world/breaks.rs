@@ -45,10 +45,24 @@ pub(crate) enum Break {
     TrustsEmptyDisks,
     /// The old disk of a broker that came back with an empty one counts again whoever has led meanwhile.
     TrustsOldDisks,
+    /// A move ends as if who is added were in sync.
+    CompletesWithoutWhoIsAdded,
+    /// A move ends also where fewer than `min.insync.replicas` have every record after it (as in Kafka).
+    CompletesBelowTheMinimum,
+    /// A move is cancelled also where fewer than `min.insync.replicas` have every record after it (as in Kafka).
+    CancelsBelowTheMinimum,
+    /// A replica leaves the partition and its leader leads on in the same epoch.
+    KeepsTheEpochOfWhoLeft,
+    /// A proposal is taken for refused because who would join is about to stop, though an attempt may be under way.
+    RefusesWhoIsAside,
+    /// A proposal is taken for refused because the store is away, though an attempt before this one may be under way.
+    ForgetsWhatIsUnderWay,
+    /// The answer to a proposal is taken for the answer to a later one.
+    TakesAnyAnswer,
 }
 
 impl Break {
-    pub(crate) const ALL: [Break; 21] = [
+    pub(crate) const ALL: [Break; 28] = [
         Break::CommitsWithoutWhoJoins,
         Break::ActsBeforeTheAnswer,
         Break::ForgetsLostAnswers,
@@ -70,6 +84,13 @@ impl Break {
         Break::LetsWhoIsOfflineJoin,
         Break::TrustsEmptyDisks,
         Break::TrustsOldDisks,
+        Break::CompletesWithoutWhoIsAdded,
+        Break::CompletesBelowTheMinimum,
+        Break::CancelsBelowTheMinimum,
+        Break::KeepsTheEpochOfWhoLeft,
+        Break::RefusesWhoIsAside,
+        Break::ForgetsWhatIsUnderWay,
+        Break::TakesAnyAnswer,
     ];
 }
 
@@ -90,8 +111,16 @@ pub(crate) struct Budget {
     pub(crate) false_alarms: u8,
     /// More time passes than a follower may lag.
     pub(crate) lags: u8,
-    /// Answers of the store that get lost.
+    /// Attempts to reach the store that get no answer, and arrive there now, later or never.
     pub(crate) lost_answers: u8,
+    /// Attempts that do not get there, and say so.
+    pub(crate) outages: u8,
+    /// Times that the partition is sent to other brokers.
+    pub(crate) moves: u8,
+    /// Times that this is taken back.
+    pub(crate) cancels: u8,
+    /// Times that a broker says that others shall lead.
+    pub(crate) asides: u8,
     /// Fetches that are given up and sent anew while the old one is still under way.
     pub(crate) refetches: u8,
     /// Messages that are delivered twice.
@@ -112,6 +141,10 @@ impl Budget {
         false_alarms: 0,
         lags: 0,
         lost_answers: 0,
+        outages: 0,
+        moves: 0,
+        cancels: 0,
+        asides: 0,
         refetches: 0,
         duplicates: 0,
         preferred: 0,

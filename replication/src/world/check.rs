@@ -94,6 +94,18 @@ impl World {
         }
     }
 
+    /// Whether the store has a part in an action, so that it cannot be while that is away.
+    pub(crate) fn is_at_the_store(&self, action: Action) -> bool {
+        match action {
+            Action::Store(place) => self.asks[place].outcome.is_none(),
+            Action::Append(_) | Action::Fetch(_) | Action::Deliver(_) | Action::Duplicate(_) | Action::Drop(_) => false,
+            Action::Review(_) | Action::Lag | Action::Crash(_) | Action::PowerCut(..) => false,
+            Action::FailDirectory(..) | Action::TakeDisk(_) | Action::ReturnDisk(..) => false,
+            Action::SendNothing(_) | Action::LoseAnswer(_) => false,
+            _ => true,
+        }
+    }
+
     /// Nothing fails any more: everybody comes back, everything is delivered, until nothing is left to do. Brokers whose directory
     /// failed are started again when the others have gone on without that.
     ///
@@ -101,6 +113,7 @@ impl World {
     /// A rule is broken on the way, or the cluster does not become whole.
     pub(crate) fn heal(&mut self) -> Result<(), Violation> {
         self.budget = Budget::NONE;
+        self.ids().for_each(|id| self.set_aside(id, false));
         let failed: Vec<BrokerId> = self.ids().filter(|id| self.broker(*id).failed && self.broker(*id).up).collect();
         if !failed.is_empty() {
             self.go_on_until(World::goes_on_without_who_failed)?;
@@ -129,11 +142,12 @@ impl World {
                     self.check()?;
                 }
             }
-            if self.partition.leader.is_none() {
-                self.elect();
-            }
             while !self.messages.is_empty() {
                 self.act(Action::Deliver(0));
+                self.check()?;
+            }
+            while !self.under_way.is_empty() {
+                self.act(Action::Arrive(0));
                 self.check()?;
             }
             while !self.asks.is_empty() {
@@ -149,21 +163,23 @@ impl World {
     /// Whether others lead and all of them are in sync, or nobody is left who may have what was acknowledged.
     fn goes_on_without_who_failed(&self) -> bool {
         let works = |id: &BrokerId| !self.broker(*id).failed;
-        let PartitionImage { isr, elr, leader, last_leader, .. } = &self.partition;
+        let PartitionImage { replicas, isr, elr, leader, last_leader, .. } = &self.partition;
         match leader {
-            Some(leader) => works(leader) && self.ids().all(|id| isr.contains(&id) == works(&id)),
+            Some(leader) => works(leader) && replicas.iter().all(|id| isr.contains(id) == works(id)),
             None => !isr.iter().chain(elr).chain(last_leader).any(works),
         }
     }
 
-    /// Whether every replica is in sync, has the same records, and knows that they are committed.
+    /// Whether the partition is where it was sent, and every replica is in sync, has the same records, and knows that they are committed.
     fn is_whole(&self) -> bool {
-        let first = &self.brokers[0];
-        self.partition.leader.is_some()
-            && self.partition.isr.len() == self.brokers.len()
-            && self
-                .brokers
+        let PartitionImage { replicas, isr, leader, adding, removing, .. } = &self.partition;
+        let brokers: Vec<_> = replicas.iter().map(|id| self.broker(*id)).collect();
+        leader.is_some()
+            && adding.is_empty()
+            && removing.is_empty()
+            && isr.len() == replicas.len()
+            && brokers
                 .iter()
-                .all(|broker| broker.log.records == first.log.records && broker.high_watermark == broker.log.end())
+                .all(|broker| broker.log.records == brokers[0].log.records && broker.high_watermark == broker.log.end())
     }
 }

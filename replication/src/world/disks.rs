@@ -76,7 +76,7 @@ impl World {
     pub(super) fn enter(&mut self, id: BrokerId) {
         let registered = self.registrations[id.0 as usize].disk;
         if !self.is(Break::TrustsEmptyDisks) {
-            let is_active = |id: BrokerId| self.is_active(id);
+            let is_active = |id: BrokerId| self.in_service(id);
             let circumstances = self.circumstances(&is_active);
             if let Some(next) = in_sync::with_emptied(&self.partition, id, &[registered.id()], &circumstances) {
                 self.partition = next;
@@ -84,12 +84,14 @@ impl World {
                 return;
             }
         }
-        self.registrations[id.0 as usize].disk = self.broker(id).disk;
+        let disk = self.broker(id).disk;
+        let registration = &mut self.registrations[id.0 as usize];
+        (registration.disk, registration.written) = (disk, registration.written + 1);
         self.broker_mut(id).entered = true;
     }
 
     fn found(&self, id: BrokerId) -> Option<PartitionImage> {
-        let is_active = |id: BrokerId| self.is_active(id);
+        let is_active = |id: BrokerId| self.in_service(id);
         let circumstances = self.circumstances(&is_active);
         let (mut partition, disk) = (self.partition.clone(), self.broker(id).disk.id());
         if self.is(Break::TrustsOldDisks) {

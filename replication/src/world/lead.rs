@@ -18,7 +18,7 @@ impl World {
         let broker = self.broker(id);
         let active = |other: BrokerId| {
             let registration = broker.view.registrations[other.0 as usize];
-            (!registration.fenced).then_some(registration.incarnation)
+            (!registration.fenced && !registration.aside).then_some(registration.incarnation)
         };
         let registered = |other: BrokerId| Some(broker.view.registrations[other.0 as usize].incarnation);
         act(&Surroundings {
@@ -73,10 +73,12 @@ impl World {
         let incarnation = self.broker(id).incarnation;
         let same = |ask: &&mut Ask| ask.from == id && ask.proposal == *proposal;
         let repeated = self.asks.iter_mut().any(|ask| same(&ask)) || self.was_lost(proposal);
-        let ask = Ask { from: id, incarnation, proposal: proposal.clone(), repeated, outcome: None };
+        let attempt = self.attempt(id, proposal.joins);
+        let ask = Ask { from: id, incarnation, proposal: proposal.clone(), repeated, attempt, outcome: None };
         self.asks.push(ask);
         if self.is(Break::ActsBeforeTheAnswer) {
-            self.around(id, |around| leader.step(around, Input::Answered(Outcome::Taken), &mut Vec::new()));
+            let taken = Input::Answered { base: proposal.base, outcome: Outcome::Taken };
+            self.around(id, |around| leader.step(around, taken, &mut Vec::new()));
         }
     }
 

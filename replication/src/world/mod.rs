@@ -1,14 +1,16 @@
 //! A cluster of one partition in which everything that can happen is an [`Action`]: for the model, which tries all of them
 //! in every order, and for the simulation, which lets chance choose.
 //!
-//! Leaders, followers and elections are the real ones. Brokers, the store, the controller and the network are as simple as they
-//! can be without being kinder than the real ones: messages come late, twice, in any order or never; images lag; the store's
-//! answers get lost; who restarts may have lost what was not yet on disk, or come with another disk; the log directory fails under a
-//! broker that goes on.
+//! Leaders, followers, elections, moves to other brokers and what the controller does for a partition are the real ones. Brokers, the store
+//! and the network are as simple as they can be without being kinder than the real ones: messages come late, twice, in any order or never;
+//! images lag, the controller's too; the store is away, its answers get lost, and what was put to it arrives later; brokers step aside;
+//! who restarts may have lost what was not yet on disk, or come with another disk; the log directory fails under a broker that goes on; who
+//! is no replica any more has deleted its log.
 
 mod act;
 mod breaks;
 mod check;
+mod control;
 mod disks;
 mod lead;
 mod log;
@@ -18,7 +20,6 @@ mod store;
 use std::{collections::BTreeSet, time::Duration};
 
 use varve_metadata::{
-    controller::in_sync::{self, Circumstances},
     image::PartitionImage,
     model::{BrokerId, LeaderEpoch, Offset},
 };
@@ -27,6 +28,7 @@ pub(crate) use self::breaks::{Break, Budget};
 use self::{
     disks::{Disk, Shelved},
     log::Log,
+    store::UnderWay,
 };
 use crate::{Incarnation, Leader, Outcome, Proposal, follower::Position};
 
@@ -49,6 +51,10 @@ struct Registration {
     distrusted: bool,
     /// The disk whose log is counted on.
     disk: Disk,
+    /// It lives, and is about to stop or has a full disk: others shall lead. Stands elsewhere in the store.
+    aside: bool,
+    /// How often it was written: who expects an earlier one expects in vain.
+    written: u16,
 }
 
 /// The store as one broker's image shows it.
@@ -111,7 +117,17 @@ struct Ask {
     proposal: Proposal,
     /// Whether an earlier attempt's answer was lost.
     repeated: bool,
+    attempt: Attempt,
     outcome: Option<Outcome>,
+}
+
+/// What the store is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Attempt {
+    /// To take the proposal, if the registration of who joins is still the one that was written so often.
+    Write { registered: Option<u16> },
+    /// What became of the proposal, which cannot be taken any more.
+    Read,
 }
 
 /// One thing that can happen next.
@@ -129,8 +145,12 @@ pub(crate) enum Action {
     Drop(usize),
     /// The proposal or answer at that place arrives.
     Store(usize),
-    /// The store takes a proposal, if it does, and its answer is lost.
+    /// The proposal at that place gets no answer. It is on its way.
     LoseAnswer(usize),
+    /// The proposal at that place cannot be sent.
+    SendNothing(usize),
+    /// What was put to the store without an answer arrives there.
+    Arrive(usize),
     /// A leader looks at its followers.
     Review(BrokerId),
     /// So much time passes for all.
@@ -155,12 +175,18 @@ pub(crate) enum Action {
     TellFound(BrokerId),
     /// The controller fences a broker whose lease has ended.
     Fence(BrokerId),
-    /// The controller takes a fenced broker out of the partition.
-    Remove(BrokerId),
     /// The controller lets a registered broker take part.
     Unfence(BrokerId),
-    /// The controller elects a leader where there is none.
-    Elect,
+    /// The controller, which is that broker, does what is due: who is gone leaves, somebody leads, a move ends.
+    Tend(BrokerId),
+    /// A broker says that others shall lead.
+    Aside(BrokerId),
+    /// It may lead again.
+    Return(BrokerId),
+    /// The partition is sent to the brokers whose bits are set.
+    Reassign(u8),
+    /// It stays where it was.
+    Cancel,
     /// The preferred replica leads again.
     Prefer,
     /// `min.insync.replicas` becomes one less.
@@ -180,6 +206,7 @@ pub(crate) struct World {
     registrations: Vec<Registration>,
     messages: Vec<Message>,
     asks: Vec<Ask>,
+    under_way: Vec<UnderWay>,
     acknowledged: BTreeSet<(Offset, u16)>,
     next_value: u16,
     min_in_sync: usize,
@@ -200,8 +227,14 @@ impl World {
             leader: Some(BrokerId(0)),
             ..PartitionImage::default()
         };
-        let registration =
-            Registration { incarnation: Incarnation(0), fenced: false, distrusted: false, disk: Disk(0) };
+        let registration = Registration {
+            incarnation: Incarnation(0),
+            fenced: false,
+            distrusted: false,
+            disk: Disk(0),
+            aside: false,
+            written: 0,
+        };
         let registrations = vec![registration; ids.len()];
         let view = View { partition: partition.clone(), registrations: registrations.clone(), min_in_sync };
         let broker = |_: &BrokerId| Broker {
@@ -228,6 +261,7 @@ impl World {
             registrations,
             messages: Vec::new(),
             asks: Vec::new(),
+            under_way: Vec::new(),
             acknowledged: BTreeSet::new(),
             next_value: 0,
             min_in_sync,
@@ -243,8 +277,19 @@ impl World {
     /// The same with only the first broker in sync.
     pub(crate) fn led_alone(mut self) -> World {
         self.partition.isr.truncate(1);
+        self.shown_to_all()
+    }
+
+    /// The same with only the first so many brokers as replicas.
+    pub(crate) fn held_by_first(mut self, count: usize) -> World {
+        self.partition.replicas.truncate(count);
+        self.partition.isr.truncate(count);
+        self.shown_to_all()
+    }
+
+    fn shown_to_all(mut self) -> World {
         for id in self.ids() {
-            self.broker_mut(id).view.partition.isr.truncate(1);
+            self.broker_mut(id).view = self.now();
             self.take_role(id);
         }
         self
@@ -281,25 +326,20 @@ impl World {
         }
         for place in 0..self.asks.len() {
             actions.push(Action::Store(place));
-            if self.budget.lost_answers > 0 && self.asks[place].outcome.is_none() {
-                actions.push(Action::LoseAnswer(place));
+            if self.asks[place].outcome.is_none() {
+                if self.budget.lost_answers > 0 {
+                    actions.push(Action::LoseAnswer(place));
+                }
+                if self.budget.outages > 0 {
+                    actions.push(Action::SendNothing(place));
+                }
             }
         }
+        actions.extend((0..self.under_way.len()).map(Action::Arrive));
         if self.budget.lags > 0 {
             actions.push(Action::Lag);
         }
-        if self.budget.lowered > 0 && self.min_in_sync > 1 {
-            actions.push(Action::LowerMinimum);
-        }
-        let active = |id: BrokerId| self.is_active(id);
-        if in_sync::with_leader(&self.for_elections(), &self.circumstances(&active)).is_some() {
-            actions.push(Action::Elect);
-        }
-        if self.budget.preferred > 0
-            && in_sync::with_preferred_leader(&self.partition, &self.circumstances(&active)).is_some()
-        {
-            actions.push(Action::Prefer);
-        }
+        self.add_operators_actions(&mut actions);
         actions
     }
 
@@ -359,69 +399,6 @@ impl World {
         if !broker.failed && is_known && !registration.fenced {
             actions.push(Action::TellOnline(id));
         }
-    }
-
-    fn add_controller_actions(&self, id: BrokerId, actions: &mut Vec<Action>) {
-        let (broker, registration) = (self.broker(id), self.registrations[id.0 as usize]);
-        let is_gone = !broker.up || broker.incarnation != registration.incarnation;
-        if !registration.fenced && (is_gone || self.budget.false_alarms > 0) {
-            actions.push(Action::Fence(id));
-        }
-        if registration.fenced && self.removed(id).is_some() {
-            actions.push(Action::Remove(id));
-        }
-        let is_back = broker.up && broker.entered && broker.incarnation == registration.incarnation;
-        if registration.fenced && is_back && self.removed(id).is_none() {
-            actions.push(Action::Unfence(id));
-        }
-    }
-
-    fn is_active(&self, id: BrokerId) -> bool {
-        !self.registrations[id.0 as usize].fenced
-    }
-
-    fn circumstances<'a>(&self, is_active: &'a dyn Fn(BrokerId) -> bool) -> Circumstances<'a> {
-        let unclean = self.is(Break::ElectsOutsideTheIsr);
-        Circumstances { is_active, min_in_sync: self.min_in_sync, unclean }
-    }
-
-    /// The partition without a fenced broker, if that changes anything.
-    fn removed(&self, id: BrokerId) -> Option<PartitionImage> {
-        let is_active = |other: BrokerId| self.is_active(other);
-        let circumstances = self.circumstances(&is_active);
-        let distrusted = self.registrations[id.0 as usize].distrusted && !self.is(Break::TrustsAfterPowerCuts);
-        let next = match distrusted {
-            true => in_sync::without_trust_in(&self.partition, id, &circumstances),
-            false if self.is(Break::TrustsAfterPowerCuts) && self.broker(id).up => None,
-            false => in_sync::without_broker(&self.partition, id, &circumstances),
-        };
-        next.map(|next| self.tampered(next))
-    }
-
-    /// The partition as elections look at it.
-    fn for_elections(&self) -> PartitionImage {
-        let mut partition = self.partition.clone();
-        if self.is(Break::ElectsWhoIsOffline) {
-            partition.offline.clear();
-        }
-        partition
-    }
-
-    /// What the controller writes, with the rule broken that is to be broken.
-    fn tampered(&self, mut next: PartitionImage) -> PartitionImage {
-        if self.is(Break::ElectsWhoIsOffline) {
-            next.offline.clone_from(&self.partition.offline);
-        }
-        if self.is(Break::KeepsTheLeaderEpoch) {
-            next.leader_epoch = self.partition.leader_epoch;
-        }
-        if self.is(Break::ForgetsTheEligible) && !next.elr.is_empty() {
-            next.elr.clear();
-            if next.isr.is_empty() {
-                next.last_leader = self.partition.leader.or(self.partition.last_leader);
-            }
-        }
-        next
     }
 
     /// The minimum that a leader goes by.

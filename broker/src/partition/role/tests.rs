@@ -258,7 +258,9 @@ fn a_follower_that_lags_is_proposed_to_leave_and_counts_until_the_store_has_take
     leader.partition.tick();
     let proposal = leader.others.proposals.lock().pop().unwrap();
     assert_eq!((proposal.next.isr.as_slice(), leader.committed()), ([ONE].as_slice(), Offset::ZERO));
-    leader.partition.answered(LeaderEpoch(1), Outcome::Taken, None);
+    leader.partition.answered((LeaderEpoch(1), proposal.base + 1), Outcome::Taken, None);
+    assert_eq!(leader.committed(), Offset::ZERO, "that is the answer to another one");
+    leader.partition.answered((LeaderEpoch(1), proposal.base), Outcome::Taken, None);
     assert_eq!(leader.committed(), at(1));
     // It is back: caught up, it is to join again.
     leader.fetched_by(&follower).unwrap();

@@ -85,7 +85,9 @@ fn code(error: &ReassignError) -> ResponseError {
             ResponseError::UnknownTopicOrPartition
         }
         ReassignError::NothingInProgress => ResponseError::NoReassignmentInProgress,
-        ReassignError::Assignment(_) | ReassignError::Unclean { .. } => ResponseError::InvalidReplicaAssignment,
+        ReassignError::Assignment(_) | ReassignError::Unclean { .. } | ReassignError::TooFewInSync { .. } => {
+            ResponseError::InvalidReplicaAssignment
+        }
         ReassignError::ReplicationFactor { .. } => ResponseError::InvalidReplicationFactor,
     }
 }
