@@ -9,7 +9,7 @@ mod membership;
 mod neighbours;
 mod store;
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -20,10 +20,10 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use varve_log::local::{LogDirError, LogDirOwner};
 use varve_metadata::{
-    cluster::MetadataError,
+    cluster::{ClusterMetadata, MetadataError},
     image::{BrokerImage, ClusterImage, Endpoint},
     model::{BrokerId, Feature, Unserved},
-    store::{ConnectError, OpenError},
+    store::{ConnectError, OpenError, PutBack},
 };
 
 use crate::{
@@ -85,6 +85,24 @@ pub enum StartError {
     /// Others have agreed on a feature meanwhile that this version does not serve.
     #[error(transparent)]
     Outdated(#[from] Unserved),
+    /// What the node knows of the cluster is not what the store holds.
+    #[error(
+        "the metadata store was put back to an older state, or is another one: {0}. What it lacks was not deleted here, neither \
+         logs nor archive. Restored, it is taken up by the next start, which sets aside the logs that it does not know; empty, it is \
+         to be restored first, with all brokers stopped (docs/operations/lose-etcd.md)"
+    )]
+    PutBack(#[from] PutBack),
+    /// The store lost the cluster whose logs are here: a new one would only be in the way of what is to be restored.
+    #[error(
+        "the metadata store is empty, and the logs in {dir} are of cluster {cluster}. Stop all brokers and restore the store \
+         (docs/operations/lose-etcd.md); for a new cluster, give this node empty directories"
+    )]
+    EmptyStore {
+        /// The log directory that says so.
+        dir: String,
+        /// The cluster that it is of.
+        cluster: String,
+    },
     /// A log directory is somebody else's.
     #[error(transparent)]
     LogDir(#[from] LogDirError),
@@ -207,7 +225,9 @@ impl Node {
             membership::note_life(&config, last_life)?;
         }
         let found = match is_one_of_many {
-            true => membership::look_at_logs((config.node, life), &storage, &metadata).await?,
+            true => {
+                unless_put_back(&metadata, membership::look_at_logs((config.node, life), &storage, &metadata)).await?
+            }
             false => Arc::default(),
         };
         // New logs keep out of cordoned directories from the first one on.
@@ -255,10 +275,9 @@ impl Node {
         let membership = match last_life {
             Some(last_life) => {
                 health.waiting_for("a place among the brokers");
-                Some(
-                    Membership::join(metadata.clone(), &config, registration, last_life, (&storage, found.clone()))
-                        .await?,
-                )
+                let looked_at = (&*storage, found.clone());
+                let joining = Membership::join(metadata.clone(), &config, registration, last_life, looked_at);
+                Some(unless_put_back(&metadata, joining).await?)
             }
             None => {
                 metadata.register(registration).await?;
@@ -273,7 +292,7 @@ impl Node {
         tasks.spawn(follow_settings(listeners, config.clone(), metadata.clone(), stop.clone()));
         tasks.spawn(open_listeners::follow(broker.clone(), stop.clone()));
         if let Some(membership) = &membership {
-            membership.admitted(&storage).await?;
+            unless_put_back(&metadata, membership.admitted(&storage)).await?;
             let watcher = neighbours::Watcher {
                 metadata: metadata.clone(),
                 us: config.node,
@@ -342,6 +361,10 @@ impl Node {
                 self.health.broken("the cluster has agreed on a feature that this version does not serve");
                 unserved.into()
             }
+            how = self.broker.metadata.put_back() => {
+                self.health.broken("the metadata store was put back to an older state, or is another one");
+                how.into()
+            }
         }
     }
 
@@ -352,9 +375,11 @@ impl Node {
         self.health.waiting_for("the stop");
         let (begun, third) = (Instant::now(), self.shutdown_timeout / 3);
         let membership = self.place.lock().await.take();
-        // Whoever was replaced has nothing to hand over: what others know under this id is not ours.
+        // Whoever was replaced has nothing to hand over: what others know under this id is not ours. Nor is what a store knows that
+        // was put back.
         let is_replaced = self.is_replaced.as_ref().is_some_and(|is_replaced| *is_replaced.borrow());
-        if let Some(membership) = membership.as_ref().filter(|_| !is_replaced) {
+        let is_nobody = is_replaced || self.broker.metadata.is_put_back();
+        if let Some(membership) = membership.as_ref().filter(|_| !is_nobody) {
             membership.hand_over(third).await;
         }
         if let Some(membership) = &membership {
@@ -382,6 +407,17 @@ impl Node {
             membership.leave(if is_whole { LastWord::Closed } else { LastWord::MayHaveLost }).await;
         }
         info!("stopped");
+    }
+}
+
+/// What waits for others, as long as their word can come: the image of a store that was put back changes no more.
+async fn unless_put_back<T>(
+    metadata: &ClusterMetadata,
+    waiting: impl Future<Output = Result<T, StartError>>,
+) -> Result<T, StartError> {
+    tokio::select! {
+        done = waiting => done,
+        how = metadata.put_back() => Err(how.into()),
     }
 }
 

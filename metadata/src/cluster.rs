@@ -13,6 +13,7 @@ mod compactor;
 mod enter;
 mod in_sync;
 mod member;
+mod put_back;
 mod requests;
 mod topics;
 
@@ -37,7 +38,9 @@ use crate::{
         record::{self, ClusterRecord, FeatureRecord, Key, ProducerIdsRecord},
     },
     model::{BrokerId, Feature, ProducerId, TopicId, Unserved},
-    store::{Expect, MetadataStore, Revision, Snapshot, StoreError, Transaction, WatchError, transact_settled},
+    store::{
+        Expect, MetadataStore, PutBack, Revision, Snapshot, StoreError, Transaction, WatchError, transact_settled,
+    },
 };
 
 /// Times that a change is decided anew because another writer was first.
@@ -105,6 +108,8 @@ pub struct ClusterMetadata {
     newest: ArcSwap<ClusterImage>,
     published: watch::Sender<Arc<ClusterImage>>,
     builder: Mutex<ImageBuilder>,
+    /// Why the image follows the store no more.
+    put_back: watch::Sender<Option<PutBack>>,
     /// Changes of this process are made one after the other: they would only conflict.
     turn: TurnMutex<()>,
 }
@@ -147,10 +152,19 @@ impl ClusterMetadata {
             newest: ArcSwap::new(Arc::clone(&image)),
             published: watch::Sender::new(image),
             builder: Mutex::new(builder),
+            put_back: watch::Sender::new(None),
             turn: TurnMutex::new(()),
         });
         tokio::spawn(follow(Arc::downgrade(&metadata)));
         Ok(metadata)
+    }
+
+    /// Whether `store` holds no cluster yet: [`start`](Self::start) would make one there.
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`].
+    pub async fn is_new(store: &dyn MetadataStore) -> Result<bool, MetadataError> {
+        Ok(store.get(&Key::Cluster.text()).await?.is_none())
     }
 
     /// The newest image. Costs nothing: ask anew for every request.
@@ -174,13 +188,20 @@ impl ClusterMetadata {
         // The store may be shared: its newest revision can be somebody else's, which no image ever shows. Ours is one that we
         // make: the same value again.
         let key = Key::Cluster.text();
-        let Some(found) = self.store.get(&key).await? else { return Ok(()) };
+        let seen = self.image().revision();
+        let Some(found) = self.store.get(&key).await? else {
+            return Err(StoreError::Unavailable("the store does not hold the cluster any more".into()));
+        };
         let again = Transaction::default().put(key.clone(), found.value).expecting(&key, Expect::At(found.modified));
         let ours = match transact_settled(self.store.as_ref(), again, Instant::now() + SETTLE_TIMEOUT).await {
             // Somebody else did the same after our look, which is as good.
             Err(StoreError::Conflict) => self.store.get(&key).await?.map_or(Revision(0), |later| later.modified),
             other => other?,
         };
+        if ours <= seen {
+            self.was_put_back(PutBack::Behind { seen, now: ours });
+            return Err(StoreError::Unavailable("the store was put back to an older state".into()));
+        }
         self.follow_to(ours).await
     }
 
@@ -267,10 +288,13 @@ async fn follow(metadata: std::sync::Weak<ClusterMetadata>) {
         match next {
             Ok(batch) => metadata.advance(|builder| builder.apply(&batch)),
             Err(WatchError::Closed) => return,
+            Err(WatchError::PutBack(how)) => return metadata.was_put_back(how),
             Err(WatchError::Compacted) => match metadata.store.range("").await {
                 Ok(snapshot) => {
                     changes = metadata.store.watch("", snapshot.revision);
-                    metadata.advance(|builder| builder.load(&snapshot));
+                    if let Err(how) = metadata.take_anew(&snapshot) {
+                        return metadata.was_put_back(how);
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cluster state cannot be read, trying again");

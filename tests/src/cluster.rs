@@ -293,6 +293,16 @@ impl Cluster {
         self.brokers[at].node.take().context("the broker runs")?.stop()
     }
 
+    /// Waits until a broker has ended because it cannot go on.
+    ///
+    /// # Errors
+    /// It goes on, or ends with success.
+    pub fn await_failure(&mut self, at: usize) -> Result<()> {
+        let status = self.brokers[at].node.take().context("the broker runs")?.ended()?;
+        ensure!(!status.success(), "broker {at} ended with {status}");
+        Ok(())
+    }
+
     /// Makes a topic, and waits until every broker that runs knows it. Asks again while it is refused: a broker that is needed
     /// may have been silent for longer than its lease.
     ///

@@ -19,6 +19,9 @@ use crate::{
 /// Where clients and members connect on a host of its own.
 const PORTS: (u16, u16) = (2379, 2380);
 
+/// What members are told by which they know each other, unless they are told otherwise.
+pub const TOKEN: &str = "etcd-cluster";
+
 /// One member; killed when dropped.
 pub struct Etcd {
     child: Child,
@@ -179,6 +182,33 @@ impl Etcd {
         fs::remove_dir_all(self.place.folder.join("data"))?;
         // The last one counts.
         self.place.arguments.push(format!("--initial-cluster-state={state}"));
+        self.restart()
+    }
+
+    /// Saves all that it holds to the file `backup`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn save(&self, backup: &Path) -> Result<()> {
+        self.ctl(&["snapshot", "save", &backup.display().to_string()]).map(drop)
+    }
+
+    /// Starts it again on its port with what `backup` holds, as the members of `token`: [`TOKEN`] for those of before. For one that
+    /// was started alone.
+    ///
+    /// # Errors
+    /// The backup is none, or it does not answer.
+    pub fn restore(&mut self, backup: &Path, token: &str) -> Result<()> {
+        self.kill();
+        let data = self.place.folder.join("data");
+        fs::remove_dir_all(&data)?;
+        let mut command = tools::program("etcdctl")?;
+        // The address is etcd's own if none is given.
+        let (name, peer) = (&self.place.name, "http://localhost:2380");
+        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(backup).arg("--data-dir").arg(&data);
+        command.args(["--name", name, "--initial-advertise-peer-urls", peer, "--initial-cluster-token", token]);
+        command.args(["--initial-cluster", &format!("{name}={peer}")]);
+        tools::output_of(&mut command)?;
         self.restart()
     }
 

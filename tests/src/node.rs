@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
@@ -163,6 +163,14 @@ impl Node {
             anyhow::ensure!(started.elapsed() < LIMIT, "varve does not stop:\n{}", self.printed());
             std::thread::park_timeout(Duration::from_millis(2));
         }
+    }
+
+    /// Waits until the process has ended by itself.
+    ///
+    /// # Errors
+    /// It goes on.
+    pub fn ended(mut self) -> Result<ExitStatus> {
+        eventually("varve ends", || Ok(self.child.try_wait()?)).with_context(|| self.printed())
     }
 
     /// Everything that nodes in this folder have printed.

@@ -18,11 +18,15 @@ use varve_metadata::{
     image::{BrokerImage, ClusterImage},
     model::BrokerId,
     store::{
-        ConnectError, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, Expect, MetadataStore, Revision, StoreError,
-        Transaction, WatchError, conformance, transact_settled,
+        ConnectError, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, Expect, MetadataStore, PutBack, Revision,
+        StoreError, Transaction, WatchError, conformance, transact_settled,
     },
 };
-use varve_tests::{cutter::Cutter, etcd::Etcd, node::eventually};
+use varve_tests::{
+    cutter::Cutter,
+    etcd::{Etcd, TOKEN},
+    node::eventually,
+};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -112,6 +116,43 @@ async fn what_etcd_compacted_meanwhile_is_read_anew() {
     let mut watch = store.watch("", snapshot.revision);
     let revision = store.transact(put("a", 10)).await.unwrap();
     assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().revision, revision);
+}
+
+/// What a watch says of an etcd that was restored from a backup under another or the same `token`, and has taken `writes` since,
+/// before the watch got there; and which revision it had seen.
+async fn restored(token: &str, writes: u32) -> (PutBack, Revision) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut etcd = Etcd::start(folder.path()).unwrap();
+    let cutter = Cutter::to(etcd.address()).unwrap();
+    let store = EtcdStore::connect(&options(cutter.address(), "/varve")).await.unwrap();
+    let mut seen = store.transact(put("a", 1)).await.unwrap();
+    let backup = folder.path().join("backup.db");
+    etcd.save(&backup).unwrap();
+    let mut watch = store.watch("", seen);
+    for value in 2..5 {
+        seen = store.transact(put("a", value)).await.unwrap();
+        assert_eq!(timeout(PATIENCE, watch.next()).await.unwrap().unwrap().revision, seen);
+    }
+    cutter.close();
+    etcd.restore(&backup, token).unwrap();
+    for value in 0..writes {
+        etcd.ctl(&["put", "/varve/b", &value.to_string()]).unwrap();
+    }
+    cutter.open();
+    match timeout(PATIENCE, watch.next()).await.unwrap() {
+        Err(WatchError::PutBack(how)) => (how, seen),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_was_restored_is_not_taken_for_one_that_deleted_what_it_lacks() {
+    let (older, seen) = restored(TOKEN, 0).await;
+    assert_eq!(older, PutBack::Behind { seen, now: Revision(seen.0 - 3) });
+    let (overtaken, revision) = restored(TOKEN, 5).await;
+    assert_eq!(overtaken, PutBack::Rewritten { revision });
+    let (another, _) = restored("restored", 5).await;
+    assert!(matches!(another, PutBack::Another { before, now } if before != now), "{another:?}");
 }
 
 /// Four writers count upwards by compare-and-set while the connection is cut again and again: every step that was answered

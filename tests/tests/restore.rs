@@ -1,11 +1,20 @@
-//! Every disk is lost, and the bucket is enough: topics with their ids and settings, committed offsets, every archived record.
+//! Every disk is lost, and the bucket is enough: topics with their ids and settings, committed offsets, every archived record. Etcd
+//! comes back with less than it had, and nothing is lost.
 
-use std::{fs, io::Write, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
     asked::Asked,
     client::Client,
+    cluster::Cluster,
+    etcd::TOKEN,
     node::{Node, eventually, until, varve},
     tools,
 };
@@ -135,4 +144,140 @@ fn a_cluster_comes_back_from_the_bucket_alone() -> Result<()> {
     ensure!(local > 0, "the log of committed offsets was not brought back");
     drop(client);
     node.stop()
+}
+
+/// Every file below `folder`.
+fn files(folder: &Path) -> Result<BTreeSet<PathBuf>> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![folder.to_owned()]);
+    while let Some(folder) = open.pop() {
+        // It may go meanwhile.
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        for entry in entries {
+            let path = entry?.path();
+            match path.is_dir() {
+                true => open.push(path),
+                false => {
+                    found.insert(path);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Objects in the bucket that hold records of a topic, raw or as Parquet.
+fn objects(bucket: &Path, topic: &str, id: &str) -> Result<BTreeSet<PathBuf>> {
+    let (raw, table) = (format!("/{id}/"), format!("/{topic}/data/"));
+    let holds = |path: &PathBuf| {
+        let path = path.strip_prefix(bucket).unwrap_or(path).to_string_lossy();
+        (path.starts_with("raw/") && path.contains(&raw)) || (path.starts_with("tables/") && path.contains(&table))
+    };
+    Ok(files(bucket)?.into_iter().filter(holds).collect())
+}
+
+/// Whether a directory has segments with something in them.
+fn has_records(log: &Path) -> Result<bool> {
+    let holds = |path: &PathBuf| {
+        path.extension().is_some_and(|suffix| suffix == "log") && fs::metadata(path).is_ok_and(|file| file.len() > 0)
+    };
+    Ok(files(log)?.iter().any(holds))
+}
+
+/// Writes `LINES` lines to a topic.
+fn fill(cluster: &Cluster, topic: &str, input: &Path) -> Result<()> {
+    let mut produce = Command::new("kcat");
+    produce.args(["-b", &cluster.addresses()[0].to_string(), "-t", topic, "-P", "-m", "60", "-l"]).arg(input);
+    tools::output_of(&mut produce).map(drop)
+}
+
+fn read(cluster: &Cluster, topic: &str) -> Result<String> {
+    let mut consume = Command::new("kcat");
+    consume.args([
+        "-b",
+        &cluster.addresses()[0].to_string(),
+        "-t",
+        topic,
+        "-C",
+        "-e",
+        "-q",
+        "-m",
+        "60",
+        "-o",
+        "beginning",
+    ]);
+    tools::output_of(&mut consume)
+}
+
+/// Somebody restores etcd, or starts it on empty volumes, and did not stop the brokers first. What it lacks was deleted by nobody:
+/// the brokers end, with their logs and the archive as they were.
+#[test]
+fn an_etcd_that_comes_back_older_or_empty_under_running_brokers_costs_no_record() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (backup, bucket) = (folder.path().join("backup.db"), folder.path().join("bucket"));
+    // Whatever is buried is gone soon: no shorter time is allowed.
+    let settings = [&SETTINGS[..], &["varve.archive.grace.ms=10000"]].concat();
+    let mut cluster = Cluster::start(folder.path(), 2, &settings)?;
+    let input = folder.path().join("input.txt");
+    let lines: String = (0..LINES).map(|line| format!("line {line}\n")).collect();
+    fs::write(&input, &lines)?;
+    cluster.create("before", 1, 2, &[])?;
+    fill(&cluster, "before", &input)?;
+    cluster.etcd[0].save(&backup)?;
+    cluster.create("after", 1, 2, &[])?;
+    fill(&cluster, "after", &input)?;
+    let leader = cluster.describe("after")?[0].leader.context("a leader")?;
+    wait_until_archived(cluster.node(leader), "after", 1)?;
+    let log = |at: usize, topic: &str| cluster_log(folder.path(), at).join(format!("{topic}-0"));
+    let logs = [0, 1].map(|at| log(at, "after"));
+    let id = topic_id(&kafka("kafka-topics.sh", cluster.node(0), &["--describe", "--topic", "after"])?)?;
+    let archived = || objects(&bucket, "after", &id);
+    ensure!(!archived()?.is_empty(), "something is archived: {:?}", files(&bucket)?);
+
+    // Under the name that its members had, which is the hardest to tell.
+    cluster.etcd[0].restore(&backup, TOKEN)?;
+    for at in 0..2 {
+        cluster.await_failure(at)?;
+        let printed = cluster.printed(at)?;
+        ensure!(printed.contains("the metadata store was put back to an older state"), "broker {at}:\n{printed}");
+    }
+    for log in &logs {
+        ensure!(has_records(log)?, "{log:?}");
+    }
+    ensure!(!archived()?.is_empty(), "its objects are gone");
+    let place = [format!("varve.object.store.url=file://{}", bucket.display())];
+    let told = Asked::of(folder.path()).with_settings(&[&place[0]]).ask(&["restore", "--dry-run"])?;
+    let fate = told.iter().find(|line| line["topic"] == "after").context("the topic")?;
+    ensure!(!fate["outcome"].as_str().unwrap_or_default().starts_with("left out"), "its archive is buried: {told:?}");
+
+    // The next start takes the older state, and deletes nothing for it.
+    cluster.start_all(&[0, 1])?;
+    cluster.await_isr("before", 2)?;
+    ensure!(read(&cluster, "before")? == lines, "what the backup knows is all there");
+    for at in 0..2 {
+        let aside = files(&cluster_log(folder.path(), at))?;
+        let is_aside =
+            |path: &PathBuf| path.to_string_lossy().contains("/after-0.") && path.to_string_lossy().ends_with(".log");
+        ensure!(aside.iter().any(|path| is_aside(path)), "broker {at} has {aside:?}");
+    }
+
+    cluster.etcd[0].restart_empty("new")?;
+    for at in 0..2 {
+        cluster.await_failure(at)?;
+        let log = log(at, "before");
+        ensure!(has_records(&log)?, "{log:?}");
+    }
+    // Nor do they make a new cluster there, which would be in the way of what is restored.
+    let refused = cluster.start_all(&[0, 1]).err().context("they start")?;
+    ensure!(format!("{refused:#}").contains("the metadata store is empty"), "{refused:#}");
+    ensure!(!cluster.etcd[0].ctl(&["get", "/varve/cluster"])?.contains("cluster"), "there is a new cluster");
+    cluster.etcd[0].restore(&backup, "another")?;
+    cluster.start_all(&[0, 1])?;
+    cluster.await_isr("before", 2)?;
+    ensure!(read(&cluster, "before")? == lines, "all is there");
+    Ok(())
+}
+
+/// Where a broker of a cluster in `folder` keeps its logs.
+fn cluster_log(folder: &Path, at: usize) -> PathBuf {
+    folder.join(format!("broker-{at}/varve-data/log"))
 }

@@ -109,9 +109,16 @@ impl CompactorNode {
 
     /// Returns when this process cannot go on, and says why. Cancel-safe.
     pub async fn failed(&self) -> StartError {
-        let unserved = self.metadata.outdated().await;
-        self.health.broken("the cluster has agreed on a feature that this version does not serve");
-        unserved.into()
+        tokio::select! {
+            unserved = self.metadata.outdated() => {
+                self.health.broken("the cluster has agreed on a feature that this version does not serve");
+                unserved.into()
+            }
+            how = self.metadata.put_back() => {
+                self.health.broken("the metadata store was put back to an older state, or is another one");
+                how.into()
+            }
+        }
     }
 
     /// Stops: what is under way is dropped, which leaves at most objects for the sweep; others take over.

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 use tracing::warn;
+use varve_log::local::cluster_of;
 use varve_metadata::{
     cluster::{ClusterMetadata, MetadataError},
     model::BrokerId,
@@ -31,7 +32,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// starts together with its brokers.
 ///
 /// # Errors
-/// [`StartError`]: the store cannot be opened, or etcd has not answered within `initial.broker.registration.timeout.ms`.
+/// [`StartError`]: the store cannot be opened, etcd has not answered within `initial.broker.registration.timeout.ms`, or the store
+/// lost the cluster.
 pub(super) async fn follow_cluster(
     config: &BrokerConfig,
     metrics: &Metrics,
@@ -42,6 +44,7 @@ pub(super) async fn follow_cluster(
     }
     let attempt = async || {
         let store = counted.measured(open_store(config).await?);
+        look_for_cluster(store.as_ref(), &config.logs.dirs).await?;
         Ok(ClusterMetadata::start(store, config.node, config.settings.texts()).await?)
     };
     let given_up = Instant::now() + config.etcd.start_timeout;
@@ -55,6 +58,20 @@ pub(super) async fn follow_cluster(
         }
         warn!(error = told(&error), "the metadata store does not answer, trying again");
         sleep(AGAIN).await;
+    }
+}
+
+/// Whether the store is not empty, or this node is new.
+///
+/// # Errors
+/// [`StartError::EmptyStore`]: a log directory is of a cluster, of which the store knows nothing.
+async fn look_for_cluster(store: &dyn MetadataStore, log_dirs: &[PathBuf]) -> Result<(), StartError> {
+    // A directory that cannot be read is told of when it is opened.
+    let known = log_dirs.iter().find_map(|dir| Some((dir, cluster_of(dir).ok()??)));
+    let Some((dir, cluster)) = known else { return Ok(()) };
+    match ClusterMetadata::is_new(store).await? {
+        true => Err(StartError::EmptyStore { dir: dir.display().to_string(), cluster }),
+        false => Ok(()),
     }
 }
 
@@ -109,4 +126,29 @@ async fn connect(
         request_timeout: config.request_timeout,
     };
     Ok(Arc::new(EtcdStore::connect(&options).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use varve_log::local::{LogDir, LogDirOwner};
+    use varve_metadata::store::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_lost_the_cluster_whose_logs_are_here_gets_no_new_one() {
+        let (empty, home) = (Arc::new(MemoryStore::new()), tempfile::tempdir().unwrap());
+        let dirs = [home.path().join("a"), home.path().join("b")];
+        look_for_cluster(empty.as_ref(), &dirs).await.unwrap();
+        let owner = LogDirOwner { cluster_id: "c".to_owned(), node: BrokerId(1) };
+        drop(LogDir::open(&dirs[1], &owner).unwrap());
+        match look_for_cluster(empty.as_ref(), &dirs).await {
+            Err(StartError::EmptyStore { cluster, .. }) => assert_eq!(cluster, "c"),
+            other => panic!("{other:?}"),
+        }
+        ClusterMetadata::start(empty.clone(), BrokerId(2), BTreeMap::new()).await.unwrap();
+        look_for_cluster(empty.as_ref(), &dirs).await.unwrap();
+    }
 }

@@ -45,6 +45,7 @@ pub use error::{AppendError, LogDirError, OpenError, ReadError, RecordFault, Rec
 pub use leader_epochs::{EpochCache, LEADER_EPOCH_CHECKPOINT};
 pub use log::{AppendContext, AppendOrigin, Appended, LocalLog, OffsetAndTimestamp, Recovered, RecoveryStart};
 pub use log_dir::{Checkpointed, LogDir, LogDirOwner, PartitionDir};
+pub use ownership::cluster_of;
 pub use producer_snapshot::{LoadedSnapshot, ProducerSnapshots, SnapshotError, decode_snapshot, encode_snapshot};
 pub use producer_state::{
     BATCHES_REMEMBERED, BatchMetadata, CompletedTxn, EndMarker, LastRecord, ProducerBatch, ProducerEntry,

@@ -66,6 +66,15 @@ pub(super) fn take_ownership(dir: &Path, owner: &LogDirOwner) -> Result<(String,
     Ok((id, was_new))
 }
 
+/// The cluster whose logs are in the log directory `dir`; `None` if it is nobody's yet, or not there.
+///
+/// # Errors
+/// The file that says so cannot be read.
+pub fn cluster_of(dir: &Path) -> io::Result<Option<String>> {
+    let text = checkpoint::read(&dir.join(META_PROPERTIES)).map_err(CheckpointError::into_io)?;
+    Ok(parse_properties(&text).get("cluster.id").map(|id| (*id).to_owned()))
+}
+
 pub(super) fn storage(error: CheckpointError) -> LogDirError {
     match error {
         CheckpointError::Io(error) => error.into(),

@@ -103,6 +103,10 @@ pub(super) async fn stay_alive(metadata: Arc<ClusterMetadata>, life: Life, lease
                     leases.send_replace(lease);
                     break;
                 }
+                // A store that was put back to an older state knows an earlier life of ours, and is no witness: where others have
+                // registered the image comes to show them.
+                Ok((false, _))
+                    if metadata.image().brokers().get(&id).is_some_and(|us| us.incarnation == incarnation) => {}
                 Ok((false, _)) => {
                     tracing::error!(broker = %id, "another process has registered as this broker");
                     return;

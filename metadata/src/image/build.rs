@@ -23,7 +23,7 @@ use crate::{
         BrokerId, DelegationToken, DelegationTokenRecord, PartitionId, PartitionIndex, QuotaEntity, ScramCredential,
         ScramMechanism, TopicId, acl::ResourcePattern,
     },
-    store::{ChangeBatch, Revision, Snapshot},
+    store::{ChangeBatch, PutBack, Revision, Snapshot},
 };
 
 /// Why the state in the store cannot be shown.
@@ -93,13 +93,31 @@ impl ImageBuilder {
     /// # Errors
     /// [`ImageError`]: a value that this version cannot read.
     pub fn load(&mut self, snapshot: &Snapshot) -> Result<(), ImageError> {
+        *self = self.anew(snapshot)?;
+        Ok(())
+    }
+
+    /// As [`load`](Self::load), of a store that was followed before, unless it shows itself to be an older or another one: then the
+    /// image stays as it is.
+    ///
+    /// # Errors
+    /// [`ImageError`]: a value that this version cannot read.
+    pub(crate) fn reload(&mut self, snapshot: &Snapshot) -> Result<Result<(), PutBack>, ImageError> {
+        let next = self.anew(snapshot)?;
+        let goes_on = next.image.goes_on_from(&self.image);
+        if goes_on.is_ok() {
+            *self = next;
+        }
+        Ok(goes_on)
+    }
+
+    fn anew(&self, snapshot: &Snapshot) -> Result<ImageBuilder, ImageError> {
         let mut next = ImageBuilder::new(self.node, self.static_settings.clone());
         let changes = snapshot.entries.iter().map(|(key, entry)| (key.as_str(), Some(&entry.value), entry.modified));
         next.take(snapshot.revision, changes)?;
         next.image.elections = self.image.elections;
         next.keep_unchanged_topics(&self.image);
-        *self = next;
-        Ok(())
+        Ok(next)
     }
 
     /// Moves on by one transaction.

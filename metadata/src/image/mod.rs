@@ -7,6 +7,7 @@
 mod acls;
 mod build;
 mod configs;
+mod history;
 mod membership;
 mod quotas;
 pub(crate) mod record;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Revision, Write};
+use super::{PutBack, Revision, Write};
 
 /// Batches that the ring keeps. A watcher that falls further behind reads the store anew, as after etcd's compaction.
 const RING_BATCHES: usize = 1024;
@@ -38,6 +38,9 @@ pub enum WatchError {
     /// The changes after the watcher's revision are no longer kept: take a new range and watch after its revision.
     #[error("the changes that were asked for are no longer kept")]
     Compacted,
+    /// What was seen of the store says nothing about what it holds now, nor the other way round.
+    #[error("the metadata store was put back to an older state, or is another one: {0}")]
+    PutBack(PutBack),
     /// The store was closed.
     #[error("the metadata store was closed")]
     Closed,
@@ -49,6 +52,7 @@ struct Ring {
     complete_after: Revision,
     /// Counts [`Feed::reset`]s: who watched before one has to read anew, wherever it stood.
     resets: u64,
+    put_back: Option<PutBack>,
 }
 
 /// The writing end: a store publishes what it took.
@@ -60,7 +64,7 @@ pub(super) struct Feed {
 impl Feed {
     /// A feed for a store that stands at `revision`.
     pub(super) fn new(revision: Revision) -> Feed {
-        let ring = Ring { batches: VecDeque::new(), complete_after: revision, resets: 0 };
+        let ring = Ring { batches: VecDeque::new(), complete_after: revision, resets: 0, put_back: None };
         Feed { ring: Arc::new(Mutex::new(ring)), newest: watch::Sender::new(revision) }
     }
 
@@ -90,7 +94,7 @@ impl Feed {
     }
 
     /// Forgets everything: the store moved to `revision` in a way nobody saw (a write whose outcome was unknown, changes
-    /// that etcd keeps no more, a store that was put back to an older state). Every watcher reads anew.
+    /// that etcd keeps no more). Every watcher reads anew.
     pub(super) fn reset(&self, revision: Revision) {
         let mut ring = self.ring.lock();
         ring.resets += 1;
@@ -98,6 +102,12 @@ impl Feed {
         ring.complete_after = revision;
         drop(ring);
         self.newest.send_replace(revision);
+    }
+
+    /// Tells every watcher that the store is not the one any more that it watched, and nothing after that.
+    pub(super) fn put_back(&self, how: PutBack) {
+        self.ring.lock().put_back = Some(how);
+        self.newest.send_modify(|_| {});
     }
 
     /// The newest revision that was published.
@@ -129,7 +139,8 @@ impl Watch {
     /// The next transaction that touched a key under the prefix, with the other keys left out. Cancel-safe.
     ///
     /// # Errors
-    /// [`WatchError::Compacted`]: read anew; [`WatchError::Closed`]: the store is gone.
+    /// [`WatchError::Compacted`]: read anew; [`WatchError::PutBack`]: what was read before is not of this store;
+    /// [`WatchError::Closed`]: the store is gone.
     pub async fn next(&mut self) -> Result<ChangeBatch, WatchError> {
         loop {
             // Marked before the ring is read: what is published in between wakes us again.
@@ -144,6 +155,9 @@ impl Watch {
     fn take_ready(&mut self) -> Result<Option<ChangeBatch>, WatchError> {
         let ring = self.ring.upgrade().ok_or(WatchError::Closed)?;
         let ring = ring.lock();
+        if let Some(how) = ring.put_back {
+            return Err(WatchError::PutBack(how));
+        }
         if self.seen < ring.complete_after || self.resets != ring.resets {
             return Err(WatchError::Compacted);
         }

@@ -37,6 +37,16 @@ impl MemoryStore {
         let (state, feed) = (Mutex::new(State::default()), Feed::new(Revision(0)));
         MemoryStore(Arc::new(Inner { state, feed, limits }))
     }
+
+    /// Has it hold what `state` holds and nothing else, at that revision, as an etcd that was restored from a backup: for tests of
+    /// those who follow it.
+    pub fn restore(&self, state: Snapshot) {
+        let mut held = self.0.state.lock();
+        held.revision = state.revision;
+        held.entries = state.entries.into_iter().collect();
+        held.leases = Leases::default();
+        self.0.feed.reset(state.revision);
+    }
 }
 
 impl Inner {

@@ -10,6 +10,7 @@ mod etcd;
 mod feed;
 mod lease;
 mod memory;
+mod put_back;
 mod settle;
 
 use std::{collections::HashSet, error::Error, future::Future, pin::Pin, time::Duration};
@@ -20,6 +21,7 @@ pub use embedded::{EmbeddedStore, OpenError};
 pub use etcd::{ConnectError, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls};
 pub use feed::{Change, ChangeBatch, Watch, WatchError};
 pub use memory::MemoryStore;
+pub use put_back::PutBack;
 pub use settle::transact_settled;
 
 /// Place of a change in the one order in which a store took its transactions. 0 is the empty store.
@@ -267,7 +269,8 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`]: it ends by itself, later.
     fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()>;
 
-    /// Follows the changes to keys that start with `prefix`, in order, without gaps, from the first one after `after`.
+    /// Follows the changes to keys that start with `prefix`, in order, without gaps, from the first one after `after`. A store
+    /// that was put back to an older state says so, as far as it can ([`WatchError::PutBack`]), or has its watchers read anew.
     fn watch(&self, prefix: &str, after: Revision) -> Watch;
 }
 

@@ -100,7 +100,7 @@ async fn a_write_that_fails_half_way_is_answered_by_what_the_file_says_then() {
                     assert!(keys.contains(&"c"));
                     break;
                 }
-                Err(WatchError::Closed) => panic!("the store is open"),
+                Err(error @ (WatchError::PutBack(_) | WatchError::Closed)) => panic!("{error}"),
             }
             if seen.iter().any(|change| change.key == "c") {
                 let has_b = seen.iter().any(|change| change.key == "b");

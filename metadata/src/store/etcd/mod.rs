@@ -5,7 +5,8 @@
 //! watch ◄─ Feed ◄─ one stream over the whole prefix (follow.rs), opened anew after every break
 //! ```
 //! A transaction whose answer was lost is [`StoreError::Unknown`]: [`transact_settled`](super::transact_settled) finds out.
-//! What etcd compacted before we saw it makes watchers read anew, as does an etcd that was put back to an older state.
+//! What etcd compacted before we saw it makes watchers read anew. An etcd that was put back to an older state, or another one in its
+//! place, ends their watches instead: what it lacks was deleted by nobody (follow.rs).
 
 mod follow;
 mod messages;
@@ -20,7 +21,7 @@ use self::{
     messages::{
         Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
         LeaseKeepAliveResponse, LeaseRevokeRequest, LeaseRevokeResponse, Operation, Outcome, PutRequest, RangeRequest,
-        RangeResponse, RequestOp, Target, TxnRequest, TxnResponse,
+        RangeResponse, RequestOp, ResponseHeader, Target, TxnRequest, TxnResponse,
     },
     rpc::{CallError, Rpc},
 };
@@ -108,6 +109,8 @@ pub enum ConnectError {
 pub struct EtcdStore {
     rpc: Arc<Rpc>,
     root: String,
+    /// Its name for itself: the members that agree, since they were first started together.
+    etcd: u64,
     feed: Arc<Feed>,
     follower: JoinHandle<()>,
 }
@@ -129,13 +132,23 @@ impl EtcdStore {
         }
         let rpc = Arc::new(Rpc::new(options)?);
         let root = format!("{}/", options.prefix.trim_end_matches('/'));
-        let now = follow::newest_revision(&rpc, &root).await.map_err(|error| match error.is_refusal() {
+        let now = follow::standing(&rpc, &root).await.map_err(|error| match error.is_refusal() {
             true => ConnectError::Refused(error.unavailable()),
             false => ConnectError::Store(error.unavailable()),
         })?;
-        let feed = Arc::new(Feed::new(now));
+        let feed = Arc::new(Feed::new(now.revision));
         let follower = tokio::spawn(follow::follow(rpc.clone(), root.clone(), Arc::downgrade(&feed), now));
-        Ok(EtcdStore { rpc, root, feed, follower })
+        Ok(EtcdStore { rpc, root, etcd: now.etcd, feed, follower })
+    }
+
+    /// Whether the etcd that answers is the one that is followed.
+    fn check(&self, header: Option<&ResponseHeader>) -> Result<(), StoreError> {
+        match header {
+            Some(header) if follow::is_another(self.etcd, header.cluster_id) => {
+                Err(StoreError::Unavailable("another etcd answers than the one that was followed".into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn key(&self, key: &str) -> Bytes {
@@ -170,6 +183,7 @@ impl EtcdStore {
         let mut snapshot = Snapshot::default();
         loop {
             let page: RangeResponse = self.rpc.read(RANGE, &ask).await.map_err(CallError::unavailable)?;
+            self.check(page.header.as_ref())?;
             if ask.revision == 0 {
                 ask.revision = page.header.map_or(0, |header| header.revision);
                 snapshot.revision = from_wire(ask.revision);
@@ -196,6 +210,7 @@ impl MetadataStore for EtcdStore {
         Box::pin(async move {
             let ask = RangeRequest { key: self.key(key), range_end: Bytes::new(), limit: 1, revision: 0 };
             let answer: RangeResponse = self.rpc.read(RANGE, &ask).await.map_err(CallError::unavailable)?;
+            self.check(answer.header.as_ref())?;
             let found = answer.kvs.into_iter().next();
             Ok(found.map(|kv| Versioned { value: kv.value, modified: from_wire(kv.mod_revision) }))
         })
@@ -309,7 +324,7 @@ mod tests {
         let request = |transaction| {
             let (rpc, feed) = (Rpc::new(&options()).unwrap(), Arc::new(Feed::new(Revision(0))));
             let follower = tokio::spawn(async {});
-            EtcdStore { rpc: rpc.into(), root: "/v/".into(), feed, follower }.request(transaction)
+            EtcdStore { rpc: rpc.into(), root: "/v/".into(), etcd: 0, feed, follower }.request(transaction)
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _entered = runtime.enter();

@@ -1,0 +1,31 @@
+//! Whether one image can be of the same history as another that was seen before it.
+
+use super::{ClusterImage, TopicImage};
+use crate::store::{PutBack, Revision};
+
+impl ClusterImage {
+    /// Whether this image, read anew from the store, can have become of `before`. Absence tells nothing, for what is gone may have
+    /// been deleted; but revisions only grow, those of every single key as well.
+    ///
+    /// # Errors
+    /// How the store shows that it was put back to an older state, or is another one.
+    pub(super) fn goes_on_from(&self, before: &ClusterImage) -> Result<(), PutBack> {
+        let seen = before.revision;
+        if self.revision < seen {
+            return Err(PutBack::Behind { seen, now: self.revision });
+        }
+        if self.cluster_id != before.cluster_id && !before.cluster_id.is_empty() {
+            return Err(PutBack::OtherCluster);
+        }
+        let registered = |image: &ClusterImage, id| image.membership.registered(id);
+        let is_older = |now: Option<Revision>, then: Option<Revision>| now.is_some_and(|now| Some(now) < then);
+        let brokers = self.brokers.keys().any(|id| is_older(registered(self, *id), registered(before, *id)));
+        let older_topic =
+            |then: &TopicImage, now: &TopicImage| now.written.iter().zip(&then.written).any(|(now, then)| now < then);
+        let topics = before.by_id.values().any(|then| match self.by_id.get(&then.id) {
+            Some(now) => !std::sync::Arc::ptr_eq(then, now) && older_topic(then, now),
+            None => false,
+        });
+        if brokers || topics { Err(PutBack::Older { seen }) } else { Ok(()) }
+    }
+}
