@@ -7,7 +7,7 @@ mod keeper;
 mod options;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     num::NonZeroU64,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -26,7 +26,7 @@ use varve_metadata::{
     cluster::ClusterMetadata,
     config::{CleanupPolicy, FetchCompression, TopicConfig},
     image::{PartitionImage, TopicImage},
-    model::{BrokerId, PartitionId, Timestamp, TopicId, TopicName},
+    model::{BrokerId, KnownTopics, PartitionId, Timestamp, TopicId, TopicName},
 };
 use varve_table::Recompression;
 use varve_tiering::layout::Version;
@@ -180,10 +180,11 @@ impl Archive {
         let (archive, metadata, stop) = (self.clone(), metadata.clone(), stop.clone());
         tasks.spawn(async move {
             if archive.claimed(&stop).await {
-                let topics = || topic_ids(&metadata);
+                let topics = || known_topics(&metadata);
+                let forget = |ids| forget_deleted(&metadata, ids);
                 let is_ours = || metadata.image().membership().compactors().is_empty();
                 let assigned = || if is_ours() { archive.assigned() } else { Vec::new() };
-                archive.compactor.run(assigned, topics, is_ours, stop).await;
+                archive.compactor.run(assigned, topics, forget, is_ours, stop).await;
             }
         });
     }
@@ -244,17 +245,12 @@ impl Archive {
             }
         }
         let Some(archiver) = self.archiver.as_ref() else { return };
-        // Asked after the listing: a topic that is not there then and has an archive is gone.
-        if let Err(error) = metadata.caught_up().await {
-            warn!(error = told(&error), "archives without a topic are left to the sweep");
-            return;
-        }
-        let image = metadata.image();
-        let unknown = newest.into_iter().filter(|(id, _)| image.topic_by_id(id.topic).is_none());
-        for (id, version) in unknown {
+        // What is neither there nor known to be deleted is kept, and told of by the sweep.
+        let Some(topics) = known_topics(metadata).await else { return };
+        for (id, version) in newest.into_iter().filter(|(id, _)| topics.is_deleted(id.topic)) {
             match self.remotes.store().load(id, Version(version.0.saturating_sub(1))).await {
                 Ok(Some(manifest)) if manifest.deleted_at().is_none() => {
-                    warn!(topic = %manifest.topic(), partition = %id, "the topic of this archive is gone: burying it");
+                    warn!(topic = %manifest.topic(), partition = %id, "the topic of this archive was deleted: burying it");
                     archiver.delete(self.remotes.get(id, manifest.topic()));
                 }
                 Ok(_) => {}
@@ -430,11 +426,18 @@ pub(crate) fn is_archived(topic: &TopicImage) -> bool {
     topic.config.remote_storage && !topic.internal
 }
 
-/// All topics that the cluster has now, for the sweep: what it finds of others it buries. `None`, and a line in the log, if the
-/// metadata store does not say.
-pub(crate) async fn topic_ids(metadata: &ClusterMetadata) -> Option<HashSet<TopicId>> {
-    let asked = metadata.topic_ids().await;
+/// All topics that the cluster has now, and all that were deleted, for the sweep: what it finds of these it buries. `None`, and a line
+/// in the log, if the metadata store does not say.
+pub(crate) async fn known_topics(metadata: &ClusterMetadata) -> Option<KnownTopics> {
+    let asked = metadata.known_topics().await;
     asked.inspect_err(|error| warn!(error = told(error), "archives without a topic are left to a later sweep")).ok()
+}
+
+/// Has the cluster forget deleted topics of which the archive has nothing more. A later sweep does what this one does not.
+pub(crate) async fn forget_deleted(metadata: &ClusterMetadata, ids: Vec<TopicId>) {
+    if let Err(error) = metadata.forget_deleted(&ids).await {
+        warn!(error = told(&error), "deleted topics are forgotten later");
+    }
 }
 
 /// The newest manifest version of every partition; `None`, and a line in the log, if the bucket does not say.

@@ -13,6 +13,7 @@ pub struct CompactorMetrics {
     pub(crate) unreadable_batches: IntCounter,
     pub(crate) encode_seconds: Counter,
     pub(crate) swept_objects: IntCounter,
+    pub(crate) unknown_topics: IntGauge,
 }
 
 impl CompactorMetrics {
@@ -49,6 +50,11 @@ impl CompactorMetrics {
             )
             .expect("name and help are constant and valid"),
             swept_objects: counter("varve_compactor_swept_objects_total", "Objects deleted from the bucket"),
+            unknown_topics: IntGauge::new(
+                "varve_compactor_unknown_topics",
+                "Topics that have an archive, are not the cluster's, and that nobody is known to have deleted: it is kept",
+            )
+            .expect("name and help are constant and valid"),
         }
     }
 
@@ -63,6 +69,7 @@ impl CompactorMetrics {
             Box::new(self.unreadable_batches.clone()),
             Box::new(self.encode_seconds.clone()),
             Box::new(self.swept_objects.clone()),
+            Box::new(self.unknown_topics.clone()),
         ]
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use futures::TryStreamExt;
 use uuid::Uuid;
-use varve_metadata::model::{Offset, PartitionId, Timestamp, TopicId};
+use varve_metadata::model::{KnownTopics, Offset, PartitionId, Timestamp, TopicId};
 use varve_tiering::{
     layout::{self, Key, LEAVES, Named, RAW, TABLES, Version},
     manifest::{LeafRef, Manifest, RemoteObject, Removed, RemovedEntry},
@@ -39,7 +39,7 @@ const DELETED_AT_ONCE: usize = 1000;
 const WORTH_PRUNING: usize = 8;
 
 /// What a sweep did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Objects and leaves deleted that a manifest had listed as removed.
     pub removed: usize,
@@ -47,16 +47,19 @@ pub struct Swept {
     pub versions: usize,
     /// Objects and leaves deleted that no manifest named.
     pub orphans: usize,
+    /// Deleted topics of which two sweeps in a row found nothing that was not buried: they need not be remembered.
+    pub settled: Vec<TopicId>,
 }
 
 impl Compactor {
     /// Sweeps the whole bucket once. `now` is compared with the times that manifests and the store state. `topics`: all
-    /// topics that the cluster has by then, asked for after the manifests were listed, so that an archive without a topic is one
-    /// whose topic is gone: its manifest says so from now on. `None`: the cluster's metadata cannot be read, and nobody is buried.
+    /// topics that the cluster knows by then, asked for after the manifests were listed. An archive whose topic was deleted is buried: its
+    /// manifest says so from now on. One whose topic nobody knows is kept, and told of. `None`: the cluster's metadata cannot be read,
+    /// and nobody is buried.
     ///
     /// # Errors
     /// [`WorkError`]; what was deleted until then stays deleted, and was to be.
-    pub async fn sweep<T: Future<Output = Option<HashSet<TopicId>>>>(
+    pub async fn sweep<T: Future<Output = Option<KnownTopics>>>(
         &self,
         now: Timestamp,
         topics: impl Fn() -> T,
@@ -69,13 +72,20 @@ impl Compactor {
         let mut marked = Marked { known: std::mem::take(&mut *self.leaf_ids.lock()), ..Marked::over(unnamed) };
         let listed = store.all_versions().await?;
         let topics = topics().await;
+        let (mut unknown, mut unburied) = (HashSet::new(), HashSet::new());
         for (partition, versions) in listed {
             let Some(mut manifest) = self.newest(partition, &versions).await? else { continue };
             let handle = self.partitions.get(partition, manifest.topic());
-            let is_gone = topics.as_ref().is_some_and(|topics| !topics.contains(&partition.topic));
-            if is_gone && manifest.deleted_at().is_none() {
-                tracing::warn!(topic = %manifest.topic(), %partition, "the topic of this archive is gone: burying it");
+            let says =
+                |so: fn(&KnownTopics, TopicId) -> bool| topics.as_ref().is_some_and(|all| so(all, partition.topic));
+            if says(KnownTopics::is_deleted) && manifest.deleted_at().is_none() {
+                tracing::warn!(topic = %manifest.topic(), %partition, "the topic of this archive was deleted: burying it");
+                // Whoever publishes at the same moment is read anew by the next sweep, too.
+                unburied.insert(partition.topic);
                 manifest = handle.update(|manifest| Ok(manifest.deleted(now))).await.map_err(work_error)?;
+            }
+            if says(KnownTopics::is_unknown) && manifest.deleted_at().is_none() && unknown.insert(partition.topic) {
+                self.tell_unknown(&manifest);
             }
             marked.mark(store, &manifest, due).await?;
             swept.removed += self.sweep_removed(&handle, &manifest, now).await?;
@@ -84,11 +94,28 @@ impl Compactor {
                 false => self.prune(&handle, &versions, now).await?,
             };
         }
+        if let Some(topics) = topics {
+            self.metrics.unknown_topics.set(i64::try_from(unknown.len()).unwrap_or(i64::MAX));
+            let settled: HashSet<TopicId> = topics.deleted.difference(&unburied).copied().collect();
+            let before = std::mem::replace(&mut *self.buried.lock(), settled.clone());
+            swept.settled = settled.intersection(&before).copied().collect();
+        }
         swept.orphans = marked.delete_unnamed(store.bucket(), due).await.map_err(StoreError::Bucket)?;
         *self.share.lock() = marked.share.next();
         *self.leaf_ids.lock() = marked.met;
         self.metrics.swept_objects.inc_by((swept.removed + swept.orphans) as u64);
         Ok(swept)
+    }
+
+    /// Says once that nobody knows what this is.
+    fn tell_unknown(&self, manifest: &Manifest) {
+        if self.told.lock().insert(manifest.partition().topic) {
+            tracing::warn!(
+                topic = %manifest.topic(), id = %manifest.partition().topic,
+                "the bucket has an archive of a topic that the cluster does not know, and that nobody is known to have deleted: it is \
+                 kept. docs/operations/lose-etcd.md says how it comes back; `varve tier forget` gives it up"
+            );
+        }
     }
 
     /// The newest manifest of a partition, given the versions just listed: from memory if nobody published behind our back.

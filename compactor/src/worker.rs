@@ -14,7 +14,7 @@ use tracing::{Instrument, field, trace_span};
 use uuid::Uuid;
 use varve_metadata::{
     config::{ArchiveFormat, TopicConfig},
-    model::{PartitionId, Timestamp, TopicId, TopicName},
+    model::{KnownTopics, PartitionId, Timestamp, TopicId, TopicName},
 };
 use varve_tiering::{
     layout::Version,
@@ -89,6 +89,10 @@ pub struct Compactor {
     /// Which objects the next sweep looks at, and what the leaves that the last one met list.
     pub(crate) share: Mutex<Share>,
     pub(crate) leaf_ids: Mutex<HashMap<Uuid, Arc<[Uuid]>>>,
+    /// Deleted topics of which the last sweep found nothing that was not buried.
+    pub(crate) buried: Mutex<HashSet<TopicId>>,
+    /// Unknown topics that were told of.
+    pub(crate) told: Mutex<HashSet<TopicId>>,
     /// Partitions on which work failed the last time.
     failed: Mutex<HashMap<PartitionId, Failed>>,
 }
@@ -121,16 +125,20 @@ impl Compactor {
             settled: Mutex::default(),
             share: Mutex::new(Share::ALL),
             leaf_ids: Mutex::default(),
+            buried: Mutex::default(),
+            told: Mutex::default(),
             failed: Mutex::default(),
         }
     }
 
     /// Looks after the partitions that `assigned` names, until `stop`. Work under way is dropped then; what it uploaded is an
-    /// orphan for the sweep. `topics` as [`Compactor::sweep`] takes them; `sweeps`: whether that is for this process at the moment.
-    pub async fn run<T: Future<Output = Option<HashSet<TopicId>>>>(
+    /// orphan for the sweep. `topics` as [`Compactor::sweep`] takes them; `forget` has the cluster forget deleted topics of which
+    /// nothing is left to bury; `sweeps`: whether that is for this process at the moment.
+    pub async fn run<T: Future<Output = Option<KnownTopics>>, F: Future<Output = ()>>(
         &self,
         assigned: impl Fn() -> Vec<Assigned>,
         topics: impl Fn() -> T,
+        forget: impl Fn(Vec<TopicId>) -> F,
         sweeps: impl Fn() -> bool,
         stop: CancellationToken,
     ) {
@@ -139,10 +147,12 @@ impl Compactor {
             loop {
                 self.look_after(assigned()).await;
                 if Instant::now() >= next_sweep {
-                    if sweeps()
-                        && let Err(error) = self.sweep(wall_clock(), &topics).await
-                    {
-                        tracing::warn!(%error, "sweep of the bucket failed, trying again later");
+                    if sweeps() {
+                        match self.sweep(wall_clock(), &topics).await {
+                            Ok(swept) if swept.settled.is_empty() => {}
+                            Ok(swept) => forget(swept.settled).await,
+                            Err(error) => tracing::warn!(%error, "sweep of the bucket failed, trying again later"),
+                        }
                     }
                     next_sweep = Instant::now() + self.options.sweep_interval;
                 }

@@ -3,6 +3,13 @@
 # lost for good, and made anew from a backup.
 source "$(dirname "$0")/lib.sh"
 
+# archived TOPIC: whether its archive is in force, whatever the cluster knows of it.
+archived() {
+    local told
+    told=$(varve tier describe "$1" --config "$WORK/broker-0.properties" --json) || return 1
+    jq --exit-status --slurp 'any(.objects > 0) and all(.deleted_at == null)' <<<"$told"
+}
+
 start_cluster
 make_topic ledger
 begin_ledger ledger
@@ -44,6 +51,8 @@ say "etcd is back: nothing is restarted"
 for number in 0 1 2; do start_etcd "$number"; done
 until_so "etcd answers" etcd_answers
 make_topic afterwards 3
+seq 1000 | kcat -P -b "$bootstrap" -t afterwards -X acks=all
+until_so "its archive is in the bucket" archived afterwards
 goes_on
 all_in_sync 0 1 2
 
@@ -64,8 +73,12 @@ for number in 0 1 2; do
     start_etcd "$number" --initial-cluster-token restored
 done
 until_so "etcd answers" etcd_answers
-for number in 0 1 2; do start_broker "$number"; done
+# What is buried goes as soon as can be.
+for number in 0 1 2; do start_broker "$number" varve.archive.grace.ms=10000; done
 for number in 0 1 2; do ready "$number"; done
 all_in_sync 0 1 2
+say "a topic that was made after the backup is missing, and its archive is kept"
+until_so "somebody tells of it" grep --quiet --no-messages "archive of a topic that the cluster does not know" "$WORK"/broker-*.log
+archived afterwards >/dev/null
 kcat -C -b "$bootstrap" -t ledger -o beginning -e -q | sort --numeric-sort | cmp - "$WORK/ledger.read"
 varve canary --bootstrap-server "$bootstrap" --no-archive --timeout-seconds 300

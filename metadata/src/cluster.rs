@@ -21,6 +21,7 @@ pub use alive::Verdict;
 pub use compactor::CompactorMember;
 pub use in_sync::{IsrProposal, ProposalOutcome, Told};
 pub use member::{Joining, Member};
+pub use topics::give_up;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -222,6 +222,8 @@ fn an_etcd_that_comes_back_older_or_empty_under_running_brokers_costs_no_record(
     fs::write(&input, &lines)?;
     cluster.create("before", 1, 2, &[])?;
     fill(&cluster, "before", &input)?;
+    let leader = cluster.describe("before")?[0].leader.context("a leader")?;
+    wait_until_archived(cluster.node(leader), "before", 1)?;
     cluster.etcd[0].save(&backup)?;
     cluster.create("after", 1, 2, &[])?;
     fill(&cluster, "after", &input)?;
@@ -259,6 +261,23 @@ fn an_etcd_that_comes_back_older_or_empty_under_running_brokers_costs_no_record(
             |path: &PathBuf| path.to_string_lossy().contains("/after-0.") && path.to_string_lossy().ends_with(".log");
         ensure!(aside.iter().any(|path| is_aside(path)), "broker {at} has {aside:?}");
     }
+
+    // Nor does anybody bury the archive of a topic that the backup lacks: it can be given up, by who says so.
+    eventually("a sweep tells of it", || {
+        let is_told =
+            |at| Ok::<_, anyhow::Error>(cluster.printed(at)?.contains("that nobody is known to have deleted"));
+        Ok((is_told(0)? || is_told(1)?).then_some(()))
+    })?;
+    ensure!(!archived()?.is_empty(), "its objects are gone");
+    let metadata = format!("varve.metadata.url=etcd://{}/varve", cluster.etcd[0].address());
+    let asked = Asked::of(folder.path()).with_settings(&[&place[0], &metadata]);
+    let would = asked.ask(&["tier", "forget", &id])?;
+    ensure!(would[0]["topic"] == "after" && would[0]["outcome"].to_string().contains("--confirm"), "{would:?}");
+    asked.ask(&["tier", "forget", &id, "--confirm"])?;
+    eventually("its archive goes", || Ok(archived()?.is_empty().then_some(())))?;
+    eventually("it is not remembered for ever", || {
+        Ok((!cluster.etcd[0].ctl(&["get", "/varve/deleted/", "--prefix", "--keys-only"])?.contains(&id)).then_some(()))
+    })?;
 
     cluster.etcd[0].restart_empty("new")?;
     for at in 0..2 {

@@ -1,6 +1,7 @@
 //! `varve tier`: what the archive holds, and whether it is whole. Read from the bucket alone: no node needs to run, but for
-//! `lineage`, which asks the leaders.
+//! `lineage`, which asks the leaders; `forget` tells the metadata store.
 
+mod forget;
 mod lineage;
 
 use std::collections::{BTreeMap, HashSet};
@@ -42,6 +43,8 @@ pub(super) enum TierCommand {
     },
     /// Show where an archive and its leader's log parted, and have the archive go on with the leader's.
     Lineage(lineage::LineageArgs),
+    /// Give up the archive of a topic that the cluster does not know.
+    Forget(forget::ForgetArgs),
     /// Read every object and compare it with the size and checksum in its manifest. Exit code 1 if anything is damaged.
     Verify {
         /// The topic's name; all topics if left out.
@@ -66,6 +69,7 @@ pub(super) async fn answer(command: TierCommand, configuration: &ConfigurationAr
         TierCommand::Describe { topic, objects, json } => {
             describe(&manifests, &topic, objects, &mut Out::new(json)).await
         }
+        TierCommand::Forget(asked) => forget::forget(&manifests, &asked, configuration).await,
         TierCommand::Lineage(asked) => lineage::lineage(&manifests, &asked, configuration).await,
         TierCommand::Verify { topic, json } => verify(&manifests, topic.as_deref(), &mut Out::new(json)).await,
     };

@@ -34,7 +34,7 @@ use varve_tiering::{
 
 use super::{StartError, serve_http, store::follow_cluster};
 use crate::{
-    archive::{ArchiveError, archive_settings, compactor_options, registered, told, topic_ids},
+    archive::{ArchiveError, archive_settings, compactor_options, forget_deleted, known_topics, registered, told},
     config::BrokerConfig,
     http::Health,
     metrics::{Metrics, register_build_info, show_clock},
@@ -98,8 +98,8 @@ impl CompactorNode {
         let (topics, ended) = (metadata.clone(), stop.clone());
         let (first, assigned) = (member.clone(), work);
         tasks.spawn(async move {
-            let topics = || topic_ids(&topics);
-            compactor.run(|| assigned.assigned(), topics, || first.is_first(), ended).await;
+            let (known, forget) = (|| known_topics(&topics), |ids| forget_deleted(&topics, ids));
+            compactor.run(|| assigned.assigned(), known, forget, || first.is_first(), ended).await;
         });
         health.ready();
         info!("ready: this process rewrites the archive");

@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use varve_log::format::{HEADER_BYTES, compression};
 use varve_metadata::{
     config::{ArchiveFormat, CleanupPolicy, Codec, TopicConfig},
-    model::{LeaderEpoch, Offset, Timestamp},
+    model::{KnownTopics, LeaderEpoch, Offset, Timestamp},
 };
 use varve_simulation::seeds;
 use varve_tiering::{
@@ -363,19 +363,33 @@ async fn retention_moves_the_log_start_and_the_sweep_takes_the_objects() {
 }
 
 #[tokio::test]
-async fn an_archive_without_a_topic_is_buried_but_not_while_the_metadata_cannot_be_read() {
+async fn an_archive_is_buried_when_somebody_deleted_its_topic_and_kept_when_nobody_knows_it() {
     let mut world = World::new(51, DELETE).await;
     world.grow(3).await;
     let process = world.process(Fuse::never());
-    process.compactor.sweep(later(0), || ready(None)).await.unwrap();
-    process.compactor.sweep(later(0), || ready(Some([world.partition.topic].into()))).await.unwrap();
-    assert_eq!(process.handle.refresh().await.unwrap().deleted_at(), None);
-    process.compactor.sweep(later(0), || ready(Some([].into()))).await.unwrap();
+    let id = world.partition.topic;
+    let sweep = async |hours, known: Option<KnownTopics>| {
+        process.compactor.sweep(later(hours), || ready(known.clone())).await.unwrap()
+    };
+    let alive = KnownTopics { alive: [id].into(), deleted: [id].into() };
+    let deleted = KnownTopics { deleted: [id].into(), ..KnownTopics::default() };
+    for known in [None, Some(alive), Some(KnownTopics::default())] {
+        assert_eq!(sweep(0, known).await.settled, []);
+        assert_eq!(process.handle.refresh().await.unwrap().deleted_at(), None);
+    }
+    assert_eq!(process.compactor.metrics.unknown_topics.get(), 1);
+    // However long nobody knows it.
+    sweep(100, Some(KnownTopics::default())).await;
+    assert!(!world.stored().await.is_empty());
+
+    assert_eq!(sweep(0, Some(deleted.clone())).await.settled, [], "it was not buried before");
     assert!(process.handle.refresh().await.unwrap().deleted_at().is_some());
-    process.compactor.sweep(later(3), || ready(Some([].into()))).await.unwrap();
+    assert_eq!(sweep(3, Some(deleted.clone())).await.settled, [], "somebody may have published meanwhile");
     assert_eq!(world.stored().await, BTreeSet::new());
+    assert_eq!(sweep(3, Some(deleted.clone())).await.settled, [id]);
+    assert_eq!(process.compactor.metrics.unknown_topics.get(), 0);
     // Nor does the word that it is gone stay for ever.
-    process.compactor.sweep(later(6), || ready(Some([].into()))).await.unwrap();
+    sweep(6, Some(KnownTopics::default())).await;
     assert_eq!(process.handle.store().versions(world.partition, Version::NONE).await.unwrap(), []);
 }
 

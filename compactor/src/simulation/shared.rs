@@ -68,14 +68,16 @@ async fn a_shared_object_outlives_the_topics_that_were_deleted() {
     grow_shared(&mut worlds).await;
     let mut expected: Vec<_> = vec![worlds[0].committed().await, worlds[1].committed().await];
     let process = worlds[0].process(Fuse::never());
-    let left = worlds[1].partition.topic;
+    let (gone, left) = (worlds[0].partition.topic, worlds[1].partition.topic);
+    let known = KnownTopics { alive: [left].into(), deleted: [gone].into() };
     for hours in [0, 3, 6] {
-        process.compactor.sweep(later(hours), || ready(Some([left].into()))).await.unwrap();
+        process.compactor.sweep(later(hours), || ready(Some(known.clone()))).await.unwrap();
     }
     expected[0].clear();
     check(&worlds, &mut expected, "the topic that is left").await;
+    let known = KnownTopics { deleted: [gone, left].into(), ..KnownTopics::default() };
     for hours in [9, 12, 15] {
-        process.compactor.sweep(later(hours), || ready(Some([].into()))).await.unwrap();
+        process.compactor.sweep(later(hours), || ready(Some(known.clone()))).await.unwrap();
     }
     assert_eq!(worlds[0].stored().await, BTreeSet::new());
 }

@@ -1,20 +1,50 @@
-//! Which topics there are, for who removes what belongs to none of them.
-
-use std::collections::HashSet;
+//! What is known of topics, for who removes what belongs to none of them.
 
 use super::ClusterMetadata;
-use crate::{model::TopicId, store::StoreError};
+use crate::{
+    image::record::{self, DeletedTopicRecord, Key},
+    model::{KnownTopics, TopicId, TopicName},
+    store::{Expect, MetadataStore, StoreError, Transaction},
+};
+
+/// Keys of one transaction: no store takes fewer.
+const KEYS_AT_ONCE: usize = 100;
 
 impl ClusterMetadata {
-    /// The ids of all topics that were in the store when this was called and are there still. What an image shows without that
+    /// All topics that were in the store when this was called and are there still, and all that were deleted. What an image shows without that
     /// question may be long out of date: while the store cannot be reached, others may make topics that it does not have.
     ///
     /// # Errors
     /// [`StoreError`]: nobody can say now which topics there are not.
-    pub async fn topic_ids(&self) -> Result<HashSet<TopicId>, StoreError> {
+    pub async fn known_topics(&self) -> Result<KnownTopics, StoreError> {
         self.caught_up().await?;
-        Ok(self.image().topics().values().map(|topic| topic.id).collect())
+        let image = self.image();
+        let alive = image.topics().values().map(|topic| topic.id).collect();
+        Ok(KnownTopics { alive, deleted: image.deleted_topics().keys().copied().collect() })
     }
+
+    /// Forgets topics that were deleted: nothing is left of them.
+    ///
+    /// # Errors
+    /// [`StoreError`]: some may not be forgotten.
+    pub async fn forget_deleted(&self, ids: &[TopicId]) -> Result<(), StoreError> {
+        for ids in ids.chunks(KEYS_AT_ONCE) {
+            let forget = ids.iter().fold(Transaction::default(), |all, id| all.delete(Key::DeletedTopic(*id).text()));
+            self.store.transact(forget).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Says in `store` that the topic `name`, which the cluster does not know, was deleted: whoever sweeps the archive buries what is left
+/// of it.
+///
+/// # Errors
+/// [`StoreError::Conflict`]: the cluster has that topic. Otherwise it is not known to be said.
+pub async fn give_up(store: &dyn MetadataStore, id: TopicId, name: &TopicName) -> Result<(), StoreError> {
+    let record = DeletedTopicRecord { name: name.clone() };
+    let said = Transaction::default().put(Key::DeletedTopic(id).text(), record::encode(record));
+    store.transact(said.expecting(Key::Topic(id).text(), Expect::Absent)).await.map(drop)
 }
 
 #[cfg(test)]
@@ -79,12 +109,30 @@ mod tests {
     async fn who_does_not_hear_of_new_topics_does_not_say_that_there_are_none() {
         let store = Arc::new(MemoryStore::new());
         let (deaf, hearing) = (started(Arc::new(Silent(store.clone()))).await, started(store.clone()).await);
-        assert!(hearing.topic_ids().await.unwrap().is_empty());
+        assert_eq!(hearing.known_topics().await.unwrap(), KnownTopics::default());
 
         let topic = with_topic(store).await;
 
         assert!(deaf.image().topics().is_empty(), "its image knows of none");
-        assert!(deaf.topic_ids().await.is_err(), "and it does not take that for the truth");
-        assert_eq!(hearing.topic_ids().await.unwrap(), [topic].into());
+        assert!(deaf.known_topics().await.is_err(), "and it does not take that for the truth");
+        assert_eq!(hearing.known_topics().await.unwrap().alive, [topic].into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_was_deleted_when_somebody_said_so_until_nothing_is_left_of_it() {
+        let store = Arc::new(MemoryStore::new());
+        let topic = with_topic(store.clone()).await;
+        let metadata = started(store.clone()).await;
+        let name = TopicName::parse("t").unwrap();
+        assert!(matches!(give_up(store.as_ref(), topic, &name).await, Err(StoreError::Conflict)), "it is there");
+        metadata.delete_topics(&[topic], None).await.unwrap();
+        let lost = TopicId::random();
+        assert!(metadata.known_topics().await.unwrap().is_unknown(lost));
+        give_up(store.as_ref(), lost, &name).await.unwrap();
+        let known = metadata.known_topics().await.unwrap();
+        assert!(known.is_deleted(topic) && known.is_deleted(lost));
+        metadata.forget_deleted(&[topic, lost]).await.unwrap();
+        let known = metadata.known_topics().await.unwrap();
+        assert!(known.is_unknown(topic) && known.is_unknown(lost));
     }
 }

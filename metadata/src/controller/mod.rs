@@ -8,6 +8,7 @@ mod acls;
 mod alter;
 mod create;
 mod credentials;
+mod delete;
 mod elect;
 mod emptied;
 mod features;
@@ -27,8 +28,7 @@ pub mod upkeep;
 mod tests;
 
 use crate::{
-    image::{ClusterImage, record::Key},
-    model::{PartitionId, PartitionIndex, TopicId},
+    image::record::Key,
     store::{Expect, Transaction, TransactionLimits},
 };
 
@@ -38,6 +38,7 @@ pub use create::{
     CreateTopicError, CreationDefaults, NewTopic, TooManyPartitions, check_partition_count, create_topics,
 };
 pub use credentials::{ScramChange, TokenChange, alter_delegation_tokens, alter_scram_credentials};
+pub use delete::delete_topics;
 pub use elect::{ElectError, Election, elect_leaders};
 pub use emptied::{EmptiedReplicas, FoundLogs, emptied_replicas, returned_replicas};
 pub use features::{FeatureError, FeatureMove, FeatureUpdate, update_features};
@@ -80,24 +81,4 @@ impl Decision {
     pub(crate) fn delete(&mut self, key: &Key) {
         self.transaction.writes.push(crate::store::Write::Delete(key.text()));
     }
-}
-
-/// Deletes topics; `false` for one that does not exist. Each id is given once.
-pub fn delete_topics(image: &ClusterImage, ids: &[TopicId]) -> (Vec<bool>, Decision) {
-    let mut decision = Decision::default();
-    let results = ids
-        .iter()
-        .map(|id| {
-            let Some(topic) = image.topic_by_id(*id) else { return false };
-            decision.rewrites.push(Key::Topic(*id));
-            decision.delete(&Key::Topic(*id));
-            decision.delete(&Key::TopicName(topic.name.clone()));
-            for index in 0..topic.partitions.len() as u32 {
-                let partition = PartitionId { topic: *id, index: PartitionIndex(index) };
-                decision.delete(&Key::Partition(partition));
-            }
-            true
-        })
-        .collect();
-    (results, decision)
 }

@@ -10,9 +10,12 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::{
     config::{ConfigDef, ConfigTable, Kind},
-    image::{BrokerImage, ConfigResource, ImageBuilder, TopicChange, record::BrokerRecord},
+    image::{
+        BrokerImage, ClusterImage, ConfigResource, ImageBuilder, TopicChange,
+        record::{self, BrokerRecord, DeletedTopicRecord},
+    },
     model::{
-        BrokerId,
+        BrokerId, TopicId, TopicName,
         acl::{Acl, AclFilter, Operation, PatternType, Permission, ResourcePattern, ResourceType},
     },
     store::{Change, ChangeBatch, Revision, Snapshot, Versioned, Write},
@@ -287,11 +290,41 @@ fn a_deleted_topic_leaves_nothing_and_its_name_is_free() {
     let (results, decision) = delete_topics(cluster.image(), &[unknown, old]);
     assert_eq!(results, [false, true]);
     let keys: Vec<_> = decision.transaction.writes.iter().map(Write::key).collect();
-    assert_eq!(keys.len(), 5, "{keys:?}");
+    assert_eq!(keys.len(), 6, "{keys:?}");
+    assert_eq!(keys[0], format!("deleted/{old}"), "what is only missing was not deleted");
     cluster.take(decision);
+    assert!(cluster.image().deleted_topics().contains_key(&old));
     assert!(cluster.image().topics().is_empty() && cluster.image().partition_count() == 0);
     let cluster = cluster.with_topic("t", 1, 1);
     assert_ne!(cluster.image().topic("t").unwrap().id, old);
+}
+
+#[test]
+fn so_many_deleted_topics_are_remembered_and_no_more_the_newest_of_them() {
+    let mut cluster = Cluster::of(&[(1, false)]);
+    let remembered = |number: u32| {
+        let mut decision = Decision::default();
+        let record = DeletedTopicRecord { name: TopicName::parse(&format!("t{number}")).unwrap() };
+        let id = TopicId::random();
+        decision.put(&Key::DeletedTopic(id), record::encode(record));
+        (id, decision)
+    };
+    let (oldest, decision) = remembered(0);
+    cluster.take(decision);
+    let (older, decision) = remembered(1);
+    cluster.take(decision);
+    let mut many = Decision::default();
+    for number in 2..10_000 {
+        many.transaction.writes.extend(remembered(number).1.transaction.writes);
+    }
+    cluster.take(many);
+    let mut cluster = cluster.with_topic("t", 1, 1);
+    let id = cluster.image().topic("t").unwrap().id;
+    let (_, decision) = delete_topics(cluster.image(), &[id]);
+    cluster.take(decision);
+    let known = cluster.image().deleted_topics();
+    assert_eq!(known.len(), 10_000);
+    assert!(!known.contains_key(&oldest) && known.contains_key(&older) && known.contains_key(&id));
 }
 
 #[test]

@@ -64,6 +64,7 @@ impl ImageBuilder {
                 membership: Arc::default(),
                 by_name: Arc::default(),
                 by_id: Arc::default(),
+                deleted: Arc::default(),
                 partitions: 0,
                 configs: Arc::default(),
                 quotas: Arc::default(),
@@ -153,6 +154,9 @@ impl ImageBuilder {
             for (pattern, principal, rules) in staged.acls {
                 acls.set(&pattern, &principal, rules);
             }
+        }
+        for (id, deleted) in staged.deleted {
+            set(Arc::make_mut(&mut self.image.deleted), id, deleted);
         }
         for (user, credential) in staged.scram {
             set(Arc::make_mut(&mut self.image.scram), user, credential);
@@ -384,6 +388,7 @@ struct Staged {
     quotas: Vec<(QuotaEntity, Option<Quotas>)>,
     features: Vec<(String, Option<u16>)>,
     topics: Vec<(TopicId, Option<TopicRecord>)>,
+    deleted: Vec<(TopicId, Option<Revision>)>,
     partitions: Vec<(PartitionId, Option<PartitionImage>, Revision)>,
     registered: Vec<(BrokerId, Option<Revision>)>,
     live: Vec<(BrokerId, Option<LifeRecord>)>,
@@ -426,6 +431,7 @@ impl Staged {
                 self.controller = Some(record.map(|record| record.broker));
             }
             Some(Key::Topic(id)) => self.topics.push((id, value.map(record::decode).transpose()?)),
+            Some(Key::DeletedTopic(id)) => self.deleted.push((id, value.map(|_| revision))),
             Some(Key::Partition(id)) => {
                 let record = value.map(record::decode::<PartitionRecord>).transpose()?;
                 self.partitions.push((id, record.map(PartitionRecord::into_image), revision));

@@ -45,6 +45,7 @@ pub struct ClusterImage {
     membership: Arc<MembershipImage>,
     by_name: Arc<BTreeMap<TopicName, Arc<TopicImage>>>,
     by_id: Arc<HashMap<TopicId, Arc<TopicImage>>>,
+    deleted: Arc<BTreeMap<TopicId, Revision>>,
     partitions: usize,
     configs: Arc<ConfigImage>,
     quotas: Arc<QuotaImage>,
@@ -245,6 +246,12 @@ impl ClusterImage {
     /// The topic with this id.
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<TopicImage>> {
         self.by_id.get(&id)
+    }
+
+    /// Topics that somebody deleted, and the revisions that did, as long as something of them may be left in the archive. One that
+    /// is neither there nor here may have been forgotten by a store that was put back to an older state.
+    pub fn deleted_topics(&self) -> &BTreeMap<TopicId, Revision> {
+        &self.deleted
     }
 
     /// A partition of a topic.

@@ -11,6 +11,7 @@
 //! controller                           {v, broker}        bound to that broker's lease
 //! topics/<topic id>                    {v, name, overrides, partitions: how many}
 //! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
+//! deleted/<topic id>                   {v, name}          until nothing of it is left in the archive
 //! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?,
 //!                                       adding?, removing?, offline?, emptied?: [{broker, dirs?}]}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
@@ -51,6 +52,7 @@ pub(crate) enum Key {
     Controller,
     Topic(TopicId),
     TopicName(TopicName),
+    DeletedTopic(TopicId),
     Partition(PartitionId),
     Config(ConfigResource),
     Quota(QuotaEntity),
@@ -75,6 +77,7 @@ impl Key {
             Key::Controller => "controller".to_owned(),
             Key::Topic(id) => format!("topics/{id}"),
             Key::TopicName(name) => format!("topic-names/{name}"),
+            Key::DeletedTopic(id) => format!("deleted/{id}"),
             Key::Partition(id) => format!("partitions/{}/{}", id.topic, id.index),
             Key::Config(ConfigResource::Broker(id)) => format!("configs/broker/{id}"),
             Key::Config(ConfigResource::BrokerDefaults) => "configs/broker-defaults/".to_owned(),
@@ -113,6 +116,7 @@ impl Key {
             "distrusted" => Some(Key::Distrusted(BrokerId(rest.parse().ok()?))),
             "compactors" => Some(Key::Compactor(rest.parse().ok()?)),
             "topics" => Some(Key::Topic(rest.parse().ok()?)),
+            "deleted" => Some(Key::DeletedTopic(rest.parse().ok()?)),
             "topic-names" => Some(Key::TopicName(TopicName::parse(rest).ok()?)),
             "partitions" => {
                 let (topic, index) = rest.split_once('/')?;
@@ -289,6 +293,12 @@ pub(crate) struct TopicRecord {
     pub(crate) partitions: u32,
 }
 
+/// A version that does not know these keys skips them, and sees a topic that is not there, as before there were any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeletedTopicRecord {
+    pub(crate) name: TopicName,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TopicNameRecord {
     pub(crate) id: TopicId,
@@ -462,6 +472,7 @@ mod tests {
             Key::Distrusted(BrokerId(7)),
             Key::Controller,
             Key::Topic(topic),
+            Key::DeletedTopic(topic),
             Key::TopicName(TopicName::parse("a.b").unwrap()),
             Key::Partition(PartitionId { topic, index: PartitionIndex(12) }),
             Key::Config(ConfigResource::BrokerDefaults),

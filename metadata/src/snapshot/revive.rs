@@ -109,7 +109,10 @@ pub fn revive(
 ) -> Result<Revived, ReviveError> {
     let known = Known::read(snapshot).map_err(|(key, source)| ReviveError::Record { key, source })?;
     let mut topics = BTreeMap::new();
-    let (deleted, found) = compare(&known, archived);
+    let (mut deleted, mut found) = compare(&known, archived);
+    // Deleted before the snapshot, and not buried yet: that is still to come.
+    found.retain(|id, _| !known.deleted.contains(id));
+    deleted.extend(&known.deleted);
     // One topic has a name at a time: who is not in the snapshot and has the name of one that is came after that one's end.
     let mut younger: BTreeMap<&TopicName, TopicId> = BTreeMap::new();
     for (id, (name, _)) in &found {
@@ -160,6 +163,8 @@ pub fn revive(
 /// What a snapshot says, read.
 struct Known {
     topics: BTreeMap<TopicId, TopicRecord>,
+    /// Topics that were deleted, and may not be buried yet.
+    deleted: BTreeSet<TopicId>,
     partitions: BTreeMap<PartitionId, PartitionImage>,
     next_producer_id: u64,
     /// Every key that needs no second look.
@@ -172,6 +177,7 @@ impl Known {
     fn read(snapshot: &ClusterSnapshot) -> Result<Known, (String, RecordError)> {
         let mut known = Known {
             topics: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             partitions: BTreeMap::new(),
             next_producer_id: 0,
             others: Vec::new(),
@@ -188,6 +194,10 @@ impl Known {
                 }
                 Some(Key::ProducerIds) => {
                     known.next_producer_id = record::decode::<ProducerIdsRecord>(value).map_err(failed)?.next;
+                }
+                Some(Key::DeletedTopic(id)) => {
+                    known.deleted.insert(id);
+                    known.others.push((text.clone(), value.clone()));
                 }
                 // Written anew.
                 Some(Key::Cluster | Key::TopicName(_)) => {}
@@ -313,6 +323,19 @@ mod tests {
         assert!(topic.partitions.iter().all(|partition| partition.replicas == [BrokerId(1)]));
         assert_eq!(revived.entries.last().unwrap().0, "cluster");
         assert!(revived.entries.iter().any(|(key, _)| key == "later/kind"));
+    }
+
+    #[test]
+    fn a_topic_that_was_deleted_before_the_snapshot_and_is_not_buried_yet_stays_deleted() {
+        let gone = TopicId::random();
+        let mut before = snapshot(&[("kept", TopicId::random(), 1)]);
+        let record = record::DeletedTopicRecord { name: name("gone") };
+        before.entries.push((Key::DeletedTopic(gone).text(), record::encode(record)));
+        let manifests = BTreeMap::from([archived("gone", gone, 0, 3, false)]);
+        let revived = revive(&before, &manifests, &on_one()).unwrap();
+        let builder = image(&revived);
+        assert!(builder.image().topic("gone").is_none());
+        assert!(builder.image().deleted_topics().contains_key(&gone), "its archive is to be buried");
     }
 
     #[test]
