@@ -259,7 +259,7 @@ fn an_etcd_that_comes_back_older_or_empty_under_running_brokers_costs_no_record(
         let aside = files(&cluster_log(folder.path(), at))?;
         let is_aside =
             |path: &PathBuf| path.to_string_lossy().contains("/after-0.") && path.to_string_lossy().ends_with(".log");
-        ensure!(aside.iter().any(|path| is_aside(path)), "broker {at} has {aside:?}");
+        ensure!(aside.iter().any(is_aside), "broker {at} has {aside:?}");
     }
 
     // Nor does anybody bury the archive of a topic that the backup lacks: it can be given up, by who says so.
