@@ -71,11 +71,11 @@ fn behind(image: &ClusterImage, us: BrokerId) -> impl Iterator<Item = String> {
 }
 
 /// Whether a replica here has yet to catch up, and can: with nobody who leads there is nobody to copy from, which may be any broker's
-/// fault. A replica that a reassignment adds, or takes away, stands in for nobody.
+/// fault, and in a directory that failed there is nowhere to copy to. A replica that a reassignment adds, or takes away, stands in for nobody.
 fn is_behind(partition: &PartitionImage, us: BrokerId) -> bool {
     let counts =
         partition.replicas.contains(&us) && !partition.adding.contains(&us) && !partition.removing.contains(&us);
-    counts && partition.leader.is_some() && !partition.isr.contains(&us)
+    counts && partition.leader.is_some() && !partition.isr.contains(&us) && !partition.offline.contains(&us)
 }
 
 #[cfg(test)]
@@ -109,5 +109,7 @@ mod tests {
         assert!(!is_behind(&added, US));
         let removed = PartitionImage { removing: vec![US], ..partition(Some(2), &[2, 3]) };
         assert!(!is_behind(&removed, US));
+        let offline = PartitionImage { offline: vec![US], ..partition(Some(2), &[2, 3]) };
+        assert!(!is_behind(&offline, US), "its directory failed");
     }
 }

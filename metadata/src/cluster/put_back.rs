@@ -61,9 +61,12 @@ mod tests {
     use crate::{
         cluster::{Joining, Member},
         controller::{CreationDefaults, NewTopic, Placement},
-        image::BrokerImage,
+        image::{
+            BrokerImage,
+            record::{self, DeletedTopicRecord, Key},
+        },
         model::BrokerId,
-        store::{MemoryStore, MetadataStore, Revision, StoreError},
+        store::{MemoryStore, MetadataStore, Revision, StoreError, Versioned},
     };
 
     const LIMIT: Duration = Duration::from_secs(60);
@@ -129,6 +132,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_older_state_of_which_nothing_was_written_anew_is_known_by_the_topic_that_nobody_deleted() {
+        let store = Arc::new(MemoryStore::new());
+        let metadata = started(&store).await;
+        metadata.register(BrokerImage { id: BrokerId(1), ..BrokerImage::default() }).await.unwrap();
+        with_topic(&metadata, "before").await;
+        let backup = store.range("").await.unwrap();
+        with_topic(&metadata, "after").await;
+        let seen = metadata.image().revision();
+        store.restore(Snapshot { revision: Revision(seen.0 + 1_000_000), ..backup });
+        assert_eq!(noticed(&metadata).await, PutBack::Older { seen });
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_state_of_another_cluster_is_shown_to_nobody() {
         let (store, metadata, _) = with_backup().await;
         let other = Arc::new(MemoryStore::new());
@@ -154,7 +170,14 @@ mod tests {
         let gone: Vec<&str> =
             state.entries.iter().map(|(key, _)| key.as_str()).filter(|key| key.starts_with("topic")).collect();
         assert_eq!(gone.len(), 4, "two topics and their names");
-        let entries = state.entries.iter().filter(|(key, _)| !gone.contains(&key.as_str())).cloned().collect();
+        let mut entries: Vec<_> =
+            state.entries.iter().filter(|(key, _)| !gone.contains(&key.as_str())).cloned().collect();
+        let revision = Revision(state.revision.0 + 1);
+        for topic in metadata.image().topics().values() {
+            let value = record::encode(DeletedTopicRecord { name: topic.name.clone() });
+            entries.push((Key::DeletedTopic(topic.id).text(), Versioned { value, modified: revision }));
+        }
+        entries.sort_by(|one, other| one.0.cmp(&other.0));
         store.restore(Snapshot { revision: Revision(state.revision.0 + 2), entries });
         let mut images = metadata.subscribe();
         timeout(LIMIT, images.wait_for(|image| image.topics().is_empty())).await.unwrap().unwrap();

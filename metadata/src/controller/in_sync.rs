@@ -231,7 +231,9 @@ pub(super) fn led(mut partition: PartitionImage, circumstances: &Circumstances<'
         return next;
     }
     let nobody_knows_all = partition.isr.is_empty() && partition.elr.is_empty();
-    let last = partition.last_leader.filter(|last| nobody_knows_all && can_lead(*last) && has_its_log(*last));
+    // Of those of whom nothing is known, whoever led last lacks least.
+    let is_best = nobody_knows_all || circumstances.unclean;
+    let last = partition.last_leader.filter(|last| is_best && can_lead(*last) && has_its_log(*last));
     let any = || {
         let behind = partition.replicas.iter().copied().find(|replica| can_lead(*replica) && has_its_log(*replica));
         // Nobody has a record. Whose log was the last that counted knows best where its archive ends.
@@ -246,7 +248,7 @@ pub(super) fn led(mut partition: PartitionImage, circumstances: &Circumstances<'
         return partition;
     }
     if let Some(leader) = partition.leader.take() {
-        partition.last_leader = Some(leader);
+        partition.last_leader = Some(leader).filter(|leader| partition.replicas.contains(leader));
     }
     partition
 }

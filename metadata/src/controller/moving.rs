@@ -30,7 +30,9 @@ pub fn towards(
     circumstances: &Circumstances<'_>,
 ) -> Option<PartitionImage> {
     let mut removing: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !target.contains(id)).collect();
-    let mut adding: Vec<BrokerId> = target.iter().copied().filter(|id| !partition.replicas.contains(id)).collect();
+    // Who is on its way already is still to come: to ask for the same again changes nothing.
+    let is_new = |id: &BrokerId| !partition.replicas.contains(id) || partition.adding.contains(id);
+    let mut adding: Vec<BrokerId> = target.iter().copied().filter(is_new).collect();
     removing.sort_unstable();
     adding.sort_unstable();
     let replicas = target.iter().chain(&removing).copied().collect();
@@ -163,6 +165,20 @@ mod tests {
         assert_eq!((done.leader, done.leader_epoch, done.partition_epoch), (Some(BrokerId(3)), LeaderEpoch(1), 2));
         assert_eq!((&done.adding, &done.removing), (&ids(&[]), &ids(&[])));
         assert_eq!(with(&[1, 2, 3], 2, false, |around| towards(&done, &ids(&[3, 2]), around)), None, "it is there");
+    }
+
+    #[test]
+    fn to_ask_for_a_move_again_changes_nothing_of_it() {
+        let now = moving(1, &[1], &[]);
+        assert_eq!(with(&[1, 3], 1, false, |around| towards(&now, &ids(&[3, 2]), around)), None);
+        // Also where the order is another one, 3 is still who is added.
+        let turned = with(&[1, 3], 1, false, |around| towards(&now, &ids(&[2, 3]), around)).unwrap();
+        assert_eq!(
+            (&turned.replicas, &turned.adding, &turned.removing),
+            (&ids(&[2, 3, 1]), &now.adding, &now.removing)
+        );
+        let back = with(&[1, 3], 1, false, |around| cancelled(&turned, around)).unwrap();
+        assert_eq!(back.replicas, ids(&[2, 1]));
     }
 
     /// Acknowledged by two of three, a record must not be left on one.

@@ -4,8 +4,8 @@ use super::{ClusterImage, TopicImage};
 use crate::store::{PutBack, Revision};
 
 impl ClusterImage {
-    /// Whether this image, read anew from the store, can have become of `before`. Absence tells nothing, for what is gone may have
-    /// been deleted; but revisions only grow, those of every single key as well.
+    /// Whether this image, read anew from the store, can have become of `before`. Revisions only grow, those of every single key as
+    /// well; a topic that is gone was deleted, which is written down (`deleted/ID`); and partitions only become more.
     ///
     /// # Errors
     /// How the store shows that it was put back to an older state, or is another one.
@@ -23,8 +23,12 @@ impl ClusterImage {
         let older_topic =
             |then: &TopicImage, now: &TopicImage| now.written.iter().zip(&then.written).any(|(now, then)| now < then);
         let topics = before.by_id.values().any(|then| match self.by_id.get(&then.id) {
-            Some(now) => !std::sync::Arc::ptr_eq(then, now) && older_topic(then, now),
-            None => false,
+            Some(now) => {
+                now.partitions.len() < then.partitions.len()
+                    || (!std::sync::Arc::ptr_eq(then, now) && older_topic(then, now))
+            }
+            // Also where a deletion was forgotten, or is of a version that wrote none down: a start sets logs aside, and no more.
+            None => !self.deleted.contains_key(&then.id),
         });
         if brokers || topics { Err(PutBack::Older { seen }) } else { Ok(()) }
     }

@@ -21,6 +21,10 @@ use crate::{
 /// Producer ids that a cluster may have handed out after its last snapshot: none of them is handed out again.
 const PRODUCER_IDS_SKIPPED: u64 = 10_000_000;
 
+/// Epochs that a partition may have gone through after its last snapshot: who still has a log must not find one of them given anew
+/// to somebody else's records.
+const EPOCHS_SKIPPED: u32 = 1_000;
+
 /// What a partition's newest manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archived {
@@ -246,7 +250,7 @@ fn led_anew(
         leader: replicas.first().copied(),
         isr: replicas.clone(),
         replicas,
-        leader_epoch: epoch.map_or(LeaderEpoch(0), |LeaderEpoch(epoch)| LeaderEpoch(epoch + 1)),
+        leader_epoch: epoch.map_or(LeaderEpoch(0), |LeaderEpoch(epoch)| LeaderEpoch(epoch + EPOCHS_SKIPPED)),
         partition_epoch: before.map_or(0, |before| before.partition_epoch + 1),
         ..PartitionImage::default()
     }
@@ -319,7 +323,7 @@ mod tests {
         let topic = builder.image().topic("logs").unwrap();
         assert_eq!((topic.id, topic.overrides["retention.ms"].as_str()), (id, "-1"));
         let epochs: Vec<_> = topic.partitions.iter().map(|partition| partition.leader_epoch.0).collect();
-        assert_eq!(epochs, [8, 10]);
+        assert_eq!(epochs, [7 + EPOCHS_SKIPPED, 9 + EPOCHS_SKIPPED]);
         assert!(topic.partitions.iter().all(|partition| partition.replicas == [BrokerId(1)]));
         assert_eq!(revived.entries.last().unwrap().0, "cluster");
         assert!(revived.entries.iter().any(|(key, _)| key == "later/kind"));

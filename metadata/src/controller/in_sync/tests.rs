@@ -66,6 +66,16 @@ fn who_may_have_lost_records_is_not_believed_while_another_may_have_them() {
 }
 
 #[test]
+fn an_unclean_election_takes_the_last_leader_before_one_of_whom_nothing_is_known() {
+    let now = PartitionImage { last_leader: Some(BrokerId(2)), ..partition(None, &[], &[3]) };
+    assert_eq!(with(&[1, 2], false, |active| with_leader(&now, active)), None, "3 may come back");
+    let led = with(&[1, 2], true, |active| with_leader(&now, active)).unwrap();
+    assert_eq!((led.leader, led.isr, led.elr), (Some(BrokerId(2)), ids(&[2]), ids(&[])));
+    let led = with(&[1, 2, 3], true, |active| with_leader(&now, active)).unwrap();
+    assert_eq!(led.leader, Some(BrokerId(3)), "it has every record");
+}
+
+#[test]
 fn a_replica_whose_directory_failed_is_believed_no_more_and_leads_only_once_it_is_there_again() {
     let now = partition(Some(1), &[1, 2, 3], &[]);
     let fail = |now: &PartitionImage, broker, unclean| {
