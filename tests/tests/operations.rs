@@ -228,6 +228,34 @@ fn await_reassigned(tools: &KafkaTools, plan: &str) -> Result<()> {
     })
 }
 
+/// One request for all of them, as the tools send it.
+#[test]
+fn kafkas_tools_move_and_elect_more_partitions_than_etcd_takes_at_once() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let settings = [&SETTINGS[..], &UNHURRIED, &["auto.leader.rebalance.enable=false"]].concat();
+    let cluster = Cluster::start(folder.path(), 3, &settings)?;
+    cluster.create("many", 450, 2, &[])?;
+    let tools = KafkaTools::at(cluster.addresses()[0]);
+    // The other replica of each is preferred from now on.
+    let turned = |(one, index): (&Described, usize)| {
+        let replicas: Vec<usize> = one.replicas.iter().rev().copied().collect();
+        json!({"topic": "many", "partition": index, "replicas": replicas})
+    };
+    let turned: Vec<Value> = cluster.describe("many")?.iter().zip(0..).map(turned).collect();
+    let plan = file(folder.path(), "turned.json", &json!({"version": 1, "partitions": turned}))?;
+    tools.run(&format!("kafka-reassign-partitions.sh --reassignment-json-file {plan} --execute"))?;
+    await_reassigned(&tools, &plan)?;
+    let led_as_preferred = || -> Result<usize> {
+        let described = cluster.describe("many")?;
+        Ok(described.iter().filter(|one| one.leader == one.replicas.first().copied()).count())
+    };
+    ensure!(led_as_preferred()? == 0, "leaders stay where they are");
+    let said = tools.run("kafka-leader-election.sh --election-type preferred --all-topic-partitions")?;
+    ensure!(said.contains("Successfully completed leader election"), "{said}");
+    ensure!(led_as_preferred()? == 450, "{said}");
+    Ok(())
+}
+
 #[test]
 fn kafkas_tools_widen_balance_cancel_elect_and_unregister_under_load() -> Result<()> {
     // Leadership moves when this test says so.
