@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kafka_protocol::{
     messages::{
         FindCoordinatorRequest, IncrementalAlterConfigsRequest, MetadataRequest, TopicName,
@@ -87,6 +87,34 @@ fn a_killed_broker_is_missed_long_before_its_lease_ends() -> Result<()> {
         cluster.await_isr(TOPIC, BROKERS)?;
     }
     Ok(())
+}
+
+/// A partition that is below its minimum tells who may lead it all the same and, once nobody does, who led it last (KIP-966).
+#[test]
+fn kafkas_tool_shows_who_may_lead_a_partition_that_is_below_its_minimum() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), BROKERS, &SETTINGS)?;
+    cluster.create("pair", 1, 2, &[("min.insync.replicas", "2")])?;
+    let replicas = cluster.describe("pair")?.remove(0).replicas;
+    let other = (0..BROKERS).find(|at| !replicas.contains(at)).context("a broker without it")?;
+    let tool = KafkaTools::at(cluster.addresses()[other]);
+    let await_shown = |elr: &str, last: &str| {
+        let wanted = format!("\tElr: {elr}\tLastKnownElr: {last}");
+        until(&format!("it shows {wanted:?}"), || {
+            let said = tool.run("kafka-topics.sh --describe --topic pair")?;
+            ensure!(said.lines().any(|line| line.ends_with(&wanted)), "{said}");
+            Ok(())
+        })
+    };
+    let [first, second] = replicas[..] else { bail!("two replicas, not {replicas:?}") };
+    await_shown("", "")?;
+    cluster.kill(second);
+    await_shown(&second.to_string(), "")?;
+    cluster.kill(first);
+    await_shown(&format!("{},{}", first.min(second), first.max(second)), &first.to_string())?;
+    cluster.start_all(&[first, second])?;
+    cluster.await_isr("pair", 2)?;
+    await_shown("", "")
 }
 
 /// Beside writers and groups that forgive much, Kafka's own producer and consumer, which must not see a single error.

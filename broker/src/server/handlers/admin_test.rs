@@ -18,6 +18,11 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use uuid::Uuid;
+use varve_metadata::{
+    cluster::{IsrProposal, ProposalOutcome},
+    image::PartitionImage,
+    model::{BrokerId, PartitionIndex},
+};
 
 use super::configs_test::{TOPIC, alter};
 use crate::server::{
@@ -339,6 +344,30 @@ async fn a_long_list_of_partitions_comes_in_pages() {
     let cursor = Cursor::default().with_topic_name(name("b")).with_partition_index(0);
     let refused = client.ask(0, &named(&["c"]).with_cursor(Some(cursor))).await;
     assert_eq!(refused.topics[0].error_code, ResponseError::InvalidRequest.code());
+}
+
+#[tokio::test]
+async fn who_may_lead_without_being_in_sync_is_told_and_who_led_last() {
+    let (node, mut client) = node_with(&[("a", 2)]).await;
+    let image = node.broker.metadata.image();
+    let (partition, now) = image.topic("a").unwrap().partition(PartitionIndex(1)).unwrap();
+    let base = now.partition_epoch;
+    let next = PartitionImage {
+        leader: None,
+        isr: Vec::new(),
+        elr: vec![BrokerId(7), BrokerId(8)],
+        last_leader: Some(BrokerId(8)),
+        partition_epoch: base + 1,
+        ..now.clone()
+    };
+    let proposal = IsrProposal { partition, base, next, joins: None };
+    assert_eq!(node.broker.metadata.propose_isr(&proposal).await, ProposalOutcome::Taken);
+    node.broker.metadata.caught_up().await.unwrap();
+    let request = DescribeTopicPartitionsRequest::default().with_response_partition_limit(5);
+    let told: Vec<_> = client.ask(0, &request).await.topics.remove(0).partitions;
+    let told = told.into_iter().map(|one| (one.leader_id.0, one.eligible_leader_replicas, one.last_known_elr));
+    let ids = |ids: &[i32]| Some(ids.iter().copied().map(WireBrokerId).collect::<Vec<_>>());
+    assert_eq!(told.collect::<Vec<_>>(), [(1, ids(&[]), ids(&[])), (-1, ids(&[7, 8]), ids(&[8]))]);
 }
 
 #[tokio::test]

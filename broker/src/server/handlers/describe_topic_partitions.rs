@@ -138,14 +138,16 @@ fn describe<'a>(
     response
 }
 
-/// Who is waited for where nobody who lives is known to have all records, also if it lacks its log.
+/// Who led last, while nobody leads, as in Kafka; and where nobody who lives is known to have all records, who had them and came back
+/// without its log.
 fn last_known_elr(partition: &PartitionImage) -> Vec<WireBrokerId> {
     let PartitionImage { isr, elr, leader, last_leader, emptied, .. } = partition;
-    if leader.is_some() || !isr.is_empty() || !elr.is_empty() {
+    if leader.is_some() {
         return Vec::new();
     }
-    let counted_on = emptied.iter().filter(|replica| !replica.dirs.is_empty()).map(|replica| replica.broker);
-    last_leader.iter().copied().chain(counted_on).map(wire).collect()
+    let nobody_knows_all = isr.is_empty() && elr.is_empty();
+    let counted_on = emptied.iter().filter(|replica| nobody_knows_all && !replica.dirs.is_empty());
+    last_leader.iter().copied().chain(counted_on.map(|replica| replica.broker)).map(wire).collect()
 }
 
 fn cursor(topic: &str, partition: usize) -> Cursor {
