@@ -20,7 +20,7 @@ const DISABLED: &str = "tiering/src/tier/archiver/tests/disabled.rs";
 const COLD: &str = "tiering/src/tier/cold/tests/mod.rs";
 const COMPACTOR: &str = "compactor/src/plan_tests.rs";
 const THROTTLE: &str = "tests/tests/replication_throttle.rs";
-const ISR: &str = "metadata/src/controller/in_sync.rs";
+const ISR: &str = "metadata/src/controller/in_sync/tests.rs";
 
 /// What shows the effect of each setting: a file, and a test in it.
 const SHOWN: &[(&str, &str, &str)] = &[
