@@ -153,6 +153,9 @@ impl Compactor {
                             Ok(swept) => forget(swept.settled).await,
                             Err(error) => tracing::warn!(%error, "sweep of the bucket failed, trying again later"),
                         }
+                    } else {
+                        // Whoever sweeps now counts them.
+                        self.metrics.unknown_topics.set(0);
                     }
                     next_sweep = Instant::now() + self.options.sweep_interval;
                 }

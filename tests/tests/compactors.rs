@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use varve_tests::{
     cluster::{Cluster, load::SETTINGS},
+    etcd::Etcd,
     kafka_tools::KafkaTools,
     kcat,
     node::{eventually, varve},
@@ -119,5 +120,28 @@ fn a_process_that_uploads_or_compacts_alone_is_refused_where_it_could_not() -> R
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success() && said.contains(why), "{roles}: {said}");
     }
+    Ok(())
+}
+
+/// It has no logs by which it would know that the store lost a cluster: where there is none, it waits for a broker to make one.
+#[test]
+fn a_process_that_only_compacts_makes_no_cluster() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let etcd = Etcd::start(folder.path())?;
+    let mut command = varve()?;
+    command.current_dir(folder.path()).args(["--roles", "compactor"]);
+    for setting in [
+        format!("varve.metadata.url=etcd://{}/varve", etcd.address()),
+        format!("varve.object.store.url=file://{}", folder.path().join("bucket").display()),
+        "varve.http.listener=127.0.0.1:0".to_owned(),
+        "initial.broker.registration.timeout.ms=1000".to_owned(),
+    ] {
+        command.args(["--override", &setting]);
+    }
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && said.contains("it holds no cluster"), "{said}");
+    let keys = etcd.ctl(&["get", "--prefix", "/varve/", "--keys-only"])?;
+    ensure!(keys.trim().is_empty(), "it wrote {keys}");
     Ok(())
 }

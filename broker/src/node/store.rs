@@ -13,7 +13,7 @@ use varve_log::local::cluster_of;
 use varve_metadata::{
     cluster::{ClusterMetadata, MetadataError},
     model::BrokerId,
-    store::{ConnectError, EmbeddedStore, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, MetadataStore},
+    store::{ConnectError, EmbeddedStore, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, MetadataStore, StoreError},
 };
 
 use super::StartError;
@@ -45,6 +45,11 @@ pub(super) async fn follow_cluster(
     let attempt = async || {
         let store = counted.measured(open_store(config).await?);
         look_for_cluster(store.as_ref(), &config.logs.dirs).await?;
+        // Who has no logs cannot tell a new cluster from one that its store lost.
+        if !config.roles.broker && ClusterMetadata::is_new(store.as_ref()).await? {
+            let why = StoreError::Unavailable("it holds no cluster, and only brokers make one".into());
+            return Err(MetadataError::Store(why).into());
+        }
         Ok(ClusterMetadata::start(store, config.node, config.settings.texts()).await?)
     };
     let given_up = Instant::now() + config.etcd.start_timeout;
