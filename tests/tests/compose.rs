@@ -1,7 +1,7 @@
 //! Compose files: that they keep to the specification, run what is pinned, and ask containers how they are by commands that work in
 //! the environment that those have. What they start is tried in `packaging` and, for the rig, in `terraform`.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -68,6 +68,32 @@ fn the_cluster_keeps_its_archive_in_a_store_of_which_it_is_known_that_one_creato
     let page = fs::read_to_string(tools::checkout().join("docs/archive.md"))?;
     let (_, version) = STORE.split_once(':').context("a version")?;
     ensure!(page.contains(&format!("SeaweedFS {version}")), "docs/archive.md says which version was tried");
+    Ok(())
+}
+
+#[test]
+fn the_bucket_of_the_cluster_is_made_once_and_is_no_error_ever_after() -> Result<()> {
+    // As the store's shell is: making a bucket that is there fails.
+    const WEED: &str = "#!/bin/sh\nread -r command\ncase $command in\n\
+        'fs.ls /buckets') cat buckets ;;\n\
+        's3.bucket.create -name varve') ! grep -qx varve buckets && echo varve >>buckets ;;\n\
+        *) exit 2 ;;\nesac\n";
+    let folder = tempfile::tempdir()?;
+    let weed = folder.path().join("weed");
+    fs::write(&weed, WEED)?;
+    fs::set_permissions(&weed, fs::Permissions::from_mode(0o755))?;
+    fs::write(folder.path().join("buckets"), "")?;
+    let service = &compose::read(CLUSTER)?["services"]["bucket"];
+    let words = |name: &str| serde_json::from_value::<Vec<String>>(service[name].clone()).context(name.to_owned());
+    let (entrypoint, command) = (words("entrypoint")?, words("command")?);
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH")?);
+    // At the first `up`, and again with `run` and the next `up`.
+    for _ in 0..3 {
+        let mut made = Command::new(&entrypoint[0]);
+        made.args(&entrypoint[1..]).args(command.iter().map(|word| word.replace("$$", "$")));
+        tools::output_of(made.current_dir(folder.path()).env("PATH", &path))?;
+        ensure!(fs::read_to_string(folder.path().join("buckets"))? == "varve\n", "there is one bucket");
+    }
     Ok(())
 }
 
