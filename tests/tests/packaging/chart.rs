@@ -5,11 +5,12 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use varve_tests::{
+    compose::image_environment,
     node::{Node, eventually, varve},
     tools,
 };
 
-use super::{at, checked, containers::image_environment};
+use super::{at, checked};
 
 /// The oldest and the newest Kubernetes whose schemas the chart is held to.
 const KUBERNETES: [&str; 2] = ["1.30.0", "1.37.0"];

@@ -1,10 +1,10 @@
-//! The image and the compose files.
+//! The image, and the cluster of the compose file.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use varve_tests::{
+    compose,
     etcd::Etcd,
     node::{Node, stable_address, varve},
     s3::S3Emulator,
@@ -15,7 +15,7 @@ use super::{at, read};
 
 /// The instructions of the Dockerfile: what it is, and the rest of it on one line.
 fn instructions() -> Result<Vec<(String, String)>> {
-    let text = read("deploy/container/Dockerfile")?.replace("\\\n", " ");
+    let text = read(compose::DOCKERFILE)?.replace("\\\n", " ");
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(|line| line.split_once(' '));
     Ok(lines.map(|(what, rest)| (what.to_owned(), rest.trim().to_owned())).collect())
 }
@@ -27,17 +27,9 @@ fn image() -> Result<Vec<(String, String)>> {
     Ok(all[last..].to_vec())
 }
 
-/// The image's environment.
-pub(super) fn image_environment() -> Result<BTreeMap<String, String>> {
-    let image = image()?;
-    let (_, variables) = image.iter().find(|(what, _)| what == "ENV").context("ENV")?;
-    let pairs = variables.split_whitespace().filter_map(|pair| pair.split_once('='));
-    Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
-}
-
 #[test]
 fn the_image_is_small_runs_as_nobody_and_says_how_it_is() -> Result<()> {
-    tools::output_of(tools::deploy("hadolint")?.arg(at("deploy/container/Dockerfile")))?;
+    tools::output_of(tools::deploy("hadolint")?.arg(at(compose::DOCKERFILE)))?;
     let image = image()?;
     let one = |wanted: &str| image.iter().find(|(what, _)| what == wanted).map_or("", |(_, rest)| rest.as_str());
     // Whoever builds may give these by digest; what stands there is for everybody else.
@@ -66,7 +58,7 @@ fn the_image_is_small_runs_as_nobody_and_says_how_it_is() -> Result<()> {
     // The entry point with the image's environment, and its health check beside it.
     let folder = tempfile::tempdir()?;
     let mut command = varve()?;
-    for (name, value) in image_environment()? {
+    for (name, value) in compose::image_environment()? {
         command.env(name, value.replace("/var/lib/varve", &folder.path().join("data").display().to_string()));
     }
     let node = Node::launch(folder.path(), command, &[])?;
@@ -85,50 +77,9 @@ fn the_image_is_small_runs_as_nobody_and_says_how_it_is() -> Result<()> {
     Ok(())
 }
 
-/// A compose file, with its merges resolved.
-fn compose(name: &str) -> Result<Value> {
-    const CHECK: &str = "import sys, compose_spec\ncompose_spec.PyCompose.from_json(sys.stdin.read()).validate()";
-    let file = tools::yaml(&read(&format!("deploy/compose/{name}"))?)?.into_iter().next().context("a document")?;
-    tools::output_of_fed(tools::deploy("python")?.args(["-c", CHECK]), &file.to_string())
-        .with_context(|| name.to_owned())?;
-    Ok(file)
-}
-
-/// What a service of varve gets as its environment, over the image's.
-fn environment(service: &Value) -> Result<BTreeMap<String, String>> {
-    let mut all = image_environment()?;
-    for (name, value) in service["environment"].as_object().context("an environment")? {
-        all.insert(name.clone(), value.as_str().with_context(|| format!("{name} is text"))?.to_owned());
-    }
-    Ok(all)
-}
-
-#[test]
-fn compose_files_keep_to_the_specification_and_to_the_image() -> Result<()> {
-    for name in ["single.yaml", "cluster.yaml"] {
-        let file = compose(name)?;
-        for (service, described) in file["services"].as_object().context("services")? {
-            let described = &described;
-            if described["build"].is_null() {
-                let image = described["image"].as_str().context("an image")?;
-                ensure!(image.contains(':') && !image.ends_with(":latest"), "{name}: {service} is not pinned");
-                continue;
-            }
-            let build = at("deploy/compose").join(described["build"]["context"].as_str().context("a context")?);
-            let dockerfile = build.join(described["build"]["dockerfile"].as_str().context("a Dockerfile")?);
-            ensure!(
-                build.canonicalize()? == tools::checkout().canonicalize()? && dockerfile.is_file(),
-                "{name}: {service}"
-            );
-            ensure!(described["read_only"] == true && described["stop_grace_period"] == "45s", "{name}: {service}");
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn what_the_cluster_of_the_compose_file_runs_is_a_cluster() -> Result<()> {
-    let file = compose("cluster.yaml")?;
+    let file = compose::read("deploy/compose/cluster.yaml")?;
     let folder = tempfile::tempdir()?;
     let place = folder.path().join("etcd");
     fs::create_dir_all(&place)?;
@@ -147,7 +98,7 @@ fn what_the_cluster_of_the_compose_file_runs_is_a_cluster() -> Result<()> {
     };
     let command = |service: &str| -> Result<(Command, BTreeMap<String, String>)> {
         let mut command = varve()?;
-        let variables = environment(&file["services"][service])?;
+        let variables = compose::environment(&file["services"][service])?;
         for (name, value) in &variables {
             let value = if name == "VARVE_DATA_DIR" { "./varve-data".to_owned() } else { outside(value) };
             command.env(name, value);
