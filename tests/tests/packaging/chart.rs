@@ -22,14 +22,22 @@ fn oldest(values: &str, kubernetes: &str) -> &'static [&'static str] {
 
 /// The chart, rendered with these values.
 fn rendered(values: &str, kubernetes: &str) -> Result<Vec<Value>> {
+    rendered_as("varve", values, kubernetes, &[])
+}
+
+/// The chart as a release of that name, with these values and what is set on the command line.
+fn rendered_as(release: &str, values: &str, kubernetes: &str, set: &[&str]) -> Result<Vec<Value>> {
     let mut helm = tools::program("helm")?;
-    helm.args(["template", "varve"]).arg(at("deploy/helm/varve")).args([
+    helm.args(["template", release]).arg(at("deploy/helm/varve")).args([
         "--namespace",
         "kafka",
         "--kube-version",
         kubernetes,
     ]);
     helm.args(oldest(values, kubernetes)).arg("--values").arg(at(&format!("deploy/helm/varve/ci/{values}.yaml")));
+    for one in set {
+        helm.args(["--set", one]);
+    }
     tools::yaml(&tools::output_of(&mut helm)?)
 }
 
@@ -243,6 +251,11 @@ fn values_that_would_start_and_not_work_are_refused() -> Result<()> {
         (newest, "rack.from=initContainer", "rack.initContainer.image"),
         (newest, "listeners.external.enabled=true", "{ordinal}"),
         (newest, "listeners.external.sourceRanges={internet}", "sourceRanges"),
+        (
+            newest,
+            "listeners.external.sourceRanges={198.51.100.0/24},listeners.external.serviceType=NodePort",
+            "LoadBalancer",
+        ),
         (newest, "replica=3", "replica"),
         (newest, "image.digest=sha256:1234", "digest"),
         (newest, "listeners.client.protocol=TLS", "protocol"),
@@ -271,5 +284,63 @@ fn a_chart_that_changes_nothing_for_brokers_restarts_none() -> Result<()> {
         let is_versioned = labels.as_object().context("labels")?.keys().any(|label| label == "helm.sh/chart");
         ensure!(!is_versioned, "{values}: {labels}");
     }
+    Ok(())
+}
+
+#[test]
+fn settings_that_changed_restart_whoever_reads_them() -> Result<()> {
+    let objects = rendered("cluster", KUBERNETES[1])?;
+    let sum_of = |kind: &str| -> Result<Value> {
+        Ok(found(&objects, kind)?["spec"]["template"]["metadata"]["annotations"]["checksum/config"].clone())
+    };
+    // Brokers and the canary have the same file.
+    let (brokers, canary) = (sum_of("StatefulSet")?, sum_of("Deployment")?);
+    ensure!(brokers.is_string() && canary == brokers, "{brokers} {canary}");
+    Ok(())
+}
+
+#[test]
+fn names_are_no_longer_than_kubernetes_takes_and_begin_as_it_wants() -> Result<()> {
+    // As long as Helm takes them; jobs' names become labels, and services' names parts of a domain.
+    for release in ["a".repeat(53), format!("varve-{}", "b".repeat(47))] {
+        for values in ["cluster", "secured"] {
+            let objects = rendered_as(&release, values, KUBERNETES[1], &["replicas=12", "drain.replicasBefore=13"])?;
+            for kind in ["Job", "Service"] {
+                ensure!(objects.iter().any(|one| one["kind"] == kind), "no {kind}");
+            }
+            for object in
+                objects.iter().filter(|one| one["kind"] != "ClusterRole" && one["kind"] != "ClusterRoleBinding")
+            {
+                let name = object["metadata"]["name"].as_str().context("a name")?;
+                ensure!(name.len() <= 63 && !name.contains("--"), "{} {name}", object["kind"]);
+            }
+        }
+    }
+    for release in ["1st", "logs.eu"] {
+        let refused = rendered_as(release, "cluster", KUBERNETES[1], &[]);
+        ensure!(refused.is_err_and(|error| format!("{error:#}").contains("release's name")), "{release}");
+    }
+    Ok(())
+}
+
+#[test]
+fn clients_outside_are_let_in_from_where_they_may_be_and_metrics_are_for_nobody_if_nobody_is_named() -> Result<()> {
+    let from = |objects: &[Value], port: &str| -> Result<Option<Value>> {
+        let rules = found(objects, "NetworkPolicy")?["spec"]["ingress"].as_array().context("rules")?;
+        let mut matching = rules.iter().filter(|rule| rule["ports"].to_string().contains(&format!("\"{port}\"")));
+        let rule = matching.next().map(|rule| rule["from"].clone());
+        ensure!(matching.next().is_none(), "two rules for {port}");
+        Ok(rule)
+    };
+    let objects = rendered("secured", KUBERNETES[1])?;
+    let inside = json!({"namespaceSelector": {"matchLabels": {"kafka-clients": "yes"}}});
+    let outside = json!({"ipBlock": {"cidr": "198.51.100.0/24"}});
+    ensure!(from(&objects, "client")? == Some(json!([inside])), "{objects:?}");
+    ensure!(from(&objects, "external")? == Some(json!([outside, inside])), "{objects:?}");
+    // Without a `from` everybody may.
+    let open = rendered_as("varve", "secured", KUBERNETES[1], &["listeners.external.sourceRanges=null"])?;
+    ensure!(from(&open, "external")? == Some(Value::Null), "{open:?}");
+    let closed = rendered_as("varve", "secured", KUBERNETES[1], &["networkPolicy.metricsFrom=null"])?;
+    ensure!(from(&closed, "metrics")?.is_none(), "{closed:?}");
     Ok(())
 }

@@ -1,5 +1,6 @@
+{{/* With the longest ending, -decommission, no more than the 63 letters that Kubernetes takes. */}}
 {{- define "varve.name" -}}
-{{- if or (eq .Release.Name "varve") (hasPrefix "varve-" .Release.Name) }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-varve" .Release.Name | trunc 52 | trimSuffix "-" }}{{ end }}
+{{- if or (eq .Release.Name "varve") (hasPrefix "varve-" .Release.Name) }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-varve" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
 {{- define "varve.selector" -}}
@@ -40,10 +41,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* What would start and not work is refused here, with the value that is missing. */}}
 {{- define "varve.check" -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" .Release.Name) }}{{ fail (printf "the release's name %s begins services' names, which begin with a letter and have no dots" .Release.Name) }}{{ end }}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.etcd.endpoints) }}{{ fail "replicas above 1 need etcd.endpoints: the brokers agree there" }}{{ end }}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.objectStore.url) }}{{ fail "replicas above 1 need objectStore.url: all brokers share one archive" }}{{ end }}
 {{- if and (include "varve.speaksTls" .) (not (include "varve.tlsSecret" .)) }}{{ fail "a listener speaks TLS: tls.secretName or tls.certManager.enabled says with which certificate" }}{{ end }}
 {{- if and .Values.listeners.external.enabled (not (contains "{ordinal}" .Values.listeners.external.host)) }}{{ fail "listeners.external.host must have {ordinal} in it: each broker is reached under a name of its own" }}{{ end }}
+{{- if and .Values.listeners.external.sourceRanges (ne .Values.listeners.external.serviceType "LoadBalancer") }}{{ fail "listeners.external.sourceRanges are for serviceType LoadBalancer: Kubernetes refuses them for others" }}{{ end }}
 {{- if and (eq .Values.rack.from "initContainer") (not .Values.rack.initContainer.image) }}{{ fail "rack.from=initContainer needs rack.initContainer.image, with kubectl and a shell" }}{{ end }}
 {{- if and (has .Values.listeners.broker.protocol (list "SSL" "SASL_SSL")) (not .Values.tls.trustStoreFile) }}{{ fail "listeners.broker.protocol needs tls.trustStoreFile: brokers look at each other's certificates" }}{{ end }}
 {{- if and .Values.canary.enabled (or (ne .Values.listeners.client.protocol "PLAINTEXT") (ne .Values.listeners.broker.protocol "PLAINTEXT")) }}{{ fail "canary.enabled needs listeners that speak PLAINTEXT: run varve canary with settings of its own otherwise" }}{{ end }}
