@@ -190,6 +190,13 @@ impl Cluster {
         Ok(at)
     }
 
+    /// A place for one more broker, which does not run until it is started; its number.
+    pub fn make_room_on(&mut self, host: &Host) -> usize {
+        let (address, host) = (host.at(PORTS.0), Some(host.clone()));
+        self.brokers.push(Broker { address, host, binary: None, node: None });
+        self.brokers.len() - 1
+    }
+
     /// From its next start on a broker is the version under test.
     pub fn upgrade(&mut self, at: usize) {
         self.brokers[at].binary = None;

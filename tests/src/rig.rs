@@ -1,9 +1,10 @@
-//! Three brokers, three members of etcd, an S3 server and the clients, each on a host of its own, and everything that can go
-//! wrong with them.
+//! Three brokers, and a fourth one to move things to, three members of etcd, an S3 server and the clients, each on a host of its
+//! own, and everything that can go wrong with them.
 
 mod directories;
 mod disks;
 mod fault;
+mod moves;
 
 use std::{
     path::Path,
@@ -28,12 +29,14 @@ use crate::{
 
 /// How many brokers, and how many members of etcd.
 pub const MEMBERS: usize = 3;
+/// The broker more: it runs while something moves to it.
+const SPARE: usize = MEMBERS;
 /// The host of the clients.
 const CLIENT: usize = 0;
 /// The host of the first broker.
 const BROKER: usize = 1;
-/// The host of the first member of etcd.
-const ETCD: usize = BROKER + MEMBERS;
+/// The host of the first member of etcd, behind all brokers.
+const ETCD: usize = BROKER + SPARE + 1;
 /// The host of the S3 server.
 const STORE: usize = ETCD + MEMBERS;
 const BUCKET: &str = "varve";
@@ -62,6 +65,7 @@ pub struct Rig {
     pub cluster: Cluster,
     store: S3Emulator,
     disks: Vec<Disks>,
+    routes: Routes,
     network: Network,
     lasting: Duration,
 }
@@ -86,7 +90,7 @@ impl Rig {
     /// Something does not start.
     pub fn start(folder: &Path, options: RigOptions<'_>) -> Result<Rig> {
         let RigOptions { settings, disk_mib, lasting, seed } = options;
-        let brokers = (0..MEMBERS).map(|at| format!("broker-{at}"));
+        let brokers = (0..=SPARE).map(|at| format!("broker-{at}"));
         let etcd = (0..MEMBERS).map(|at| format!("etcd-{at}"));
         let names: Vec<String> =
             ["client".to_owned()].into_iter().chain(brokers).chain(etcd).chain(["store".to_owned()]).collect();
@@ -96,32 +100,34 @@ impl Rig {
         let members = Etcd::cluster_on(&place, &hosts(ETCD)).context("etcd")?;
         let store = S3Emulator::start_on(network.host(STORE)).context("the S3 server")?;
         store.make_bucket(BUCKET)?;
-        let disks = (0..MEMBERS).map(|at| Disks::mount(&folder.join(format!("broker-{at}")), disk_mib));
+        let disks = (0..=SPARE).map(|at| Disks::mount(&folder.join(format!("broker-{at}")), disk_mib));
         let disks = disks.collect::<Result<_>>()?;
         let endpoint = format!("varve.object.store.endpoint=http://{}", store.address());
         let settings = [&SETTINGS[..], &disks::SETTINGS, settings, &[endpoint.as_str()]].concat();
         let surroundings = Surroundings { folder, etcd: members, settings: &settings, variables: &VARIABLES };
-        let cluster = Cluster::start_on(&hosts(BROKER), surroundings)?;
-        Ok(Rig { cluster, store, disks, network, lasting })
+        let mut cluster = Cluster::start_on(&hosts(BROKER), surroundings)?;
+        let routes = cluster.routes();
+        cluster.make_room_on(network.host(BROKER + SPARE));
+        Ok(Rig { cluster, store, disks, routes, network, lasting })
     }
 
     /// Clients' way to the brokers.
     pub fn routes(&self) -> Routes {
-        self.cluster.routes()
+        self.routes.clone()
     }
 
     /// Makes `fault` happen, waits until it has lasted and everything is as before, and tells how long `probe` could not
     /// write. All partitions of `topics` are led and in sync then.
     ///
     /// # Errors
-    /// It cannot be made to happen, or things do not become as before within five minutes.
+    /// It cannot be made to happen, things do not become as before within five minutes, or some partition was stuck.
     pub fn suffer(&mut self, fault: Fault, probe: &Probe, topics: &[&str], random: &mut Random) -> Result<Outage> {
         for topic in topics {
             self.cluster.await_isr(topic, MEMBERS)?;
         }
         probe.reset();
         let began = Instant::now();
-        fault.happen(self, topics[0], random).with_context(|| format!("{fault}"))?;
+        fault.happen(self, topics, random).with_context(|| format!("{fault}"))?;
         let over = Instant::now();
         eventually(&format!("after {fault}, every partition takes records"), || {
             Ok(probe.is_whole_since(over).then_some(()))
@@ -129,7 +135,14 @@ impl Rig {
         for topic in topics {
             self.cluster.await_isr(topic, MEMBERS).with_context(|| format!("after {fault}"))?;
         }
-        Ok(Outage { fault, unavailable: probe.longest(), lasted: over - began, whole_after: over.elapsed() })
+        let outage = Outage { fault, unavailable: probe.longest(), lasted: over - began, whole_after: over.elapsed() };
+        outage.judge().map(|()| outage)
+    }
+
+    /// What all brokers have printed.
+    pub fn printed(&self) -> String {
+        let of = |at| format!("broker {at}:\n{}\n", self.cluster.printed(at).unwrap_or_default());
+        (0..=SPARE).map(of).collect()
     }
 
     /// The leader of a partition.

@@ -2,6 +2,7 @@
 //! groups and producers of transactions. They find leaders and coordinators anew whenever one is gone, so that one node that is killed and a
 //! cluster under faults look the same to them.
 
+mod complaints;
 mod contents;
 mod crew;
 mod member;
@@ -15,6 +16,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+pub use complaints::Complaints;
 pub use contents::read_all;
 pub use crew::{Crew, Faults};
 pub use member::Member;

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use varve_tests::{
+    cluster::load::UNHURRIED,
     history::{Place, Recorder},
     network::alone,
     rig::{Fault, MEMBERS, Outage, Rig, RigOptions},
@@ -98,15 +99,17 @@ fn suffered(
         Ok(outages)
     });
     judged.with_context(|| format!("seed {seed}")).inspect_err(|_| {
-        for at in 0..MEMBERS {
-            println!("broker {at}:\n{}", rig.cluster.printed(at).unwrap_or_default());
-        }
+        println!("{}", rig.printed());
     })
 }
 
 fn one_after_the_other(faults: &[Fault]) -> Result<()> {
+    with_settings(&[SHORT_LEASE], faults)
+}
+
+fn with_settings(settings: &[&str], faults: &[Fault]) -> Result<()> {
     let mut faults = faults.iter().copied();
-    let options = RigOptions { settings: &[SHORT_LEASE], disk_mib: 128, lasting: SHORT, seed: 1 };
+    let options = RigOptions { settings, disk_mib: 128, lasting: SHORT, seed: 1 };
     suffered(1, options, 0, |_| faults.next()).map(drop)
 }
 
@@ -156,6 +159,25 @@ fn one_of_two_disks_of_a_broker_may_fail_and_both_be_lost_while_clients_go_on() 
             // What was lost and is there again serves, too.
             Fault::RollingRestart,
         ])
+    })
+}
+
+#[test]
+fn partitions_move_while_brokers_are_killed_and_are_where_they_were_asked_to_be() -> Result<()> {
+    alone("partitions_move_while_brokers_are_killed_and_are_where_they_were_asked_to_be", || {
+        one_after_the_other(&[
+            Fault::MoveLeaderKilled,
+            Fault::MoveTargetKilled,
+            Fault::MoveCancelled,
+            Fault::LeaderDrainedBesideKill,
+        ])
+    })
+}
+
+#[test]
+fn a_broker_is_drained_and_comes_back_and_no_client_is_told_anything_but_who_leads() -> Result<()> {
+    alone("a_broker_is_drained_and_comes_back_and_no_client_is_told_anything_but_who_leads", || {
+        with_settings(&UNHURRIED, &[Fault::LeaderDrained])
     })
 }
 

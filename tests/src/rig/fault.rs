@@ -5,14 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::{BROKER, CLIENT, ETCD, MEMBERS, Rig, STORE, directories};
+use super::{BROKER, CLIENT, ETCD, MEMBERS, Rig, STORE, directories, moves};
 use crate::{history::Place, network::Path, node::eventually, workload::Random};
 
 /// What a network loses that is in trouble, and how slow it is.
 const WEATHER: Path =
     Path { is_cut: false, lost_of_1000: 20, delay: Duration::from_millis(20), jitter: Duration::from_millis(20) };
+
+/// A partition that takes nothing for so many times as long as something goes wrong, and this time, is stuck. Leases, laggards and
+/// a coordinator's patience end within less, also on a machine with much else to do.
+const STUCK_TIMES: u32 = 3;
+const STUCK_AFTER: Duration = Duration::from_secs(40);
 
 /// One thing that goes wrong for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,11 +72,21 @@ pub enum Fault {
     DataDirHangs,
     /// A leader is killed, and another broker takes its place, with its number and empty disks.
     LeaderReplaced,
+    /// What a broker holds moves to another one, and a leader is killed in the middle.
+    MoveLeaderKilled,
+    /// The same, and it is the broker to which everything moves that is killed.
+    MoveTargetKilled,
+    /// A leader is killed, and the move is cancelled.
+    MoveCancelled,
+    /// A leader is drained, stopped, and gets back what it held.
+    LeaderDrained,
+    /// A leader is drained, and another broker is killed meanwhile.
+    LeaderDrainedBesideKill,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 25] = [
+    pub const ALL: [Fault; 30] = [
         Fault::LeaderKilled,
         Fault::FollowerKilled,
         Fault::ControllerKilled,
@@ -97,6 +112,11 @@ impl Fault {
         Fault::LogDirFails,
         Fault::DataDirHangs,
         Fault::LeaderReplaced,
+        Fault::MoveLeaderKilled,
+        Fault::MoveTargetKilled,
+        Fault::MoveCancelled,
+        Fault::LeaderDrained,
+        Fault::LeaderDrainedBesideKill,
     ];
 
     fn text(self) -> &'static str {
@@ -126,11 +146,17 @@ impl Fault {
             Fault::LogDirFails => "one of a leader's log directories fails",
             Fault::DataDirHangs => "one of a leader's log directories fails while its data directory hangs",
             Fault::LeaderReplaced => "a leader is killed, and comes back with empty disks",
+            Fault::MoveLeaderKilled => "partitions move to another broker, and a leader is killed meanwhile",
+            Fault::MoveTargetKilled => "partitions move to another broker, which is killed meanwhile",
+            Fault::MoveCancelled => "partitions move to another broker, a leader is killed, and the move is cancelled",
+            Fault::LeaderDrained => "a leader is drained, stopped, and gets back what it held",
+            Fault::LeaderDrainedBesideKill => "a leader is drained, and another broker is killed meanwhile",
         }
     }
 
-    /// Makes it happen to whom it may concern of the first topic's partitions, and ends it.
-    pub(super) fn happen(self, rig: &mut Rig, topic: &str, random: &mut Random) -> Result<()> {
+    /// Makes it happen to whom it may concern of the first topic's partitions, and ends it. What moves is of all these topics.
+    pub(super) fn happen(self, rig: &mut Rig, topics: &[&str], random: &mut Random) -> Result<()> {
+        let topic = *topics.first().context("a topic")?;
         let partitions = rig.cluster.describe(topic)?.len() as u64;
         let place = Place { topic: topic.to_owned(), partition: random.below(partitions) as i32 };
         let leader = rig.leader(&place)?;
@@ -187,6 +213,11 @@ impl Fault {
             Fault::LogDirFails => directories::fails(rig, leader, &place),
             Fault::DataDirHangs => directories::fails_beside_one_that_hangs(rig, leader, &place),
             Fault::LeaderReplaced => directories::replaced(rig, leader),
+            Fault::MoveLeaderKilled => moves::leader_killed(rig, topics, leader, random),
+            Fault::MoveTargetKilled => moves::target_killed(rig, topics, leader, random),
+            Fault::MoveCancelled => moves::cancelled(rig, topics, leader, random),
+            Fault::LeaderDrained => moves::drained(rig, leader),
+            Fault::LeaderDrainedBesideKill => moves::drained_while_another_is_killed(rig, leader, random),
         }
     }
 }
@@ -208,6 +239,21 @@ pub struct Outage {
     pub lasted: Duration,
     /// How long after that all was as before.
     pub whole_after: Duration,
+}
+
+impl Outage {
+    /// Whether partitions took records again when they could: no measure of speed, for which machines are too different. What takes
+    /// longer than this has waited for something that did not come.
+    ///
+    /// # Errors
+    /// One was stuck.
+    pub(super) fn judge(&self) -> Result<()> {
+        // A broker that is drained goes on serving.
+        let wrong = if self.fault == Fault::LeaderDrained { Duration::ZERO } else { self.lasted };
+        let most = STUCK_AFTER + STUCK_TIMES * wrong;
+        ensure!(self.unavailable <= most, "a partition was stuck, which is more than {most:?}: {self}");
+        Ok(())
+    }
 }
 
 impl fmt::Display for Outage {
@@ -293,4 +339,20 @@ fn filled(rig: &Rig, at: usize, place: &Place) -> Result<()> {
         Ok(is_led.then_some(()))
     })?;
     disk.free()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_much_longer_than_anything_is_wrong_is_stuck() {
+        let judged = |fault, unavailable, lasted| {
+            let [unavailable, lasted] = [unavailable, lasted].map(Duration::from_secs);
+            Outage { fault, unavailable, lasted, whole_after: Duration::ZERO }.judge().is_ok()
+        };
+        assert!(judged(Fault::LeaderKilled, 52, 4));
+        assert!(!judged(Fault::LeaderKilled, 53, 4));
+        assert!(!judged(Fault::LeaderDrained, 41, 600), "it serves all the time");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use varve_log::format::{RecordBatchView, compression::decompress, records};
 
-use super::{Routes, routes::persist};
+use super::Routes;
 use crate::{
     client::{Client, FetchSpec},
     history::{Contents, Place, RecordId},
@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 pub fn read_all(routes: &Routes, place: &Place) -> Result<Contents> {
     let topic = place.topic.as_str();
     let began = Instant::now();
-    persist(&format!("{place} is read"), || {
+    routes.persist(&format!("{place} is read"), || {
         let mut client = routes.to_leader(place)?;
         let start = client.list_offset(topic, place.partition, -2)?;
         let end = client.list_offset(topic, place.partition, -1)?;

@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Result;
 use kafka_protocol::error::ResponseError;
 
-use super::{
-    Random, Routes, Stop, contents,
-    routes::{is_weather, persist},
-};
+use super::{Random, Routes, Stop, contents, routes::is_weather};
 use crate::{
     client::{Client, FetchSpec, Membership, Refusal},
     history::{Event, Place, Recorder},
@@ -78,7 +75,7 @@ impl Member {
 
     /// Joins and gets partitions; none if the group went on without it meanwhile, with who it is then.
     fn join(&self, who: &mut Membership) -> Result<Option<(Membership, Vec<Place>)>> {
-        let result = persist(&format!("{} is joined", self.group), || {
+        let result = self.routes.persist(&format!("{} is joined", self.group), || {
             let mut client = self.routes.to_coordinator(&self.group)?;
             let joined = client.join(who, &self.topic, SESSION)?;
             let plan = joined.to_assign.map_or_else(BTreeMap::new, |members| self.assign(members));
@@ -146,7 +143,7 @@ impl Member {
 
     /// Asks for the group's offset, and writes it down.
     fn committed(&self, place: &Place) -> Result<Option<i64>> {
-        persist(&format!("{}'s offset in {place}", self.group), || {
+        self.routes.persist(&format!("{}'s offset in {place}", self.group), || {
             let mut client = self.routes.to_coordinator(&self.group)?;
             let began = self.recorder.now();
             let offset = client.committed(&self.group, &place.topic, place.partition)?;
@@ -158,7 +155,7 @@ impl Member {
 
     /// Reads once; where to read on.
     fn read_some(&self, place: &Place, from: i64) -> Result<i64> {
-        persist(&format!("{} reads {place} from {from}", self.group), || {
+        self.routes.persist(&format!("{} reads {place} from {from}", self.group), || {
             let mut client = self.routes.to_leader(place)?;
             let (topic, partition) = (place.topic.as_str(), place.partition);
             let spec = FetchSpec { topic, partition, max_bytes: READ_BYTES, max_wait_ms: READ_WAIT_MS };
@@ -190,7 +187,7 @@ impl Member {
         who: &Membership,
         mut act: impl FnMut(&mut Client) -> Result<()>,
     ) -> Result<Option<Membership>> {
-        let result = persist(&format!("a word of {}", self.group), || {
+        let result = self.routes.persist(&format!("a word of {}", self.group), || {
             let mut client = self.routes.to_coordinator(&self.group)?;
             act(&mut client)
         });

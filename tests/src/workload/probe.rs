@@ -89,8 +89,9 @@ fn write(routes: &Routes, place: &Place, stop: &Stop, acknowledged: impl Fn()) {
         };
         match attempt() {
             Ok(()) => acknowledged(),
-            Err(_) => {
+            Err(error) => {
                 leader = None;
+                routes.complaints().note(&format!("{place} is probed"), &error);
                 routes.turn_to_another();
             }
         }

@@ -16,6 +16,7 @@ use kafka_protocol::{
     protocol::{Request, StrBytes},
 };
 
+use super::Complaints;
 use crate::{
     client::{Client, Refusal},
     history::Place,
@@ -36,18 +37,24 @@ pub struct Routes {
     /// Who is asked first: whoever answered last.
     first: Arc<AtomicUsize>,
     answer_limit: Duration,
+    complaints: Complaints,
 }
 
 impl Routes {
     /// A cluster by the addresses of some of its brokers.
     pub fn new(bootstrap: Vec<SocketAddr>) -> Routes {
-        Routes { bootstrap, first: Arc::default(), answer_limit: ANSWER_LIMIT }
+        Routes { bootstrap, first: Arc::default(), answer_limit: ANSWER_LIMIT, complaints: Complaints::default() }
     }
 
     /// The same for a client that waits no longer than `limit` for an answer, and has its own mind about whom to ask first.
     #[must_use]
     pub fn waiting_at_most(&self, limit: Duration) -> Routes {
-        Routes { bootstrap: self.bootstrap.clone(), first: Arc::default(), answer_limit: limit }
+        Routes { first: Arc::default(), answer_limit: limit, ..self.clone() }
+    }
+
+    /// What clients that go this way were told: of all of them.
+    pub fn complaints(&self) -> &Complaints {
+        &self.complaints
     }
 
     /// A connection to the leader of `place`.
@@ -129,29 +136,45 @@ impl Routes {
         client.wait_at_most(self.answer_limit)?;
         Ok(client)
     }
+
+    /// Tries again and again until `attempt` succeeds or fails for good.
+    ///
+    /// # Errors
+    /// A fault (see [`is_weather`]), or five minutes without success.
+    pub(super) fn persist<T>(&self, what: &str, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        self.persist_through(is_weather, what, attempt)
+    }
+
+    /// The same of whom only what `passes` says does not keep from trying again.
+    ///
+    /// # Errors
+    /// One that does not pass, or five minutes without success.
+    pub(super) fn persist_through<T>(
+        &self,
+        passes: impl Fn(&anyhow::Error) -> bool,
+        what: &str,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let started = Instant::now();
+        loop {
+            match attempt() {
+                Ok(value) => return Ok(value),
+                Err(error) if !passes(&error) => return Err(error.context(what.to_owned())),
+                Err(error) if started.elapsed() > PATIENCE => {
+                    bail!("{what}: not within {PATIENCE:?}, at last because of {error:#}")
+                }
+                Err(error) => {
+                    self.complaints.note(what, &error);
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
+            }
+        }
+    }
 }
 
 /// What an answer lacks, as the refusal that another broker would say instead.
 fn missing(what: ResponseError) -> Refusal {
     Refusal { request: "Metadata", code: what.code(), message: None }
-}
-
-/// Tries again and again until `attempt` succeeds or fails for good.
-///
-/// # Errors
-/// A fault (see [`is_weather`]), or five minutes without success.
-pub(super) fn persist<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let started = Instant::now();
-    loop {
-        match attempt() {
-            Ok(value) => return Ok(value),
-            Err(error) if !is_weather(&error) => return Err(error.context(what.to_owned())),
-            Err(error) if started.elapsed() > PATIENCE => {
-                bail!("{what}: not within {PATIENCE:?}, at last because of {error:#}")
-            }
-            Err(_) => std::thread::park_timeout(Duration::from_millis(5)),
-        }
-    }
 }
 
 /// Whether an error may come while brokers fail and come back: broken connections, and refusals that clients answer by

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Random, Routes, Stop, routes::persist};
+use super::{Random, Routes, Stop, routes::is_weather};
 use crate::{
-    client::Client,
+    client::{Client, Refusal},
     history::Place,
     node::eventually,
     transactions::{CommittedReader, Producer, batch},
@@ -71,10 +71,14 @@ impl Transactor {
                 Some(known) => known,
                 None => self.introduce(&routes)?,
             };
-            producer = self.transact(&routes, known, random.below(4) > 0).ok();
-            if producer.is_none() {
-                thread::park_timeout(PAUSE);
-            }
+            producer = match self.transact(&routes, known, random.below(4) > 0) {
+                Ok(next) => Some(next),
+                Err(error) => {
+                    routes.complaints().note(&self.name(), &error);
+                    thread::park_timeout(PAUSE);
+                    None
+                }
+            };
         }
         // Nothing of ours is open from here on.
         self.introduce(&routes).map(drop)
@@ -87,10 +91,10 @@ impl Transactor {
     }
 
     fn introduce(&self, routes: &Routes) -> Result<Producer> {
-        persist(&format!("{} introduces itself", self.name()), || {
-            let introduced = self.coordinator(routes)?.init_producer(&self.name(), TIMEOUT_MS);
-            // Whatever a coordinator says while others take over, the next one may say otherwise.
-            introduced.map_err(|error| std::io::Error::other(format!("{error:#}")).into())
+        // Whatever a coordinator says while others take over, the next one may say otherwise.
+        let passes = |error: &anyhow::Error| is_weather(error) || Refusal::of(error).is_none();
+        routes.persist_through(passes, &format!("{} introduces itself", self.name()), || {
+            self.coordinator(routes)?.init_producer(&self.name(), TIMEOUT_MS)
         })
     }
 

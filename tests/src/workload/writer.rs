@@ -11,10 +11,7 @@ use varve_metadata::{
     model::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp},
 };
 
-use super::{
-    Random, Routes, Stop,
-    routes::{is_weather, persist},
-};
+use super::{Random, Routes, Stop, routes::is_weather};
 use crate::{
     client::{Client, Refusal, produce_frame},
     history::{Event, Place, RecordId, Recorder, Written},
@@ -56,7 +53,7 @@ impl Writer {
     /// A broker answers what it must not answer, or none answers for five minutes.
     pub fn run(self, seed: u64) -> Result<()> {
         let mut random = Random(seed);
-        let identity = persist("a producer id", || self.routes.to_any()?.init_producer_id())?;
+        let identity = self.routes.persist("a producer id", || self.routes.to_any()?.init_producer_id())?;
         let mut counts: BTreeMap<&Place, u64> = BTreeMap::new();
         while !self.stop.is_told() {
             let place = &self.places[random.below(self.places.len() as u64) as usize];
@@ -76,7 +73,7 @@ impl Writer {
     /// Sends batches to one partition until each is acknowledged; those behind one that was not are sent again with it.
     fn deliver(&self, place: &Place, mut pending: Vec<Pending>) -> Result<()> {
         let mut is_first = true;
-        persist(&format!("writer {} to {place}", self.id), || {
+        self.routes.persist(&format!("writer {} to {place}", self.id), || {
             let mut client = self.routes.to_leader(place)?;
             let mut answered = 0;
             let result = self.attempt(&mut client, place, &pending, is_first, &mut answered);
