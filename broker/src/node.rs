@@ -226,6 +226,7 @@ impl Node {
         }
         let found = match is_one_of_many {
             true => {
+                unless_put_back(&metadata, async { Ok(metadata.recover_if_restored().await?) }).await?;
                 unless_put_back(&metadata, membership::look_at_logs((config.node, life), &storage, &metadata)).await?
             }
             false => Arc::default(),

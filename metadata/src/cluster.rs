@@ -14,6 +14,7 @@ mod enter;
 mod in_sync;
 mod member;
 mod put_back;
+mod recover;
 mod requests;
 mod topics;
 

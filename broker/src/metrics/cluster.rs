@@ -19,6 +19,7 @@ pub struct ClusterGauges {
     elections: IntCounterVec,
     leaderless: IntGauge,
     lost_logs: IntGauge,
+    recovering: IntGauge,
     moving: IntGauge,
     not_preferred: IntGauge,
     topics: IntGauge,
@@ -66,6 +67,13 @@ impl ClusterGauges {
                     "Partitions of the cluster that nobody leads because a broker came back without the log that was the last one in sync, as this node sees them",
                 ),
             ),
+            recovering: keep(
+                registry,
+                IntGauge::new(
+                    "varve_recovering_partitions",
+                    "Partitions of the cluster that nobody leads before all their replicas have told what they have, because the cluster's state was restored from a backup, as this node sees them",
+                ),
+            ),
             moving: keep(
                 registry,
                 IntGauge::new(
@@ -105,16 +113,18 @@ impl ClusterGauges {
             let counter = self.elections.with_label_values(&[kind]);
             counter.inc_by(seen.saturating_sub(counter.get()));
         }
-        let (mut leaderless, mut lost_logs, mut moving, mut not_preferred) = (0, 0, 0, 0);
+        let (mut leaderless, mut lost_logs, mut recovering, mut moving, mut not_preferred) = (0, 0, 0, 0, 0);
         for partition in image.topics().values().flat_map(|topic| &topic.partitions) {
             leaderless += i64::from(partition.leader.is_none());
             lost_logs += i64::from(waits_for_a_lost_log(partition));
+            recovering += i64::from(partition.recovery.is_some());
             moving += i64::from(!(partition.adding.is_empty() && partition.removing.is_empty()));
             not_preferred +=
                 i64::from(partition.leader.is_some() && partition.leader.as_ref() != partition.replicas.first());
         }
         self.leaderless.set(leaderless);
         self.lost_logs.set(lost_logs);
+        self.recovering.set(recovering);
         self.moving.set(moving);
         self.not_preferred.set(not_preferred);
         self.topics.set(image.topics().len() as i64);

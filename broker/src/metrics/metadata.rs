@@ -101,6 +101,10 @@ struct Measured {
 }
 
 impl MetadataStore for Measured {
+    fn identity(&self) -> Option<String> {
+        self.store.identity()
+    }
+
     fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
         Box::pin(self.metrics.note("get", self.store.get(key)))
     }

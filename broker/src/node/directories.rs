@@ -80,7 +80,9 @@ impl Directories {
                 };
                 let before = std::mem::replace(&mut told, now);
                 if before == Told::Something && told != before {
-                    info!("others know which replicas here are offline, or are back");
+                    info!(
+                        "others know which replicas here are offline or back, and what those have that they asked for"
+                    );
                 }
             }
             let is_settled = known == 0 && told == Told::Settled || self.among_others.is_none();
@@ -134,7 +136,9 @@ impl Directories {
             return Ok(Told::Something);
         }
         let state = |id| self.storage.replica_state(id);
-        self.metadata.tell_offline(self.us, &state).await
+        let offline = self.metadata.tell_offline(self.us, &state).await?;
+        let asked = self.metadata.tell_logs(self.us, &|id| self.storage.extent(id, &self.found)).await?;
+        Ok(offline.min(asked))
     }
 
     /// Has others know which replicas are out of reach, and which are there again. `refused`: why they do not know yet, which is

@@ -47,14 +47,24 @@ pub enum ProposalOutcome {
 }
 
 /// How much there was to tell of a broker's replicas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Told {
     /// Something was told, and some of it may not have been taken: the next image shows what is left.
     Something,
-    /// Nothing new. Some replicas are offline, or not decided on.
+    /// Nothing new. Some replicas are offline, not decided on, or asked for their logs.
     Before,
-    /// Nothing new. All are online.
+    /// Nothing new. All are online, and nobody asks.
     Settled,
+}
+
+impl Told {
+    pub(super) fn of(is_something: bool, is_settled: bool) -> Told {
+        match (is_something, is_settled) {
+            (true, _) => Told::Something,
+            (false, false) => Told::Before,
+            (false, true) => Told::Settled,
+        }
+    }
 }
 
 impl ClusterMetadata {
@@ -121,11 +131,7 @@ impl ClusterMetadata {
     ) -> Result<Told, MetadataError> {
         let OfflineReplicas { decisions, is_settled } =
             controller::offline_replicas(&self.image(), (node, life), state);
-        Ok(match (self.take_all(decisions).await?, is_settled) {
-            (true, _) => Told::Something,
-            (false, false) => Told::Before,
-            (false, true) => Told::Settled,
-        })
+        Ok(Told::of(self.take_all(decisions).await?, is_settled))
     }
 
     /// Tells that `node`, in this `life` of it, has logs again without which it came back before; it leads where nobody else can

@@ -3,6 +3,7 @@
 use super::{
     Decision,
     in_sync::{Circumstances, with_leader, with_preferred_leader},
+    recovery::with_recovered,
     tend::circumstances,
 };
 use crate::{
@@ -93,7 +94,8 @@ fn elect(
             let min_in_sync = topic.config.min_insync_replicas as usize;
             let circumstances = Circumstances { is_active: &is_active, min_in_sync, unclean: true };
             // Who has every committed record comes first all the same (KIP-966).
-            with_leader(now, &circumstances).map(|next| (id, next)).ok_or(ElectError::NoneEligible)
+            let next = with_leader(now, &circumstances).or_else(|| with_recovered(now, &circumstances, true));
+            next.map(|next| (id, next)).ok_or(ElectError::NoneEligible)
         }
     }
 }

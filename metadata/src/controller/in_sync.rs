@@ -10,8 +10,10 @@
 //! if it is the last one. A replica whose log directory failed leaves them at once, though its broker lives, and may not come
 //! back to them before its broker has the log again (`offline`, KIP-858). One whose broker comes back without the log (`emptied`)
 //! leaves them as well, and is not the last leader either: it is the worst that is left. So nobody is elected who lacks a
-//! committed record while somebody else may have it.
+//! committed record while somebody else may have it. Where the state was restored from a backup nobody is elected by these rules at
+//! all (`recovery.rs`).
 
+use super::recovery::forget_told;
 use crate::{
     image::{EmptiedReplica, PartitionImage},
     model::{BrokerId, LeaderEpoch},
@@ -58,7 +60,11 @@ pub fn without_trust_in(
     broker: BrokerId,
     circumstances: &Circumstances<'_>,
 ) -> Option<PartitionImage> {
-    let next = distrusting(partition, broker, circumstances)?;
+    let mut next = distrusting(partition, broker, circumstances).unwrap_or_else(|| partition.clone());
+    forget_told(&mut next, broker);
+    if next == *partition {
+        return None;
+    }
     changed(partition, led_without(broker, next, circumstances))
 }
 
@@ -73,6 +79,7 @@ pub fn with_offline(
         return None;
     }
     let mut next = distrusting(partition, broker, circumstances).unwrap_or_else(|| partition.clone());
+    forget_told(&mut next, broker);
     next.offline.push(broker);
     next.offline.sort_unstable();
     changed(partition, led_without(broker, next, circumstances))
@@ -106,6 +113,7 @@ pub fn with_emptied(
         return None;
     }
     let mut next = distrusting(partition, broker, circumstances).unwrap_or_else(|| partition.clone());
+    forget_told(&mut next, broker);
     next.leader = next.leader.filter(|leader| *leader != broker);
     // Also where it has just become that because nobody else was left.
     next.last_leader = last_leader.filter(|last| *last != broker);
@@ -210,6 +218,9 @@ fn led_without(broker: BrokerId, next: PartitionImage, circumstances: &Circumsta
 
 /// Elects a leader if the present one cannot go on.
 pub(super) fn led(mut partition: PartitionImage, circumstances: &Circumstances<'_>) -> PartitionImage {
+    if partition.recovery.is_some() {
+        return partition;
+    }
     let (offline, emptied) = (partition.offline.clone(), partition.emptied.clone());
     let can_lead = |broker: BrokerId| (circumstances.is_active)(broker) && !offline.contains(&broker);
     let has_its_log = |broker: BrokerId| emptied.iter().all(|replica| replica.broker != broker);

@@ -19,6 +19,7 @@ mod offline;
 mod placement;
 mod quotas;
 mod reassign;
+pub mod recovery;
 mod stripes;
 mod tend;
 mod unregister;
@@ -47,6 +48,7 @@ pub use offline::{OfflineReplicas, ReplicaState, offline_replicas};
 pub use placement::{AssignmentError, ManualPartition, Placement, PlacementError};
 pub use quotas::{AlterQuota, QuotaError, alter_client_quotas};
 pub use reassign::{ReassignError, Reassignment, reassign_partitions};
+pub use recovery::{RecoveryLogs, RecoveryStart, recovery_logs, recovery_starts};
 pub use tend::{prefer_leaders, tend};
 pub use unregister::{UnregisterError, unregister_broker};
 

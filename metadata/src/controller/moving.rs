@@ -10,7 +10,10 @@
 //! third, which stays, still lacks it; then the loss of a single machine costs the record.
 
 use super::in_sync::{Circumstances, changed, led};
-use crate::{image::PartitionImage, model::BrokerId};
+use crate::{
+    image::{PartitionImage, Recovery},
+    model::BrokerId,
+};
 
 /// Why a partition stays on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +110,10 @@ fn only(partition: &PartitionImage, replicas: Vec<BrokerId>) -> PartitionImage {
         last_leader: partition.last_leader.filter(|last| replicas.contains(last)),
         adding: Vec::new(),
         removing: Vec::new(),
+        recovery: partition.recovery.clone().map(|recovery| Recovery {
+            told: recovery.told.into_iter().filter(|one| replicas.contains(&one.broker)).collect(),
+            ..recovery
+        }),
         replicas,
         ..partition.clone()
     }

@@ -3,6 +3,7 @@
 use super::{
     in_sync::{Circumstances, with_leader, without_broker, without_trust_in},
     moving::completed,
+    recovery::with_recovered,
 };
 use crate::{image::PartitionImage, model::BrokerId};
 
@@ -72,6 +73,7 @@ fn tended(
             due.next = without_broker(now, broker, circumstances).or(due.next);
         }
     }
-    due.next = with_leader(due.next.as_ref().unwrap_or(partition), circumstances).or(due.next);
+    let now = due.next.as_ref().unwrap_or(partition);
+    due.next = with_leader(now, circumstances).or_else(|| with_recovered(now, circumstances, false)).or(due.next);
     due
 }

@@ -461,7 +461,7 @@ impl Staged {
                 self.features.push((name, record.map(|record| record.level)));
             }
             // Names are in the topics themselves; producer ids are read when a block is taken.
-            Some(Key::TopicName(_) | Key::ProducerIds) | None => {}
+            Some(Key::TopicName(_) | Key::ProducerIds | Key::Store) | None => {}
         }
         Ok(())
     }

@@ -23,8 +23,8 @@ use uuid::Uuid;
 use crate::{
     config::{ConfigError, TopicConfig, TopicDefaults},
     model::{
-        BrokerId, DelegationToken, Feature, FeatureLevels, LeaderEpoch, PartitionId, PartitionIndex, ScramCredential,
-        ScramMechanism, TopicId, TopicName,
+        BrokerId, DelegationToken, Feature, FeatureLevels, LeaderEpoch, Offset, PartitionId, PartitionIndex,
+        ScramCredential, ScramMechanism, TopicId, TopicName,
     },
     store::Revision,
 };
@@ -119,8 +119,8 @@ pub struct TopicImage {
     pub internal: bool,
 }
 
-/// Who holds one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// Who holds one partition. Stored as it is (`record.rs`): a field that came later is absent where there is nothing to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PartitionImage {
     /// Brokers that should hold it; the first is the preferred leader.
     pub replicas: Vec<BrokerId>,
@@ -133,19 +133,28 @@ pub struct PartitionImage {
     /// Raised with every change of this state.
     pub partition_epoch: u32,
     /// Replicas out of sync that have every committed record all the same (KIP-966).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elr: Vec<BrokerId>,
     /// Who led when neither ISR nor ELR had anybody left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_leader: Option<BrokerId>,
     /// Replicas that a reassignment adds (KIP-455), once they are in sync; part of `replicas`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adding: Vec<BrokerId>,
     /// Replicas that it takes away then; part of `replicas`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removing: Vec<BrokerId>,
     /// Replicas that their brokers cannot reach, because a log directory failed: they are in neither ISR nor ELR and do not lead
     /// until their brokers say that they are there again. Part of `replicas`, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub offline: Vec<BrokerId>,
     /// Replicas that came back without their log: they are in neither ISR nor ELR, and where there is no leader they do not become
     /// it by themselves. First those on which nobody counted, then the others in the order in which they came back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emptied: Vec<EmptiedReplica>,
+    /// Nobody knows who is in sync, because all of this was restored from a backup: replicas are asked what they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
 }
 
 /// A replica that came back without its log, and has not caught up since.
@@ -157,6 +166,36 @@ pub struct EmptiedReplica {
     /// nobody counted on this replica, or somebody has led since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dirs: Vec<String>,
+}
+
+/// A partition that is to be led by whoever has most, once all replicas have told (KIP-966 calls it unclean recovery; with all of them
+/// it loses nothing).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The store in which it began, by its name for its members: begun in another one, it begins anew.
+    pub store: String,
+    /// What replicas have told, in their order of ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<ReplicaLog>,
+}
+
+/// What a replica has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReplicaLog {
+    /// Whose it is.
+    pub broker: BrokerId,
+    /// None: the broker began without a log of the partition, and is not known to have lost one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogExtent>,
+}
+
+/// How far a log goes. Of two logs of one partition, the greater one has every record of the other that was ever committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LogExtent {
+    /// The newest leader epoch that it knows; none if it never had a record.
+    pub epoch: Option<LeaderEpoch>,
+    /// The offset behind its last record.
+    pub end: Offset,
 }
 
 impl TopicImage {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cluster                              {v, id}
+//! store                                {v, members}       in which etcd this is: another one, and it was restored there
 //! brokers/<id>                         {v, incarnation, endpoints, rack, fenced, log_dirs?, log_dir_ids?, cordoned_log_dirs?,
 //!                                       version?, features?: {name: {min, max}}}
 //! live/<id>                            {v, incarnation, returned?}   bound to the broker's lease
@@ -13,7 +14,8 @@
 //! topic-names/<name>                   {v, id}            one topic per name, also between racing writers
 //! deleted/<topic id>                   {v, name}          until nothing of it is left in the archive
 //! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?,
-//!                                       adding?, removing?, offline?, emptied?: [{broker, dirs?}]}
+//!                                       adding?, removing?, offline?, emptied?: [{broker, dirs?}],
+//!                                       recovery?: {store, told?: [{broker, log?: {epoch, end}}]}}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! quotas/<entity as JSON>              {v, quotas}        by kind of quota
 //! features/<name>                      {v, level}         absent: the level of a cluster that is older than the feature
@@ -30,9 +32,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{BrokerImage, ConfigResource, EmptiedReplica, Endpoint, PartitionImage, Quotas, acls::Rules};
+use super::{BrokerImage, ConfigResource, Endpoint, PartitionImage, Quotas, acls::Rules};
 use crate::model::{
-    BrokerId, FeatureLevels, LeaderEpoch, PartitionId, PartitionIndex, QuotaEntity, ScramMechanism, TopicId, TopicName,
+    BrokerId, FeatureLevels, PartitionId, PartitionIndex, QuotaEntity, ScramMechanism, TopicId, TopicName,
     acl::{Operations, PatternType, Permission, ResourcePattern, ResourceType},
 };
 
@@ -43,6 +45,7 @@ const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
     Cluster,
+    Store,
     Broker(BrokerId),
     Live(BrokerId),
     Leaving(BrokerId),
@@ -69,6 +72,7 @@ impl Key {
     pub(crate) fn text(&self) -> String {
         match self {
             Key::Cluster => "cluster".to_owned(),
+            Key::Store => "store".to_owned(),
             Key::Broker(id) => format!("brokers/{id}"),
             Key::Live(id) => format!("live/{id}"),
             Key::Leaving(id) => format!("leaving/{id}"),
@@ -104,6 +108,7 @@ impl Key {
     pub(crate) fn parse(text: &str) -> Option<Key> {
         match text {
             "cluster" => return Some(Key::Cluster),
+            "store" => return Some(Key::Store),
             "producer-ids" => return Some(Key::ProducerIds),
             "controller" => return Some(Key::Controller),
             _ => {}
@@ -157,10 +162,10 @@ fn parse_acls(rest: &str) -> Option<Key> {
     Some(Key::Acls(ResourcePattern { resource_type, pattern_type, name }, principal))
 }
 
-/// First letters of the keys that mean only a running process, and nothing once all of them are gone.
-const EPHEMERAL: [&str; 6] = ["brokers/", "live/", "leaving/", "distrusted/", "compactors/", "controller"];
+/// First letters of the keys that mean only a running process, or where it keeps them: nothing once all of that is gone.
+const EPHEMERAL: [&str; 7] = ["brokers/", "live/", "leaving/", "distrusted/", "compactors/", "controller", "store"];
 
-/// Whether a key belongs to a running process, and not to what a cluster keeps.
+/// Whether a key belongs to a running process or to this one store, and not to what a cluster keeps.
 pub(crate) fn is_ephemeral(text: &str) -> bool {
     EPHEMERAL.iter().any(|prefix| text.starts_with(prefix))
 }
@@ -205,6 +210,11 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClusterRecord {
     pub(crate) id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoreRecord {
+    pub(crate) members: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -304,84 +314,18 @@ pub(crate) struct TopicNameRecord {
     pub(crate) id: TopicId,
 }
 
+/// The image as it is: its fields are those of the value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PartitionRecord {
-    replicas: Vec<BrokerId>,
-    isr: Vec<BrokerId>,
-    leader: Option<BrokerId>,
-    leader_epoch: LeaderEpoch,
-    partition_epoch: u32,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    elr: Vec<BrokerId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    last_leader: Option<BrokerId>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    adding: Vec<BrokerId>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    removing: Vec<BrokerId>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    offline: Vec<BrokerId>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    emptied: Vec<EmptiedReplica>,
-}
+#[serde(transparent)]
+pub(crate) struct PartitionRecord(PartitionImage);
 
 impl PartitionRecord {
     pub(crate) fn of(partition: &PartitionImage) -> PartitionRecord {
-        let PartitionImage {
-            replicas,
-            isr,
-            leader,
-            leader_epoch,
-            partition_epoch,
-            elr,
-            last_leader,
-            adding,
-            removing,
-            offline,
-            emptied,
-        } = partition.clone();
-        PartitionRecord {
-            replicas,
-            isr,
-            leader,
-            leader_epoch,
-            partition_epoch,
-            elr,
-            last_leader,
-            adding,
-            removing,
-            offline,
-            emptied,
-        }
+        PartitionRecord(partition.clone())
     }
 
     pub(crate) fn into_image(self) -> PartitionImage {
-        let PartitionRecord {
-            replicas,
-            isr,
-            leader,
-            leader_epoch,
-            partition_epoch,
-            elr,
-            last_leader,
-            adding,
-            removing,
-            offline,
-            emptied,
-        } = self;
-        PartitionImage {
-            replicas,
-            isr,
-            leader,
-            leader_epoch,
-            partition_epoch,
-            elr,
-            last_leader,
-            adding,
-            removing,
-            offline,
-            emptied,
-        }
+        self.0
     }
 }
 
@@ -441,6 +385,7 @@ impl AclRecord {
 mod tests {
     use super::*;
     use crate::model::{QuotaName, acl::Operation};
+    use crate::{image::EmptiedReplica, model::LeaderEpoch};
 
     fn acls(principal: &str, name: &str) -> Key {
         let (resource_type, pattern_type) = (ResourceType::TransactionalId, PatternType::Prefixed);

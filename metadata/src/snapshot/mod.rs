@@ -13,6 +13,7 @@ mod revive;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use revive::PRODUCER_IDS_SKIPPED;
 pub use revive::{Archived, Fate, OwnTopic, ReviveError, Revived, Terms, revive};
 
 use crate::{

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::ClusterSnapshot;
 use crate::{
+    controller::recovery::EPOCHS_SKIPPED,
     image::{
         PartitionImage,
         record::{self, Key, PartitionRecord, ProducerIdsRecord, RecordError, TopicNameRecord, TopicRecord},
@@ -19,11 +20,7 @@ use crate::{
 };
 
 /// Producer ids that a cluster may have handed out after its last snapshot: none of them is handed out again.
-const PRODUCER_IDS_SKIPPED: u64 = 10_000_000;
-
-/// Epochs that a partition may have gone through after its last snapshot: who still has a log must not find one of them given anew
-/// to somebody else's records.
-const EPOCHS_SKIPPED: u32 = 1_000;
+pub(crate) const PRODUCER_IDS_SKIPPED: u64 = 10_000_000;
 
 /// What a partition's newest manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@ struct State {
     revision: Revision,
     entries: BTreeMap<String, Versioned>,
     leases: Leases,
+    identity: Option<String>,
 }
 
 impl MemoryStore {
@@ -46,6 +47,11 @@ impl MemoryStore {
         held.entries = state.entries.into_iter().collect();
         held.leases = Leases::default();
         self.0.feed.reset(state.revision);
+    }
+
+    /// Has it another name for itself, as an etcd that was made anew.
+    pub fn rename(&self, identity: &str) {
+        self.0.state.lock().identity = Some(identity.to_owned());
     }
 }
 
@@ -95,6 +101,10 @@ impl Default for MemoryStore {
 }
 
 impl MetadataStore for MemoryStore {
+    fn identity(&self) -> Option<String> {
+        self.0.state.lock().identity.clone()
+    }
+
     fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
         Box::pin(async move { Ok(self.0.state.lock().entries.get(key).cloned()) })
     }

@@ -227,6 +227,11 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// Reads are linearizable: they see every transaction that was answered before they began. Dropping a future of
 /// [`transact`](MetadataStore::transact) leaves the outcome unknown.
 pub trait MetadataStore: Send + Sync + 'static {
+    /// Its name for itself, which is another one where a backup of it was restored; `None`: it has none.
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     /// The value of `key`, if it exists.
     ///
     /// # Errors

@@ -1,6 +1,10 @@
 //! Which logs there are when a node starts: what the others count on may be gone with a disk.
 
-use varve_metadata::{controller::FoundLogs, image::ClusterImage, model::PartitionId};
+use varve_metadata::{
+    controller::{FoundLogs, ReplicaState, recovery::Extent},
+    image::{ClusterImage, LogExtent},
+    model::PartitionId,
+};
 
 use super::Storage;
 
@@ -31,5 +35,17 @@ impl Storage {
         }
         found.some_failed = !self.failed_dirs().is_empty();
         found
+    }
+
+    /// What there is to say of a partition's log, where this node began with those that were `found`.
+    pub fn extent(&self, id: PartitionId, found: &FoundLogs) -> Extent {
+        match (self.replica_state(id), self.partitions.get(id)) {
+            (ReplicaState::Online, Ok(_)) if !found.logs.contains_key(&id) => Extent::NoLog,
+            (ReplicaState::Online, Ok(partition)) => {
+                let log = partition.log();
+                Extent::Log(LogExtent { epoch: log.latest_epoch(), end: log.end().0 })
+            }
+            _ => Extent::Unknown,
+        }
     }
 }

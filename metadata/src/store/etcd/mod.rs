@@ -206,6 +206,10 @@ impl EtcdStore {
 }
 
 impl MetadataStore for EtcdStore {
+    fn identity(&self) -> Option<String> {
+        (self.etcd != 0).then(|| format!("{:x}", self.etcd))
+    }
+
     fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
         Box::pin(async move {
             let ask = RangeRequest { key: self.key(key), range_end: Bytes::new(), limit: 1, revision: 0 };

@@ -1,0 +1,260 @@
+//! A cluster state that was restored from a backup into another store: before anybody joins, it is told from one that went on.
+//!
+//! ```text
+//! store/members = this etcd ─► nothing to do
+//!               = another   ─► every partition in recovery (controller/recovery.rs), in parts ─► producer ids skipped, members = this etcd
+//! ```
+//! Etcd's name for its members is another one after they were made anew, while the key in the backup has the one of before. Several
+//! brokers may do this at the same time, or one after another's end: each part is done once, and none after the last.
+
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT, Told, member::RETRY};
+use crate::{
+    controller::{self, RecoveryLogs, RecoveryStart, recovery::Extent},
+    image::{
+        ImageError,
+        record::{self, Key, ProducerIdsRecord, StoreRecord},
+    },
+    model::{BrokerId, PartitionId},
+    snapshot::PRODUCER_IDS_SKIPPED,
+    store::{Expect, StoreError, Transaction, Versioned, transact_settled},
+};
+
+impl ClusterMetadata {
+    /// Finds out whether the state was restored since it was last in use, and has nobody lead on the word of a backup. To be done before
+    /// a broker [joins](super::Member::join).
+    ///
+    /// # Errors
+    /// [`MetadataError`]: part of it may be done; nobody may join before all is.
+    pub async fn recover_if_restored(&self) -> Result<(), MetadataError> {
+        let Some(members) = self.store.identity() else { return Ok(()) };
+        let mut is_told = false;
+        loop {
+            let found = self.store.get(&Key::Store.text()).await?;
+            let before = match &found {
+                Some(found) => Some(read::<StoreRecord>(&Key::Store, found)?.members),
+                None => None,
+            };
+            if before.as_ref() == Some(&members) {
+                return Ok(());
+            }
+            if let (Some(before), Some(found)) = (&before, &found) {
+                // What others have done is in the image before we look for what is left.
+                self.caught_up().await?;
+                let image = self.image();
+                let RecoveryStart { decisions, partitions } =
+                    controller::recovery_starts(&image, &members, found.modified);
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(
+                        %before, now = %members, partitions,
+                        "the metadata store was restored from a backup, or moved: nobody leads a partition before all its replicas have \
+                         told what they have (docs/operations/lose-etcd.md)"
+                    );
+                }
+                if self.take_all(decisions).await? {
+                    continue;
+                }
+            }
+            match self.name_store(&members, found.as_ref(), before.is_some()).await {
+                // The next look is the last.
+                Ok(()) => {}
+                Err(MetadataError::Store(StoreError::Conflict)) => sleep(RETRY).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// From now on this is the store in which the state is; `is_restored`: and producer ids go on where nobody has been.
+    async fn name_store(
+        &self,
+        members: &str,
+        found: Option<&Versioned>,
+        is_restored: bool,
+    ) -> Result<(), MetadataError> {
+        let at = |found: Option<&Versioned>| found.map_or(Expect::Absent, |found| Expect::At(found.modified));
+        let store = record::encode(StoreRecord { members: members.to_owned() });
+        let mut naming = Transaction::default().put(Key::Store.text(), store).expecting(Key::Store.text(), at(found));
+        if is_restored {
+            let key = Key::ProducerIds;
+            let ids = self.store.get(&key.text()).await?;
+            let next = match &ids {
+                Some(ids) => read::<ProducerIdsRecord>(&key, ids)?.next,
+                None => 0,
+            };
+            let skipped = ProducerIdsRecord { next: next + PRODUCER_IDS_SKIPPED };
+            naming = naming.put(key.text(), record::encode(skipped)).expecting(key.text(), at(ids.as_ref()));
+        }
+        let named = transact_settled(self.store.as_ref(), naming, Instant::now() + SETTLE_TIMEOUT).await?;
+        Ok(self.follow_to(named).await?)
+    }
+
+    /// Tells what the logs of `node` hold, in this `life` of it, of partitions whose replicas are asked.
+    ///
+    /// # Errors
+    /// [`MetadataError::Store`]: some of it may be told.
+    pub async fn tell_logs(
+        &self,
+        us: (BrokerId, Uuid),
+        extent: &(dyn Fn(PartitionId) -> Extent + Sync),
+    ) -> Result<Told, MetadataError> {
+        let RecoveryLogs { decisions, is_settled } = controller::recovery_logs(&self.image(), us, extent);
+        Ok(Told::of(self.take_all(decisions).await?, is_settled))
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(key: &Key, found: &Versioned) -> Result<T, MetadataError> {
+    let decoded = record::decode(&found.value).map_err(|error| ImageError::Record { key: key.text(), error });
+    Ok(decoded?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::{
+        cluster::{
+            Joining, Member,
+            member::tests::{LEASE, create, eventually},
+        },
+        controller::Election,
+        image::{BrokerImage, ClusterImage, LogExtent, PartitionImage},
+        model::{LeaderEpoch, Offset},
+        store::{MemoryStore, MetadataStore, Snapshot, TransactionLimits},
+    };
+
+    const PARTITIONS: u32 = 250;
+
+    fn store() -> Arc<MemoryStore> {
+        let store = MemoryStore::with_limits(TransactionLimits { operations: 128, bytes: 1 << 20 });
+        store.rename("before");
+        Arc::new(store)
+    }
+
+    async fn start(store: &Arc<MemoryStore>, id: u32) -> Arc<ClusterMetadata> {
+        ClusterMetadata::start(store.clone(), BrokerId(id), BTreeMap::new()).await.unwrap()
+    }
+
+    async fn join(store: &Arc<MemoryStore>, id: u32) -> (Arc<ClusterMetadata>, Member, Uuid) {
+        let metadata = start(store, id).await;
+        metadata.recover_if_restored().await.unwrap();
+        let life = Uuid::new_v4();
+        let broker = BrokerImage { id: BrokerId(id), incarnation: life, ..BrokerImage::default() };
+        let joining = Joining { broker, lease: LEASE, may_have_lost_records: false, found: Arc::default() };
+        let member = Member::join(metadata.clone(), joining).await.unwrap();
+        member.admitted(BrokerId(id), life).await;
+        (metadata, member, life)
+    }
+
+    /// What a backup has of it; leases end by themselves.
+    async fn backup(store: &MemoryStore) -> Snapshot {
+        let mut backup = store.range("").await.unwrap();
+        backup.entries.retain(|(key, _)| !["live/", "controller"].iter().any(|prefix| key.starts_with(prefix)));
+        backup
+    }
+
+    fn partitions(image: &ClusterImage) -> &[PartitionImage] {
+        &image.topic("t").unwrap().partitions
+    }
+
+    fn extent(epoch: u32, end: u64) -> Extent {
+        Extent::Log(LogExtent { epoch: Some(LeaderEpoch(epoch)), end: Offset::new(end).unwrap() })
+    }
+
+    async fn tell(metadata: &ClusterMetadata, us: (BrokerId, Uuid), extent: Extent) {
+        while metadata.tell_logs(us, &move |_| extent).await.unwrap() == Told::Something {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_restoration_nobody_leads_before_all_have_told_and_then_whoever_has_most() {
+        let store = store();
+        let (one, member_one, _) = join(&store, 1).await;
+        let (_two, member_two, _) = join(&store, 2).await;
+        let (_three, member_three, _) = join(&store, 3).await;
+        create(&one, "t", PARTITIONS).await;
+        let ids = one.next_producer_id_block().await.unwrap().first;
+        let backup = backup(&store).await;
+        for member in [member_one, member_two, member_three] {
+            member.leave().await;
+        }
+        store.rename("after");
+        store.restore(backup);
+
+        // One that ends in the middle of it.
+        let half = start(&store, 1).await;
+        let written = half.store.get(&Key::Store.text()).await.unwrap().unwrap().modified;
+        let mut starts = controller::recovery_starts(&half.image(), "after", written);
+        assert_eq!((starts.partitions, starts.decisions.len()), (PARTITIONS as usize, 3));
+        starts.decisions.truncate(1);
+        half.take_all(starts.decisions).await.unwrap();
+
+        let (one, _member_one, life_one) = join(&store, 1).await;
+        let (two, _member_two, life_two) = join(&store, 2).await;
+        let (three, _member_three, life_three) = join(&store, 3).await;
+        let begun = one.image();
+        assert!(partitions(&begun).iter().all(|now| now.leader.is_none() && now.isr.is_empty()));
+        let epochs: Vec<u32> = partitions(&begun).iter().map(|now| now.leader_epoch.0).collect();
+        assert!(epochs.iter().all(|epoch| *epoch == 1000), "each once: {epochs:?}");
+        let next = one.next_producer_id_block().await.unwrap().first;
+        assert!(next.to_wire() >= ids.to_wire() + PRODUCER_IDS_SKIPPED as i64);
+
+        tell(&one, (BrokerId(1), life_one), extent(0, 900)).await;
+        tell(&two, (BrokerId(2), life_two), extent(3, 700)).await;
+        assert!(partitions(&one.image()).iter().all(|now| now.leader.is_none()));
+        tell(&three, (BrokerId(3), life_three), extent(3, 650)).await;
+        let by_two = |now: &PartitionImage| now.leader == Some(BrokerId(2)) && now.leader_epoch == LeaderEpoch(1001);
+        eventually(&one, |image| partitions(image).iter().all(by_two)).await;
+        assert_eq!(one.tell_logs((BrokerId(1), life_one), &|_| Extent::Unknown).await.unwrap(), Told::Settled);
+
+        // The next start finds that all is done.
+        let again = start(&store, 3).await;
+        let before = again.image().revision();
+        again.recover_if_restored().await.unwrap();
+        assert_eq!(again.image().revision(), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_replica_that_is_gone_an_operator_has_the_best_of_the_others_lead() {
+        let store = store();
+        let (one, member_one, _) = join(&store, 1).await;
+        let (_two, member_two, _) = join(&store, 2).await;
+        let (_three, member_three, _) = join(&store, 3).await;
+        create(&one, "t", 1).await;
+        let backup = backup(&store).await;
+        for member in [member_one, member_two, member_three] {
+            member.leave().await;
+        }
+        store.rename("after");
+        store.restore(backup);
+        let (one, _member_one, life_one) = join(&store, 1).await;
+        let (two, _member_two, life_two) = join(&store, 2).await;
+        tell(&one, (BrokerId(1), life_one), extent(0, 900)).await;
+        tell(&two, (BrokerId(2), life_two), extent(3, 700)).await;
+        tokio::time::sleep(10 * LEASE).await;
+        assert_eq!(partitions(&one.image())[0].leader, None);
+        let elected = one.elect_leaders(Election::Unclean, &[("t".to_owned(), 0)], None).await.unwrap();
+        assert_eq!((elected, partitions(&one.image())[0].leader), (vec![Ok(())], Some(BrokerId(2))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stayed_the_same_and_one_without_a_name_are_left_alone() {
+        let store = store();
+        let (one, member, _) = join(&store, 1).await;
+        let (two, _member_two, _) = join(&store, 2).await;
+        let (_three, _member_three, _) = join(&store, 3).await;
+        create(&one, "t", 1).await;
+        member.leave().await;
+        let (_one, _member, _) = join(&store, 1).await;
+        let image = two.image();
+        let now = &partitions(&image)[0];
+        assert!(now.recovery.is_none() && now.leader.is_some());
+
+        let nameless = Arc::new(MemoryStore::new());
+        let metadata = start(&nameless, 1).await;
+        let revision = metadata.image().revision();
+        metadata.recover_if_restored().await.unwrap();
+        assert_eq!(metadata.image().revision(), revision);
+    }
+}
