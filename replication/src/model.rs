@@ -130,6 +130,11 @@ fn worlds(broken: Option<Break>) -> Vec<(&'static str, Extent, World)> {
             Part,
             three(2, Budget { appends: 1, moves: 1, cancels: 1, lags: 1, power_cuts: 1, ..none }).held_by_first(2),
         ),
+        (
+            "two replicas, and the store is put back to a state in which they were in sync",
+            Part,
+            two(1, Budget { appends: 1, crashes: 1, put_backs: 1, ..none }),
+        ),
         ("three replicas, of which one loses records", Part, three(2, Budget { appends: 1, power_cuts: 1, ..none })),
     ]
 }

@@ -1,7 +1,7 @@
 //! Large worlds, in which chance decides what happens: the same seed, the same course.
 //!
 //! Networks are cut between two brokers, in one direction or both, and heal; the store is away; brokers crash, lose what was not on disk, go
-//! on without their log or with another disk, step aside, and are taken for dead; messages are late, doubled or gone; clocks jump; the
+//! on without their log or with another disk, find the store put back to an older state, step aside, and are taken for dead; messages are late, doubled or gone; clocks jump; the
 //! partition is sent to other brokers, and back. In the end everything heals, and the cluster has to become whole, with the partition where
 //! it was sent.
 
@@ -62,11 +62,13 @@ fn weight(action: Action) -> usize {
         Action::LowerMinimum => 1,
         Action::Crash(_) | Action::PowerCut(..) | Action::FailDirectory(..) => 1,
         Action::TakeDisk(_) | Action::ReturnDisk(..) => 1,
+        Action::BackUp | Action::PutBack => 1,
+        Action::TellLog(_) => 6,
     }
 }
 
 fn budget(chance: &mut Chance, power_cuts: u8, lowered: u8) -> Budget {
-    Budget {
+    let all = Budget {
         lowered,
         appends: 20,
         crashes: chance.of(5) as u8,
@@ -84,6 +86,11 @@ fn budget(chance: &mut Chance, power_cuts: u8, lowered: u8) -> Budget {
         refetches: 20,
         duplicates: 10,
         preferred: chance.of(10) as u8,
+        put_backs: 0,
+    };
+    match chance.of(4) {
+        0 => Budget { put_backs: 1 + chance.of(2) as u8, moves: 0, swaps: 0, ..all },
+        _ => all,
     }
 }
 

@@ -120,6 +120,9 @@ impl World {
                 self.budget.lowered -= 1;
                 self.min_in_sync -= 1;
             }
+            Action::BackUp => self.backup = Some(self.now()),
+            Action::PutBack => self.put_back(),
+            Action::TellLog(id) => self.tell_log(id),
             Action::Prefer => {
                 self.budget.preferred -= 1;
                 self.prefer();

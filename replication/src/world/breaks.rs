@@ -59,10 +59,16 @@ pub(crate) enum Break {
     ForgetsWhatIsUnderWay,
     /// The answer to a proposal is taken for the answer to a later one.
     TakesAnyAnswer,
+    /// A state that was restored from a backup goes on, in epochs that nobody has used.
+    TrustsTheBackup,
+    /// After a restoration the first that tell what they have elect a leader.
+    RecoversBeforeAllHaveTold,
+    /// What a replica told counts also after its broker may have lost records.
+    KeepsWhatWasTold,
 }
 
 impl Break {
-    pub(crate) const ALL: [Break; 28] = [
+    pub(crate) const ALL: [Break; 31] = [
         Break::CommitsWithoutWhoJoins,
         Break::ActsBeforeTheAnswer,
         Break::ForgetsLostAnswers,
@@ -91,6 +97,9 @@ impl Break {
         Break::RefusesWhoIsAside,
         Break::ForgetsWhatIsUnderWay,
         Break::TakesAnyAnswer,
+        Break::TrustsTheBackup,
+        Break::RecoversBeforeAllHaveTold,
+        Break::KeepsWhatWasTold,
     ];
 }
 
@@ -129,6 +138,9 @@ pub(crate) struct Budget {
     pub(crate) preferred: u8,
     /// Times that `min.insync.replicas` is lowered.
     pub(crate) lowered: u8,
+    /// Times that the store is restored from a backup. Not where replicas move or lose their disks: what the backup does not know of is
+    /// set aside, and waits for an operator.
+    pub(crate) put_backs: u8,
 }
 
 impl Budget {
@@ -149,5 +161,6 @@ impl Budget {
         duplicates: 0,
         preferred: 0,
         lowered: 0,
+        put_backs: 0,
     };
 }

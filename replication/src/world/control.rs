@@ -6,7 +6,7 @@
 use varve_metadata::{
     controller::{
         in_sync::{self, Circumstances},
-        moving,
+        moving, recovery,
         upkeep::{Due, Standing, due},
     },
     image::PartitionImage,
@@ -92,6 +92,18 @@ impl World {
             partition.offline.clear();
         }
         let mut all = due(&partition, &standing, (view.min_in_sync, self.is(Break::ElectsOutsideTheIsr)));
+        if self.is(Break::KeepsWhatWasTold)
+            && let (Some(next), Some(before)) = (&mut all.next, &partition.recovery)
+            && let Some(recovery) = &mut next.recovery
+        {
+            recovery.told.clone_from(&before.told);
+        }
+        if self.is(Break::RecoversBeforeAllHaveTold) && all.next.is_none() {
+            let in_service = |id: BrokerId| standing(id) == Standing::InService;
+            let circumstances = Circumstances { is_active: &in_service, min_in_sync: view.min_in_sync, unclean: false };
+            let has_told = partition.recovery.as_ref().is_some_and(|recovery| !recovery.told.is_empty());
+            all.next = has_told.then(|| recovery::with_recovered(&partition, &circumstances, true)).flatten();
+        }
         if all.next.is_none() {
             let mut lenient = view.min_in_sync;
             if self.is(Break::CompletesWithoutWhoIsAdded) {

@@ -4,7 +4,7 @@
 //! Leaders, followers, elections, moves to other brokers and what the controller does for a partition are the real ones. Brokers, the store
 //! and the network are as simple as they can be without being kinder than the real ones: messages come late, twice, in any order or never;
 //! images lag, the controller's too; the store is away, its answers get lost, and what was put to it arrives later; brokers step aside;
-//! who restarts may have lost what was not yet on disk, or come with another disk; the log directory fails under a broker that goes on; who
+//! who restarts may have lost what was not yet on disk, or come with another disk; the store is restored from a backup; the log directory fails under a broker that goes on; who
 //! is no replica any more has deleted its log.
 
 mod act;
@@ -15,6 +15,7 @@ mod disks;
 mod lead;
 mod log;
 mod network;
+mod put_back;
 mod store;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -191,6 +192,12 @@ pub(crate) enum Action {
     Prefer,
     /// `min.insync.replicas` becomes one less.
     LowerMinimum,
+    /// Somebody keeps a copy of what the store holds.
+    BackUp,
+    /// Every broker ends, and the store holds what the copy has.
+    PutBack,
+    /// The broker has the store take it how far its log goes.
+    TellLog(BrokerId),
 }
 
 /// What must never be.
@@ -207,6 +214,10 @@ pub(crate) struct World {
     messages: Vec<Message>,
     asks: Vec<Ask>,
     under_way: Vec<UnderWay>,
+    /// What the store held when somebody kept a copy.
+    backup: Option<View>,
+    /// How often it was put back to that.
+    restored: u8,
     acknowledged: BTreeSet<(Offset, u16)>,
     next_value: u16,
     min_in_sync: usize,
@@ -262,6 +273,8 @@ impl World {
             messages: Vec::new(),
             asks: Vec::new(),
             under_way: Vec::new(),
+            backup: None,
+            restored: 0,
             acknowledged: BTreeSet::new(),
             next_value: 0,
             min_in_sync,
@@ -340,6 +353,7 @@ impl World {
             actions.push(Action::Lag);
         }
         self.add_operators_actions(&mut actions);
+        self.add_backup_actions(&mut actions);
         actions
     }
 
@@ -377,6 +391,7 @@ impl World {
             }
         }
         self.add_directory_actions(id, actions);
+        self.add_recovery_actions(id, actions);
         self.add_disk_actions(id, actions);
     }
 
