@@ -4,6 +4,7 @@
 #   cargo build --release && deploy/debian/build.sh target/release/varve .
 #
 # Needs dpkg-dev and gzip, and no root. The same binary gives the same package, byte for byte, if SOURCE_DATE_EPOCH is the same.
+# Who gives the package to others stands in it by name: DEBFULLNAME and DEBEMAIL, as for all of Debian's tools.
 set -euo pipefail
 
 [ $# -eq 2 ] || { echo "usage: $0 BINARY FOLDER" >&2; exit 2; }
@@ -17,13 +18,16 @@ version=${version#varve }
 arch=$(dpkg --print-architecture)
 : "${SOURCE_DATE_EPOCH:=$(stat --format %Y "$checkout/CHANGELOG.md")}"
 export SOURCE_DATE_EPOCH
+# An address that is nobody's (RFC 2606): whoever builds for himself needs none.
+maintainer="${DEBFULLNAME:-The Varve developers} <${DEBEMAIL:-packages@varve.example}>"
 
 work=$(mktemp --directory)
 trap 'rm -rf "$work"' EXIT
 root=$work/varve
 umask 022
 
-install -D --mode=0755 --strip "$binary" "$root/usr/bin/varve"
+install -D --mode=0755 "$binary" "$root/usr/bin/varve"
+strip --remove-section=.comment --remove-section=.note "$root/usr/bin/varve"
 install -D --mode=0644 -t "$root/usr/lib/systemd/system" "$checkout/deploy/systemd/varve.service"
 install -D --mode=0644 "$checkout/deploy/systemd/varve.sysusers" "$root/usr/lib/sysusers.d/varve.conf"
 install -D --mode=0644 -t "$root/etc/varve" "$checkout/deploy/systemd/server.properties"
@@ -38,6 +42,7 @@ mkdir -p "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vend
 
 doc=$root/usr/share/doc/varve
 install -D --mode=0644 "$here/copyright" "$doc/copyright"
+install -D --mode=0644 "$here/lintian-overrides" "$root/usr/share/lintian/overrides/varve"
 install -D --mode=0644 "$checkout/CHANGELOG.md" "$doc/CHANGELOG.md"
 # Debian's has a form of its own.
 cat >"$doc/changelog" <<CHANGELOG
@@ -45,7 +50,7 @@ varve ($version) unstable; urgency=medium
 
   * What has changed is told in CHANGELOG.md, beside this file.
 
- -- The Varve developers <varve@localhost>  $(LC_ALL=C date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
+ -- $maintainer  $(LC_ALL=C date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
 CHANGELOG
 gzip --best --no-name "$doc/CHANGELOG.md" "$doc/changelog"
 install -D --mode=0644 -t "$doc/examples" "$checkout/deploy/systemd/varve-etcd.service"
@@ -68,8 +73,9 @@ cat >"$root/DEBIAN/control" <<CONTROL
 Package: varve
 Version: $version
 Architecture: $arch
-Maintainer: The Varve developers <varve@localhost>
+Maintainer: $maintainer
 Installed-Size: $size
+Pre-Depends: init-system-helpers (>= 1.54~)
 Depends: ${depends}systemd | systemd-standalone-sysusers
 Recommends: ca-certificates
 Section: net

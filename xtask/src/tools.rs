@@ -135,6 +135,7 @@ fn debian(_place: &Path) -> Result<()> {
         (analyze, "systemd"),
         (on_path("cc"), "build-essential"),
         (header, "librdkafka-dev"),
+        (on_path("lintian"), "lintian"),
     ];
     let missing: Vec<&str> = wanted.iter().filter(|(is_there, _)| !is_there).map(|(_, package)| *package).collect();
     if missing.is_empty() {

@@ -10,6 +10,8 @@ use varve_tests::{
 
 use super::{at, checked, read, shell};
 
+/// What lintian would rightly say of a package that was made in a hurry.
+const NOT_COMPRESSED: &str = "uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball";
 /// How exposed `systemd-analyze security` may call a unit, times ten: below 2 it says that all is well.
 const EXPOSURE: &str = "20";
 
@@ -61,6 +63,9 @@ fn the_debian_package_installs_into_an_empty_root_and_goes_again() -> Result<()>
     shell(place, "sha256sum --check --strict SHA256SUMS && [ $(wc -l <SHA256SUMS) = 2 ]")?;
     let fields = tools::output_of(Command::new("dpkg-deb").args(["--field", package]))?;
     ensure!(fields.contains("libc6 (>=") && fields.starts_with("Package: varve\n"), "{fields}");
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on=error,warning", "--suppress-tags", NOT_COMPRESSED, package]);
+    tools::output_of(&mut lintian)?;
     fs::create_dir_all(root.join("var/lib/dpkg/info"))?;
     fs::create_dir_all(root.join("var/lib/dpkg/updates"))?;
     for file in ["status", "available"] {
