@@ -3,7 +3,7 @@
 use super::Decision;
 use crate::{
     image::{
-        ClusterImage,
+        BrokerImage, ClusterImage,
         record::{self, FeatureRecord, Key},
     },
     model::{BrokerId, Feature, FeatureLevels},
@@ -135,13 +135,20 @@ fn check(image: &ClusterImage, update: &FeatureUpdate, node: BrokerId) -> Result
 
 /// Which broker keeps a level from being set, also one that is down: it could not come back.
 fn unserved_by_others(image: &ClusterImage, feature: Feature, level: u16) -> Option<String> {
-    // One that says nothing runs a build from before brokers did.
-    let brokers = image.brokers().values().filter(|broker| !broker.features.is_empty());
-    brokers.into_iter().find_map(|broker| match broker.features.get(feature.name) {
+    image.brokers().values().find_map(|broker| match served_by(broker, feature) {
         Some(served) if (served.min..=served.max).contains(&level) => None,
         Some(FeatureLevels { min, max }) => Some(format!("Broker {} only supports versions {min}-{max}", broker.id)),
         // As for the controller itself, off is a level that nobody lacks.
         None if level == 0 => None,
         None => Some(format!("Broker {} does not support this feature.", broker.id)),
     })
+}
+
+/// The levels of a feature that a broker serves, if it knows it.
+fn served_by(broker: &BrokerImage, feature: Feature) -> Option<FeatureLevels> {
+    if broker.features.is_empty() {
+        // Its version is from before brokers said what they serve: whatever it knows has no need to be said in a cluster either.
+        return (feature.unsaid > 0).then_some(FeatureLevels { min: feature.min, max: feature.unsaid });
+    }
+    broker.features.get(feature.name).copied()
 }

@@ -105,3 +105,24 @@ fn a_level_is_set_only_if_every_broker_serves_it_also_one_that_is_down() {
     register(&mut cluster, older(&[(name, 2)]));
     assert_eq!(update(&cluster, 2, FeatureMove::Upgrade).0, Ok(()));
 }
+
+#[test]
+fn a_broker_that_never_said_what_it_serves_lacks_what_came_after_it() {
+    let mut cluster = Cluster::of(&[(1, false), (2, true)]);
+    let raised = |cluster: &Cluster, feature: Feature| {
+        let update =
+            FeatureUpdate { name: feature.name.to_owned(), level: feature.max as i16, direction: FeatureMove::Upgrade };
+        update_features(cluster.image(), &[update], BrokerId(1)).0.map_err(|error| error.to_string())
+    };
+    let says = |id: u32| BrokerImage { id: BrokerId(id), features: Feature::served(), ..BrokerImage::default() };
+    register(&mut cluster, says(1));
+    for feature in [Feature::SHARE_VERSION, Feature::STREAMS_VERSION] {
+        let refused = raised(&cluster, feature).unwrap_err();
+        assert!(refused.ends_with("Broker 2 does not support this feature."), "{refused}");
+    }
+    for feature in [Feature::GROUP_VERSION, Feature::METADATA_VERSION, Feature::TRANSACTION_VERSION] {
+        assert_eq!(raised(&cluster, feature), Ok(()), "{} is older than that", feature.name);
+    }
+    register(&mut cluster, says(2));
+    assert_eq!(raised(&cluster, Feature::SHARE_VERSION), Ok(()));
+}
