@@ -7,7 +7,7 @@ use super::{ATTEMPTS, ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
 use crate::{
     controller::Decision,
     image::{ClusterImage, record::Key},
-    store::{Expect, Revision, StoreError, Transaction, transact_settled},
+    store::{Expect, Revision, StoreError, Transaction, TransactionLimits, transact_settled},
 };
 
 /// Keys that are looked up in the store at the same time.
@@ -29,12 +29,13 @@ impl ClusterMetadata {
         };
         for _ in 0..ATTEMPTS {
             let image = self.image();
-            let (result, decision) = decide(&image);
+            let (result, mut decision) = decide(&image);
             if validate_only || decision.is_empty() {
                 return Ok(result);
             }
+            let anchor = decision.anchor.take();
             if let Some(transaction) = self.guarded(decision, &image).await? {
-                match self.write(transaction).await {
+                match self.write(transaction, anchor).await {
                     Ok(revision) => {
                         self.follow_to(revision).await?;
                         return Ok(result);
@@ -75,18 +76,30 @@ impl ClusterMetadata {
         Ok(results)
     }
 
-    /// Writes, in as many transactions as the store asks for, and finds out what became of one whose answer was lost.
-    async fn write(&self, transaction: Transaction) -> Result<Revision, StoreError> {
-        let mut newest = Revision(0);
-        for part in transaction.split(self.store.limits()) {
-            newest = transact_settled(self.store.as_ref(), part, Instant::now() + SETTLE_TIMEOUT).await?;
+    /// Writes, in as many transactions as the store asks for, each bound to what the first one wrote at `anchor`, and finds out what
+    /// became of one whose answer was lost.
+    async fn write(&self, transaction: Transaction, anchor: Option<Key>) -> Result<Revision, StoreError> {
+        let settled = |part| transact_settled(self.store.as_ref(), part, Instant::now() + SETTLE_TIMEOUT);
+        let mut limits = self.store.limits();
+        if limits.allow(&transaction) {
+            return settled(transaction).await;
+        }
+        let mut anchor = anchor.map(|key| key.text());
+        if let Some(key) = &anchor {
+            limits = TransactionLimits { operations: limits.operations - 1, bytes: limits.bytes - key.len() };
+        }
+        let (mut newest, mut held) = (Revision(0), None);
+        for mut part in transaction.split(limits) {
+            part.expect.extend(held.clone());
+            newest = settled(part).await?;
+            held = held.or_else(|| Some((anchor.take()?, Expect::At(newest))));
         }
         Ok(newest)
     }
 
     /// The decision's writes, bound to the state that it was decided on; `None` if that is the past already.
     async fn guarded(&self, decision: Decision, image: &ClusterImage) -> Result<Option<Transaction>, StoreError> {
-        let Decision { mut transaction, rewrites } = decision;
+        let Decision { mut transaction, rewrites, .. } = decision;
         let mut guards = stream::iter(rewrites).map(|key| self.guard(key, image)).buffered(READS);
         while let Some(guard) = guards.next().await {
             let Some(guard) = guard? else { return Ok(None) };

@@ -7,7 +7,7 @@
 //!     the lease ended while etcd was away, or others  ◄──────────┘  a new lease, the same life: nothing was lost
 //!     took us for dead (`alive.rs`)
 //! ```
-//! Whoever finds the office of the controller empty takes it. Two at once do no harm: each decision compares.
+//! Whoever finds the office of the controller empty takes it (`office.rs`).
 
 use std::{
     sync::{
@@ -20,28 +20,27 @@ use std::{
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use uuid::Uuid;
 
 use super::{
     ClusterMetadata, MetadataError, SETTLE_TIMEOUT,
     alive::{Life, stay_alive},
+    office::hold_office,
 };
 use crate::{
     controller::FoundLogs,
     image::{
         BrokerImage, ClusterImage,
-        record::{self, ControllerRecord, Key, LifeRecord},
+        record::{self, Key, LifeRecord},
     },
     model::BrokerId,
-    store::{Expect, LeaseId, StoreError, Transaction, transact_settled},
+    store::{LeaseId, StoreError, Transaction, transact_settled},
 };
 
 /// Pause before something that failed is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
-/// How long the controller waits for news before it looks by itself.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How a broker enters.
 #[derive(Clone, Debug)]
@@ -193,49 +192,6 @@ impl ClusterMetadata {
             tracing::info!(broker = %id, "waiting for the lease of an earlier life of this broker to end");
         }
         let _ = images.wait_for(|image| image.membership().live(id).is_none()).await;
-    }
-}
-
-/// Takes the controller's office when it is empty, and does its work while it is ours.
-async fn hold_office(metadata: Arc<ClusterMetadata>, id: BrokerId, lease: watch::Receiver<LeaseId>) {
-    let mut images = metadata.subscribe();
-    loop {
-        let image = images.borrow_and_update().clone();
-        let held = *lease.borrow();
-        let outcome = match image.membership().controller() {
-            Some(holder) if holder == id => metadata.tend().await,
-            Some(_) => Ok(false),
-            None => metadata.take_office(id, held).await,
-        };
-        match outcome {
-            // What was done shows what is due next.
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(broker = %id, %error, "the controller's work was not done, trying again");
-                sleep(RETRY).await;
-            }
-        }
-        // Whoever waits for news would miss none; a look now and then costs little and forgives much.
-        let _ = timeout(LOOK_EVERY, images.changed()).await;
-    }
-}
-
-impl ClusterMetadata {
-    async fn take_office(&self, id: BrokerId, lease: LeaseId) -> Result<bool, MetadataError> {
-        let key = Key::Controller.text();
-        let take = Transaction::default()
-            .put_leased(key.clone(), record::encode(ControllerRecord { broker: id }), lease)
-            .expecting(key, Expect::Absent);
-        match transact_settled(self.store.as_ref(), take, Instant::now() + SETTLE_TIMEOUT).await {
-            Ok(revision) => {
-                tracing::info!(broker = %id, "this broker is the controller now");
-                self.follow_to(revision).await?;
-                Ok(true)
-            }
-            Err(StoreError::Conflict) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

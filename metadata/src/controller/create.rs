@@ -181,6 +181,8 @@ fn place(
 }
 
 fn record_creation(topic: &TopicImage, decision: &mut Decision) {
+    // Alone where it takes several transactions: topics that do not fit into one are made one after the other.
+    decision.anchor = Some(Key::Partition(PartitionId { topic: topic.id, index: PartitionIndex(0) }));
     for (partition, index) in topic.partitions.iter().zip(0..) {
         let id = PartitionId { topic: topic.id, index: PartitionIndex(index) };
         decision.put(&Key::Partition(id), record::encode(PartitionRecord::of(partition)));

@@ -99,6 +99,7 @@ fn grow(image: &ClusterImage, asked: &GrowTopic, start: usize, decision: &mut De
         }
         None => placement::spread(image, added as u32, width as u16, start.wrapping_add(now))?,
     };
+    decision.anchor = Some(Key::Partition(PartitionId { topic: topic.id, index: PartitionIndex(now as u32) }));
     for (partition, index) in placed.iter().zip(now as u32..) {
         let id = PartitionId { topic: topic.id, index: PartitionIndex(index) };
         decision.put(&Key::Partition(id), record::encode(PartitionRecord::of(partition)));

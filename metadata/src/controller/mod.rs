@@ -14,6 +14,7 @@ mod emptied;
 mod features;
 mod grow;
 pub mod in_sync;
+pub(crate) mod leftovers;
 pub mod moving;
 mod offline;
 mod placement;
@@ -58,6 +59,9 @@ pub struct Decision {
     pub(crate) transaction: Transaction,
     /// Keys that were decided on as the image shows them: the change counts only if none was written since.
     pub(crate) rewrites: Vec<Key>,
+    /// If the store takes this in several transactions only: what the first one writes first of all. The others count only while it is
+    /// as that one left it, so that nobody goes on with what others cleared away meanwhile ([`leftovers`]).
+    pub(crate) anchor: Option<Key>,
 }
 
 impl Decision {

@@ -5,24 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-use uuid::Uuid;
-
 use super::{
-    BrokerImage, ClusterImage, ConfigImage, ConfigResource, Elections, PartitionImage, QuotaImage, Quotas, Rules,
-    TopicImage, is_internal,
-    record::{
-        self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, ControllerRecord, FeatureRecord, Key, LifeRecord,
-        PartitionRecord, QuotaRecord, RecordError, TopicRecord,
-    },
+    ClusterImage, ConfigImage, Elections, PartitionImage, QuotaImage, TopicImage, is_internal,
+    record::{LifeRecord, RecordError, TopicRecord},
     resolve_config,
+    staged::{Staged, Written},
 };
 use crate::{
     config::{TopicConfig, TopicDefaults},
-    model::{
-        BrokerId, DelegationToken, DelegationTokenRecord, PartitionId, PartitionIndex, QuotaEntity, ScramCredential,
-        ScramMechanism, TopicId, acl::ResourcePattern,
-    },
+    model::{BrokerId, PartitionId, PartitionIndex, TopicId},
     store::{ChangeBatch, PutBack, Revision, Snapshot},
 };
 
@@ -87,6 +78,11 @@ impl ImageBuilder {
     /// The image so far.
     pub fn image(&self) -> &ClusterImage {
         &self.image
+    }
+
+    /// Partitions that no topic counts, and the revisions that wrote them.
+    pub(crate) fn uncounted(&self) -> impl Iterator<Item = (PartitionId, Revision)> + Clone {
+        self.uncounted.iter().map(|(id, (_, written))| (*id, *written))
     }
 
     /// Starts over from everything that is in the store.
@@ -212,7 +208,11 @@ impl ImageBuilder {
         partitions: Vec<(PartitionId, Option<PartitionImage>, Revision)>,
     ) {
         let mut touched: HashMap<TopicId, TopicImage> = HashMap::new();
+        let mut removed = Vec::new();
         for (id, partition, revision) in partitions {
+            if partition.is_none() {
+                removed.push(id);
+            }
             let known = self.image.by_id.get(&id.topic);
             let place = usize::try_from(id.index.0).unwrap_or(usize::MAX);
             match (partition, known) {
@@ -238,6 +238,9 @@ impl ImageBuilder {
                     self.remove_topic(id);
                 }
             }
+        }
+        for id in removed {
+            self.uncounted.remove(&id);
         }
         if touched.is_empty() {
             return;
@@ -281,9 +284,13 @@ impl ImageBuilder {
     }
 
     fn remove_topic(&mut self, id: TopicId) {
-        self.uncounted.retain(|partition, _| partition.topic != id);
         if let Some(topic) = Arc::make_mut(&mut self.image.by_id).remove(&id) {
             self.image.partitions -= topic.partitions.len();
+            // Of many partitions the last ones go with later batches, if whoever deletes the topic comes to them.
+            for ((partition, written), index) in topic.partitions.iter().zip(&topic.written).zip(0..) {
+                let place = PartitionId { topic: id, index: PartitionIndex(index) };
+                self.uncounted.insert(place, (partition.clone(), *written));
+            }
             let by_name = Arc::make_mut(&mut self.image.by_name);
             // The name may have been given to another topic since.
             if by_name.get(&topic.name).is_some_and(|named| named.id == id) {
@@ -373,97 +380,6 @@ fn set_hashed<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value
     match value {
         Some(value) => drop(map.insert(key, value)),
         None => drop(map.remove(&key)),
-    }
-}
-
-/// A key, its value if it has one, and the revision that wrote or removed it.
-type Written<'a> = (&'a str, Option<&'a Bytes>, Revision);
-
-/// The changes of one batch, read, by what they are about.
-#[derive(Default)]
-struct Staged {
-    cluster_id: Option<String>,
-    brokers: Vec<(BrokerId, Option<BrokerImage>)>,
-    configs: Vec<(ConfigResource, Option<BTreeMap<String, String>>)>,
-    quotas: Vec<(QuotaEntity, Option<Quotas>)>,
-    features: Vec<(String, Option<u16>)>,
-    topics: Vec<(TopicId, Option<TopicRecord>)>,
-    deleted: Vec<(TopicId, Option<Revision>)>,
-    partitions: Vec<(PartitionId, Option<PartitionImage>, Revision)>,
-    registered: Vec<(BrokerId, Option<Revision>)>,
-    live: Vec<(BrokerId, Option<LifeRecord>)>,
-    leaving: Vec<(BrokerId, Option<LifeRecord>)>,
-    distrusted: Vec<(BrokerId, bool)>,
-    compactors: Vec<(Uuid, bool)>,
-    controller: Option<Option<BrokerId>>,
-    acls: Vec<(ResourcePattern, String, Rules)>,
-    scram: Vec<((ScramMechanism, String), Option<ScramCredential>)>,
-    delegation_tokens: Vec<(String, Option<DelegationToken>)>,
-}
-
-impl Staged {
-    fn parse<'a>(changes: impl Iterator<Item = Written<'a>>) -> Result<Staged, ImageError> {
-        let mut staged = Staged::default();
-        for (key, value, revision) in changes {
-            staged.add(key, value, revision).map_err(|error| ImageError::Record { key: key.to_owned(), error })?;
-        }
-        Ok(staged)
-    }
-
-    fn add(&mut self, key: &str, value: Option<&Bytes>, revision: Revision) -> Result<(), RecordError> {
-        let value = value.map(Bytes::as_ref);
-        match Key::parse(key) {
-            Some(Key::Cluster) => {
-                let record = value.map(record::decode::<ClusterRecord>).transpose()?;
-                self.cluster_id = record.map(|record| record.id);
-            }
-            Some(Key::Broker(id)) => {
-                let record = value.map(record::decode::<BrokerRecord>).transpose()?;
-                self.registered.push((id, record.is_some().then_some(revision)));
-                self.brokers.push((id, record.map(|record| record.into_image(id))));
-            }
-            Some(Key::Live(id)) => self.live.push((id, value.map(record::decode).transpose()?)),
-            Some(Key::Leaving(id)) => self.leaving.push((id, value.map(record::decode).transpose()?)),
-            Some(Key::Distrusted(id)) => self.distrusted.push((id, value.is_some())),
-            Some(Key::Compactor(id)) => self.compactors.push((id, value.is_some())),
-            Some(Key::Controller) => {
-                let record = value.map(record::decode::<ControllerRecord>).transpose()?;
-                self.controller = Some(record.map(|record| record.broker));
-            }
-            Some(Key::Topic(id)) => self.topics.push((id, value.map(record::decode).transpose()?)),
-            Some(Key::DeletedTopic(id)) => self.deleted.push((id, value.map(|_| revision))),
-            Some(Key::Partition(id)) => {
-                let record = value.map(record::decode::<PartitionRecord>).transpose()?;
-                self.partitions.push((id, record.map(PartitionRecord::into_image), revision));
-            }
-            Some(Key::Config(resource)) => {
-                let record = value.map(record::decode::<ConfigRecord>).transpose()?;
-                self.configs.push((resource, record.map(|record| record.settings)));
-            }
-            Some(Key::Acls(pattern, principal)) => {
-                let record = value.map(record::decode::<AclRecord>).transpose()?;
-                self.acls.push((pattern, principal, record.map(AclRecord::into_rules).unwrap_or_default()));
-            }
-            Some(Key::Scram(mechanism, user)) => {
-                self.scram.push(((mechanism, user), value.map(record::decode).transpose()?));
-            }
-            Some(Key::DelegationToken(id)) => {
-                let record = value.map(record::decode::<DelegationTokenRecord>).transpose()?;
-                let token = record.and_then(|record| record.into_token(id.clone()));
-                self.delegation_tokens.push((id, token));
-            }
-            Some(Key::Quota(entity)) => {
-                let record = value.map(record::decode::<QuotaRecord>).transpose()?;
-                self.quotas.push((entity, record.map(|record| record.quotas)));
-            }
-            Some(Key::Feature(name)) => {
-                let record = value.map(record::decode::<FeatureRecord>).transpose()?;
-                self.features.push((name, record.map(|record| record.level)));
-            }
-            // Names are in the topics themselves; producer ids are read when a block is taken.
-            Some(Key::TopicName(_) | Key::ProducerIds | Key::Store) | None => {}
-        }
-        Ok(())
     }
 }
 

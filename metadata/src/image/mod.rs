@@ -11,6 +11,7 @@ mod history;
 mod membership;
 mod quotas;
 pub(crate) mod record;
+mod staged;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
