@@ -7,9 +7,11 @@ mod directories;
 mod last_life;
 mod membership;
 mod neighbours;
+mod new_cluster;
+mod start_error;
 mod store;
 
-use std::{collections::BTreeMap, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -18,16 +20,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use uuid::Uuid;
-use varve_log::local::{LogDirError, LogDirOwner};
+use varve_log::local::LogDirOwner;
 use varve_metadata::{
-    cluster::{ClusterMetadata, MetadataError},
+    cluster::ClusterMetadata,
     image::{BrokerImage, ClusterImage, Endpoint},
-    model::{BrokerId, Feature, Unserved},
-    store::{ConnectError, OpenError, PutBack},
+    model::{BrokerId, Feature},
 };
 
 use crate::{
-    archive::{Archive, ArchiveError},
+    archive::Archive,
     config::{BrokerConfig, MetadataUrl},
     http::{Health, HttpServer},
     metrics::{Metrics, register_build_info, show_clock},
@@ -37,106 +38,18 @@ use crate::{
     },
     replicas::{IsrMetrics, Replicas},
     security::follow_settings,
-    server::{Broker, Limits, ListenError, LogLevels, Server, live, make_first_users, open_listeners, sweep_tokens},
+    server::{Broker, Limits, LogLevels, Server, live, make_first_users, open_listeners, sweep_tokens},
 };
 
 pub use compactor::CompactorNode;
 use data_dir::DataDir;
 use membership::{LastWord, Membership, Place};
+pub use start_error::StartError;
 pub(crate) use store::open_store;
 
 /// How often logs are looked at for `flush.ms` if `log.flush.scheduler.interval.ms` does not say. Kafka's default is never,
 /// which makes a topic's `flush.ms` a promise that nobody keeps.
 const FLUSH_TICK: Duration = Duration::from_secs(1);
-
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The metadata store cannot be opened.
-    #[error("the metadata store in {dir} cannot be opened")]
-    Store {
-        /// Its directory.
-        dir: String,
-        /// Why.
-        #[source]
-        source: OpenError,
-    },
-    /// The cluster's state cannot be read or changed.
-    #[error("the cluster's state cannot be read")]
-    Metadata(#[from] MetadataError),
-    /// etcd cannot be used.
-    #[error("etcd cannot be used (varve.metadata.url)")]
-    Etcd(#[from] ConnectError),
-    /// A file that a setting names, or that the node keeps, cannot be read or written.
-    #[error("the file {file} cannot be used")]
-    File {
-        /// The file.
-        file: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Two processes cannot be one broker.
-    #[error("another process has registered as node {node}: each needs a node.id of its own")]
-    Replaced {
-        /// Its id.
-        node: BrokerId,
-    },
-    /// Others have agreed on a feature meanwhile that this version does not serve.
-    #[error(transparent)]
-    Outdated(#[from] Unserved),
-    /// What the node knows of the cluster is not what the store holds.
-    #[error(
-        "the metadata store was put back to an older state, or is another one: {0}. What it lacks was not deleted here, neither \
-         logs nor archive. Restored, it is taken up by the next start, which sets aside the logs that it does not know; empty, it is \
-         to be restored first, with all brokers stopped (docs/operations/lose-etcd.md)"
-    )]
-    PutBack(#[from] PutBack),
-    /// The store lost the cluster whose logs are here: a new one would only be in the way of what is to be restored.
-    #[error(
-        "the metadata store is empty, and the logs in {dir} are of cluster {cluster}. Stop all brokers and restore the store \
-         (docs/operations/lose-etcd.md); for a new cluster, give this node empty directories"
-    )]
-    EmptyStore {
-        /// The log directory that says so.
-        dir: String,
-        /// The cluster that it is of.
-        cluster: String,
-    },
-    /// A log directory is somebody else's.
-    #[error(transparent)]
-    LogDir(#[from] LogDirError),
-    /// Two nodes cannot share what each keeps for itself.
-    #[error("the directory {dir} is in use by another process: each node needs a varve.data.dir of its own")]
-    DataDir {
-        /// The directory.
-        dir: String,
-    },
-    /// The archive cannot be used.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    /// A listener does not open.
-    #[error(transparent)]
-    Listener(#[from] ListenError),
-    /// The address of the HTTP listener cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address as configured.
-        address: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A directory cannot be made.
-    #[error("cannot make the directory {dir}")]
-    Directory {
-        /// The directory.
-        dir: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// A running node.
 #[derive(Debug)]

@@ -58,6 +58,20 @@ impl Asked {
         Node::launch(&self.folder, self.command()?, &settings)
     }
 
+    /// The node as a command, on free ports: for one that is watched before it serves.
+    ///
+    /// # Errors
+    /// The binary is not there.
+    pub fn node(&self) -> Result<Command> {
+        let mut command = self.command()?;
+        let ports = ["listeners=PLAINTEXT://127.0.0.1:0", "varve.http.listener=127.0.0.1:0"];
+        for line in ports.into_iter().chain(self.settings.iter().map(String::as_str)) {
+            command.args(["--override", line]);
+        }
+        command.current_dir(&self.folder);
+        Ok(command)
+    }
+
     /// The lines that `varve ARGUMENTS --json` prints, each parsed.
     ///
     /// # Errors

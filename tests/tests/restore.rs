@@ -14,8 +14,10 @@ use varve_tests::{
     asked::Asked,
     client::Client,
     cluster::Cluster,
-    etcd::TOKEN,
+    etcd::{Etcd, TOKEN},
     node::{Node, eventually, until, varve},
+    running::Running,
+    s3::S3Emulator,
     tools,
 };
 
@@ -339,4 +341,62 @@ fn a_backup_of_before_a_leader_changed_costs_no_acknowledged_record() -> Result<
 /// Where a broker of a cluster in `folder` keeps its logs.
 fn cluster_log(folder: &Path, at: usize) -> PathBuf {
     folder.join(format!("broker-{at}/varve-data/log"))
+}
+
+/// Etcd and every disk are lost: nothing tells a broker of the cluster that there was, but the bucket. It asks that before it makes
+/// a new one, which would be in the way of what is restored.
+#[test]
+fn a_broker_with_empty_disks_makes_no_cluster_where_the_bucket_has_one() -> Result<()> {
+    const WAITS: &str = "the object store does not answer, and no cluster is made before it does: trying again";
+    let folder = tempfile::tempdir()?;
+    let mut etcd = Etcd::start(folder.path())?;
+    let emulator = S3Emulator::start()?;
+    emulator.make_bucket("varve")?;
+    let place = format!("varve.metadata.url=etcd://{}/varve", etcd.address());
+    let endpoint = format!("varve.object.store.endpoint=http://{}", emulator.address());
+    let settings = [&SETTINGS[..], &[&place, &endpoint, "varve.object.store.url=s3://varve/a/prefix"]].concat();
+    let variables = [("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+    let varve = Asked::of(folder.path()).with_settings(&settings).with_environment(&variables);
+    let is_empty = |etcd: &Etcd| {
+        let keys = etcd.ctl(&["get", "--prefix", "/varve/", "--keys-only"])?;
+        ensure!(keys.trim().is_empty(), "it wrote {keys}");
+        Ok(())
+    };
+
+    // A bucket that is away holds the first start up, and no longer than it is away.
+    emulator.freeze(true)?;
+    let mut first = Running::start(varve.node()?, &folder.path().join("first.log"))?;
+    first.until_it_says(WAITS)?;
+    is_empty(&etcd)?;
+    emulator.freeze(false)?;
+    first.until_it_says("varve is ready")?;
+    first.terminate()?;
+
+    let node = varve.start()?;
+    until("it is let in", || Client::connect(node.address)?.create_topic("logs", 1, &[]))?;
+    until("the bucket has a copy of the state", || {
+        let told = varve.ask(&["restore", "--dry-run"])?;
+        ensure!(told.iter().any(|line| line["topic"] == "logs"), "{told:?}");
+        Ok(())
+    })?;
+    node.stop()?;
+    etcd.restart_empty("new")?;
+    fs::remove_dir_all(folder.path().join("varve-data"))?;
+
+    let told = varve.start().err().context("it starts")?;
+    let told = format!("{told:#}");
+    ensure!(told.contains("the metadata store is empty, and s3://varve/a/prefix is the archive of cluster "), "{told}");
+    is_empty(&etcd)?;
+    emulator.freeze(true)?;
+    let hasty = varve.with_settings(&["initial.broker.registration.timeout.ms=0"]);
+    let told = hasty.start().err().context("it starts")?;
+    ensure!(format!("{told:#}").contains("has not said whether it is the archive of a cluster"), "{told:#}");
+    is_empty(&etcd)?;
+    emulator.freeze(false)?;
+
+    hasty.ask(&["restore"])?;
+    let node = hasty.start()?;
+    let end = until("the topic is back", || Client::connect(node.address)?.list_offset("logs", 0, -1))?;
+    ensure!(end == 0, "it ends at {end}");
+    node.stop()
 }

@@ -9,14 +9,13 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 use tracing::warn;
-use varve_log::local::cluster_of;
 use varve_metadata::{
     cluster::{ClusterMetadata, MetadataError},
     model::BrokerId,
-    store::{ConnectError, EmbeddedStore, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, MetadataStore, StoreError},
+    store::{ConnectError, EmbeddedStore, EtcdCredentials, EtcdOptions, EtcdStore, EtcdTls, MetadataStore},
 };
 
-use super::StartError;
+use super::{StartError, new_cluster::may_start};
 use crate::{
     archive::told,
     config::{BrokerConfig, EtcdConfig, MetadataUrl},
@@ -29,11 +28,11 @@ const FILE: &str = "metadata.redb";
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Opens the store and follows what the cluster has agreed on. An etcd that does not answer is waited for: after a power cut it
-/// starts together with its brokers.
+/// starts together with its brokers. So is a bucket, where a cluster would be made.
 ///
 /// # Errors
-/// [`StartError`]: the store cannot be opened, etcd has not answered within `initial.broker.registration.timeout.ms`, or the store
-/// lost the cluster.
+/// [`StartError`]: the store cannot be opened, one of the two has not answered within `initial.broker.registration.timeout.ms`, or the
+/// store lost the cluster.
 pub(super) async fn follow_cluster(
     config: &BrokerConfig,
     metrics: &Metrics,
@@ -44,12 +43,7 @@ pub(super) async fn follow_cluster(
     }
     let attempt = async || {
         let store = counted.measured(open_store(config).await?);
-        look_for_cluster(store.as_ref(), &config.logs.dirs).await?;
-        // Who has no logs cannot tell a new cluster from one that its store lost.
-        if !config.roles.broker && ClusterMetadata::is_new(store.as_ref()).await? {
-            let why = StoreError::Unavailable("it holds no cluster, and only brokers make one".into());
-            return Err(MetadataError::Store(why).into());
-        }
+        may_start(config, store.as_ref()).await?;
         Ok(ClusterMetadata::start(store, config.node, config.settings.texts()).await?)
     };
     let given_up = Instant::now() + config.etcd.start_timeout;
@@ -61,29 +55,28 @@ pub(super) async fn follow_cluster(
         if Instant::now() + AGAIN > given_up {
             return Err(error);
         }
-        warn!(error = told(&error), "the metadata store does not answer, trying again");
+        match error {
+            StartError::SilentBucket { .. } => {
+                warn!(
+                    error = told(&error),
+                    "the object store does not answer, and no cluster is made before it does: trying again"
+                );
+            }
+            _ => warn!(error = told(&error), "the metadata store does not answer, trying again"),
+        }
         sleep(AGAIN).await;
-    }
-}
-
-/// Whether the store is not empty, or this node is new.
-///
-/// # Errors
-/// [`StartError::EmptyStore`]: a log directory is of a cluster, of which the store knows nothing.
-async fn look_for_cluster(store: &dyn MetadataStore, log_dirs: &[PathBuf]) -> Result<(), StartError> {
-    // A directory that cannot be read is told of when it is opened.
-    let known = log_dirs.iter().find_map(|dir| Some((dir, cluster_of(dir).ok()??)));
-    let Some((dir, cluster)) = known else { return Ok(()) };
-    match ClusterMetadata::is_new(store).await? {
-        true => Err(StartError::EmptyStore { dir: dir.display().to_string(), cluster }),
-        false => Ok(()),
     }
 }
 
 /// Whether the same attempt may succeed later.
 fn may_pass(config: &BrokerConfig, error: &StartError) -> bool {
-    matches!(config.metadata, MetadataUrl::Etcd { .. })
-        && matches!(error, StartError::Etcd(ConnectError::Store(_)) | StartError::Metadata(MetadataError::Store(_)))
+    match error {
+        StartError::SilentBucket { .. } => true,
+        StartError::Etcd(ConnectError::Store(_)) | StartError::Metadata(MetadataError::Store(_)) => {
+            matches!(config.metadata, MetadataUrl::Etcd { .. })
+        }
+        _ => false,
+    }
 }
 
 /// Opens the store that `varve.metadata.url` names, if it is there.
@@ -131,29 +124,4 @@ async fn connect(
         request_timeout: config.request_timeout,
     };
     Ok(Arc::new(EtcdStore::connect(&options).await?))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use varve_log::local::{LogDir, LogDirOwner};
-    use varve_metadata::store::MemoryStore;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_store_that_lost_the_cluster_whose_logs_are_here_gets_no_new_one() {
-        let (empty, home) = (Arc::new(MemoryStore::new()), tempfile::tempdir().unwrap());
-        let dirs = [home.path().join("a"), home.path().join("b")];
-        look_for_cluster(empty.as_ref(), &dirs).await.unwrap();
-        let owner = LogDirOwner { cluster_id: "c".to_owned(), node: BrokerId(1) };
-        drop(LogDir::open(&dirs[1], &owner).unwrap());
-        match look_for_cluster(empty.as_ref(), &dirs).await {
-            Err(StartError::EmptyStore { cluster, .. }) => assert_eq!(cluster, "c"),
-            other => panic!("{other:?}"),
-        }
-        ClusterMetadata::start(empty.clone(), BrokerId(2), BTreeMap::new()).await.unwrap();
-        look_for_cluster(empty.as_ref(), &dirs).await.unwrap();
-    }
 }

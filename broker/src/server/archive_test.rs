@@ -463,10 +463,11 @@ async fn what_was_deleted_stays_so_where_the_log_goes_on_behind_an_archive_that_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bucket_of_another_cluster_is_refused_with_both_names() {
-    let home = Home::new();
+    let (home, other) = (Home::new(), Home::new());
     home.start(&[]).await.stop().await;
-    std::fs::remove_dir_all(home.path("metadata")).unwrap();
-    std::fs::remove_dir_all(home.path("log")).unwrap();
+    other.start(&[]).await.stop().await;
+    std::fs::remove_dir_all(home.path("archive")).unwrap();
+    copy(&other.path("archive"), &home.path("archive"));
     let refused = home.try_start(&[]).await.unwrap_err();
     let chain = std::iter::successors(Some(&refused as &dyn std::error::Error), |error| error.source());
     let told: Vec<String> = chain.map(ToString::to_string).collect();

@@ -134,8 +134,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "initial.broker.registration.timeout.ms",
         ANY_INT,
         "60000",
-        "How long a broker that starts waits for an etcd that does not answer, in milliseconds; then it ends. To be let in \
-         by the other brokers it waits without end.",
+        "How long a broker that starts waits for an etcd that does not answer, or, before it makes a new cluster, for such a \
+         bucket, in milliseconds; then it ends. To be let in by the other brokers it waits without end.",
     ),
     high(unset("metadata.log.dir", Kind::Text, "Directory of the metadata log.")).no_effect(NO_LOG),
     high(def(
