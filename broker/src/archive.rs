@@ -390,7 +390,11 @@ impl Archive {
     /// Whether nobody but this node can have records of the partition that were acknowledged.
     fn is_last(&self, topic: &TopicImage, id: PartitionId) -> bool {
         let Some((_, partition)) = topic.partition(id.index) else { return true };
-        let PartitionImage { isr, elr, last_leader, emptied, .. } = partition;
+        let PartitionImage { replicas, isr, elr, last_leader, emptied, .. } = partition;
+        // Also where nobody is known to be in sync, because all of that was restored from a backup.
+        if replicas[..] == [self.node] {
+            return true;
+        }
         let is_us = |member: &BrokerId| *member == self.node;
         let nobody = isr.is_empty() && elr.is_empty();
         // Where all who had them lost their disks, whoever of those is allowed to lead goes on where the archive ends.

@@ -1,7 +1,10 @@
 //! How a change is made: decided on the newest image, bound to all that it was decided on, written, and seen in the image.
 
+use std::time::Duration;
+
 use futures::{StreamExt, stream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
 
 use super::{ATTEMPTS, ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
 use crate::{
@@ -27,7 +30,7 @@ impl ClusterMetadata {
             Some(deadline) => timeout_at(deadline, self.turn.lock()).await.map_err(|_| MetadataError::TimedOut)?,
             None => self.turn.lock().await,
         };
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let image = self.image();
             let (result, mut decision) = decide(&image);
             if validate_only || decision.is_empty() {
@@ -35,11 +38,14 @@ impl ClusterMetadata {
             }
             let anchor = decision.anchor.take();
             if let Some(transaction) = self.guarded(decision, &image).await? {
+                let is_large = !self.store.limits().allow(&transaction);
                 match self.write(transaction, anchor).await {
                     Ok(revision) => {
                         self.follow_to(revision).await?;
                         return Ok(result);
                     }
+                    // Who writes the same in parts as well must not begin together with us again.
+                    Err(StoreError::Conflict) if is_large => sleep(some_time(attempt)).await,
                     Err(StoreError::Conflict) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -91,8 +97,9 @@ impl ClusterMetadata {
         let (mut newest, mut held) = (Revision(0), None);
         for mut part in transaction.split(limits) {
             part.expect.extend(held.clone());
+            let writes: Vec<String> = part.writes.iter().map(|write| write.key().to_owned()).collect();
             newest = settled(part).await?;
-            held = held.or_else(|| Some((anchor.take()?, Expect::At(newest))));
+            held = held.or_else(|| Some((anchor.take().filter(|key| writes.contains(key))?, Expect::At(newest))));
         }
         Ok(newest)
     }
@@ -124,6 +131,12 @@ impl ClusterMetadata {
         };
         Ok(Some((text, expect)))
     }
+}
+
+/// A moment by chance, longer with each attempt.
+fn some_time(attempt: usize) -> Duration {
+    let chance = Uuid::new_v4().as_u128() as u64;
+    Duration::from_millis(chance % (100 << attempt.min(6)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 //! Etcd's name for its members is another one after they were made anew, while the key in the backup has the one of before. Several
 //! brokers may do this at the same time, or one after another's end: each part is done once, and none after the last.
 
-use tokio::time::{Instant, sleep};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT, Told, member::RETRY};
@@ -21,6 +23,9 @@ use crate::{
     snapshot::PRODUCER_IDS_SKIPPED,
     store::{Expect, StoreError, Transaction, Versioned, transact_settled},
 };
+
+/// How long brokers are waited for that live by a restored state: a restored lease ends by itself.
+const LEASES_END: Duration = Duration::from_secs(120);
 
 impl ClusterMetadata {
     /// Finds out whether the state was restored since it was last in use, and has nobody lead on the word of a backup. To be done before
@@ -41,6 +46,7 @@ impl ClusterMetadata {
                 return Ok(());
             }
             if let (Some(before), Some(found)) = (&before, &found) {
+                self.wait_until_nobody_lives().await?;
                 // What others have done is in the image before we look for what is left.
                 self.caught_up().await?;
                 let image = self.image();
@@ -66,6 +72,22 @@ impl ClusterMetadata {
         }
     }
 
+    /// Whoever lives by a restored state has not noticed, and leads on: a version that does not look.
+    async fn wait_until_nobody_lives(&self) -> Result<(), MetadataError> {
+        let mut images = self.subscribe();
+        let gone = images.wait_for(|image| image.membership().live.is_empty());
+        if timeout(LEASES_END, gone).await.is_ok() {
+            return Ok(());
+        }
+        let live: Vec<String> = self.image().membership().live.keys().map(ToString::to_string).collect();
+        let why = format!(
+            "the metadata store was restored, or moved, and brokers {} go on as if it were the one of before: stop all brokers, then \
+             start them (docs/operations/lose-etcd.md)",
+            live.join(", ")
+        );
+        Err(StoreError::Unavailable(why.into()).into())
+    }
+
     /// From now on this is the store in which the state is; `is_restored`: and producer ids go on where nobody has been.
     async fn name_store(
         &self,
@@ -83,7 +105,10 @@ impl ClusterMetadata {
                 Some(ids) => read::<ProducerIdsRecord>(&key, ids)?.next,
                 None => 0,
             };
-            let skipped = ProducerIdsRecord { next: next + PRODUCER_IDS_SKIPPED };
+            // By the clock as well: a backup can be restored more than once, and nobody gives out an id each millisecond.
+            let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let clock = u64::try_from(clock).unwrap_or_default();
+            let skipped = ProducerIdsRecord { next: clock.max(next + PRODUCER_IDS_SKIPPED) };
             naming = naming.put(key.text(), record::encode(skipped)).expecting(key.text(), at(ids.as_ref()));
         }
         let named = transact_settled(self.store.as_ref(), naming, Instant::now() + SETTLE_TIMEOUT).await?;
@@ -195,6 +220,7 @@ mod tests {
         let (three, _member_three, life_three) = join(&store, 3).await;
         let begun = one.image();
         assert!(partitions(&begun).iter().all(|now| now.leader.is_none() && now.isr.is_empty()));
+        assert!(partitions(&begun).iter().all(|now| now.recovery.as_ref().unwrap().trusted.len() == 3));
         let epochs: Vec<u32> = partitions(&begun).iter().map(|now| now.leader_epoch.0).collect();
         assert!(epochs.iter().all(|epoch| *epoch == 1000), "each once: {epochs:?}");
         let next = one.next_producer_id_block().await.unwrap().first;
@@ -204,7 +230,7 @@ mod tests {
         tell(&two, (BrokerId(2), life_two), extent(3, 700)).await;
         assert!(partitions(&one.image()).iter().all(|now| now.leader.is_none()));
         tell(&three, (BrokerId(3), life_three), extent(3, 650)).await;
-        let by_two = |now: &PartitionImage| now.leader == Some(BrokerId(2)) && now.leader_epoch == LeaderEpoch(1001);
+        let by_two = |now: &PartitionImage| now.leader == Some(BrokerId(2)) && now.leader_epoch == LeaderEpoch(1003);
         eventually(&one, |image| partitions(image).iter().all(by_two)).await;
         assert_eq!(one.tell_logs((BrokerId(1), life_one), &|_| Extent::Unknown).await.unwrap(), Told::Settled);
 
@@ -213,6 +239,22 @@ mod tests {
         let before = again.image().revision();
         again.recover_if_restored().await.unwrap();
         assert_eq!(again.image().revision(), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn brokers_that_go_on_by_a_restored_state_are_stopped_first() {
+        let store = store();
+        // One that does not look.
+        let (_old, old_member, _) =
+            crate::cluster::member::tests::join(&(store.clone() as Arc<dyn MetadataStore>), 1, false).await;
+        let metadata = start(&store, 2).await;
+        metadata.recover_if_restored().await.unwrap();
+        store.rename("after");
+        let refused = metadata.recover_if_restored().await.unwrap_err().to_string();
+        let refused = format!("{refused}: {:?}", metadata.recover_if_restored().await);
+        assert!(refused.contains("stop all brokers"), "{refused}");
+        old_member.leave().await;
+        metadata.recover_if_restored().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

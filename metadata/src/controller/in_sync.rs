@@ -106,10 +106,13 @@ pub fn with_emptied(
     if !replicas.contains(&broker) || replicas.len() == 1 {
         return None;
     }
-    let is_counted_on =
-        isr.contains(&broker) || elr.contains(&broker) || *leader == Some(broker) || *last_leader == Some(broker);
+    let is_counted_on = isr.contains(&broker)
+        || elr.contains(&broker)
+        || *leader == Some(broker)
+        || *last_leader == Some(broker)
+        || partition.recovery.is_some();
     let is_known = emptied.iter().any(|replica| replica.broker == broker);
-    if !is_counted_on && is_known {
+    if is_known && (!is_counted_on || partition.recovery.is_some()) {
         return None;
     }
     let mut next = distrusting(partition, broker, circumstances).unwrap_or_else(|| partition.clone());

@@ -72,7 +72,7 @@ pub fn cancelled(partition: &PartitionImage, circumstances: &Circumstances<'_>) 
     }
     // Records may be lost, as the topic allows.
     let mut next = only(partition, before);
-    if next.isr.is_empty() && next.elr.is_empty() {
+    if next.isr.is_empty() && next.elr.is_empty() && next.recovery.is_none() {
         next.isr.extend(next.replicas.iter().copied().find(|id| !next.offline.contains(id)));
     }
     changed(partition, led_on(next, circumstances)).ok_or(CancelError::NothingInProgress)

@@ -5,7 +5,9 @@
 //! restored ─► no leader, no ISR, a leader epoch far on ─► each replica tells its log ─► all have ─► the greatest log leads
 //!                                                                    └─ one cannot ─► an operator's unclean election: of those that have
 //! ```
-//! No acknowledged record is lost by it. Let E be the newest epoch that any replica knows. Its leader had all that was committed before;
+//! No acknowledged record is lost by it while the replicas are those of the backup: others, added since, are not asked, and where one that
+//! was in sync has no log any more, an operator is.
+//! Let E be the newest epoch that any replica knows. Its leader had all that was committed before;
 //! what is in a log up to epoch E is what that leader had there, and what was committed in E is in the longest such log. A later epoch,
 //! of which no replica knows, has committed nothing.
 
@@ -42,27 +44,40 @@ pub fn with_recovery(partition: &PartitionImage, store: &str) -> Option<Partitio
     if partition.recovery.as_ref().is_some_and(|recovery| recovery.store == store) {
         return None;
     }
-    let PartitionImage { replicas, adding, removing, offline, .. } = partition.clone();
+    let PartitionImage { replicas, isr, elr, leader, last_leader, adding, removing, offline, emptied, .. } =
+        partition.clone();
+    let mut trusted: Vec<BrokerId> = isr.into_iter().chain(elr).chain(leader).chain(last_leader).collect();
+    if let Some(before) = &partition.recovery {
+        trusted.extend(&before.trusted);
+    }
+    trusted.retain(|id| replicas.contains(id));
+    trusted.sort_unstable();
+    trusted.dedup();
     Some(PartitionImage {
         leader_epoch: LeaderEpoch(partition.leader_epoch.0 + EPOCHS_SKIPPED),
         partition_epoch: partition.partition_epoch + EPOCHS_SKIPPED,
-        recovery: Some(Recovery { store: store.to_owned(), told: Vec::new() }),
+        recovery: Some(Recovery { store: store.to_owned(), trusted, told: Vec::new() }),
         replicas,
         adding,
         removing,
         offline,
+        emptied,
         ..PartitionImage::default()
     })
 }
 
 /// The partition after `broker` told what it has. `None`: nobody asks, or it is known.
 pub fn with_told(partition: &PartitionImage, broker: BrokerId, extent: Extent) -> Option<PartitionImage> {
-    let is_emptied = partition.emptied.iter().any(|replica| replica.broker == broker);
+    let mark = partition.emptied.iter().find(|replica| replica.broker == broker);
     let log = match extent {
         Extent::Log(log) => Some(log),
-        Extent::NoLog if !is_emptied => None,
+        Extent::NoLog if mark.is_none() => None,
         Extent::NoLog | Extent::Unknown => return None,
     };
+    // What it has is an empty log in another directory than the one that is missing: with that it comes back (`with_found`).
+    if mark.is_some_and(|mark| !mark.dirs.is_empty()) {
+        return None;
+    }
     if !partition.replicas.contains(&broker) || partition.offline.contains(&broker) {
         return None;
     }
@@ -95,8 +110,10 @@ pub fn with_recovered(
     circumstances: &Circumstances<'_>,
     unclean: bool,
 ) -> Option<PartitionImage> {
-    let told = &partition.recovery.as_ref()?.told;
-    let has_told = |replica: &BrokerId| told.iter().any(|one| one.broker == *replica);
+    let Recovery { told, trusted, .. } = partition.recovery.as_ref()?;
+    // Who was in sync and has no log: what it had was moved or lost, and somebody else may have more.
+    let lacks = |one: &ReplicaLog| one.log.is_none() && trusted.contains(&one.broker);
+    let has_told = |replica: &BrokerId| told.iter().any(|one| one.broker == *replica && !lacks(one));
     if !unclean && !partition.replicas.iter().all(has_told) {
         return None;
     }
@@ -104,12 +121,15 @@ pub fn with_recovered(
     let extent = |broker: BrokerId| told.iter().find(|one| one.broker == broker).and_then(|one| one.log);
     // The first of the replicas that have as much is the preferred one.
     let logs = partition.replicas.iter().rev().filter_map(|&broker| Some((extent(broker)?, broker)));
+    // Records that were deleted or archived were committed: who does not reach as far lacks some.
+    let committed = told.iter().filter_map(|one| one.log.filter(|log| log.epoch.is_none())).map(|log| log.end).max();
+    let logs = logs.filter(|(log, _)| Some(log.end) >= committed);
     let best = match unclean {
         true => logs.filter(|(_, broker)| can_lead(*broker)).max_by_key(|(log, _)| *log),
         // The best of all, and of those that have as much one that can.
         false => logs.max_by_key(|(log, broker)| (*log, can_lead(*broker))).filter(|(_, broker)| can_lead(*broker)),
     };
-    let mut next = PartitionImage { recovery: None, ..partition.clone() };
+    let mut next = PartitionImage { recovery: None, isr: vec![], elr: vec![], last_leader: None, ..partition.clone() };
     match best {
         Some((_, leader)) => {
             next.isr = vec![leader];
@@ -123,7 +143,8 @@ pub fn with_recovered(
     let newest = told.iter().filter_map(|one| one.log?.epoch).max();
     let mut next = changed(partition, next)?;
     if let Some(LeaderEpoch(newest)) = newest {
-        next.leader_epoch = next.leader_epoch.max(LeaderEpoch(newest + 1));
+        // Somebody who has not told may know later ones: a backup can be restored more than once.
+        next.leader_epoch = next.leader_epoch.max(LeaderEpoch(newest + EPOCHS_SKIPPED));
     }
     Some(next)
 }
@@ -245,13 +266,13 @@ mod tests {
         let all = with_told(&two, BrokerId(3), log(6, 650)).unwrap();
         let led = recovered(&all, &[1, 2, 3], false).unwrap();
         assert_eq!((led.leader, led.isr, led.recovery), (Some(BrokerId(2)), vec![BrokerId(2)], None));
-        assert_eq!(led.leader_epoch, LeaderEpoch(1005));
+        assert_eq!(led.leader_epoch, LeaderEpoch(1006));
         assert_eq!(recovered(&all, &[1, 3], false), None, "it is waited for, also if it ends after it told");
 
         // Restored once more from the same backup.
-        let far_on = told(&[(1, log(1007, 900)), (2, log(6, 700)), (3, Extent::NoLog)]);
+        let far_on = told(&[(1, log(1007, 900)), (2, log(6, 700)), (3, log(6, 700))]);
         let led = recovered(&far_on, &[1, 2, 3], false).unwrap();
-        assert_eq!((led.leader, led.leader_epoch), (Some(BrokerId(1)), LeaderEpoch(1008)));
+        assert_eq!((led.leader, led.leader_epoch), (Some(BrokerId(1)), LeaderEpoch(2007)), "others may know of 1010");
     }
 
     #[test]
@@ -286,8 +307,43 @@ mod tests {
         let emptied = with_emptied(&begun, BrokerId(3), &["d".to_owned()], &circumstances).unwrap();
         assert_eq!(emptied.leader, None, "no election before all have told, wherever it is allowed to lose records");
         assert_eq!(with_told(&emptied, BrokerId(3), Extent::NoLog), None);
-        let back = with_told(&emptied, BrokerId(3), log(6, 700)).unwrap();
-        assert!(back.emptied.is_empty());
+        // The next life finds the log that this one has made.
+        let empty = Extent::Log(LogExtent { epoch: None, end: Offset::ZERO });
+        assert_eq!(with_told(&emptied, BrokerId(3), empty), None);
+        let found = crate::controller::in_sync::with_found(&emptied, BrokerId(3), "d", &circumstances).unwrap();
+        assert_eq!(found.leader, None);
+        assert!(with_told(&found, BrokerId(3), log(6, 700)).is_some(), "its disk is back");
+    }
+
+    #[test]
+    fn who_was_in_sync_and_has_no_log_any_more_is_for_an_operator_to_judge() {
+        let empty = Extent::Log(LogExtent { epoch: None, end: Offset::ZERO });
+        let moved = told(&[(1, log(4, 900)), (2, Extent::NoLog), (3, log(4, 900))]);
+        assert_eq!(recovered(&moved, &[1, 2, 3], false), None, "somebody else may have had it since");
+        assert_eq!(recovered(&moved, &[1, 2, 3], true).unwrap().leader, Some(BrokerId(1)));
+        // The next life finds the log that this one has made.
+        assert_eq!(with_told(&moved, BrokerId(2), empty), None);
+        let new = told(&[(1, empty), (2, empty), (3, empty)]);
+        assert_eq!(recovered(&new, &[1, 2, 3], false).unwrap().leader, Some(BrokerId(1)), "nobody ever wrote to it");
+        let outside = PartitionImage { isr: vec![BrokerId(1)], ..restored() };
+        let begun = with_recovery(&outside, STORE).unwrap();
+        let all = [(1, log(4, 900)), (2, Extent::NoLog), (3, log(4, 700))]
+            .iter()
+            .fold(begun, |now, (broker, extent)| with_told(&now, BrokerId(*broker), *extent).unwrap());
+        assert_eq!(recovered(&all, &[1, 2, 3], false).unwrap().leader, Some(BrokerId(1)), "nobody counted on it");
+    }
+
+    /// Retention has deleted all, and after a restart such a log knows no epoch.
+    #[test]
+    fn who_ends_before_what_was_deleted_does_not_lead() {
+        let emptied = |end| Extent::Log(LogExtent { epoch: None, end: Offset::new(end).unwrap() });
+        let all = told(&[(1, log(4, 20)), (2, emptied(30)), (3, emptied(30))]);
+        for unclean in [false, true] {
+            let led = recovered(&all, &[1, 2, 3], unclean).unwrap();
+            assert_eq!((led.leader, led.leader_epoch), (Some(BrokerId(2)), LeaderEpoch(1005)));
+        }
+        let further = told(&[(1, log(4, 40)), (2, emptied(30)), (3, emptied(30))]);
+        assert_eq!(recovered(&further, &[1, 2, 3], false).unwrap().leader, Some(BrokerId(1)));
     }
 
     #[test]

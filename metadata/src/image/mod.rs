@@ -175,6 +175,9 @@ pub struct EmptiedReplica {
 pub struct Recovery {
     /// The store in which it began, by its name for its members: begun in another one, it begins anew.
     pub store: String,
+    /// Who had everything when the backup was taken: where one of them has no log any more, it was moved or lost since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted: Vec<BrokerId>,
     /// What replicas have told, in their order of ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<ReplicaLog>,
@@ -190,10 +193,12 @@ pub struct ReplicaLog {
     pub log: Option<LogExtent>,
 }
 
-/// How far a log goes. Of two logs of one partition, the greater one has every record of the other that was ever committed.
+/// How far a log goes. Of two logs of one partition that have an epoch, the greater one has every record of the other that was ever
+/// committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogExtent {
-    /// The newest leader epoch that it knows; none if it never had a record.
+    /// The newest leader epoch that it knows. None: it has no record, because it never had one, or all of them were deleted or are in the
+    /// archive, which only happens to what is committed.
     pub epoch: Option<LeaderEpoch>,
     /// The offset behind its last record.
     pub end: Offset,

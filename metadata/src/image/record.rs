@@ -15,7 +15,7 @@
 //! deleted/<topic id>                   {v, name}          until nothing of it is left in the archive
 //! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?,
 //!                                       adding?, removing?, offline?, emptied?: [{broker, dirs?}],
-//!                                       recovery?: {store, told?: [{broker, log?: {epoch, end}}]}}
+//!                                       recovery?: {store, trusted?, told?: [{broker, log?: {epoch, end}}]}}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! quotas/<entity as JSON>              {v, quotas}        by kind of quota
 //! features/<name>                      {v, level}         absent: the level of a cluster that is older than the feature
@@ -162,12 +162,12 @@ fn parse_acls(rest: &str) -> Option<Key> {
     Some(Key::Acls(ResourcePattern { resource_type, pattern_type, name }, principal))
 }
 
-/// First letters of the keys that mean only a running process, or where it keeps them: nothing once all of that is gone.
-const EPHEMERAL: [&str; 7] = ["brokers/", "live/", "leaving/", "distrusted/", "compactors/", "controller", "store"];
+/// First letters of the keys that mean only a running process, and nothing once all of them are gone.
+const EPHEMERAL: [&str; 6] = ["brokers/", "live/", "leaving/", "distrusted/", "compactors/", "controller"];
 
 /// Whether a key belongs to a running process or to this one store, and not to what a cluster keeps.
 pub(crate) fn is_ephemeral(text: &str) -> bool {
-    EPHEMERAL.iter().any(|prefix| text.starts_with(prefix))
+    Key::parse(text) == Some(Key::Store) || EPHEMERAL.iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// A value with its format version.

@@ -200,8 +200,8 @@ impl Known {
                     known.deleted.insert(id);
                     known.others.push((text.clone(), value.clone()));
                 }
-                // Written anew.
-                Some(Key::Cluster | Key::TopicName(_)) => {}
+                // Written anew; the store is another one, which a version that did not know that key may have copied.
+                Some(Key::Cluster | Key::TopicName(_) | Key::Store) => {}
                 _ => known.others.push((text.clone(), value.clone())),
             }
         }
