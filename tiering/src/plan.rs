@@ -7,7 +7,7 @@ use std::time::Duration;
 use varve_log::local::{EpochCache, SealedSegment};
 use varve_metadata::{
     config::TopicConfig,
-    model::{Offset, Timestamp},
+    model::{LeaderEpoch, Offset, Timestamp},
 };
 
 use crate::manifest::{Manifest, ManifestError, RemoteObject, Stretch};
@@ -83,6 +83,33 @@ pub fn common_end(manifest: &Manifest, local: &EpochCache, local_end: Offset) ->
         }
     }
     end
+}
+
+/// Where a log with these leader epochs ends to have what is archived, if that is before the archive does: from there on the archive
+/// holds other records, or some that the log has no more.
+pub fn parted(manifest: &Manifest, local: &EpochCache, local_end: Offset) -> Option<Offset> {
+    Some(common_end(manifest, local, local_end).min(local_end)).filter(|common| *common < manifest.end())
+}
+
+/// Below it local copies may go: the published manifest covers them, with the same records, and they are decided.
+pub fn may_leave_below(manifest: &Manifest, local: &EpochCache, local_end: Offset, last_stable: Offset) -> Offset {
+    common_end(manifest, local, local_end).min(last_stable)
+}
+
+/// `manifest` with `object` at its end, uploaded by the leader of `epoch`; as it is if it lists that already.
+///
+/// # Errors
+/// As [`Manifest::with`].
+pub fn with_uploaded(
+    manifest: &Manifest,
+    epoch: LeaderEpoch,
+    object: &RemoteObject,
+) -> Result<Manifest, ManifestError> {
+    match manifest.with(epoch, object.clone()) {
+        // An earlier try of ours may have been published without our hearing of it.
+        Err(ManifestError::Gap { .. }) if lists(manifest, object) => Ok(manifest.clone()),
+        outcome => outcome,
+    }
 }
 
 /// How far total retention moves the log start within the archive: the first object that is neither outlived (its newest

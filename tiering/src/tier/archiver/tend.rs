@@ -6,7 +6,7 @@ mod uploads;
 use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use varve_log::local::{LocalLog, ReadError, RemovedFiles, RollError, SealedSegment};
+use varve_log::local::{EpochCache, LocalLog, ReadError, RemovedFiles, RollError, SealedSegment};
 use varve_metadata::{
     config::TopicConfig,
     model::{LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, Timestamp},
@@ -195,15 +195,25 @@ impl Look<'_> {
 
     /// Up to where the archive holds the same records as the local log.
     fn common_end(&self) -> Offset {
+        let (epochs, end) = self.local();
+        plan::common_end(&self.manifest, &epochs, end)
+    }
+
+    /// The epochs of the local log, and where it ends.
+    fn local(&self) -> (EpochCache, Offset) {
         let (epochs, LogEndOffset(end)) = (self.log().leader_epochs(), self.log().end());
-        plan::common_end(&self.manifest, &epochs.into_iter().collect(), end)
+        (epochs.into_iter().collect(), end)
     }
 
     /// Whether our log holds all that is archived, as far as it is not gone from its disk in favour of the archive.
     fn check_lineage(&self) -> Result<(), TendError> {
-        let LogEndOffset(end) = self.log().end();
-        let (common, archived) = (self.common_end().min(end), self.manifest.end());
-        if archived > common { Err(TendError::LocalLogLost { archived, end: common }) } else { Ok(()) }
+        // Our successor may have archived what we never had, before we hear of it.
+        if self.manifest.leader_epoch() > self.epoch {
+            return Err(TendError::Deposed);
+        }
+        let (epochs, end) = self.local();
+        let parted = plan::parted(&self.manifest, &epochs, end);
+        parted.map_or(Ok(()), |end| Err(TendError::LocalLogLost { archived: self.manifest.end(), end }))
     }
 
     /// DeleteRecords moves the local log's start, expiry by another process the manifest's: both follow the larger.
@@ -309,7 +319,9 @@ impl Look<'_> {
     async fn delete_locally(&mut self) -> Result<(), TendError> {
         let (time, bytes) = (self.policy.local_time, self.policy.local_bytes);
         let LastStableOffset(stable) = self.tended.local.last_stable_offset();
-        let (covered, now) = (self.common_end().min(stable), self.now);
+        let (epochs, end) = self.local();
+        let covered = plan::may_leave_below(&self.manifest, &epochs, end, stable);
+        let now = self.now;
         let local = Arc::clone(&self.tended.local);
         let makes_room = self.policy.may_leave && self.tools.pressure.needs_room();
         let removed = blocking(move || {

@@ -115,11 +115,10 @@ impl Look<'_> {
     async fn publish(&mut self, uploaded: &Uploaded) -> Result<(), TendError> {
         let (epoch, object, patience) = (self.epoch, &uploaded.object, self.tools.sharing.patience);
         // Looked at for each try: the manifest may be long in coming.
-        let published = self.update(|manifest| match manifest.with(epoch, object.clone()) {
-            // An earlier try of ours may have been published without our hearing of it.
-            Err(ManifestError::Gap { .. }) if plan::lists(manifest, object) => Ok(manifest.clone()),
-            Ok(_) if uploaded.is_stale(patience) => Err(ManifestError::Gone(object.id)),
-            outcome => outcome,
+        let published = self.update(|manifest| {
+            let next = plan::with_uploaded(manifest, epoch, object)?;
+            let adds = next.end() > manifest.end();
+            if adds && uploaded.is_stale(patience) { Err(ManifestError::Gone(object.id)) } else { Ok(next) }
         });
         match published.await {
             Err(TendError::Manifest(UpdateError::Refused(ManifestError::Gone(_)))) => Err(TendError::Stale),

@@ -138,3 +138,22 @@ async fn what_the_leader_before_archived_until_it_was_fenced_may_be_of_another_l
     assert!(matches!(outcome, Err(TendError::LocalLogLost { archived, end }) if (archived, end) == (at(10), at(6))));
     assert_eq!(raw_objects(&first).await, 1, "nothing went up");
 }
+
+#[tokio::test]
+async fn what_a_leader_after_us_archived_is_no_other_lineage() {
+    let (first, second) = (Rig::new(&[]), Local::new(&[]));
+    first.local.append(10);
+    first.local.log.roll().unwrap();
+    first.look().await;
+    second.append(20);
+    second.epoch.store(2, Ordering::SeqCst);
+    second.log.roll().unwrap();
+    let beside = Arc::new(remote_beside(&first.remote));
+    let tended = Tended::new(second.clone() as Arc<dyn LocalPartition>, beside);
+    tended.look(&first.tools, &Slot::default(), second.now()).await.unwrap();
+    // A reader on the deposed broker has read the manifest; of the election nothing has been heard there.
+    first.remote.refresh().await.unwrap();
+    assert_eq!(first.archived(), (0, 20));
+    let outcome = first.tended.look(&first.tools, &Slot::default(), first.local.now()).await;
+    assert!(matches!(outcome, Err(TendError::Deposed)), "{outcome:?}");
+}
