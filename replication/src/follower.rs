@@ -8,6 +8,8 @@ pub trait ReplicaLog {
     fn end(&self) -> Offset;
     /// Epoch of the last record, if any is known.
     fn latest_epoch(&self) -> Option<LeaderEpoch>;
+    /// The first epoch known, and where it begins.
+    fn earliest_epoch(&self) -> Option<(LeaderEpoch, Offset)>;
     /// The largest known epoch not above `epoch`, and the offset behind its last record (KIP-279).
     fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)>;
 }
@@ -48,12 +50,13 @@ pub fn truncation(log: &impl ReplicaLog, epoch: LeaderEpoch, end: Offset) -> Off
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use varve_log::local::EpochCache;
 
     use super::*;
 
-    struct Log(EpochCache, Offset);
+    /// A log of these epochs.
+    pub(crate) struct Log(EpochCache, Offset);
 
     impl ReplicaLog for Log {
         fn end(&self) -> Offset {
@@ -62,17 +65,20 @@ mod tests {
         fn latest_epoch(&self) -> Option<LeaderEpoch> {
             self.0.latest().map(|(epoch, _)| epoch)
         }
+        fn earliest_epoch(&self) -> Option<(LeaderEpoch, Offset)> {
+            self.0.earliest()
+        }
         fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
             self.0.end_offset_for(epoch, self.1)
         }
     }
 
-    fn log(epochs: &[(u32, u64)], end: u64) -> Log {
+    pub(crate) fn log(epochs: &[(u32, u64)], end: u64) -> Log {
         let entry = |(epoch, start): &(u32, u64)| (LeaderEpoch(*epoch), offset(*start));
         Log(epochs.iter().map(entry).collect(), offset(end))
     }
 
-    fn offset(raw: u64) -> Offset {
+    pub(crate) fn offset(raw: u64) -> Offset {
         Offset::new(raw).unwrap()
     }
 

@@ -10,7 +10,7 @@
 //!                     Follower ◄───────────────┘  append, truncate
 //! ```
 //! Owns: what a leader may call committed ([`Leader`]), what a follower does with an answer
-//! ([`follower`]), and how all partitions that one broker leads share a connection to it ([`fetcher`]).
+//! ([`follower`]), how the two find where their logs parted ([`lineage`]), and how all partitions that one broker leads share a connection to it ([`fetcher`]).
 //! Promises: a committed record is on every member of the ISR, also on those that are just being added; an ISR is acted on
 //! only after the store has taken it. The tests check this exhaustively in small worlds and at random in larger ones, and
 //! that they would notice: each rule is broken on purpose once (`world::Break`).
@@ -19,6 +19,7 @@
 pub mod fetcher;
 pub mod follower;
 mod leader;
+pub mod lineage;
 
 #[cfg(test)]
 mod model;

@@ -1,7 +1,8 @@
 //! Large worlds, in which chance decides what happens: the same seed, the same course.
 //!
 //! Networks are cut between two brokers, in one direction or both, and heal; the store is away; brokers crash, lose what was not on disk, go
-//! on without their log or with another disk, find the store put back to an older state, step aside, and are taken for dead; messages are late, doubled or gone; clocks jump; the
+//! on without their log or with another disk, find the store put back to an older state, step aside, and are taken for
+//! dead; messages are late, doubled or gone; clocks jump; the bucket is away, too, and what was put to it arrives late; the
 //! partition is sent to other brokers, and back. In the end everything heals, and the cluster has to become whole, with the partition where
 //! it was sent.
 
@@ -64,6 +65,11 @@ fn weight(action: Action) -> usize {
         Action::TakeDisk(_) | Action::ReturnDisk(..) => 1,
         Action::BackUp | Action::PutBack => 1,
         Action::TellLog(_) => 6,
+        Action::Archive(_) | Action::Bucket(_) => 8,
+        Action::DropLocal(_) => 4,
+        // Late enough for leaders to change meanwhile.
+        Action::BucketLate(_) | Action::Part => 2,
+        Action::Learn(_) | Action::GiveUp(_) | Action::LoseReply(_) | Action::WriteNothing(_) => 1,
     }
 }
 
@@ -87,6 +93,10 @@ fn budget(chance: &mut Chance, power_cuts: u8, lowered: u8) -> Budget {
         duplicates: 10,
         preferred: chance.of(10) as u8,
         put_backs: 0,
+        drops: chance.of(15) as u8,
+        lost_replies: chance.of(6) as u8,
+        bucket_outages: chance.of(4) as u8,
+        partings: 0,
     };
     match chance.of(4) {
         0 => Budget { put_backs: 1 + chance.of(2) as u8, moves: 0, swaps: 0, ..all },
@@ -103,18 +113,29 @@ fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
     let power_cuts = chance.of(min_in_sync) as u8;
     // Lowered, the minimum promises to survive one loss less.
     let lowered = u8::from(usize::from(power_cuts) + 1 < min_in_sync);
-    let budget = budget(&mut chance, power_cuts, lowered);
+    let mut budget = budget(&mut chance, power_cuts, lowered);
+    let is_unclean = chance.once_in(6);
+    if is_unclean {
+        let (power_cuts, partings) = (1 + chance.of(3) as u8, chance.of(3) as u8);
+        budget = Budget { power_cuts, failures: 0, swaps: 0, moves: 0, put_backs: 0, partings, ..budget };
+    }
     // A single replica leads with whatever disk it has.
     let fewest = min_in_sync.max(if budget.swaps > 0 { 2 } else { 1 });
     let replicas = fewest + chance.of(brokers as usize - fewest + 1);
     let mut world = World::new(brokers, min_in_sync, budget, broken).held_by_first(replicas);
-    let mut is_away = false;
+    if is_unclean {
+        world = world.archived().unclean();
+    } else if !chance.once_in(3) {
+        world = world.archived();
+    }
+    let (mut is_away, mut is_bucket_away) = (false, false);
     let mut cuts: BTreeSet<(BrokerId, BrokerId)> = BTreeSet::new();
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     let mut course = 0;
     for _ in 0..STEPS {
         vary_weather(&mut chance, &mut world, &mut cuts, brokers);
         is_away = chance.once_in(if is_away { 20 } else { 150 }) != is_away;
+        is_bucket_away = chance.once_in(if is_bucket_away { 20 } else { 100 }) != is_bucket_away;
         let mut possible: Vec<Action> = Vec::new();
         for action in world.actions() {
             if matches!(action, Action::Reassign(_)) && !chance.once_in(TARGETS) {
@@ -124,6 +145,15 @@ fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
                 if let Action::Store(place) = action {
                     possible.push(Action::SendNothing(place));
                 }
+                continue;
+            }
+            if is_bucket_away && world.is_at_the_bucket(action) {
+                possible.extend(match action {
+                    Action::Bucket(place) => Some(Action::WriteNothing(place)),
+                    Action::Archive(id) => Some(Action::GiveUp(id)),
+                    Action::Deliver(place) => Some(Action::Drop(place)),
+                    _ => None,
+                });
                 continue;
             }
             match world.route(action) {
@@ -149,6 +179,9 @@ fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
             if is_away && matches!(action, Action::SendNothing(_)) {
                 // That is no chance of a single attempt.
                 world.budget.outages += 1;
+            }
+            if is_bucket_away && matches!(action, Action::WriteNothing(_) | Action::GiveUp(_)) {
+                world.budget.bucket_outages += 1;
             }
             world.act(action);
             world.pass(Duration::from_millis(100));

@@ -18,6 +18,15 @@ impl RemoteReader for ColdPartition {
         .boxed()
     }
 
+    fn refreshed(&self) -> BoxFuture<'static, Result<(), RemoteError>> {
+        let remote = self.remote().clone();
+        async move {
+            let newest = remote.refresh().await;
+            newest.map(drop).map_err(|error| RemoteError::Unavailable(error.to_string()))
+        }
+        .boxed()
+    }
+
     fn bounds(&self) -> Option<(Offset, Offset)> {
         ColdPartition::bounds(self)
     }

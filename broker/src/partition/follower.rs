@@ -10,7 +10,7 @@ use varve_log::local::{
 use varve_metadata::model::{HighWatermark, LeaderEpoch, LogEndOffset, LogStartOffset, Offset, ProducerId};
 use varve_replication::follower::{Position, ReplicaLog, truncation};
 
-use super::{Partition, role::Role, storage::wall_clock};
+use super::{Partition, RemoteError, role::Role, storage::wall_clock};
 
 /// Why the leader's answer changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub struct FollowerPosition {
 }
 
 /// A local log as the rules see it.
-struct Replicated<'a>(&'a LocalLog);
+pub(super) struct Replicated<'a>(pub(super) &'a LocalLog);
 
 impl ReplicaLog for Replicated<'_> {
     fn end(&self) -> Offset {
@@ -50,6 +50,9 @@ impl ReplicaLog for Replicated<'_> {
     }
     fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.0.latest_epoch()
+    }
+    fn earliest_epoch(&self) -> Option<(LeaderEpoch, Offset)> {
+        self.0.earliest_epoch()
     }
     fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         self.0.end_of_epoch(epoch)
@@ -111,6 +114,19 @@ impl Partition {
         let removed = self.log().truncate_to(to, wall_clock()).map_err(|error| self.cut_failed(error))?;
         info!(topic = %self.topic(), partition = %self.id().index, from = %before.0, %to, "log cut where it parted from the leader's");
         self.after_cut(removed)
+    }
+
+    /// Has the archive say what it holds below `local_start`, where this replica is to start over, unless that is known: it may have
+    /// been archived since this broker last asked. Who starts over without its epochs can neither tell later where others parted
+    /// from it, nor be told.
+    ///
+    /// # Errors
+    /// [`RemoteError`]: it does not answer now.
+    pub async fn ask_archive(&self, local_start: Offset, log_start: LogStartOffset) -> Result<(), RemoteError> {
+        match self.remote().filter(|_| log_start.0 < local_start) {
+            Some(remote) if remote.bounds().is_none_or(|(_, end)| end < local_start) => remote.refreshed().await,
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Empties the log, to go on at `local_start`, where the leader's local part begins: what lies between `log_start` and

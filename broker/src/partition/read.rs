@@ -6,8 +6,12 @@ use varve_log::local::{AbortedTxn, LogSlice, ReadError};
 use varve_metadata::model::{
     BrokerId, HighWatermark, LastStableOffset, LeaderEpoch, LogEndOffset, LogStartOffset, Offset,
 };
+use varve_replication::{
+    follower::Position,
+    lineage::{self, Lineage},
+};
 
-use super::{Partition, RemoteReader, Replica, StaleEpoch, role::Role};
+use super::{Partition, RemoteReader, Replica, StaleEpoch, follower::Replicated, role::Role};
 
 /// Which records a reader asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,14 +210,13 @@ impl Partition {
         if request.from < log_start.0 {
             return Err(out_of_range());
         }
-        if let Some(epoch) = request.last_fetched_epoch {
-            let (known, end) = self.end_of_epoch(epoch).ok_or_else(out_of_range)?;
-            if known < epoch || end < request.from {
-                return Ok(Some(PartitionRead::Diverged { epoch: known, end }));
-            }
+        let position = Position { from: request.from, last_epoch: request.last_fetched_epoch };
+        let archived = |epoch| self.archived_end_of_epoch(epoch);
+        match lineage::compare(&Replicated(self.log()), self.leader_epoch(), position, archived) {
+            Lineage::Agrees => Ok(None),
+            Lineage::Parted { epoch, end } => Ok(Some(PartitionRead::Diverged { epoch, end })),
+            Lineage::OutOfRange => Err(out_of_range()),
         }
-        let LogEndOffset(end) = self.log().end();
-        if request.from > end { Err(out_of_range()) } else { Ok(None) }
     }
 
     fn read_local(&self, request: &ReadRequest, bound: Offset) -> Result<PartitionRead, ReadError> {
@@ -228,27 +231,11 @@ impl Partition {
     /// The largest epoch not above `epoch` in any tier, and the offset behind its last record (KIP-279). `None` if all
     /// known epochs are newer.
     pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        let LogEndOffset(end) = self.log().end();
-        let own = self.leader_epoch();
-        if epoch == own {
-            // Ours ends where the log ends, whether or not it has a record yet.
-            return Some((epoch, end));
-        }
-        let archived = || self.remote().and_then(|remote| remote.end_of_epoch(epoch));
-        let Some((earliest, start)) = self.log().earliest_epoch() else {
-            // No record is here: whatever was before ours was over where ours begins.
-            let (known, ended) = archived().or_else(|| (epoch < own).then_some((epoch, end)))?;
-            return Some((known, ended.min(end)));
-        };
-        if epoch < earliest
-            && let Some((known, end)) = archived()
-        {
-            // The local log only knows that it was over when its own first one began.
-            return Some((known, end.min(start)));
-        }
-        // One that the local log has nothing of was over before ours began, whatever the archive has of it: after an unclean
-        // election that may be of another lineage.
-        let newest = || self.log().latest_epoch().map(|latest| (latest, end));
-        self.log().end_of_epoch(epoch).or_else(|| if epoch < own { newest() } else { archived() })
+        let archived = || self.archived_end_of_epoch(epoch);
+        lineage::end_of_epoch(&Replicated(self.log()), self.leader_epoch(), epoch, archived)
+    }
+
+    fn archived_end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.remote().and_then(|remote| remote.end_of_epoch(epoch))
     }
 }

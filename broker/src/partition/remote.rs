@@ -56,6 +56,11 @@ pub trait RemoteReader: Send + Sync + Debug {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Asks the archive anew: what is answered from memory is what it held at some moment after this call.
+    fn refreshed(&self) -> BoxFuture<'static, Result<(), RemoteError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// First offset in the archive, and the offset behind its last one (both from the cached manifest); `None` while
     /// nothing was archived.
     fn bounds(&self) -> Option<(Offset, Offset)>;

@@ -33,7 +33,7 @@ use varve_replication::fetcher::{Ask, Fetcher, Step, Wanted};
 use super::{Lane, Replicas, incarnation_of, wire};
 use crate::{
     links::{Link, LinkError, Links},
-    partition::{FollowError, Partition, Peers},
+    partition::{FollowError, Partition, Peers, RemoteError},
 };
 
 /// The only version of DescribeProducers.
@@ -352,8 +352,10 @@ async fn start_over(
 ) -> Result<(), StepError> {
     let local_start = ask_offset(&links, sides, &partition, epoch, EARLIEST_LOCAL).await?;
     let log_start = ask_offset(&links, sides, &partition, epoch, EARLIEST).await?;
+    let log_start = LogStartOffset(log_start);
     let producers = ask_producers(&links, sides.1, &partition, local_start).await?;
-    blocking(move || partition.start_over(epoch, local_start, LogStartOffset(log_start), producers)).await
+    partition.ask_archive(local_start, log_start).await?;
+    blocking(move || partition.start_over(epoch, local_start, log_start, producers)).await
 }
 
 /// Who writes to the leader's log, and up to which sequence; all of it counts as written before `start`. What it has of them
@@ -386,6 +388,8 @@ pub(super) enum StepError {
     Link(#[from] LinkError),
     #[error("the leader says with error {0} where it begins")]
     Refused(i16),
+    #[error("what lies before the leader's local log is not known")]
+    Archive(#[from] RemoteError),
     #[error("it panicked")]
     Panicked,
 }

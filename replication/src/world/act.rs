@@ -66,6 +66,7 @@ impl World {
                 }
                 // A leader learns from its image that others lead; until then it refuses everything.
                 self.lose(id, lost);
+                self.end_archiver(id);
             }
             Action::TellOffline(id) => {
                 if let Some(next) = self.offline(id) {
@@ -127,8 +128,33 @@ impl World {
                 self.budget.preferred -= 1;
                 self.prefer();
             }
+            Action::Archive(id) => self.archive(id),
+            Action::Learn(id) => drop(self.learn(id)),
+            Action::GiveUp(id) => {
+                self.budget.bucket_outages -= 1;
+                self.give_up(id);
+            }
+            Action::DropLocal(id) => {
+                self.budget.drops -= 1;
+                self.drop_local(id);
+            }
+            Action::Bucket(place) => self.reach_bucket(place),
+            Action::LoseReply(place) => {
+                self.budget.lost_replies -= 1;
+                self.lose_reply(place);
+            }
+            Action::WriteNothing(place) => {
+                self.budget.bucket_outages -= 1;
+                self.write_nothing(place);
+            }
+            Action::BucketLate(place) => self.reach_bucket_late(place),
+            Action::Part => {
+                self.budget.partings -= 1;
+                self.part();
+            }
         }
         self.forget_what_is_in_vain();
+        self.forget_what_comes_too_late();
         self.messages.sort_unstable();
     }
 
@@ -145,9 +171,9 @@ impl World {
     /// The last records of a log are gone, so many of them.
     fn lose(&mut self, id: BrokerId, lost: usize) {
         let broker = self.broker_mut(id);
-        let left = broker.log.records.len() - lost;
-        broker.log.truncate(offset(left));
-        broker.high_watermark = broker.high_watermark.min(offset(left));
+        let left = offset(broker.log.end().get() as usize - lost);
+        broker.log.truncate(left);
+        broker.high_watermark = broker.high_watermark.min(left);
         broker.lost_records |= lost > 0;
     }
 
@@ -185,11 +211,14 @@ impl World {
     pub(super) fn take_role(&mut self, id: BrokerId) {
         let (to_high_watermark, from_the_start) =
             (self.is(Break::TruncatesToHighWatermark), self.is(Break::JoinsBeforeTheEpochBegan));
+        let is_held = self.broker(id).view.partition.replicas.contains(&id);
+        if !is_held {
+            self.end_archiver(id);
+        }
         let broker = self.broker_mut(id);
         let partition = broker.view.partition.clone();
         broker.waiting.clear();
         broker.fetching = false;
-        let is_held = partition.replicas.contains(&id);
         if !is_held && !broker.failed {
             (broker.log, broker.high_watermark) = (Log::default(), Offset::ZERO);
         }
@@ -229,6 +258,7 @@ impl World {
         broker.role = Role::Nothing;
         broker.waiting.clear();
         broker.fetching = false;
+        self.end_archiver(id);
     }
 
     fn restart(&mut self, id: BrokerId) {

@@ -65,10 +65,36 @@ pub(crate) enum Break {
     RecoversBeforeAllHaveTold,
     /// What a replica told counts also after its broker may have lost records.
     KeepsWhatWasTold,
+    /// A leader archives what is not below its high watermark.
+    ArchivesWhatIsNotCommitted,
+    /// A leader publishes whatever epoch was announced after its own.
+    PublishesInAnyEpoch,
+    /// The bucket takes a version of the manifest that is there already.
+    OverwritesVersions,
+    /// What was overtaken by another version of the manifest is published as it is, after that.
+    PublishesWhatWasOvertaken,
+    /// A publication without a reply counts as done.
+    TakesLostRepliesForDone,
+    /// The manifest names an object before it is in the bucket.
+    PublishesBeforeTheUpload,
+    /// Records leave the disk when they are in the bucket, before the manifest names them.
+    DropsWhatIsNotPublished,
+    /// A follower that lacks what its leader's disk lacks, too, begins at 0.
+    StartsOverAtZero,
+    /// It begins at the end of its leader's log.
+    StartsOverAtTheEnd,
+    /// It begins without the epochs of what lies before, because it has not read the archive lately.
+    StartsOverWithoutEpochs,
+    /// A leader that was deposed and has not heard of it looks for its own records in what its successor archived.
+    LooksBehindItsSuccessor,
+    /// A leader archives what follows in its log, whatever the archive has before that.
+    ArchivesBehindOtherRecords,
+    /// Records leave the disk where the archive has others at their offsets.
+    DropsInFavourOfOtherRecords,
 }
 
 impl Break {
-    pub(crate) const ALL: [Break; 31] = [
+    pub(crate) const ALL: [Break; 44] = [
         Break::CommitsWithoutWhoJoins,
         Break::ActsBeforeTheAnswer,
         Break::ForgetsLostAnswers,
@@ -100,6 +126,19 @@ impl Break {
         Break::TrustsTheBackup,
         Break::RecoversBeforeAllHaveTold,
         Break::KeepsWhatWasTold,
+        Break::ArchivesWhatIsNotCommitted,
+        Break::PublishesInAnyEpoch,
+        Break::OverwritesVersions,
+        Break::PublishesWhatWasOvertaken,
+        Break::TakesLostRepliesForDone,
+        Break::PublishesBeforeTheUpload,
+        Break::DropsWhatIsNotPublished,
+        Break::StartsOverAtZero,
+        Break::StartsOverAtTheEnd,
+        Break::StartsOverWithoutEpochs,
+        Break::LooksBehindItsSuccessor,
+        Break::ArchivesBehindOtherRecords,
+        Break::DropsInFavourOfOtherRecords,
     ];
 }
 
@@ -141,6 +180,14 @@ pub(crate) struct Budget {
     /// Times that the store is restored from a backup. Not where replicas move or lose their disks: what the backup does not know of is
     /// set aside, and waits for an operator.
     pub(crate) put_backs: u8,
+    /// Segments that leave a disk for the archive.
+    pub(crate) drops: u8,
+    /// Writes to the bucket that get no reply, and arrive there now, later or never.
+    pub(crate) lost_replies: u8,
+    /// Requests to the bucket that do not get there, and say so.
+    pub(crate) bucket_outages: u8,
+    /// Times that an operator has the archive go on with the leader's log.
+    pub(crate) partings: u8,
 }
 
 impl Budget {
@@ -162,5 +209,9 @@ impl Budget {
         preferred: 0,
         lowered: 0,
         put_backs: 0,
+        drops: 0,
+        lost_replies: 0,
+        bucket_outages: 0,
+        partings: 0,
     };
 }

@@ -7,7 +7,7 @@ use varve_metadata::{
     model::{BrokerId, LeaderEpoch},
 };
 
-use super::{Action, Budget, Role, Violation, World};
+use super::{Action, Budget, Role, Violation, World, log::offset};
 use crate::{Incarnation, follower::ReplicaLog};
 
 impl World {
@@ -19,8 +19,13 @@ impl World {
         }
         self.one_leader_per_epoch()?;
         self.who_is_offline_is_believed_by_nobody()?;
+        if self.unclean {
+            // Records are lost. What the archive has stays all the same, which is looked at where something is published or dropped.
+            return Ok(());
+        }
         self.who_is_trusted_has_what_was_acknowledged()?;
-        self.logs_agree_below_their_high_watermarks()
+        self.logs_agree_below_their_high_watermarks()?;
+        self.the_archive_holds_what_was_committed()
     }
 
     fn one_leader_per_epoch(&self) -> Result<(), Violation> {
@@ -60,7 +65,8 @@ impl World {
         for id in trusted {
             let log = &self.broker(id).log;
             for (at, value) in &self.acknowledged {
-                let found = log.records.get(at.get() as usize).map(|record| record.value);
+                let found = if *at < log.start { self.archived_at(*at) } else { log.get(*at).cloned() };
+                let found = found.map(|record| record.value);
                 if found != Some(*value) {
                     return Err(Violation(format!("{id} may lead and has {found:?} at {at} instead of {value}")));
                 }
@@ -72,8 +78,9 @@ impl World {
     fn logs_agree_below_their_high_watermarks(&self) -> Result<(), Violation> {
         for (place, one) in self.brokers.iter().enumerate() {
             for other in &self.brokers[place + 1..] {
-                let both = one.high_watermark.min(other.high_watermark).get() as usize;
-                if one.log.records.get(..both) != other.log.records.get(..both) {
+                let both = one.high_watermark.min(other.high_watermark);
+                let mut shared = one.log.start.max(other.log.start).get()..both.get();
+                if shared.any(|at| one.log.get(offset(at as usize)) != other.log.get(offset(at as usize))) {
                     return Err(Violation(format!("logs differ below {both}: {:?} {:?}", one.log, other.log)));
                 }
             }
@@ -102,7 +109,24 @@ impl World {
             Action::Review(_) | Action::Lag | Action::Crash(_) | Action::PowerCut(..) => false,
             Action::FailDirectory(..) | Action::TakeDisk(_) | Action::ReturnDisk(..) => false,
             Action::SendNothing(_) | Action::LoseAnswer(_) => false,
+            Action::Archive(_) | Action::Learn(_) | Action::GiveUp(_) | Action::DropLocal(_) => false,
+            Action::Bucket(_) | Action::LoseReply(_) | Action::WriteNothing(_) | Action::BucketLate(_) => false,
+            Action::Part => false,
             _ => true,
+        }
+    }
+
+    /// Whether the bucket has a part in an action, so that it cannot be while that is away.
+    pub(crate) fn is_at_the_bucket(&self, action: Action) -> bool {
+        match action {
+            Action::Bucket(place) => {
+                let request = self.bucket.as_ref().and_then(|bucket| bucket.requests.get(place));
+                request.is_some_and(|request| request.reply.is_none())
+            }
+            Action::Archive(_) | Action::Learn(_) | Action::LoseReply(_) | Action::WriteNothing(_) => true,
+            Action::BucketLate(_) | Action::Part => true,
+            Action::Deliver(place) | Action::Duplicate(place) => self.needs_archive(&self.messages[place]),
+            _ => false,
         }
     }
 
@@ -123,7 +147,13 @@ impl World {
         if self.waits_for_disks() {
             self.return_disks();
         }
-        self.go_on_until(World::is_whole)
+        self.go_on_until(World::is_whole)?;
+        if self.parting().is_some() {
+            self.part();
+            self.check()?;
+            self.go_on_until(World::is_whole)?;
+        }
+        Ok(())
     }
 
     fn go_on_until(&mut self, is_so: impl Fn(&World) -> bool) -> Result<(), Violation> {
@@ -131,33 +161,55 @@ impl World {
             if is_so(self) {
                 return Ok(());
             }
-            self.pass(Duration::from_secs(1));
-            for id in self.ids() {
-                let mut due = Vec::new();
-                self.add_controller_actions(id, &mut due);
-                self.add_broker_actions(id, &mut due);
-                for action in due {
-                    // What one action does may make the next one pointless; those are harmless.
-                    self.act(action);
-                    self.check()?;
-                }
-            }
-            while !self.messages.is_empty() {
-                self.act(Action::Deliver(0));
-                self.check()?;
-            }
-            while !self.under_way.is_empty() {
-                self.act(Action::Arrive(0));
-                self.check()?;
-            }
-            while !self.asks.is_empty() {
-                self.act(Action::Store(0));
-                self.check()?;
-            }
-            // An answer that is lost for good is given up.
-            self.brokers.iter_mut().for_each(|broker| broker.fetching = false);
+            self.round(|_| true, |_| true)?;
         }
         Err(Violation(format!("the cluster does not become whole: {:?}", self.partition)))
+    }
+
+    /// A second passes, what is due on the brokers that are there happens, if it `happens` at all, and what is under way arrives.
+    ///
+    /// # Errors
+    /// A rule is broken on the way.
+    pub(super) fn round(
+        &mut self,
+        is_there: impl Fn(BrokerId) -> bool,
+        happens: impl Fn(Action) -> bool,
+    ) -> Result<(), Violation> {
+        self.pass(Duration::from_secs(1));
+        for id in self.ids().filter(|id| is_there(*id)) {
+            let mut due = Vec::new();
+            self.add_controller_actions(id, &mut due);
+            self.add_broker_actions(id, &mut due);
+            for action in due.into_iter().filter(|action| happens(*action)) {
+                // What one action does may make the next one pointless; those are harmless.
+                self.act(action);
+                self.check()?;
+            }
+        }
+        while let Some(message) = self.messages.first() {
+            let arrives = is_there(message.from) && is_there(message.to);
+            self.act(if arrives { Action::Deliver(0) } else { Action::Drop(0) });
+            self.check()?;
+        }
+        while !self.under_way.is_empty() {
+            self.act(Action::Arrive(0));
+            self.check()?;
+        }
+        while !self.asks.is_empty() {
+            self.act(Action::Store(0));
+            self.check()?;
+        }
+        while self.bucket.as_ref().is_some_and(|bucket| !bucket.late.is_empty()) {
+            self.act(Action::BucketLate(0));
+            self.check()?;
+        }
+        while self.bucket.as_ref().is_some_and(|bucket| !bucket.requests.is_empty()) {
+            self.act(Action::Bucket(0));
+            self.check()?;
+        }
+        // An answer that is lost for good is given up.
+        self.brokers.iter_mut().for_each(|broker| broker.fetching = false);
+        Ok(())
     }
 
     /// Whether others lead and all of them are in sync, or nobody is left who may have what was acknowledged.
@@ -170,7 +222,8 @@ impl World {
         }
     }
 
-    /// Whether the partition is where it was sent, and every replica is in sync, has the same records, and knows that they are committed.
+    /// Whether the partition is where it was sent, and every replica is in sync, has the same records, and knows that they are committed;
+    /// and what its leader has sealed is archived, unless that has other records than the archive.
     fn is_whole(&self) -> bool {
         let PartitionImage { replicas, isr, leader, adding, removing, .. } = &self.partition;
         let brokers: Vec<_> = replicas.iter().map(|id| self.broker(*id)).collect();
@@ -180,6 +233,8 @@ impl World {
             && isr.len() == replicas.len()
             && brokers
                 .iter()
-                .all(|broker| broker.log.records == brokers[0].log.records && broker.high_watermark == broker.log.end())
+                .all(|broker| broker.log.end() == brokers[0].log.end() && broker.high_watermark == broker.log.end())
+            && (self.bucket.is_none()
+                || leader.is_some_and(|leader| !self.is_look_due(leader) || self.has_parted(leader)))
     }
 }

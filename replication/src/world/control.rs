@@ -70,7 +70,7 @@ impl World {
     }
 
     pub(super) fn circumstances<'a>(&self, is_active: &'a dyn Fn(BrokerId) -> bool) -> Circumstances<'a> {
-        let unclean = self.is(Break::ElectsOutsideTheIsr);
+        let unclean = self.unclean || self.is(Break::ElectsOutsideTheIsr);
         Circumstances { is_active, min_in_sync: self.min_in_sync, unclean }
     }
 
@@ -91,7 +91,8 @@ impl World {
         if self.is(Break::ElectsWhoIsOffline) {
             partition.offline.clear();
         }
-        let mut all = due(&partition, &standing, (view.min_in_sync, self.is(Break::ElectsOutsideTheIsr)));
+        let mut all =
+            due(&partition, &standing, (view.min_in_sync, self.unclean || self.is(Break::ElectsOutsideTheIsr)));
         if self.is(Break::KeepsWhatWasTold)
             && let (Some(next), Some(before)) = (&mut all.next, &partition.recovery)
             && let Some(recovery) = &mut next.recovery

@@ -2,7 +2,7 @@
 
 use varve_metadata::model::{BrokerId, HighWatermark, Offset};
 
-use super::{Ask, Break, LAG, Role, World};
+use super::{Ask, Break, LAG, Role, World, log::offset};
 use crate::{Effect, Input, Leader, Outcome, Proposal, Surroundings};
 
 impl World {
@@ -61,11 +61,32 @@ impl World {
             broker.high_watermark = broker.high_watermark.max(high_watermark);
         }
         broker.role = Role::Leader(leader);
+        if !failed && self.bucket.is_some() && !self.unclean {
+            self.note_committed(id);
+        }
+        let broker = self.broker_mut(id);
         if may_acknowledge {
             let (done, waiting): (Vec<_>, Vec<_>) =
                 broker.waiting.drain(..).partition(|(offset, _)| *offset < high_watermark);
             broker.waiting = waiting;
             self.acknowledge(done);
+        }
+    }
+
+    /// What is below a leader's high watermark is committed, for good.
+    fn note_committed(&mut self, id: BrokerId) {
+        let broker = &self.brokers[id.0 as usize];
+        let below = broker.high_watermark.get() as usize;
+        for place in broker.log.start.get() as usize..below {
+            let here = broker.log.get(offset(place));
+            match (here, self.committed.get(place)) {
+                (Some(here), Some(before)) if here == before => {}
+                (Some(here), None) if place == self.committed.len() => self.committed.push(here.clone()),
+                (here, before) => {
+                    let what = format!("{id} calls {here:?} committed at {place}, where {before:?} was");
+                    self.violation.get_or_insert(what);
+                }
+            }
         }
     }
 
@@ -88,6 +109,9 @@ impl World {
     }
 
     pub(super) fn acknowledge(&mut self, records: Vec<(Offset, u16)>) {
+        if self.unclean {
+            return;
+        }
         for (at, value) in records {
             if let Some((_, other)) = self.acknowledged.iter().find(|(known, other)| *known == at && *other != value) {
                 self.violation = Some(format!("offset {at} was acknowledged as {other} and as {value}"));

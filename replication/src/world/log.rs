@@ -1,4 +1,4 @@
-//! A replica's log, as far as replication looks at it.
+//! A replica's log, as far as replication and archive look at it.
 
 use varve_log::local::EpochCache;
 use varve_metadata::model::{LeaderEpoch, Offset};
@@ -14,6 +14,8 @@ pub(super) struct Record {
 /// A replica's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Log {
+    /// The first record that is here. What was before it is in the archive.
+    pub(super) start: Offset,
     pub(super) records: Vec<Record>,
     epochs: Vec<(LeaderEpoch, Offset)>,
 }
@@ -23,13 +25,30 @@ pub(super) fn offset(place: usize) -> Offset {
 }
 
 impl Log {
-    fn cache(&self) -> EpochCache {
+    /// An empty one that goes on at `start`, and knows the epochs of what lies before.
+    pub(super) fn starting_at(start: Offset, before: &[(LeaderEpoch, Offset)]) -> Log {
+        let before = before.iter().copied().filter(|(_, first)| *first < start);
+        Log { start, records: Vec::new(), epochs: before.collect::<EpochCache>().entries().to_vec() }
+    }
+
+    pub(super) fn epochs(&self) -> EpochCache {
         self.epochs.iter().copied().collect()
+    }
+
+    /// The record at an offset, if it is here.
+    pub(super) fn get(&self, at: Offset) -> Option<&Record> {
+        self.records.get(at.get().checked_sub(self.start.get())? as usize)
+    }
+
+    /// All records from an offset on that is here.
+    pub(super) fn from(&self, at: Offset) -> &[Record] {
+        let place = at.get().checked_sub(self.start.get());
+        place.and_then(|place| self.records.get(place as usize..)).unwrap_or(&[])
     }
 
     /// Notes where `epoch` begins, as a new leader does before its first record.
     pub(super) fn begin_epoch(&mut self, epoch: LeaderEpoch, start: Offset) {
-        let mut cache = self.cache();
+        let mut cache = self.epochs();
         cache.assign(epoch, start);
         self.epochs = cache.entries().to_vec();
     }
@@ -40,22 +59,47 @@ impl Log {
     }
 
     pub(super) fn truncate(&mut self, end: Offset) {
-        self.records.truncate(end.get() as usize);
-        let mut cache = self.cache();
+        if end < self.start {
+            *self = Log::starting_at(end, &[]);
+            return;
+        }
+        self.records.truncate((end.get() - self.start.get()) as usize);
+        let mut cache = self.epochs();
         // Also where the log ends there already: an epoch without records may stand at its end.
         cache.truncate_from_end(end);
         self.epochs = cache.entries().to_vec();
+    }
+
+    /// What lies before `start` leaves the disk. The log goes on answering for its epochs.
+    pub(super) fn drop_below(&mut self, start: Offset) {
+        let gone = self.end().min(start).get().saturating_sub(self.start.get()) as usize;
+        self.records.drain(..gone);
+        self.start = offset(self.start.get() as usize + gone);
+    }
+
+    /// Where segments begin and end that have a base every `width` offsets. The last one may grow.
+    pub(super) fn segments(&self, width: u64) -> Vec<(Offset, Offset)> {
+        let (mut segments, mut base) = (Vec::new(), self.start);
+        while base < self.end() {
+            let next = offset(((base.get() / width + 1) * width) as usize).min(self.end());
+            segments.push((base, next));
+            base = next;
+        }
+        segments
     }
 }
 
 impl ReplicaLog for Log {
     fn end(&self) -> Offset {
-        offset(self.records.len())
+        offset(self.start.get() as usize + self.records.len())
     }
     fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.last().map(|(epoch, _)| *epoch)
     }
+    fn earliest_epoch(&self) -> Option<(LeaderEpoch, Offset)> {
+        self.epochs.first().copied()
+    }
     fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        self.cache().end_offset_for(epoch, self.end())
+        self.epochs().end_offset_for(epoch, self.end())
     }
 }

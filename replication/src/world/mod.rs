@@ -4,18 +4,25 @@
 //! Leaders, followers, elections, moves to other brokers and what the controller does for a partition are the real ones. Brokers, the store
 //! and the network are as simple as they can be without being kinder than the real ones: messages come late, twice, in any order or never;
 //! images lag, the controller's too; the store is away, its answers get lost, and what was put to it arrives later; brokers step aside;
-//! who restarts may have lost what was not yet on disk, or come with another disk; the store is restored from a backup; the log directory fails under a broker that goes on; who
-//! is no replica any more has deleted its log.
+//! who restarts may have lost what was not yet on disk, or come with another disk; the store is restored from a backup; the log directory
+//! fails under a broker that goes on; who is no replica any more has deleted its log. Where the partition is archived, records leave the
+//! disks for one bucket; that is away, too, and gives no answers, and what a leader wrote to it arrives when others lead. Where elections may
+//! lose records, an operator decides how an archive goes on that holds them.
 
 mod act;
+mod action;
+mod archiver;
 mod breaks;
+mod bucket;
 mod check;
 mod control;
 mod disks;
 mod lead;
 mod log;
 mod network;
+mod parting;
 mod put_back;
+mod scenes;
 mod store;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -25,10 +32,16 @@ use varve_metadata::{
     model::{BrokerId, LeaderEpoch, Offset},
 };
 
-pub(crate) use self::breaks::{Break, Budget};
+pub(crate) use self::{
+    action::Action,
+    breaks::{Break, Budget},
+    scenes::Scene,
+};
 use self::{
+    archiver::Archiver,
+    bucket::Bucket,
     disks::{Disk, Shelved},
-    log::Log,
+    log::{Log, Record},
     store::UnderWay,
 };
 use crate::{Incarnation, Leader, Outcome, Proposal, follower::Position};
@@ -91,12 +104,31 @@ struct Broker {
     fetching: bool,
     /// Offsets and values that wait for acks=all, of this leadership.
     waiting: Vec<(Offset, u16)>,
+    archiver: Archiver,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Answer {
-    Records { records: Vec<(u32, u16)>, high_watermark: Offset },
-    Diverged { epoch: LeaderEpoch, end: Offset },
+    Records {
+        records: Vec<(u32, u16)>,
+        high_watermark: Offset,
+    },
+    Diverged {
+        epoch: LeaderEpoch,
+        end: Offset,
+    },
+    /// What was asked for is in the archive only, or outside of the log.
+    NotHere,
+    /// The leader's disk has records from here on.
+    Start(Offset),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Body {
+    Fetch,
+    /// A follower asks where the leader's local log begins, to begin there.
+    WhereStart,
+    Answer(Answer),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,8 +138,7 @@ pub(crate) struct Message {
     incarnation: Incarnation,
     epoch: LeaderEpoch,
     position: Position,
-    /// `None`: a fetch.
-    answer: Option<Answer>,
+    body: Body,
 }
 
 /// A proposal on its way to the store, or the store's answer on its way back.
@@ -131,75 +162,6 @@ enum Attempt {
     Read,
 }
 
-/// One thing that can happen next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Append(BrokerId),
-    /// The broker's image catches up with the store.
-    Show(BrokerId),
-    Fetch(BrokerId),
-    /// The message at that place arrives.
-    Deliver(usize),
-    /// It arrives, and will do so again.
-    Duplicate(usize),
-    /// It never arrives.
-    Drop(usize),
-    /// The proposal or answer at that place arrives.
-    Store(usize),
-    /// The proposal at that place gets no answer. It is on its way.
-    LoseAnswer(usize),
-    /// The proposal at that place cannot be sent.
-    SendNothing(usize),
-    /// What was put to the store without an answer arrives there.
-    Arrive(usize),
-    /// A leader looks at its followers.
-    Review(BrokerId),
-    /// So much time passes for all.
-    Lag,
-    Crash(BrokerId),
-    /// The last records of its log are lost, so many of them.
-    PowerCut(BrokerId, usize),
-    /// The log directory fails, and when it comes back it lacks so many of the last records. The broker goes on.
-    FailDirectory(BrokerId, usize),
-    /// The broker has the store take it that its replica is offline.
-    TellOffline(BrokerId),
-    /// The broker, in another life, has the store take it that its replica is there again.
-    TellOnline(BrokerId),
-    Restart(BrokerId),
-    /// The broker ends, and gets an empty disk.
-    TakeDisk(BrokerId),
-    /// The broker ends, and gets the disk at that place of the shelf.
-    ReturnDisk(BrokerId, usize),
-    /// A broker with another disk than before has the store take it that its log is gone; then it lives.
-    Enter(BrokerId),
-    /// A broker that was let in has the store take it that it has again the log that was gone.
-    TellFound(BrokerId),
-    /// The controller fences a broker whose lease has ended.
-    Fence(BrokerId),
-    /// The controller lets a registered broker take part.
-    Unfence(BrokerId),
-    /// The controller, which is that broker, does what is due: who is gone leaves, somebody leads, a move ends.
-    Tend(BrokerId),
-    /// A broker says that others shall lead.
-    Aside(BrokerId),
-    /// It may lead again.
-    Return(BrokerId),
-    /// The partition is sent to the brokers whose bits are set.
-    Reassign(u8),
-    /// It stays where it was.
-    Cancel,
-    /// The preferred replica leads again.
-    Prefer,
-    /// `min.insync.replicas` becomes one less.
-    LowerMinimum,
-    /// Somebody keeps a copy of what the store holds.
-    BackUp,
-    /// Every broker ends, and the store holds what the copy has.
-    PutBack,
-    /// The broker has the store take it how far its log goes.
-    TellLog(BrokerId),
-}
-
 /// What must never be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Violation(pub(crate) String);
@@ -219,6 +181,12 @@ pub(crate) struct World {
     /// How often it was put back to that.
     restored: u8,
     acknowledged: BTreeSet<(Offset, u16)>,
+    /// Where the partition is archived.
+    bucket: Option<Bucket>,
+    /// Everything that was below a leader's high watermark, in order of its offsets. Noted where there is a bucket.
+    committed: Vec<Record>,
+    /// The topic allows that records are lost by an election.
+    unclean: bool,
     next_value: u16,
     min_in_sync: usize,
     pub(crate) budget: Budget,
@@ -264,6 +232,7 @@ impl World {
             clock: LAG * 10,
             fetching: false,
             waiting: Vec::new(),
+            archiver: Archiver::default(),
         };
         let mut world = World {
             brokers: ids.iter().map(broker).collect(),
@@ -276,6 +245,9 @@ impl World {
             backup: None,
             restored: 0,
             acknowledged: BTreeSet::new(),
+            bucket: None,
+            committed: Vec::new(),
+            unclean: false,
             next_value: 0,
             min_in_sync,
             budget,
@@ -349,6 +321,10 @@ impl World {
             }
         }
         actions.extend((0..self.under_way.len()).map(Action::Arrive));
+        self.add_bucket_actions(&mut actions);
+        if self.budget.partings > 0 && self.parting().is_some() {
+            actions.push(Action::Part);
+        }
         if self.budget.lags > 0 {
             actions.push(Action::Lag);
         }
@@ -390,6 +366,7 @@ impl World {
                 actions.push(Action::PowerCut(id, lost));
             }
         }
+        self.add_archive_actions(id, actions);
         self.add_directory_actions(id, actions);
         self.add_recovery_actions(id, actions);
         self.add_disk_actions(id, actions);

@@ -2,10 +2,14 @@
 
 use varve_metadata::model::{BrokerId, LeaderEpoch, Offset};
 
-use super::{Answer, Break, Message, Role, World, log::Record};
+use super::{
+    Answer, Body, Break, Message, Role, World,
+    log::{Log, Record},
+};
 use crate::{
     FollowerFetch, Input,
     follower::{Position, ReplicaLog, is_current, truncation},
+    lineage::{Lineage, compare},
 };
 
 impl World {
@@ -15,7 +19,7 @@ impl World {
         let again = std::mem::replace(&mut broker.fetching, true);
         let position = Position::of(&broker.log);
         let incarnation = broker.incarnation;
-        let message = Message { from: id, to: leader, incarnation, epoch, position, answer: None };
+        let message = Message { from: id, to: leader, incarnation, epoch, position, body: Body::Fetch };
         if again {
             self.budget.refetches -= 1;
         }
@@ -27,33 +31,49 @@ impl World {
         if !broker.up || broker.failed {
             return;
         }
-        match &message.answer {
-            None => self.serve(message),
-            Some(answer) => self.take_answer(&message, answer),
+        match &message.body {
+            Body::Fetch => self.serve(message),
+            Body::WhereStart => self.tell_start(message),
+            Body::Answer(answer) => self.take_answer(&message, answer),
         }
+    }
+
+    /// The log of a broker that leads in the epoch that a message names.
+    fn led_log(&self, message: &Message) -> Option<&Log> {
+        let broker = self.broker(message.to);
+        let Role::Leader(leader) = &broker.role else { return None };
+        let is_of_epoch = leader.epoch() == message.epoch || self.is(Break::TakesOtherEpochs);
+        is_of_epoch.then_some(&broker.log)
+    }
+
+    fn tell_start(&mut self, message: Message) {
+        let Some(log) = self.led_log(&message) else { return };
+        let start = match self.broken {
+            Some(Break::StartsOverAtZero) => Offset::ZERO,
+            Some(Break::StartsOverAtTheEnd) => log.end(),
+            _ => log.start,
+        };
+        self.answer(message, Answer::Start(start));
+    }
+
+    fn answer(&mut self, message: Message, answer: Answer) {
+        let (to, from) = (message.to, message.from);
+        self.messages.push(Message { from: to, to: from, body: Body::Answer(answer), ..message });
     }
 
     /// A leader reads for a follower.
     pub(super) fn serve(&mut self, message: Message) {
-        let compares_epochs = !self.is(Break::ComparesNoEpochs);
-        let any_epoch = self.is(Break::TakesOtherEpochs);
-        let broker = self.broker(message.to);
-        let Role::Leader(leader) = &broker.role else { return };
-        let log = &broker.log;
-        if leader.epoch() != message.epoch && !any_epoch {
-            return;
-        }
+        let Some(log) = self.led_log(&message) else { return };
+        let Role::Leader(leader) = &self.broker(message.to).role else { return };
         let from = message.position.from;
-        let parted = message.position.last_epoch.filter(|_| compares_epochs).and_then(|last| {
-            let known = if last == leader.epoch() { Some((last, log.end())) } else { log.end_of_epoch(last) };
-            let (epoch, end) = known.unwrap_or((LeaderEpoch(0), Offset::ZERO));
-            (epoch < last || end < from).then_some((epoch, end))
-        });
-        let answer = match parted {
-            Some((epoch, end)) => Answer::Diverged { epoch, end },
-            None => {
-                let rest = log.records.get(from.get() as usize..).unwrap_or(&[]);
-                let records = rest.iter().take(2).map(|record| (record.epoch.0, record.value)).collect();
+        let last_epoch = message.position.last_epoch.filter(|_| !self.is(Break::ComparesNoEpochs));
+        let archived = |epoch| self.archived_end_of_epoch(message.to, epoch);
+        let answer = match compare(log, leader.epoch(), Position { from, last_epoch }, archived) {
+            Lineage::Parted { epoch, end } => Answer::Diverged { epoch, end },
+            Lineage::OutOfRange => Answer::NotHere,
+            Lineage::Agrees if from < log.start => Answer::NotHere,
+            Lineage::Agrees => {
+                let records = log.from(from).iter().take(2).map(|record| (record.epoch.0, record.value)).collect();
                 Answer::Records { records, high_watermark: leader.high_watermark().0 }
             }
         };
@@ -64,11 +84,10 @@ impl World {
             log_start: Offset::ZERO,
             leader_end: log.end(),
         };
-        let (to, from) = (message.to, message.from);
-        if parted.is_none() {
-            self.step(to, &Input::Fetched(fetch));
+        if matches!(answer, Answer::Records { .. }) {
+            self.step(message.to, &Input::Fetched(fetch));
         }
-        self.messages.push(Message { from: to, to: from, answer: Some(answer), ..message });
+        self.answer(message, answer);
     }
 
     /// A follower takes its leader's answer.
@@ -98,6 +117,39 @@ impl World {
                 broker.log.truncate(cut);
                 broker.high_watermark = broker.high_watermark.min(cut);
             }
+            // The follower waits for what the leader says to that.
+            Answer::NotHere => {
+                broker.fetching = true;
+                let (from, to) = (message.to, message.from);
+                self.messages.push(Message { from, to, epoch, body: Body::WhereStart, ..message.clone() });
+            }
+            // The real one asks once for each answer before, so that this one finds the log as it was.
+            Answer::Start(start) => self.start_over(message.to, *start),
+        }
+    }
+
+    /// The log begins anew where the leader's local one begins. What lies before is in the archive, and its epochs with it.
+    fn start_over(&mut self, id: BrokerId, start: Offset) {
+        if self.bucket.is_some() && !self.knows_archive_to(id, start) && !self.is(Break::StartsOverWithoutEpochs) {
+            self.learn(id);
+        }
+        let knows = self.knows_archive_to(id, start);
+        let broker = self.broker_mut(id);
+        let known = broker.archiver.known.as_ref().filter(|_| knows);
+        broker.log = Log::starting_at(start, known.map_or(&[], |known| known.0.epochs()));
+        broker.high_watermark = broker.high_watermark.min(start);
+        broker.fetching = false;
+    }
+
+    fn knows_archive_to(&self, id: BrokerId, end: Offset) -> bool {
+        self.broker(id).archiver.known.as_ref().is_some_and(|known| known.0.end() >= end)
+    }
+
+    /// Whether a message can be taken only after the archive was read.
+    pub(super) fn needs_archive(&self, message: &Message) -> bool {
+        match message.body {
+            Body::Answer(Answer::Start(start)) => self.bucket.is_some() && !self.knows_archive_to(message.to, start),
+            _ => false,
         }
     }
 }

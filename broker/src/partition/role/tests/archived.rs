@@ -1,5 +1,7 @@
 //! A replica that begins where its leader's local log does: what lies before is in the archive.
 
+use std::sync::atomic::AtomicBool;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use varve_log::local::{BatchMetadata, OffsetAndTimestamp, ProducerEntry};
@@ -9,12 +11,23 @@ use super::*;
 use crate::partition::{RemoteBatches, RemoteError, RemoteReader, storage::wall_clock};
 
 /// An archive of the offsets below 120: epoch 0 from 0, 2 from 50 and 4 from 110.
-#[derive(Debug)]
-struct Archive;
+#[derive(Debug, Default)]
+struct Archive {
+    /// This broker has not asked since the first 60 were archived.
+    is_behind: Arc<AtomicBool>,
+}
 
 impl RemoteReader for Archive {
+    fn refreshed(&self) -> BoxFuture<'static, Result<(), RemoteError>> {
+        let is_behind = self.is_behind.clone();
+        async move {
+            is_behind.store(false, Ordering::SeqCst);
+            Ok(())
+        }
+        .boxed()
+    }
     fn bounds(&self) -> Option<(Offset, Offset)> {
-        Some((at(0), at(120)))
+        Some((at(0), at(if self.is_behind.load(Ordering::SeqCst) { 60 } else { 120 })))
     }
     fn log_start(&self) -> Offset {
         at(0)
@@ -75,10 +88,10 @@ fn started_over(archive_is_known_before: bool) -> Replicated {
     follower.shown(&image(ONE, 5));
     let partition = &follower.partition;
     if archive_is_known_before {
-        partition.set_remote(Arc::new(Archive));
+        partition.set_remote(Arc::new(Archive::default()));
     }
     partition.start_over(LeaderEpoch(5), at(100), LogStartOffset(at(0)), writers()).unwrap();
-    partition.set_remote(Arc::new(Archive));
+    partition.set_remote(Arc::new(Archive::default()));
     let (committed, start) = (HighWatermark(at(100)), LogStartOffset(at(0)));
     partition.replicate(LeaderEpoch(5), &from_the_leader(), committed, start).unwrap();
     follower
@@ -90,6 +103,18 @@ fn a_replica_that_starts_over_knows_the_epochs_of_what_lies_before() {
     let log = follower.partition.log();
     assert_eq!(log.leader_epochs(), [(LeaderEpoch(0), at(0)), (LeaderEpoch(2), at(50))]);
     assert_eq!(follower.partition.end_of_epoch(LeaderEpoch(1)), Some((LeaderEpoch(0), at(50))));
+}
+
+#[test]
+fn a_replica_that_starts_over_asks_the_archive_first_if_what_it_knows_of_it_is_too_old() {
+    let follower = Replicated::on(TWO);
+    follower.shown(&image(ONE, 5));
+    let partition = &follower.partition;
+    partition.set_remote(Arc::new(Archive { is_behind: Arc::new(AtomicBool::new(true)) }));
+    let start = LogStartOffset(at(0));
+    partition.ask_archive(at(100), start).now_or_never().unwrap().unwrap();
+    partition.start_over(LeaderEpoch(5), at(100), start, Vec::new()).unwrap();
+    assert_eq!(partition.log().leader_epochs(), [(LeaderEpoch(0), at(0)), (LeaderEpoch(2), at(50))]);
 }
 
 #[test]
@@ -115,7 +140,7 @@ fn a_leader_does_not_take_an_epoch_of_the_archive_for_its_own_that_it_has_no_rec
 #[test]
 fn the_archive_of_a_partition_is_counted_where_it_is_led() {
     let replica = Replicated::on(TWO);
-    replica.partition.set_remote(Arc::new(Archive));
+    replica.partition.set_remote(Arc::new(Archive::default()));
     replica.shown(&image(ONE, 5));
     assert_eq!(replica.partition.archived_bytes(), 0, "the leader counts it");
     replica.shown(&image(TWO, 6));
@@ -128,7 +153,7 @@ fn a_log_without_records_ends_every_epoch_before_its_own() {
     follower.shown(&image(TWO, 6));
     let end = |epoch| follower.partition.end_of_epoch(LeaderEpoch(epoch));
     assert_eq!(end(4), Some((LeaderEpoch(4), at(0))));
-    follower.partition.set_remote(Arc::new(Archive));
+    follower.partition.set_remote(Arc::new(Archive::default()));
     assert_eq!(end(4), Some((LeaderEpoch(4), at(0))), "what only the archive has is not in the log");
 }
 
