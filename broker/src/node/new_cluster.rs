@@ -55,7 +55,7 @@ async fn look_at_bucket(config: &BrokerConfig, store: &dyn MetadataStore) -> Res
     let silent = |source| StartError::SilentBucket { bucket: bucket.url().to_owned(), source };
     let found = match timeout(BUCKET_LIMIT, read_cluster(&bucket)).await {
         Ok(Ok(found)) => found,
-        Ok(Err(error)) if error.is_weather() => return Err(silent(Some(error))),
+        Ok(Err(error)) if error.is_weather() => return Err(silent(Some(Box::new(error)))),
         Ok(Err(error)) => return Err(ArchiveError::Cluster(Arc::new(error)).into()),
         Err(_) => return Err(silent(None)),
     };

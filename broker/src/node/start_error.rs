@@ -88,7 +88,7 @@ pub enum StartError {
         bucket: String,
         /// What it said instead; `None`: nothing.
         #[source]
-        source: Option<ClusterError>,
+        source: Option<Box<ClusterError>>,
     },
     /// A log directory is somebody else's.
     #[error(transparent)]
