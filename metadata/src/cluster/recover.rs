@@ -35,7 +35,7 @@ impl ClusterMetadata {
     /// [`MetadataError`]: part of it may be done; nobody may join before all is.
     pub async fn recover_if_restored(&self) -> Result<(), MetadataError> {
         let Some(members) = self.store.identity() else { return Ok(()) };
-        let mut is_told = false;
+        let (mut is_told, given_up) = (false, Instant::now() + LEASES_END);
         loop {
             let found = self.store.get(&Key::Store.text()).await?;
             let before = match &found {
@@ -46,7 +46,15 @@ impl ClusterMetadata {
                 return Ok(());
             }
             if let (Some(before), Some(found)) = (&before, &found) {
-                self.wait_until_nobody_lives().await?;
+                let mut images = self.subscribe();
+                if !images.borrow_and_update().membership().live.is_empty() {
+                    if Instant::now() >= given_up {
+                        return Err(self.lived_in());
+                    }
+                    // It may be a restored lease, or somebody who has done all of this meanwhile, and joined.
+                    let _ = timeout(RETRY, images.changed()).await;
+                    continue;
+                }
                 // What others have done is in the image before we look for what is left.
                 self.caught_up().await?;
                 let image = self.image();
@@ -72,20 +80,15 @@ impl ClusterMetadata {
         }
     }
 
-    /// Whoever lives by a restored state has not noticed, and leads on: a version that does not look.
-    async fn wait_until_nobody_lives(&self) -> Result<(), MetadataError> {
-        let mut images = self.subscribe();
-        let gone = images.wait_for(|image| image.membership().live.is_empty());
-        if timeout(LEASES_END, gone).await.is_ok() {
-            return Ok(());
-        }
+    /// Somebody lives by a restored state who has not noticed, and leads on: a version that does not look.
+    fn lived_in(&self) -> MetadataError {
         let live: Vec<String> = self.image().membership().live.keys().map(ToString::to_string).collect();
         let why = format!(
             "the metadata store was restored, or moved, and brokers {} go on as if it were the one of before: stop all brokers, then \
              start them (docs/operations/lose-etcd.md)",
             live.join(", ")
         );
-        Err(StoreError::Unavailable(why.into()).into())
+        StoreError::Unavailable(why.into()).into()
     }
 
     /// From now on this is the store in which the state is; `is_restored`: and producer ids go on where nobody has been.
@@ -255,6 +258,22 @@ mod tests {
         assert!(refused.contains("stop all brokers"), "{refused}");
         old_member.leave().await;
         metadata.recover_if_restored().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_recovered_it_and_joined_holds_up_nobody_who_began_beside_it() {
+        let store = store();
+        let (one, _member, _) = join(&store, 1).await;
+        store.rename("after");
+        let two = start(&store, 2).await;
+        let named = async {
+            tokio::time::sleep(LEASES_END / 2).await;
+            let found = store.get(&Key::Store.text()).await.unwrap();
+            one.name_store("after", found.as_ref(), true).await.unwrap();
+        };
+        let (recovered, ()) = tokio::join!(two.recover_if_restored(), named);
+        recovered.unwrap();
+        assert!(two.image().membership().live(BrokerId(1)).is_some());
     }
 
     #[tokio::test(start_paused = true)]
