@@ -55,6 +55,8 @@ const STALL: Duration = Duration::from_secs(30);
 pub(super) enum Closed {
     #[error("no request for the time that connections.max.idle.ms allows")]
     Idle,
+    #[error("it was made, and nothing was said")]
+    Silent,
     #[error("the client stopped in the middle of a request, or does not take its answer")]
     Stalled,
     #[error(transparent)]
@@ -87,7 +89,8 @@ pub(super) async fn serve(
         () = closing.cancelled() => return Ok(()),
         welcomed = welcome::welcome(entrance, stream) => welcomed,
     };
-    let (transport, principal) = welcomed.inspect_err(|_| entrance.failed(shared))?;
+    let welcomed = welcomed.inspect_err(|_| entrance.failed(shared))?;
+    let (transport, principal) = welcomed.ok_or(Closed::Silent)?;
     let mut connection = Connection { shared, entrance, transport, buffer: BytesMut::new(), client: Arc::default() };
     let ended = connection.converse(peer, principal).await;
     shared.broker.telemetry.disconnected(&connection.client);

@@ -66,8 +66,13 @@ impl Measured {
     /// A connection was closed by the node and not by its client.
     pub(super) fn closed(&self, reason: &Closed) {
         let label = match reason {
-            // Neither is a failed request: nobody asked anything.
-            Closed::Idle | Closed::Stalled | Closed::Io(_) | Closed::Unwelcome(_) | Closed::SessionOver => return,
+            // None of them is a failed request: nobody asked anything.
+            Closed::Idle
+            | Closed::Silent
+            | Closed::Stalled
+            | Closed::Io(_)
+            | Closed::Unwelcome(_)
+            | Closed::SessionOver => return,
             Closed::Refused(refused) => match refused {
                 DispatchError::Frame(FrameError::Version { .. }) => "version",
                 DispatchError::Frame(_) => "frame",

@@ -1,6 +1,6 @@
 //! TLS through real sockets: who gets in, as whom, and that records come through whole.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use kafka_protocol::messages::ApiVersionsRequest;
 use rcgen::DnType;
@@ -82,7 +82,43 @@ async fn welcomed(
     let entrance = Entrance { name: ListenerName(protocol.name().into()), security, serving: CancellationToken::new() };
     let server = async { welcome::welcome(&entrance, socket.accept().await.unwrap().0).await };
     let (welcomed, _client) = tokio::join!(server, connect(address, authority, client, &TLS13));
-    welcomed.map(|(_, principal)| principal)
+    welcomed.map(|welcomed| welcomed.expect("it speaks").1)
+}
+
+#[tokio::test]
+async fn who_connects_and_says_nothing_is_left_out_in_time_and_is_no_failed_authentication() {
+    let (node, authority, folder) = (TestNode::start().await, Authority::new("ca"), tempfile::tempdir().unwrap());
+    let (address, _) = node.listen(SecurityProtocol::Ssl, &settings(folder.path(), &authority, &[]));
+    let silent = async || TcpStream::connect(address).await.unwrap();
+    let end = async |mut stream: TcpStream| stream.read(&mut [0]).await.unwrap_or(0);
+    // As a load balancer's probe does, and a neighbour that stops.
+    drop(silent().await);
+    let mut halfway = silent().await;
+    halfway.write_all(&[22, 3]).await.unwrap();
+    let quiet = silent().await;
+    // Served by now, since sockets are accepted in order.
+    connect(address, &authority, None, &TLS13).await.unwrap();
+    tokio::time::pause();
+    let begin = tokio::time::Instant::now();
+    assert_eq!(end(quiet).await, 0);
+    // It was there for a moment before time stood still.
+    assert!(begin.elapsed().as_secs() <= 30, "silent sockets do not pile up");
+    assert_eq!(end(halfway).await, 0);
+    tokio::time::resume();
+    // What is counted of a connection is counted when it is closed, or before.
+    let all_closed = async {
+        while !node.metrics.text().contains("varve_connections 0") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all_closed).await.unwrap();
+    let text = node.metrics.text();
+    let counted = |result: &str, count: u32| {
+        let line = format!("varve_authentications_total{{listener=\"SSL\",result=\"{result}\"}} {count}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    };
+    counted("successful", 1);
+    counted("failed", 1);
 }
 
 #[tokio::test]

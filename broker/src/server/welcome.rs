@@ -2,14 +2,18 @@
 
 use std::{io, time::Duration};
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::TlsAcceptor;
 use varve_metadata::model::Principal;
 
 use super::{listener::Entrance, transport::Transport};
 use crate::security::tls::TlsEndpoint;
 
-/// A handshake that takes longer is given up: whoever is that slow holds a place that others want.
+/// A handshake that is not done that long after the connection was made is given up: whoever is that slow holds a place that others
+/// want.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// Why somebody is not let in.
@@ -25,11 +29,19 @@ pub(super) enum Unwelcome {
     Sasl(String),
 }
 
-/// Takes in whoever is behind `stream`.
-pub(super) async fn welcome(entrance: &Entrance, stream: TcpStream) -> Result<(Transport, Principal), Unwelcome> {
-    let Some(tls) = &entrance.security.tls else { return Ok((Transport::Plain(stream), Principal::anonymous())) };
+/// Takes in whoever is behind `stream`; `None` if that says nothing: other brokers that watch this one do not (docs/adr/0022), nor do
+/// the probes of load balancers. That is no handshake that failed.
+pub(super) async fn welcome(
+    entrance: &Entrance,
+    stream: TcpStream,
+) -> Result<Option<(Transport, Principal)>, Unwelcome> {
+    let Some(tls) = &entrance.security.tls else { return Ok(Some((Transport::Plain(stream), Principal::anonymous()))) };
+    let end = Instant::now() + HANDSHAKE;
+    if !timeout_at(end, begins_to_speak(&stream)).await.unwrap_or(false) {
+        return Ok(None);
+    }
     // Boxed: what a handshake needs is gone when it is over.
-    let handshake = Box::pin(timeout(HANDSHAKE, TlsAcceptor::from(tls.server()).accept(stream)));
+    let handshake = Box::pin(timeout_at(end, TlsAcceptor::from(tls.server()).accept(stream)));
     let stream = handshake.await.map_err(|_| Unwelcome::HandshakeTime)?.map_err(Unwelcome::Handshake)?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let principal = match certificate {
@@ -37,7 +49,12 @@ pub(super) async fn welcome(entrance: &Entrance, stream: TcpStream) -> Result<(T
         // With SASL after it, a certificate opens the door and names nobody.
         Some(_) | None => Principal::anonymous(),
     };
-    Ok((Transport::Tls(Box::new(stream)), principal))
+    Ok(Some((Transport::Tls(Box::new(stream)), principal)))
+}
+
+/// Waits for the first byte, which is left where it is; `false` if the other end leaves without one.
+async fn begins_to_speak(stream: &TcpStream) -> bool {
+    stream.peek(&mut [0]).await.is_ok_and(|bytes| bytes > 0)
 }
 
 fn user_of(tls: &TlsEndpoint, certificate: &rustls::pki_types::CertificateDer<'_>) -> Result<Principal, Unwelcome> {
