@@ -29,7 +29,7 @@ use varve_metadata::{
 
 use crate::{
     archive::Archive,
-    config::{BrokerConfig, MetadataUrl},
+    config::{BrokerConfig, MetadataUrl, reachable_here},
     http::{Health, HttpServer},
     metrics::{Metrics, register_build_info, show_clock},
     partition::{
@@ -200,7 +200,8 @@ impl Node {
         };
         broker.listeners.registered(life);
         broker.listeners.open(bound);
-        let addresses = broker.listeners.addresses().iter().map(ToString::to_string).collect();
+        let addresses = broker.listeners.addresses();
+        let addresses = addresses.into_iter().map(|address| reachable_here(address).to_string()).collect();
         let following = broker.clone();
         let listeners = move || following.listeners.known();
         tasks.spawn(follow_settings(listeners, config.clone(), metadata.clone(), stop.clone()));
@@ -251,7 +252,7 @@ impl Node {
         })
     }
 
-    /// Where clients connect: the address of the first listener.
+    /// Where clients on this machine connect: the address of the first listener.
     pub fn address(&self) -> &str {
         self.addresses.first().map_or("?", String::as_str)
     }

@@ -11,7 +11,7 @@ use varve_tests::{
     client::{Client, FetchSpec, after_last_batch},
     etcd::Etcd,
     kafka_tools::KafkaTools,
-    node::{Node, varve},
+    node::{Node, until, varve},
     running::Running,
 };
 
@@ -187,6 +187,19 @@ fn two_brokers_do_not_share_what_each_notes_of_its_disks() -> Result<()> {
     let node = Node::start(folder.path(), &[&shared[0], &shared[1], &logs(1), "node.id=1"])?;
     let printed = refused(folder.path(), &[], &[&shared[0], &shared[1], &logs(2), "node.id=2"])?;
     ensure!(printed.contains("each node needs a varve.data.dir of its own"), "{printed}");
+    node.stop()
+}
+
+#[test]
+fn what_a_node_that_listens_everywhere_says_to_do_next_can_be_done_on_its_machine() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), &["listeners=PLAINTEXT://:0"])?;
+    let next = format!("Next: kcat -b 127.0.0.1:{} -t logs", node.address.port());
+    until("it says what comes next", || {
+        let printed = node.printed();
+        ensure!(printed.contains(&next), "{printed}");
+        Ok(())
+    })?;
     node.stop()
 }
 

@@ -1,10 +1,6 @@
 //! `varve health`: what `/healthz`, `/readyz` and `/insyncz` of a node say, for those who have no HTTP client at hand: containers, scripts.
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -15,6 +11,7 @@ use tokio::{
 };
 
 use super::{ConfigurationArgs, print};
+use crate::config::reachable_here;
 
 /// Arguments of `varve health`.
 #[derive(Debug, Args)]
@@ -50,7 +47,7 @@ pub(super) async fn answer(arguments: HealthArgs, configuration: &ConfigurationA
         (false, true) => "/readyz",
         (false, false) => "/healthz",
     };
-    let address = reachable(address);
+    let address = reachable_here(address);
     let deadline = Instant::now() + Duration::from_secs(arguments.wait_seconds);
     loop {
         let asked = timeout(ANSWER_LIMIT, ask(address, path)).await.context("no answer").flatten();
@@ -66,15 +63,6 @@ pub(super) async fn answer(arguments: HealthArgs, configuration: &ConfigurationA
             }
             Err(error) => return Err(error.context(format!("{address}{path}"))),
         }
-    }
-}
-
-/// A node that listens on every address is asked on this machine's own.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-        SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-        other => other,
     }
 }
 
@@ -120,11 +108,5 @@ mod tests {
         health.behind(None);
         assert_eq!(asked("in sync").await, yes);
         stop.cancel();
-    }
-
-    #[test]
-    fn a_node_that_listens_everywhere_is_asked_here() {
-        assert_eq!(reachable(([0, 0, 0, 0], 9404).into()), ([127, 0, 0, 1], 9404).into());
-        assert_eq!(reachable(([10, 0, 0, 1], 9404).into()), ([10, 0, 0, 1], 9404).into());
     }
 }

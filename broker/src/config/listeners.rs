@@ -1,6 +1,9 @@
 //! Where the node listens and what it tells clients, from Kafka's names for both, new and old.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use varve_metadata::config::ConfigError;
 
@@ -23,6 +26,26 @@ pub struct Listener {
     pub port: u16,
     /// What it speaks below Kafka's own protocol.
     pub protocol: SecurityProtocol,
+}
+
+impl Listener {
+    /// Its host, unless it stands for all addresses, which nobody can connect to.
+    pub(crate) fn own_host(&self) -> Option<&str> {
+        self.host.as_deref().filter(|&host| !is_every_address(host))
+    }
+}
+
+fn is_every_address(host: &str) -> bool {
+    host == "0.0.0.0" || host == "::"
+}
+
+/// Where whoever is on this machine connects to a socket that is bound to `address`, which may stand for all addresses.
+pub(crate) fn reachable_here(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        other => other,
+    }
 }
 
 /// What clients are told for one listener.
@@ -252,7 +275,7 @@ fn advertised(
         if !known && !controllers.contains(&endpoint.name) {
             reader.invalid(setting, format!("names of listeners; {} is not in listeners", endpoint.name));
         }
-        if endpoint.host.as_deref().is_some_and(|host| host == "0.0.0.0" || host == "::") {
+        if endpoint.host.as_deref().is_some_and(is_every_address) {
             reader.invalid(setting, "an address that clients can connect to; 0.0.0.0 is none");
         }
         given.insert(endpoint.name.clone(), endpoint);
@@ -268,21 +291,16 @@ fn advertised(
             },
             (None, Some((host, port))) => Advertised {
                 name: listener.name.clone(),
-                host: host.clone().or_else(|| reachable(listener)),
+                host: host.clone().or_else(|| listener.own_host().map(str::to_owned)),
                 port: port.or(Some(listener.port).filter(|port| *port != 0)),
             },
             (None, None) => Advertised {
                 name: listener.name.clone(),
-                host: reachable(listener),
+                host: listener.own_host().map(str::to_owned),
                 port: Some(listener.port).filter(|port| *port != 0),
             },
         })
         .collect()
-}
-
-/// The listener's host, unless it stands for all addresses.
-fn reachable(listener: &Listener) -> Option<String> {
-    listener.host.clone().filter(|host| host != "0.0.0.0" && host != "::")
 }
 
 /// `advertised.host.name` and `advertised.port` became `advertised.listeners` in Kafka 0.9, and went in 3.0.

@@ -43,6 +43,7 @@ pub(crate) use definitions::{
 pub use docs::reference;
 pub use first_users::FirstUser;
 pub(crate) use listener_settings::{ListenerSettings, listener_prefix};
+pub(crate) use listeners::reachable_here;
 pub use listeners::{Advertised, Listener, ListenerConfig};
 pub use load::{Loaded, Sources};
 pub use login::{Login, PasswordLogin, PasswordMechanism};

@@ -324,6 +324,18 @@ fn listeners_have_names_hosts_and_ports() {
 }
 
 #[test]
+fn who_is_on_this_machine_connects_to_itself_where_all_addresses_are_listened_on() {
+    for (bound, reached) in [
+        ("0.0.0.0:9404", "127.0.0.1:9404"),
+        ("[::]:9404", "[::1]:9404"),
+        ("10.0.0.1:9404", "10.0.0.1:9404"),
+        ("[fd00::1]:9404", "[fd00::1]:9404"),
+    ] {
+        assert_eq!(reachable_here(bound.parse().unwrap()).to_string(), reached);
+    }
+}
+
+#[test]
 fn brokers_use_the_plaintext_listener_unless_told_otherwise() {
     let map = "listener.security.protocol.map=SSL:SASL_PLAINTEXT,OUTSIDE:SASL_PLAINTEXT,INSIDE:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
                sasl.enabled.mechanisms=SCRAM-SHA-256\nlisteners=";

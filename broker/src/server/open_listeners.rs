@@ -376,10 +376,9 @@ fn endpoint(listener: &Listener, port: u16, configs: &[&ListenerConfig]) -> Endp
     // One that moves, and cannot yet, listens where no setting has it any more.
     let by_name = || configs.iter().find_map(|config| config.told_of(&listener.name));
     let advertised = advertised.or_else(by_name);
-    let own = || listener.host.clone().filter(|host| host != "0.0.0.0" && host != "::");
     let host = match advertised {
         Some(advertised) => advertised.host.clone(),
-        None => own(),
+        None => listener.own_host().map(str::to_owned),
     };
     let host = host.unwrap_or_else(host_name);
     Endpoint { host, port: advertised.and_then(|advertised| advertised.port).unwrap_or(port) }

@@ -42,7 +42,7 @@ impl Client {
             Some(named) => named.split(',').map(|address| parse(address.trim())).collect::<anyhow::Result<_>>()?,
             None => {
                 // A listener on all addresses has a name of its own where others are told one, which its certificate is for.
-                let host = listener.host.clone().filter(|host| host != "0.0.0.0" && host != "::");
+                let host = listener.own_host().map(str::to_owned);
                 let told = config.listeners.told_of(&listener.name).filter(|_| host.is_none());
                 let port = told.and_then(|told| told.port).unwrap_or(listener.port);
                 let host = host.or_else(|| told.and_then(|told| told.host.clone()));
