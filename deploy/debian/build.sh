@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Makes varve_VERSION_ARCH.deb of a built binary:
 #
-#   cargo build --release && deploy/debian/build.sh target/release/varve .
+#   cargo build --release && deploy/debian/build.sh target/release/varve "$(cargo xtask licenses)" .
 #
-# Needs dpkg-dev and gzip, and no root. The same binary gives the same package, byte for byte, if SOURCE_DATE_EPOCH is the same.
+# The second is the licences of all that is linked in, which those have to be given who are given the binary. Needs dpkg-dev and gzip, and no root. The same binary gives the same package, byte for byte, if SOURCE_DATE_EPOCH is the same.
 # Who gives the package to others stands in it by name: DEBFULLNAME and DEBEMAIL, as for all of Debian's tools.
 set -euo pipefail
 
-[ $# -eq 2 ] || { echo "usage: $0 BINARY FOLDER" >&2; exit 2; }
+[ $# -eq 3 ] || { echo "usage: $0 BINARY LICENSES FOLDER" >&2; exit 2; }
 binary=$(realpath "$1")
-into=$(realpath "$2")
+licenses=$(realpath "$2")
+into=$(realpath "$3")
 here=$(realpath "$(dirname "$0")")
 checkout=$(realpath "$here/../..")
 
@@ -42,6 +43,7 @@ mkdir -p "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vend
 
 doc=$root/usr/share/doc/varve
 install -D --mode=0644 "$here/copyright" "$doc/copyright"
+install -D --mode=0644 "$licenses" "$doc/THIRD-PARTY-LICENSES"
 install -D --mode=0644 "$here/lintian-overrides" "$root/usr/share/lintian/overrides/varve"
 install -D --mode=0644 "$checkout/CHANGELOG.md" "$doc/CHANGELOG.md"
 # Debian's has a form of its own.
@@ -52,7 +54,7 @@ varve ($version) unstable; urgency=medium
 
  -- $maintainer  $(LC_ALL=C date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
 CHANGELOG
-gzip --best --no-name "$doc/CHANGELOG.md" "$doc/changelog"
+gzip --best --no-name "$doc/CHANGELOG.md" "$doc/changelog" "$doc/THIRD-PARTY-LICENSES"
 install -D --mode=0644 -t "$doc/examples" "$checkout/deploy/systemd/varve-etcd.service"
 install -D --mode=0644 -t "$doc/examples/monitoring" "$checkout/deploy/monitoring/rules.yaml"
 install -D --mode=0644 -t "$doc/examples/monitoring/dashboards" "$checkout"/deploy/monitoring/dashboards/*.json

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    documents, floors,
+    documents, floors, licenses,
     run::{cargo, command, run_command},
     tools,
 };
@@ -16,6 +16,7 @@ pub(crate) fn run() -> Result<()> {
     run_command(format)?;
     floors::run()?;
     documents::run()?;
+    licenses::check()?;
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]);
     run_command(clippy)?;

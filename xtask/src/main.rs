@@ -6,6 +6,7 @@ mod documents;
 mod faults;
 mod floors;
 mod fuzz;
+mod licenses;
 mod mixed;
 mod package;
 mod rig;
@@ -46,6 +47,8 @@ enum Command {
     Mixed(mixed::MixedArguments),
     /// A static binary, its Debian package and their checksums
     Package(package::PackageArguments),
+    /// One file with the licences of all that the binary is linked with
+    Licenses(licenses::LicensesArguments),
     /// The cluster of deploy/terraform on this machine: emulators of AWS, etcd, brokers
     Rig {
         #[command(subcommand)]
@@ -77,6 +80,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Mixed(arguments) => mixed::run(&arguments),
         Command::Package(arguments) => package::run(&arguments),
+        Command::Licenses(arguments) => licenses::run(&arguments),
         Command::Rig { verb } => rig::run(verb),
         Command::Check => check::run(),
         Command::Floors => floors::run(),

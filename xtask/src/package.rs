@@ -10,7 +10,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::run::{cargo, root, run_command};
+use crate::{
+    licenses,
+    run::{cargo, printed, root, run_command},
+};
+
+/// What the file with the licences of others is called.
+const LICENSES: &str = "THIRD-PARTY-LICENSES";
 
 /// What to pack, and where it goes.
 #[derive(Args)]
@@ -18,7 +24,10 @@ pub(crate) struct PackageArguments {
     /// The varve to pack; when absent a static one is built, which needs musl-tools and Rust's musl target
     #[arg(long)]
     binary: Option<PathBuf>,
-    /// The folder for the binary, the package and SHA256SUMS
+    /// The target that it was built for; when absent this machine, with the system's C library
+    #[arg(long, requires = "binary")]
+    target: Option<String>,
+    /// The folder for the binary, the package, the licences of what is linked in, and SHA256SUMS
     #[arg(long, default_value = "target/package")]
     into: PathBuf,
 }
@@ -37,7 +46,15 @@ pub(crate) fn run(arguments: &PackageArguments) -> Result<()> {
     let mut install = Command::new("install");
     install.args(["--mode=0755", "--strip"]).arg(&built).arg(&binary);
     run_command(install)?;
-    let package = PathBuf::from(printed(Command::new(root().join("deploy/debian/build.sh")).arg(&built).arg(&into))?);
+    let texts = into.join(LICENSES);
+    let target = match (&arguments.target, &arguments.binary) {
+        (Some(target), _) => target.clone(),
+        (None, Some(_)) => licenses::of_this_machine("gnu"),
+        (None, None) => licenses::of_this_machine("musl"),
+    };
+    licenses::write(&target, &texts)?;
+    let mut pack = Command::new(root().join("deploy/debian/build.sh"));
+    let package = PathBuf::from(printed(pack.arg(&built).arg(&texts).arg(&into))?);
     let depends = printed(Command::new("dpkg-deb").arg("--field").arg(&package).arg("Depends"))?;
     ensure!(
         arguments.binary.is_some() || !depends.contains("libc"),
@@ -46,9 +63,9 @@ pub(crate) fn run(arguments: &PackageArguments) -> Result<()> {
     );
     let name = |path: &Path| path.file_name().map(ToOwned::to_owned).context("a file has a name");
     let mut sum = Command::new("sha256sum");
-    sum.current_dir(&into).arg(name(&binary)?).arg(name(&package)?);
+    sum.current_dir(&into).arg(name(&binary)?).arg(name(&package)?).arg(LICENSES);
     fs::write(into.join("SHA256SUMS"), format!("{}\n", printed(&mut sum)?))?;
-    for made in [binary, package, into.join("SHA256SUMS")] {
+    for made in [binary, package, texts, into.join("SHA256SUMS")] {
         println!("{}", made.display());
     }
     Ok(())
@@ -56,7 +73,7 @@ pub(crate) fn run(arguments: &PackageArguments) -> Result<()> {
 
 /// A release build against musl, which everything is linked into.
 fn build() -> Result<PathBuf> {
-    let triple = format!("{ARCH}-unknown-linux-musl");
+    let triple = licenses::of_this_machine("musl");
     let installed = printed(Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root()))?;
     ensure!(installed.lines().any(|one| one == triple), "first: rustup target add {triple}");
     ensure!(Command::new("musl-gcc").arg("--version").output().is_ok(), "first: apt-get install musl-tools");
@@ -74,11 +91,4 @@ fn debian_name() -> Result<&'static str> {
         "aarch64" => Ok("arm64"),
         other => bail!("no binaries are made for {other}"),
     }
-}
-
-/// What a command prints, without the end of its last line.
-fn printed(command: &mut Command) -> Result<String> {
-    let output = command.stderr(std::process::Stdio::inherit()).output().with_context(|| format!("{command:?}"))?;
-    ensure!(output.status.success(), "{command:?} ended with {}", output.status);
-    Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }

@@ -3,10 +3,10 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The checkout's root.
 pub(crate) fn root() -> &'static Path {
@@ -51,4 +51,11 @@ pub(crate) fn cache() -> Result<PathBuf> {
     }
     let home = std::env::var_os("HOME").context("HOME is not set; set VARVE_CACHE to a folder for test tools")?;
     Ok(Path::new(&home).join(".cache/varve"))
+}
+
+/// What a command prints, without the end of its last line.
+pub(crate) fn printed(command: &mut Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?} ended with {}", output.status);
+    Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }

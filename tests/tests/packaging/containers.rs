@@ -47,6 +47,9 @@ fn the_image_is_small_runs_as_nobody_and_says_how_it_is() -> Result<()> {
     // To the last number: `1.95` will be 1.95.1 one day, and not what everything was tested with.
     ensure!(tag == version, "{rust} is not the Rust {version} of this checkout");
     ensure!(one("USER") == "65532:65532" && one("ENTRYPOINT") == r#"["/usr/bin/varve"]"#, "{image:?}");
+    // Who gets the binary gets the licences of all that is linked into it.
+    let builds = instructions()?.iter().any(|(_, rest)| rest.contains("licenses --into /out/usr/share/doc/varve/"));
+    ensure!(builds && image.iter().any(|(_, rest)| rest == "--from=build /out /"), "{image:?}");
     // What it is built from is in the checkout, and nothing of it is kept from the builder.
     let ignored = read(".dockerignore")?;
     let stays_outside = |part: &str| ignored.lines().any(|line| line == part);

@@ -49,7 +49,7 @@ fn the_debian_package_installs_into_an_empty_root_and_goes_again() -> Result<()>
         let mut build = Command::new(at("deploy/debian/build.sh"));
         // Not for long: to compress the binary as small as it goes takes longer than all else here.
         build.env("SOURCE_DATE_EPOCH", "1700000000").env("DPKG_DEB_COMPRESSOR_TYPE", "none");
-        tools::output_of(build.arg(binary()?).arg(place))
+        tools::output_of(build.arg(binary()?).arg(place.join("THIRD-PARTY-LICENSES")).arg(place))
     };
     // The command that the handbook gives, with the binary that is here.
     let xtask = binary()?.with_file_name("xtask");
@@ -57,10 +57,10 @@ fn the_debian_package_installs_into_an_empty_root_and_goes_again() -> Result<()>
     let mut packed = Command::new(xtask);
     packed.env("SOURCE_DATE_EPOCH", "1700000000").env("DPKG_DEB_COMPRESSOR_TYPE", "none");
     let printed = tools::output_of(packed.args(["package", "--binary"]).arg(binary()?).arg("--into").arg(place))?;
-    let [plain, package, sums] = printed.lines().collect::<Vec<_>>()[..] else { bail!("{printed}") };
+    let [plain, package, licenses, sums] = printed.lines().collect::<Vec<_>>()[..] else { bail!("{printed}") };
     ensure!(tools::output_of(Command::new(plain).arg("--version").env_clear())?.starts_with("varve "), "{plain} runs");
     ensure!(sums.ends_with("/SHA256SUMS"), "{sums}");
-    shell(place, "sha256sum --check --strict SHA256SUMS && [ $(wc -l <SHA256SUMS) = 2 ]")?;
+    shell(place, "sha256sum --check --strict SHA256SUMS && [ $(wc -l <SHA256SUMS) = 3 ]")?;
     let fields = tools::output_of(Command::new("dpkg-deb").args(["--field", package]))?;
     ensure!(fields.contains("libc6 (>=") && fields.starts_with("Package: varve\n"), "{fields}");
     let mut lintian = Command::new("lintian");
@@ -90,6 +90,7 @@ fn the_debian_package_installs_into_an_empty_root_and_goes_again() -> Result<()>
         "/usr/share/zsh/vendor-completions/_varve",
         "/usr/share/fish/vendor_completions.d/varve.fish",
         "/usr/share/doc/varve/copyright",
+        "/usr/share/doc/varve/THIRD-PARTY-LICENSES.gz",
     ] {
         let installed = root.join(&file[1..]);
         ensure!(listed.lines().any(|line| line == file) && installed.is_file(), "{file} is missing from\n{listed}");
@@ -107,6 +108,16 @@ fn the_debian_package_installs_into_an_empty_root_and_goes_again() -> Result<()>
         tools::output_of(Command::new("gzip").args(["--test"]).arg(root.join("usr/share/man/man1/varve.1.gz"))).is_ok(),
         "a page"
     );
+    let texts = Command::new("gzip")
+        .args(["--decompress", "--stdout"])
+        .arg(root.join("usr/share/doc/varve/THIRD-PARTY-LICENSES.gz"))
+        .output()?;
+    let texts = String::from_utf8(texts.stdout)?;
+    ensure!(texts == fs::read_to_string(licenses)?, "what lies beside the binary is in the package too");
+    for part in ["\ntokio 1.", "Copyright (c) Tokio Contributors", "zstd/LICENSE", "Rust's standard library"] {
+        ensure!(texts.contains(part), "{part} is missing from {licenses}");
+    }
+    ensure!(!texts.contains("zstd/COPYING") && !texts.contains("liblz4/programs"), "nobody takes these by the GPL");
     // What was changed stays when the package goes, and records do in any case.
     fs::write(root.join("etc/varve/server.properties"), "node.id=7\n")?;
     fs::create_dir_all(root.join("var/lib/varve/log"))?;
