@@ -1,6 +1,6 @@
-//! Reading topics with kcat, for tests that look at what others have written.
+//! Writing and reading topics with kcat, for tests that look at what others make of it.
 
-use std::{net::SocketAddr, process::Command};
+use std::{net::SocketAddr, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -35,4 +35,24 @@ pub fn read_committed(address: SocketAddr, topic: &str) -> Result<Vec<TextRecord
         Ok(TextRecord { partition, offset, key: part()?.to_owned(), value: part()?.to_owned() })
     });
     records.collect()
+}
+
+/// Writes each line of the file `input` to `topic`; `more` are arguments of kcat beside that.
+///
+/// # Errors
+/// kcat fails.
+pub fn write_lines(address: SocketAddr, topic: &str, input: &Path, more: &[&str]) -> Result<()> {
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-b", &address.to_string(), "-t", topic, "-P", "-m", "60"]).args(more).arg("-l").arg(input);
+    tools::output_of(&mut kcat).map(drop)
+}
+
+/// The values of all records of `topic`, a line each: those of one partition in order.
+///
+/// # Errors
+/// kcat fails.
+pub fn read_lines(address: SocketAddr, topic: &str) -> Result<String> {
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-b", &address.to_string(), "-t", topic, "-C", "-e", "-q", "-m", "60", "-o", "beginning"]);
+    tools::output_of(&mut kcat)
 }

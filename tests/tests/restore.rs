@@ -6,7 +6,6 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +14,7 @@ use varve_tests::{
     client::Client,
     cluster::Cluster,
     etcd::{Etcd, TOKEN},
+    kcat,
     node::{Node, eventually, until, varve},
     running::Running,
     s3::S3Emulator,
@@ -70,11 +70,7 @@ fn a_cluster_comes_back_from_the_bucket_alone() -> Result<()> {
     let input = folder.path().join("input.txt");
     let mut file = fs::File::create(&input)?;
     (0..LINES).try_for_each(|line| writeln!(file, "key{line}:line {line}"))?;
-    let mut produce = Command::new("kcat");
-    produce
-        .args(["-b", &node.address.to_string(), "-t", "logs", "-P", "-K:", "-z", "zstd", "-m", "60", "-l"])
-        .arg(&input);
-    tools::output_of(&mut produce)?;
+    kcat::write_lines(node.address, "logs", &input, &["-K:", "-z", "zstd"])?;
     let reset = ["--reset-offsets", "--group", "readers", "--topic", "logs:0", "--to-offset", "1234", "--execute"];
     kafka("kafka-consumer-groups.sh", &node, &reset)?;
     wait_until_archived(&node, "logs", 2)?;
@@ -115,23 +111,7 @@ fn a_cluster_comes_back_from_the_bucket_alone() -> Result<()> {
     })?;
     let line = group.lines().find(|line| line.starts_with("readers")).context("a line of the group")?;
     ensure!(line.split_whitespace().nth(3) == Some(&COMMITTED.to_string()), "{group}");
-    let mut consume = Command::new("kcat");
-    consume.args([
-        "-b",
-        &node.address.to_string(),
-        "-t",
-        "logs",
-        "-C",
-        "-e",
-        "-q",
-        "-m",
-        "60",
-        "-o",
-        "beginning",
-        "-f",
-        "%s\\n",
-    ]);
-    let mut found: Vec<String> = tools::output_of(&mut consume)?.lines().map(str::to_owned).collect();
+    let mut found: Vec<String> = kcat::read_lines(node.address, "logs")?.lines().map(str::to_owned).collect();
     found.sort_unstable();
     let mut expected: Vec<String> = (0..LINES).map(|line| format!("line {line}")).collect();
     expected.sort_unstable();
@@ -187,27 +167,11 @@ fn has_records(log: &Path) -> Result<bool> {
 
 /// Writes `LINES` lines to a topic.
 fn fill(cluster: &Cluster, topic: &str, input: &Path) -> Result<()> {
-    let mut produce = Command::new("kcat");
-    produce.args(["-b", &cluster.addresses()[0].to_string(), "-t", topic, "-P", "-m", "60", "-l"]).arg(input);
-    tools::output_of(&mut produce).map(drop)
+    kcat::write_lines(cluster.addresses()[0], topic, input, &[])
 }
 
 fn read(cluster: &Cluster, topic: &str) -> Result<String> {
-    let mut consume = Command::new("kcat");
-    consume.args([
-        "-b",
-        &cluster.addresses()[0].to_string(),
-        "-t",
-        topic,
-        "-C",
-        "-e",
-        "-q",
-        "-m",
-        "60",
-        "-o",
-        "beginning",
-    ]);
-    tools::output_of(&mut consume)
+    kcat::read_lines(cluster.addresses()[0], topic)
 }
 
 /// Somebody restores etcd, or starts it on empty volumes, and did not stop the brokers first. What it lacks was deleted by nobody:
@@ -317,9 +281,7 @@ fn a_backup_of_before_a_leader_changed_costs_no_acknowledged_record() -> Result<
     cluster.stop(leader)?;
     let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
     fs::write(&input, lines("after"))?;
-    let mut produce = Command::new("kcat");
-    produce.args(["-b", &cluster.addresses()[others[0]].to_string(), "-t", "t", "-P", "-X", "acks=all", "-l"]);
-    tools::output_of(produce.arg(&input))?;
+    kcat::write_lines(cluster.addresses()[others[0]], "t", &input, &["-X", "acks=all"])?;
     for &at in &others {
         cluster.stop(at)?;
     }

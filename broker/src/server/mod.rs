@@ -31,6 +31,8 @@ mod data_test;
 mod declared;
 mod dispatch;
 mod fetch_session;
+#[cfg(test)]
+mod flush_test;
 mod group_coordinator;
 #[cfg(test)]
 mod group_test;

@@ -31,6 +31,8 @@ mod delegation_tokens;
 pub(super) mod delete_acls;
 pub(super) mod delete_groups;
 pub(super) mod delete_records;
+#[cfg(test)]
+mod delete_records_test;
 pub(super) mod delete_share_group_offsets;
 pub(super) mod delete_share_group_state;
 pub(super) mod delete_topics;
