@@ -45,6 +45,7 @@ impl<'a> Trio<'a> {
     /// Starts all of it on empty folders; `overrides` are configuration lines for Varve only.
     pub(crate) fn start(settings: &'a Settings, kind: Kind, overrides: &[&'a str]) -> Result<Trio<'a>> {
         let folder = folder_for(settings)?;
+        fs::create_dir_all(folder.path().join("bucket"))?;
         let brokers = (0..BROKERS).map(|_| Ok(Broker { address: free_port()?, process: None }));
         let mut trio = Trio {
             settings,

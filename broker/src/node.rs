@@ -93,8 +93,7 @@ impl Node {
         };
         let life = Uuid::new_v4();
 
-        health.waiting_for("the metadata store");
-        let metadata = store::follow_cluster(&config, &metrics).await?;
+        let metadata = store::follow_cluster(&config, &metrics, &health).await?;
 
         make_first_users(&metadata, &config.first_users).await?;
 

@@ -10,7 +10,7 @@ set -euo pipefail
 for name in $(compgen -e VARVE_ || true); do unset "$name"; done
 
 : "${WORK:=$(mktemp --directory)}"
-mkdir -p "$WORK"
+mkdir -p "$WORK/bucket"
 read -r -a ports <<<"${PORTS:-$(seq -s ' ' 21000 21039)}"
 
 # Nothing outlives a rehearsal.

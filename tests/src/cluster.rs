@@ -121,7 +121,9 @@ impl Cluster {
         let place = folder.join("etcd");
         fs::create_dir_all(&place)?;
         let etcd = vec![Etcd::start(&place)?];
-        let bucket = format!("varve.object.store.url=file://{}", folder.join("bucket").display());
+        let bucket = folder.join("bucket");
+        fs::create_dir_all(&bucket)?;
+        let bucket = format!("varve.object.store.url=file://{}", bucket.display());
         let settings = [&[bucket.as_str()], settings].concat();
         let ways = (0..count).map(|_| Ok((stable_address()?, None))).collect::<Result<_>>()?;
         Cluster::among(binary, Surroundings { folder, etcd, settings: &settings, variables: &[] }, ways, own)

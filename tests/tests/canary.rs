@@ -1,6 +1,6 @@
 //! `varve canary` against nodes that work and nodes that do not, and as the chart starts it.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -60,7 +60,9 @@ fn a_round_ends_with_the_step_that_fails_and_exit_code_1() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let node = Node::start(folder.path(), EAGER)?;
     // Nothing comes into this archive.
-    let other = format!("varve.object.store.url=file://{}", folder.path().join("other").display());
+    let other = folder.path().join("other");
+    fs::create_dir(&other)?;
+    let other = format!("varve.object.store.url=file://{}", other.display());
     let arguments = ["--timeout-seconds", "300", "--archive-timeout-seconds", "1", "--override", &other];
     let output = canary(&node, &arguments)?.current_dir(folder.path()).output()?;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();

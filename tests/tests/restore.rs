@@ -15,7 +15,7 @@ use varve_tests::{
     cluster::Cluster,
     etcd::{Etcd, TOKEN},
     kcat,
-    node::{Node, eventually, until, varve},
+    node::{Node, eventually, stable_address, until, varve},
     running::Running,
     s3::S3Emulator,
     tools,
@@ -309,35 +309,45 @@ fn cluster_log(folder: &Path, at: usize) -> PathBuf {
 /// a new one, which would be in the way of what is restored.
 #[test]
 fn a_broker_with_empty_disks_makes_no_cluster_where_the_bucket_has_one() -> Result<()> {
-    const WAITS: &str = "the object store does not answer, and no cluster is made before it does: trying again";
+    const WAITS: &str = "no cluster is made before the object store has answered: trying again";
     let folder = tempfile::tempdir()?;
     let mut etcd = Etcd::start(folder.path())?;
     let emulator = S3Emulator::start()?;
-    emulator.make_bucket("varve")?;
-    let place = format!("varve.metadata.url=etcd://{}/varve", etcd.address());
+    let (place, http) = (format!("varve.metadata.url=etcd://{}/varve", etcd.address()), stable_address()?);
     let endpoint = format!("varve.object.store.endpoint=http://{}", emulator.address());
     let settings = [&SETTINGS[..], &[&place, &endpoint, "varve.object.store.url=s3://varve/a/prefix"]].concat();
     let variables = [("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
-    let varve = Asked::of(folder.path()).with_settings(&settings).with_environment(&variables);
+    let broker = || Asked::of(folder.path()).with_settings(&settings).with_environment(&variables);
+    let hasty = broker().with_settings(&["initial.broker.registration.timeout.ms=0"]);
     let is_empty = |etcd: &Etcd| {
         let keys = etcd.ctl(&["get", "--prefix", "/varve/", "--keys-only"])?;
         ensure!(keys.trim().is_empty(), "it wrote {keys}");
         Ok(())
     };
 
+    // One that is not there is no empty one.
+    let told = hasty.start().err().context("it starts")?;
+    ensure!(format!("{told:#}").contains("s3://varve/a/prefix is not there to say whether"), "{told:#}");
+    is_empty(&etcd)?;
+    emulator.make_bucket("varve")?;
+
     // A bucket that is away holds the first start up, and no longer than it is away.
     emulator.freeze(true)?;
-    let mut first = Running::start(varve.node()?, &folder.path().join("first.log"))?;
+    let watched = broker().with_settings(&[&format!("varve.http.listener={http}")]);
+    let mut first = Running::start(watched.node()?, &folder.path().join("first.log"))?;
     first.until_it_says(WAITS)?;
+    let asked = varve()?.args(["health", "--ready", "--address", &http.to_string()]).output()?;
+    let said = String::from_utf8_lossy(&asked.stdout).into_owned();
+    ensure!(said == "waiting for the object store s3://varve/a/prefix, before a cluster is made\n", "{said}");
     is_empty(&etcd)?;
     emulator.freeze(false)?;
     first.until_it_says("varve is ready")?;
     first.terminate()?;
 
-    let node = varve.start()?;
+    let node = broker().start()?;
     until("it is let in", || Client::connect(node.address)?.create_topic("logs", 1, &[]))?;
     until("the bucket has a copy of the state", || {
-        let told = varve.ask(&["restore", "--dry-run"])?;
+        let told = broker().ask(&["restore", "--dry-run"])?;
         ensure!(told.iter().any(|line| line["topic"] == "logs"), "{told:?}");
         Ok(())
     })?;
@@ -345,12 +355,11 @@ fn a_broker_with_empty_disks_makes_no_cluster_where_the_bucket_has_one() -> Resu
     etcd.restart_empty("new")?;
     fs::remove_dir_all(folder.path().join("varve-data"))?;
 
-    let told = varve.start().err().context("it starts")?;
+    let told = broker().start().err().context("it starts")?;
     let told = format!("{told:#}");
     ensure!(told.contains("the metadata store is empty, and s3://varve/a/prefix is the archive of cluster "), "{told}");
     is_empty(&etcd)?;
     emulator.freeze(true)?;
-    let hasty = varve.with_settings(&["initial.broker.registration.timeout.ms=0"]);
     let told = hasty.start().err().context("it starts")?;
     ensure!(format!("{told:#}").contains("has not said whether it is the archive of a cluster"), "{told:#}");
     is_empty(&etcd)?;

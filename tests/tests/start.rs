@@ -179,6 +179,7 @@ fn a_second_process_on_the_same_folders_is_refused() -> Result<()> {
 fn two_brokers_do_not_share_what_each_notes_of_its_disks() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let etcd = Etcd::start(folder.path())?;
+    fs::create_dir(folder.path().join("bucket"))?;
     let shared = [
         format!("varve.metadata.url=etcd://{}/varve", etcd.address()),
         format!("varve.object.store.url=file://{}", folder.path().join("bucket").display()),

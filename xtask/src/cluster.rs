@@ -68,6 +68,8 @@ pub(crate) fn run(arguments: ClusterArguments) -> Result<()> {
             _ = terminate.recv() => {}
         }
     };
+    // No broker of several makes the directory of their archive.
+    fs::create_dir_all(place.join("bucket"))?;
     let mut processes = Processes { etcd: etcd(&tools, &place)?, brokers: Vec::new() };
     for id in 0..brokers {
         let broker = broker(&bin, &place, id, brokers)?;

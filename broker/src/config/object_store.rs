@@ -12,6 +12,8 @@ use super::settings::Reader;
 pub struct ObjectStoreConfig {
     /// `file://`, `s3://`, `gs://`, `az://` or `memory://`, with bucket and prefix.
     pub url: url::Url,
+    /// It was given, and is not the directory in `varve.data.dir`.
+    pub is_given: bool,
     /// URL of the API, for stores that speak S3 but are not AWS.
     pub endpoint: Option<String>,
     /// Region of the bucket; `None`: as the environment says.
@@ -36,6 +38,8 @@ impl ObjectStoreConfig {
             s3: S3Options { endpoint: self.endpoint.clone(), region: self.region.clone(), path_style: self.path_style },
             attempts: self.attempts,
             attempt_timeout: self.attempt_timeout,
+            // One that is named may be a share. Were it made where that is not mounted, it would be taken for an archive that is empty.
+            make_directory: !self.is_given,
             ..BucketOptions::default()
         }
     }
@@ -47,6 +51,7 @@ impl ObjectStoreConfig {
         }
         ObjectStoreConfig {
             url: url(reader, data_dir),
+            is_given: reader.text("varve.object.store.url").is_some(),
             endpoint,
             region: reader.text("varve.object.store.region"),
             path_style: reader.maybe_flag("varve.object.store.path.style"),

@@ -75,8 +75,7 @@ impl CompactorNode {
         show_clock(&metrics);
         serve_http(&config, &metrics, &health, &tasks, &stop).await?;
 
-        health.waiting_for("the metadata store");
-        let metadata = follow_cluster(&config, &metrics).await?;
+        let metadata = follow_cluster(&config, &metrics, &health).await?;
 
         health.waiting_for("the object store");
         let requests = BucketMetrics::new();

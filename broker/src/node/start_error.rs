@@ -90,6 +90,15 @@ pub enum StartError {
         #[source]
         source: Option<Box<ClusterError>>,
     },
+    /// A new cluster would be made, and there is no bucket that could say whether there was one before.
+    #[error(
+        "the metadata store is empty, and {bucket} is not there to say whether it is the archive of a cluster: before it is, none is \
+         made. Make it, mount it, or name another one (varve.object.store.url)"
+    )]
+    NoBucket {
+        /// Where the archive is to be.
+        bucket: String,
+    },
     /// A log directory is somebody else's.
     #[error(transparent)]
     LogDir(#[from] LogDirError),

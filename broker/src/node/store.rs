@@ -19,16 +19,19 @@ use super::{StartError, new_cluster::may_start};
 use crate::{
     archive::told,
     config::{BrokerConfig, EtcdConfig, MetadataUrl},
+    http::Health,
     metrics::{MetadataMetrics, Metrics},
 };
 
 /// Name of the embedded store's file in its directory.
 const FILE: &str = "metadata.redb";
+/// What is waited for, as `/readyz` says it.
+const STORE: &str = "the metadata store";
 /// Between two tries to reach an etcd that does not answer.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Opens the store and follows what the cluster has agreed on. An etcd that does not answer is waited for: after a power cut it
-/// starts together with its brokers. So is a bucket, where a cluster would be made.
+/// starts together with its brokers. So is a bucket, where a cluster would be made. `health` tells for which of the two it waits.
 ///
 /// # Errors
 /// [`StartError`]: the store cannot be opened, one of the two has not answered within `initial.broker.registration.timeout.ms`, or the
@@ -36,14 +39,16 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub(super) async fn follow_cluster(
     config: &BrokerConfig,
     metrics: &Metrics,
+    health: &Health,
 ) -> Result<Arc<ClusterMetadata>, StartError> {
+    health.waiting_for(STORE);
     let counted = MetadataMetrics::new(metrics.registry());
     if matches!(config.metadata, MetadataUrl::Etcd { .. }) {
         counted.watch_silence(metrics);
     }
     let attempt = async || {
         let store = counted.measured(open_store(config).await?);
-        may_start(config, store.as_ref()).await?;
+        may_start(config, store.as_ref(), health).await?;
         Ok(ClusterMetadata::start(store, config.node, config.settings.texts()).await?)
     };
     let given_up = Instant::now() + config.etcd.start_timeout;
@@ -56,13 +61,13 @@ pub(super) async fn follow_cluster(
             return Err(error);
         }
         match error {
-            StartError::SilentBucket { .. } => {
-                warn!(
-                    error = told(&error),
-                    "the object store does not answer, and no cluster is made before it does: trying again"
-                );
+            StartError::SilentBucket { .. } | StartError::NoBucket { .. } => {
+                warn!(error = told(&error), "no cluster is made before the object store has answered: trying again");
             }
-            _ => warn!(error = told(&error), "the metadata store does not answer, trying again"),
+            _ => {
+                health.waiting_for(STORE);
+                warn!(error = told(&error), "the metadata store does not answer, trying again");
+            }
         }
         sleep(AGAIN).await;
     }
@@ -71,7 +76,7 @@ pub(super) async fn follow_cluster(
 /// Whether the same attempt may succeed later.
 fn may_pass(config: &BrokerConfig, error: &StartError) -> bool {
     match error {
-        StartError::SilentBucket { .. } => true,
+        StartError::SilentBucket { .. } | StartError::NoBucket { .. } => true,
         StartError::Etcd(ConnectError::Store(_)) | StartError::Metadata(MetadataError::Store(_)) => {
             matches!(config.metadata, MetadataUrl::Etcd { .. })
         }

@@ -13,6 +13,7 @@ use crate::layout::{self, Key, Version};
 /// # Panics
 /// At the first promise that is not kept.
 pub async fn check(bucket: &Bucket) {
+    bucket.reach().await.expect("it is there");
     what_is_created_is_read_back(bucket).await;
     of_racing_creates_one_wins(bucket).await;
     listings_are_whole_and_sorted(bucket).await;

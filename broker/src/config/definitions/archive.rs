@@ -16,7 +16,8 @@ pub(super) const DEFINITIONS: &[ConfigDef] = &[
         "varve.object.store.url",
         Kind::Text,
         "Where the archive is: file:///directory, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, or \
-         memory:// for tests. If unset, the directory archive in varve.data.dir.",
+         memory:// for tests. If unset, the directory archive in varve.data.dir. A directory that is named here is made by the \
+         first start of a node that keeps its metadata itself; otherwise it has to be there.",
     )),
     unset(
         "varve.object.store.endpoint",

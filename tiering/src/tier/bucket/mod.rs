@@ -5,6 +5,7 @@
 //! before a write counts.
 
 mod aws;
+mod failure;
 mod local;
 mod metrics;
 mod open;

@@ -39,6 +39,8 @@ pub struct BucketOptions {
     pub part_bytes: usize,
     /// Parts of one object in flight; together with `part_bytes` the memory of one upload.
     pub parts_in_flight: usize,
+    /// Whether a directory (`file://`) that is not there is made. Not where it may be one that is to be mounted.
+    pub make_directory: bool,
 }
 
 /// What an S3-compatible store needs besides bucket and prefix.
@@ -63,6 +65,7 @@ impl Default for BucketOptions {
             slowest_rate: 256 << 10,
             part_bytes: 8 << 20,
             parts_in_flight: 4,
+            make_directory: true,
         }
     }
 }
@@ -77,6 +80,12 @@ pub enum OpenError {
         url: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// There is no such directory, and it is not to be made.
+    #[error("{} is not there: mount it, or make it", path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
     },
     /// The local directory cannot be made or read.
     #[error("cannot use {} as a bucket", path.display())]
@@ -109,6 +118,9 @@ impl Bucket {
         let (store, backend, prefix) = match parsed.scheme() {
             "file" => {
                 let path = parsed.to_file_path().map_err(|()| refused("it names no directory"))?;
+                if !options.make_directory && !path.try_exists().unwrap_or(true) {
+                    return Err(OpenError::NoDirectory { path });
+                }
                 let directory = LocalDirectory::open(&path).map_err(|source| OpenError::Directory { path, source })?;
                 let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(directory.root())?);
                 (store, Backend::Local(Arc::new(directory)), "")

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use varve_metadata::model::Timestamp;
 
 use super::{
+    failure::Failure,
     local::{LocalDirectory, Staged},
     metrics::{BucketMetrics, Operation},
     open::BucketOptions,
@@ -55,6 +56,9 @@ pub enum BucketError {
     /// Nothing has this key.
     #[error("{0} is not in the bucket")]
     NotFound(Key),
+    /// The bucket itself is not there.
+    #[error("there is no such bucket")]
+    NoBucket,
     /// Somebody else's content has this key.
     #[error("{0} is already in the bucket")]
     AlreadyExists(Key),
@@ -103,14 +107,6 @@ pub struct Listed {
     pub bytes: u64,
     /// When it was written, by the store's clock.
     pub modified: Timestamp,
-}
-
-/// What became of one attempt.
-pub(super) enum Failure {
-    Missing,
-    Exists,
-    Refused(object_store::Error),
-    Weather(object_store::Error),
 }
 
 impl Bucket {
@@ -267,6 +263,21 @@ impl Bucket {
             Ok(found)
         };
         self.repeat(Operation::List, 0, attempt).await.map_err(|failure| failure.at(prefix))
+    }
+
+    /// Whether the bucket is there at all: where it is not, an object that is asked for is only missing. Costs one page of a listing.
+    ///
+    /// # Errors
+    /// [`BucketError::NoBucket`], `Unavailable`, `Refused`.
+    pub async fn reach(&self) -> Result<(), BucketError> {
+        let attempt = || async { self.listing("", None).try_next().await };
+        match self.repeat(Operation::List, 0, attempt).await {
+            Ok(_) => Ok(()),
+            Err(Failure::Missing) => Err(BucketError::NoBucket),
+            // Which status a listing got, the clients of stores say in words alone.
+            Err(Failure::Weather(error)) if error.to_string().contains("404 Not Found") => Err(BucketError::NoBucket),
+            Err(failure) => Err(failure.at("a listing")),
+        }
     }
 
     /// Everything below `prefix`, in no particular order, page by page, each within the time of one attempt. A failure ends
@@ -445,42 +456,4 @@ pub(super) async fn local<T: Send + 'static>(
 
 fn timestamp(meta: &ObjectMeta) -> Timestamp {
     Timestamp::from_wire(meta.last_modified.timestamp_millis()).unwrap_or_default()
-}
-
-impl From<object_store::Error> for Failure {
-    fn from(error: object_store::Error) -> Failure {
-        use object_store::Error;
-        match error {
-            Error::NotFound { .. } => Failure::Missing,
-            Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => Failure::Exists,
-            Error::PermissionDenied { .. }
-            | Error::Unauthenticated { .. }
-            | Error::NotSupported { .. }
-            | Error::NotImplemented { .. }
-            | Error::InvalidPath { .. }
-            | Error::UnknownConfigurationKey { .. } => Failure::Refused(error),
-            // The enum may grow; what we do not know we take for weather, and try again.
-            _ => Failure::Weather(error),
-        }
-    }
-}
-
-impl Failure {
-    pub(super) fn of(self, key: &Key) -> BucketError {
-        match self {
-            Failure::Missing => BucketError::NotFound(key.clone()),
-            Failure::Exists => BucketError::AlreadyExists(key.clone()),
-            failure => failure.at(key.as_str()),
-        }
-    }
-
-    fn at(self, key: &str) -> BucketError {
-        let generic = |what| object_store::Error::Generic { store: "object store", source: String::into(what) };
-        match self {
-            Failure::Missing => BucketError::Unavailable { key: key.to_owned(), source: generic("missing".to_owned()) },
-            Failure::Exists => BucketError::Unavailable { key: key.to_owned(), source: generic("conflict".to_owned()) },
-            Failure::Refused(source) => BucketError::Refused { key: key.to_owned(), source },
-            Failure::Weather(source) => BucketError::Unavailable { key: key.to_owned(), source },
-        }
-    }
 }

@@ -58,7 +58,8 @@ impl From<BucketError> for ColdError {
         match error {
             BucketError::NotFound(key) => ColdError::Vanished(key),
             BucketError::Size { ref key, .. } => ColdError::Corrupt { key: key.clone(), source: Arc::new(error) },
-            BucketError::AlreadyExists(_)
+            BucketError::NoBucket
+            | BucketError::AlreadyExists(_)
             | BucketError::Unknown { .. }
             | BucketError::Unavailable { .. }
             | BucketError::Refused { .. } => ColdError::Unavailable(Arc::new(error)),
