@@ -15,6 +15,7 @@ mod in_sync;
 mod leftovers;
 mod member;
 mod office;
+mod proposals;
 mod put_back;
 mod recover;
 mod requests;
@@ -22,8 +23,9 @@ mod topics;
 
 pub use alive::Verdict;
 pub use compactor::CompactorMember;
-pub use in_sync::{IsrProposal, ProposalOutcome, Told};
+pub use in_sync::Told;
 pub use member::{Joining, Member};
+pub use proposals::{IsrProposal, ProposalOutcome};
 pub use topics::give_up;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -11,6 +11,7 @@
 mod arrange_test;
 mod fetch_task;
 mod metrics;
+mod proposals;
 mod throttle;
 mod wire;
 
@@ -25,16 +26,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 use varve_metadata::{
-    cluster::{ClusterMetadata, IsrProposal, ProposalOutcome},
+    cluster::ClusterMetadata,
     image::ClusterImage,
     model::{BrokerId, LeaderEpoch, PartitionId},
 };
-use varve_replication::{Incarnation, Outcome, Proposal};
+use varve_replication::{Incarnation, Proposal};
 
 use crate::{
     config::ReplicationConfig,
@@ -42,12 +42,11 @@ use crate::{
     partition::{Partition, Partitions, Peers},
 };
 use fetch_task::FetchTask;
+use proposals::Proposals;
 
 pub(crate) use metrics::IsrMetrics;
 pub(crate) use throttle::{ThrottleMetrics, Throttles};
 
-/// Proposals that are put to the store at the same time.
-const PROPOSALS: usize = 32;
 /// How often leaders look whether a follower lags, at least.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -70,7 +69,7 @@ pub(crate) struct Replicas {
     followed: Mutex<Followed>,
     /// How often `fetchers` has changed: each task then gives away what is another one's.
     arrangement: AtomicU64,
-    turns: Arc<Semaphore>,
+    proposals: Proposals,
     tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Replicas>,
@@ -114,7 +113,7 @@ impl Replicas {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Replicas> {
-        let (started, turns) = (Instant::now(), Arc::new(Semaphore::new(PROPOSALS)));
+        let started = Instant::now();
         let followed = Followed { fetchers: config.fetchers, tasks: HashMap::new(), places: HashMap::new() };
         Arc::new_cyclic(|this| Replicas {
             node,
@@ -127,7 +126,7 @@ impl Replicas {
             started,
             followed: Mutex::new(followed),
             arrangement: AtomicU64::new(0),
-            turns,
+            proposals: Proposals::default(),
             tasks,
             stop,
             this: this.clone(),
@@ -194,38 +193,6 @@ impl Replicas {
         let partition = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.index));
         partition.is_some_and(|(_, partition)| partition.isr.contains(&self.node))
     }
-
-    async fn put_forward(&self, partition: &Arc<Partition>, proposal: Proposal) {
-        let replaces = (proposal.next.leader_epoch, proposal.base);
-        let image = self.metadata.image();
-        let life = |(broker, incarnation)| {
-            let life = image.brokers().get(&broker).map(|broker| broker.incarnation);
-            life.filter(|life| incarnation_of(*life) == incarnation).map(|life| (broker, life))
-        };
-        let (id, base, is_expansion) = (partition.id(), proposal.base, proposal.joins.is_some());
-        let outcome = match proposal.joins.map(life) {
-            // Who caught up has ended since. Nothing takes the proposal any more, but an attempt before this one, whose answer
-            // was lost, may have been taken.
-            Some(None) => self.metadata.read_fate(id, base).await,
-            joins => {
-                let asked = IsrProposal { partition: id, base, next: proposal.next, joins: joins.flatten() };
-                self.metadata.propose_isr(&asked).await
-            }
-        };
-        match outcome {
-            ProposalOutcome::Taken => {
-                self.changes.note(is_expansion);
-                partition.answered(replaces, Outcome::Taken, None);
-            }
-            ProposalOutcome::Unsent => partition.answered(replaces, Outcome::Unsent, None),
-            ProposalOutcome::Refused => partition.answered(replaces, Outcome::Refused, None),
-            ProposalOutcome::Overtaken(now) => partition.answered(replaces, Outcome::Overtaken, now.as_deref()),
-            ProposalOutcome::Unknown => {
-                warn!(topic = %partition.topic(), partition = %partition.id().index, "it is not known whether an ISR was taken: asking again");
-                partition.answered(replaces, Outcome::Unknown, None);
-            }
-        }
-    }
 }
 
 impl Peers for Replicas {
@@ -251,12 +218,9 @@ impl Peers for Replicas {
 
     fn propose(&self, partition: &Arc<Partition>, proposal: Proposal) {
         let Some(this) = self.this.upgrade() else { return };
-        let partition = partition.clone();
-        self.tasks.spawn(async move {
-            // Never closed.
-            let _turn = this.turns.acquire().await;
-            this.put_forward(&partition, proposal).await;
-        });
+        if self.proposals.add(partition.clone(), proposal) {
+            self.tasks.spawn(this.carry());
+        }
     }
 
     fn follow(&self, partition: &Arc<Partition>, leader: BrokerId, epoch: LeaderEpoch) {

@@ -1,4 +1,4 @@
-//! What leaders and the controller change: compare-and-set on single partitions, and batches of them.
+//! What the controller changes in many partitions, and what brokers tell of their replicas.
 
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
@@ -7,44 +7,12 @@ use uuid::Uuid;
 use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
 use crate::{
     controller::{self, Decision, FoundLogs, OfflineReplicas, ReplicaState},
-    image::{
-        ClusterImage, PartitionImage,
-        record::{self, Key, PartitionRecord},
-    },
     model::{BrokerId, PartitionId},
-    store::{Expect, Revision, StoreError, Transaction, transact_settled},
+    store::{Revision, StoreError, transact_settled},
 };
 
 /// Transactions of the controller that are under way at a time.
 const PARALLEL: usize = 8;
-
-/// A leader's wish for another ISR.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrProposal {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The partition epoch that it replaces.
-    pub base: u32,
-    /// The partition as it shall be.
-    pub next: PartitionImage,
-    /// The broker that joins, in the life in which it caught up: another life of it does not join.
-    pub joins: Option<(BrokerId, Uuid)>,
-}
-
-/// What became of an [`IsrProposal`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProposalOutcome {
-    /// It is in force.
-    Taken,
-    /// It is not and will not be; the partition is as it was.
-    Refused,
-    /// This attempt did not reach the store. One before it, whose outcome is unknown, may still.
-    Unsent,
-    /// Somebody else changed the partition: this is what it is like now. `None`: it was deleted.
-    Overtaken(Option<Box<PartitionImage>>),
-    /// Nobody knows.
-    Unknown,
-}
 
 /// How much there was to tell of a broker's replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,41 +36,6 @@ impl Told {
 }
 
 impl ClusterMetadata {
-    /// Puts a leader's proposal to the store.
-    pub async fn propose_isr(&self, proposal: &IsrProposal) -> ProposalOutcome {
-        let Some(transaction) = guarded_proposal(&self.image(), proposal) else {
-            return self.read_fate(proposal.partition, proposal.base).await;
-        };
-        match transact_settled(self.store.as_ref(), transaction, Instant::now() + SETTLE_TIMEOUT).await {
-            Ok(_) => ProposalOutcome::Taken,
-            Err(StoreError::Conflict) => self.read_fate(proposal.partition, proposal.base).await,
-            Err(StoreError::Unavailable(_)) => ProposalOutcome::Unsent,
-            Err(StoreError::Unknown(_)) => ProposalOutcome::Unknown,
-        }
-    }
-
-    /// What became of a proposal that cannot be taken any more: after a conflict, or when the life that would join has ended.
-    /// It may have been before: the store tells.
-    pub async fn read_fate(&self, partition: PartitionId, base: u32) -> ProposalOutcome {
-        match self.store.get(&Key::Partition(partition).text()).await {
-            Ok(None) => ProposalOutcome::Overtaken(None),
-            Ok(Some(found)) => match record::decode::<PartitionRecord>(&found.value) {
-                Ok(found) => {
-                    let now = found.into_image();
-                    match now.partition_epoch == base {
-                        true => ProposalOutcome::Refused,
-                        false => ProposalOutcome::Overtaken(Some(Box::new(now))),
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%partition, %error, "a partition's state was not understood");
-                    ProposalOutcome::Unknown
-                }
-            },
-            Err(_) => ProposalOutcome::Unknown,
-        }
-    }
-
     /// Does what is due for the controller; `true` if anything was. For whoever holds that office.
     ///
     /// # Errors
@@ -171,26 +104,6 @@ impl ClusterMetadata {
     }
 }
 
-/// `None` if the image shows already that the proposal cannot be taken, neither now nor by an attempt that is under way still: what
-/// that expects has been written again. So it is with a broker that was fenced or has another life. That one is about to stop is written
-/// elsewhere, and turns no earlier attempt away: it may join, and others take it out again.
-fn guarded_proposal(image: &ClusterImage, proposal: &IsrProposal) -> Option<Transaction> {
-    let id = proposal.partition;
-    let topic = image.topic_by_id(id.topic)?;
-    let place = id.index.0 as usize;
-    let (now, written) = (topic.partitions.get(place)?, topic.written.get(place)?);
-    if now.partition_epoch != proposal.base {
-        return None;
-    }
-    let key = Key::Partition(id).text();
-    let value = record::encode(PartitionRecord::of(&proposal.next));
-    let transaction = Transaction::default().put(key.clone(), value).expecting(key, Expect::At(*written));
-    let Some((broker, life)) = proposal.joins else { return Some(transaction) };
-    image.brokers().get(&broker).filter(|broker| !broker.fenced && broker.incarnation == life)?;
-    let registered = image.membership().registered(broker)?;
-    Some(transaction.expecting(Key::Broker(broker).text(), Expect::At(registered)))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -205,10 +118,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        cluster::member::tests::{create, etcd_like, eventually, join},
+        cluster::{
+            IsrProposal, ProposalOutcome,
+            member::tests::{create, etcd_like, eventually, join},
+        },
         controller::in_sync::with_proposed_isr,
+        image::{ClusterImage, PartitionImage},
         model::PartitionIndex,
-        store::{LeaseId, MetadataStore, Snapshot, StoreFuture, Versioned, Watch},
+        store::{LeaseId, MetadataStore, Snapshot, StoreFuture, Transaction, Versioned, Watch},
     };
 
     const ONE: BrokerId = BrokerId(1);

@@ -140,6 +140,16 @@ impl Transaction {
         self
     }
 
+    /// The writes of both, if what both expect holds.
+    #[must_use]
+    pub fn and(mut self, other: Transaction) -> Transaction {
+        let new = other.expect.into_iter().filter(|expected| !self.expect.contains(expected));
+        let new: Vec<_> = new.collect();
+        self.expect.extend(new);
+        self.writes.extend(other.writes);
+        self
+    }
+
     /// Removes `key`.
     #[must_use]
     pub fn delete(mut self, key: impl Into<String>) -> Transaction {
