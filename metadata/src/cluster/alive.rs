@@ -1,10 +1,10 @@
 //! Whether a broker lives: it says so itself by renewing its lease, and others may know sooner that it does not.
 //!
 //! ```text
-//! live/<id> under a lease ─┬─ the lease ends ───────────────────────────┬─► gone ─► fenced, others lead
-//!                          └─ another broker declares it dead, once a life ─┘   │
-//!                                                                              ▼
-//!                          live/<id> {returned} ◄─ it is not dead: a new lease, the same life; only leases end it now
+//! live/<id> under a lease ─┬─ the lease ends ─────────────────────────────────┬─► gone ─► fenced, others lead
+//!          ▲               └─ another broker declares it dead, once a life ───┘    │
+//!          ├────── it goes on, later than its lease lasts: a new lease ◄───────────┤
+//! live/<id> {returned} ◄── it is not dead: a new lease, and only leases end it now ┘
 //! ```
 //! Neither has to be right (docs/adr/0022): who is in sync and who leads is decided by compare-and-set and leader epochs, whatever
 //! the one that is missed believes. A wrong word costs a moment in which others lead.
@@ -56,7 +56,7 @@ pub(super) struct Life {
 pub(super) async fn stay_alive(metadata: Arc<ClusterMetadata>, life: Life, leases: watch::Sender<LeaseId>) {
     let Life { id, incarnation, ttl, is_ending } = life;
     let mut images = metadata.subscribe();
-    let mut pause = ttl / 3;
+    let (mut pause, mut is_doubted) = (ttl / 3, false);
     loop {
         let may_end = is_ending.load(Ordering::Relaxed);
         let is_missed = match may_end {
@@ -69,33 +69,40 @@ pub(super) async fn stay_alive(metadata: Arc<ClusterMetadata>, life: Life, lease
                 false
             }
         };
-        if !is_missed {
-            let lease = *leases.borrow();
-            // One member of etcd that hangs must leave time for another one.
-            let renewed = timeout(ttl / 4, metadata.store.renew(lease)).await;
-            pause = if matches!(renewed, Ok(Ok(_))) { ttl / 3 } else { RETRY };
-            match renewed {
-                Ok(Ok(true)) => continue,
-                Ok(Ok(false)) => tracing::warn!(broker = %id, "our lease has ended, asking for a new one"),
-                Ok(Err(error)) => {
-                    tracing::warn!(broker = %id, %error, "our lease could not be renewed, trying again");
-                    continue;
+        let lease = *leases.borrow();
+        // One member of etcd that hangs must leave time for another one.
+        let renewed = timeout(ttl / 4, metadata.store.renew(lease)).await;
+        pause = if matches!(renewed, Ok(Ok(_))) { ttl / 3 } else { RETRY };
+        let has_lease = match renewed {
+            Ok(Ok(has_lease)) => has_lease,
+            failed => {
+                match failed {
+                    Ok(Err(error)) => {
+                        tracing::warn!(broker = %id, %error, "our lease could not be renewed, trying again");
+                    }
+                    _ => tracing::warn!(broker = %id, "our lease was not renewed in time, trying again"),
                 }
-                Err(_) => {
-                    tracing::warn!(broker = %id, "our lease was not renewed in time, trying again");
-                    continue;
+                if is_missed {
+                    sleep(RETRY).await;
                 }
+                continue;
             }
-        }
-        if is_ending.load(Ordering::Relaxed) {
+        };
+        if (has_lease && !is_missed) || is_ending.load(Ordering::Relaxed) {
             continue;
         }
-        if is_missed {
-            tracing::warn!(broker = %id, "others do not count us as alive, asking for a new lease");
+        // Whose lease has ended was missed with reason. Others were wrong about who has it still.
+        is_doubted |= has_lease;
+        match has_lease {
+            true => tracing::warn!(broker = %id, "others do not count us as alive, asking for a new lease"),
+            false => tracing::warn!(broker = %id, "our lease has ended, asking for a new one"),
         }
         loop {
             let returned = match metadata.store.grant(ttl).await {
-                Ok(lease) => metadata.return_alive(id, incarnation, lease).await.map(|ours| (ours, lease)),
+                Ok(lease) => {
+                    let life = LifeRecord { returned: is_doubted, ..LifeRecord::of(incarnation) };
+                    metadata.return_alive(id, life, lease).await.map(|ours| (ours, lease))
+                }
                 Err(error) => Err(error),
             };
             match returned {
@@ -120,15 +127,14 @@ pub(super) async fn stay_alive(metadata: Arc<ClusterMetadata>, life: Life, lease
 
 impl ClusterMetadata {
     /// Says under a new lease that the same life goes on. `false`: another life has registered meanwhile.
-    async fn return_alive(&self, id: BrokerId, incarnation: Uuid, lease: LeaseId) -> Result<bool, StoreError> {
+    async fn return_alive(&self, id: BrokerId, life: LifeRecord, lease: LeaseId) -> Result<bool, StoreError> {
         let found = self.store.get(&Key::Broker(id).text()).await?;
         let Some(found) = found else { return Ok(false) };
         let is_us = record::decode::<BrokerRecord>(&found.value)
-            .is_ok_and(|registered| registered.into_image(id).incarnation == incarnation);
+            .is_ok_and(|registered| registered.into_image(id).incarnation == life.incarnation);
         if !is_us {
             return Ok(false);
         }
-        let life = LifeRecord { returned: true, ..LifeRecord::of(incarnation) };
         let alive = Transaction::default()
             .put_leased(Key::Live(id).text(), record::encode(life), lease)
             .expecting(Key::Broker(id).text(), Expect::At(found.modified));
@@ -170,7 +176,7 @@ impl ClusterMetadata {
 mod tests {
     use super::super::{
         Member,
-        member::tests::{LEASE, create, etcd_like, eventually, join},
+        member::tests::{LEASE, create, etcd_like, eventually, join, lease_of},
     };
     use super::*;
     use crate::image::ClusterImage;
@@ -221,6 +227,28 @@ mod tests {
         // Its new lease is renewed.
         tokio::time::sleep(2 * LEASE).await;
         assert_eq!(brokers[1].image().membership().live(BrokerId(1)), Some(life));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_lease_ended_meanwhile_can_be_declared_dead_when_its_process_ends() {
+        let (brokers, members, life) = three().await;
+        let comes_back = async |lease| {
+            while lease_of(&members[0]) == lease {
+                sleep(Duration::from_millis(1)).await;
+            }
+            eventually(&brokers[1], |image| image.in_service(BrokerId(1)) == Some(life)).await;
+        };
+        let lease = lease_of(&members[0]);
+        brokers[1].store.revoke(lease).await.unwrap();
+        comes_back(lease).await;
+        let lease = lease_of(&members[0]);
+        assert_eq!(brokers[1].declare_dead(BrokerId(1), life).await.unwrap(), Verdict::Dead);
+        comes_back(lease).await;
+        // That was wrong, and stays known through later ends of its lease.
+        let lease = lease_of(&members[0]);
+        brokers[1].store.revoke(lease).await.unwrap();
+        comes_back(lease).await;
+        assert_eq!(brokers[1].declare_dead(BrokerId(1), life).await.unwrap(), Verdict::Doubted);
     }
 
     #[tokio::test(start_paused = true)]

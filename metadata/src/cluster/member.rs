@@ -256,6 +256,10 @@ pub(super) mod tests {
         Arc::new(MemoryStore::with_limits(TransactionLimits { operations: 128, bytes: 1 << 20 }))
     }
 
+    pub(in crate::cluster) fn lease_of(member: &Member) -> LeaseId {
+        *member.lease.borrow()
+    }
+
     pub(in crate::cluster) async fn eventually(
         metadata: &ClusterMetadata,
         is_so: impl Fn(&crate::image::ClusterImage) -> bool,
