@@ -35,6 +35,8 @@ const CONFIGS: [(&str, &str); 4] = [
 ];
 /// The shortest lease that etcd grants.
 const SHORT_LEASE: &str = "broker.session.timeout.ms=2000";
+/// How long one cluster suffers, at most. The S3 server looks at all that it holds when it lists some of it, and ever more is there.
+const ROUND_MINUTES: u64 = 15;
 /// Longer than that, and than a replica may lag.
 const SHORT: Duration = Duration::from_secs(4);
 
@@ -181,8 +183,8 @@ fn a_broker_is_drained_and_comes_back_and_no_client_is_told_anything_but_who_lea
     })
 }
 
-/// Faults by chance for `VARVE_FAULTS_MINUTES` (or each of them once if that is 0), from `VARVE_FAULTS_SEED`, with the default
-/// lease, and with another topic of `VARVE_FAULTS_PARTITIONS` partitions. Ends with the longest outage of each kind.
+/// Faults by chance for `VARVE_FAULTS_MINUTES` (or each of them once if that is 0), from `VARVE_FAULTS_SEED`, a new cluster from time to
+/// time, with the default lease, and with another topic of `VARVE_FAULTS_PARTITIONS` partitions. Ends with the longest outage of each kind.
 #[test]
 #[ignore = "minutes: cargo xtask faults"]
 fn every_fault_by_chance() -> Result<()> {
@@ -190,22 +192,31 @@ fn every_fault_by_chance() -> Result<()> {
         let seed = setting("VARVE_FAULTS_SEED", 1)?;
         let minutes = setting("VARVE_FAULTS_MINUTES", 0)?;
         let wide = i32::try_from(setting("VARVE_FAULTS_PARTITIONS", 0)?)?;
-        let options = RigOptions { settings: &[], disk_mib: 1024, lasting: Duration::from_secs(12), seed };
         let only = std::env::var("VARVE_FAULTS_ONLY").unwrap_or_default();
         let chosen: Vec<Fault> =
             Fault::ALL.into_iter().filter(|fault| only.is_empty() || format!("{fault:?}").contains(&only)).collect();
         ensure!(!chosen.is_empty(), "no fault is called {only}");
-        let (began, mut count) = (Instant::now(), 0);
-        let outages = suffered(seed, options, wide, |random| {
-            count += 1;
-            match minutes {
-                0 => chosen.get(count - 1).copied(),
-                _ => {
-                    let is_time = began.elapsed() < Duration::from_secs(60 * minutes);
-                    is_time.then(|| chosen[random.below(chosen.len() as u64) as usize])
-                }
+        let options = |seed| RigOptions { settings: &[], disk_mib: 1024, lasting: Duration::from_secs(12), seed };
+        let outages = match minutes {
+            0 => {
+                let mut each = chosen.into_iter();
+                suffered(seed, options(seed), wide, |_| each.next())?
             }
-        })?;
+            _ => {
+                let mut outages = Vec::new();
+                let whole = Duration::from_secs(60 * minutes);
+                let (began, rounds) = (Instant::now(), 1 + (minutes - 1) / ROUND_MINUTES);
+                for (seed, round) in (seed..).zip(1..=rounds) {
+                    let end = whole * round as u32 / rounds as u32;
+                    println!("cluster {round} of {rounds}, seed {seed}");
+                    outages.extend(suffered(seed, options(seed), wide, |random| {
+                        let any = chosen[random.below(chosen.len() as u64) as usize];
+                        (began.elapsed() < end).then_some(any)
+                    })?);
+                }
+                outages
+            }
+        };
         let mut longest: BTreeMap<Fault, (usize, Outage)> = BTreeMap::new();
         for outage in outages {
             let (times, known) = longest.entry(outage.fault).or_insert((0, outage));
