@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use varve_tests::process_stat::{cpu_of, resident_megabytes};
 
 /// How often a process's memory is looked at while it is under load.
 const SAMPLE: Duration = Duration::from_millis(50);
@@ -38,12 +39,12 @@ impl Process {
 
     /// CPU time of all its threads so far, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        cpu_of(&self.child.id().to_string())
+        cpu_of(self.child.id())
     }
 
     /// Resident memory, in MB: heap, stacks and code, not pages of log files.
     pub(crate) fn resident_megabytes(&self) -> Result<f64> {
-        resident(self.child.id())
+        resident_megabytes(self.child.id())
     }
 
     /// Looks at its resident memory again and again, until the outcome is asked for.
@@ -51,9 +52,9 @@ impl Process {
         let (stop, stopped) = mpsc::channel::<()>();
         let id = self.child.id();
         let most = std::thread::spawn(move || {
-            let mut most = resident(id)?;
+            let mut most = resident_megabytes(id)?;
             while stopped.recv_timeout(SAMPLE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                most = most.max(resident(id)?);
+                most = most.max(resident_megabytes(id)?);
             }
             Ok(most)
         });
@@ -77,23 +78,7 @@ impl Watched {
 
 /// CPU time of this process, which makes the load.
 pub(crate) fn own_cpu() -> Result<Duration> {
-    cpu_of("self")
-}
-
-fn cpu_of(id: &str) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-    // The second field is the name in parentheses and may hold spaces; utime and stime are 14 and 15.
-    let after_name = stat.rsplit_once(')').context("/proc/PID/stat has a name")?.1;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
-}
-
-fn resident(id: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
-    Ok(kilobytes * 1024.0 / 1e6)
+    cpu_of(std::process::id())
 }
 
 impl Drop for Process {

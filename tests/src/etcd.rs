@@ -118,6 +118,11 @@ impl Etcd {
         &self.place.name
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it without a chance to say good-bye.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -23,6 +23,7 @@ pub mod metadata_service;
 pub mod network;
 pub mod node;
 pub mod pair;
+pub mod process_stat;
 pub mod records;
 pub mod rig;
 pub mod running;
