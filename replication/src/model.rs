@@ -141,6 +141,11 @@ fn worlds(broken: Option<Break>) -> Vec<(&'static str, Extent, World)> {
             two(1, Budget { appends: 1, crashes: 1, put_backs: 1, ..none }),
         ),
         (
+            "one replica moves to another broker, and the store is put back to a state of before",
+            Part,
+            two(1, Budget { appends: 1, moves: 1, put_backs: 1, ..none }).held_by_first(1),
+        ),
+        (
             "one replica with an archive, whose bucket is slow and away",
             Whole,
             two(1, Budget { appends: 1, drops: 1, lost_replies: 1, bucket_outages: 1, ..none })

@@ -99,7 +99,7 @@ fn budget(chance: &mut Chance, power_cuts: u8, lowered: u8) -> Budget {
         partings: 0,
     };
     match chance.of(4) {
-        0 => Budget { put_backs: 1 + chance.of(2) as u8, moves: 0, swaps: 0, ..all },
+        0 => Budget { put_backs: 1 + chance.of(2) as u8, swaps: 0, ..all },
         _ => all,
     }
 }

@@ -300,6 +300,68 @@ fn a_backup_of_before_a_leader_changed_costs_no_acknowledged_record() -> Result<
     cluster.await_isr("t", 3)
 }
 
+/// Since the backup a partition got another replica, and then only that one was left to take records; another one was moved.
+#[test]
+fn replicas_that_were_added_since_the_backup_are_asked_as_well() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let backup = folder.path().join("backup.db");
+    let mut cluster = Cluster::start(folder.path(), 3, &SETTINGS)?;
+    let input = folder.path().join("input.txt");
+    let lines = |of: &str| (0..LINES).map(|line| format!("{of} {line}\n")).collect::<String>();
+    let tool = |cluster: &Cluster, tool: &str, arguments: &[&str]| kafka(tool, cluster.node(2), arguments);
+    for (topic, replicas) in [("grown", "0:1"), ("moved", "0")] {
+        tool(&cluster, "kafka-topics.sh", &["--create", "--topic", topic, "--replica-assignment", replicas])?;
+    }
+    fs::write(&input, lines("before"))?;
+    for topic in ["grown", "moved"] {
+        fill(&cluster, topic, &input)?;
+    }
+    cluster.etcd[0].save(&backup)?;
+
+    let plan = folder.path().join("plan.json");
+    let partition =
+        |topic: &str, replicas: &str| format!(r#"{{"topic":"{topic}","partition":0,"replicas":{replicas}}}"#);
+    let partitions = [partition("grown", "[0,1,2]"), partition("moved", "[2]")].join(",");
+    fs::write(&plan, format!(r#"{{"version":1,"partitions":[{partitions}]}}"#))?;
+    let moves = ["--reassignment-json-file", &plan.display().to_string(), "--execute"].map(str::to_owned);
+    tool(&cluster, "kafka-reassign-partitions.sh", &moves.each_ref().map(String::as_str))?;
+    cluster.await_isr("grown", 3)?;
+    until("it has moved", || {
+        let now = cluster.describe("moved")?;
+        ensure!(now[0].replicas == [2] && now[0].isr == [2], "{now:?}");
+        Ok(())
+    })?;
+    cluster.stop(0)?;
+    cluster.stop(1)?;
+    cluster.await_isr("grown", 1)?;
+    fs::write(&input, lines("after"))?;
+    for topic in ["grown", "moved"] {
+        kcat::write_lines(cluster.addresses()[2], topic, &input, &["-X", "acks=all"])?;
+    }
+    cluster.stop(2)?;
+    cluster.etcd[0].restore(&backup, "another")?;
+
+    // All that the backup knows of, and they have told what they have.
+    cluster.start_all(&[0, 1])?;
+    until("it is said who is waited for", || {
+        let printed = cluster.printed(0)?;
+        ensure!(printed.contains("these brokers have not looked yet"), "{printed}");
+        Ok(())
+    })?;
+    ensure!(cluster.describe("grown")?[0].leader.is_none(), "they lead without who has more");
+    cluster.start_all(&[2])?;
+    for (topic, replicas) in [("grown", vec![0, 1]), ("moved", vec![0])] {
+        until(&format!("{topic} is where the backup has it"), || {
+            let now = cluster.describe(topic)?;
+            let one = now.first().context("a partition")?;
+            ensure!(one.replicas == replicas && one.isr.len() == replicas.len(), "{now:?}");
+            Ok(())
+        })?;
+        ensure!(read(&cluster, topic)? == lines("before") + &lines("after"), "what {topic} had is all there, in order");
+    }
+    Ok(())
+}
+
 /// Where a broker of a cluster in `folder` keeps its logs.
 fn cluster_log(folder: &Path, at: usize) -> PathBuf {
     folder.join(format!("broker-{at}/varve-data/log"))

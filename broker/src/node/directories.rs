@@ -61,6 +61,7 @@ impl Directories {
     async fn watch_on(self) {
         let mut images = self.metadata.subscribe();
         let (mut known, mut told, mut refused) = (0, Told::Before, None);
+        let mut awaited = Vec::new();
         loop {
             images.mark_unchanged();
             let failed = self.storage.failed_dirs();
@@ -85,12 +86,29 @@ impl Directories {
                     );
                 }
             }
+            if told == Told::Before {
+                self.show_awaited(&mut awaited);
+            }
             let is_settled = known == 0 && told == Told::Settled || self.among_others.is_none();
             tokio::select! {
                 () = self.storage.more_failed(known) => {}
                 () = next_look(&mut images, told), if !is_settled => {}
             }
         }
+    }
+
+    /// Logs for which brokers the partitions in recovery wait, when that changed.
+    fn show_awaited(&self, known: &mut Vec<BrokerId>) {
+        let now: Vec<BrokerId> = self.metadata.image().awaited().collect();
+        if now != *known && !now.is_empty() {
+            let brokers = now.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            warn!(
+                %brokers,
+                "the metadata store was restored, and these brokers have not looked yet whether they have logs that it does not know of: \
+                 nobody leads before they have, or are unregistered (docs/operations/lose-etcd.md)"
+            );
+        }
+        *known = now;
     }
 
     /// Says so at the node's pages.

@@ -35,7 +35,8 @@ pub(super) fn note_life(config: &BrokerConfig, last_life: &LastLife) -> Result<(
     last_life.opened().map_err(|source| unwritten(config, source))
 }
 
-/// The logs with which this life begins. Before any is opened or made, others know which are gone: whoever opens one goes by that.
+/// The logs with which this life begins. Before any is opened, made or set aside, others know which are gone, and which there are that a
+/// restored state does not know of: whoever opens one goes by that.
 pub(super) async fn look_at_logs(
     us: (BrokerId, Uuid),
     storage: &Arc<Storage>,
@@ -44,6 +45,7 @@ pub(super) async fn look_at_logs(
     let (storage, image) = (storage.clone(), metadata.image());
     let found = spawn_blocking(move || storage.found_logs(&image)).await;
     let found = found.map_err(|panic| LogDirError::from(io::Error::other(panic)))?;
+    metadata.tell_strays(us.0, &found).await?;
     metadata.tell_lost_logs(us, &found).await?;
     Ok(Arc::new(found))
 }

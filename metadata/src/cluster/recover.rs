@@ -3,18 +3,23 @@
 //! ```text
 //! store/members = this etcd ─► nothing to do
 //!               = another   ─► every partition in recovery (controller/recovery.rs), in parts ─► producer ids skipped, members = this etcd
+//!                              and every broker that is registered awaited ─► each looks for logs that the backup does not know of, tells of
+//!                              them, and is awaited no more
 //! ```
 //! Etcd's name for its members is another one after they were made anew, while the key in the backup has the one of before. Several
 //! brokers may do this at the same time, or one after another's end: each part is done once, and none after the last.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT, Told, member::RETRY};
 use crate::{
-    controller::{self, RecoveryLogs, RecoveryStart, recovery::Extent},
+    controller::{self, FoundLogs, RecoveryLogs, RecoveryStart, recovery::Extent},
     image::{
         ImageError,
         record::{self, Key, ProducerIdsRecord, StoreRecord},
@@ -26,6 +31,9 @@ use crate::{
 
 /// How long brokers are waited for that live by a restored state: a restored lease ends by itself.
 const LEASES_END: Duration = Duration::from_secs(120);
+
+/// Before what was told of stray logs is looked at again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 impl ClusterMetadata {
     /// Finds out whether the state was restored since it was last in use, and has nobody lead on the word of a backup. To be done before
@@ -42,8 +50,9 @@ impl ClusterMetadata {
                 Some(found) => Some(read::<StoreRecord>(&Key::Store, found)?.members),
                 None => None,
             };
-            if before.as_ref() == Some(&members) {
-                return Ok(());
+            if let (true, Some(found)) = (before.as_ref() == Some(&members), &found) {
+                // What somebody else has done is in the image, for whoever goes by that.
+                return Ok(self.follow_to(found.modified).await?);
             }
             if let (Some(before), Some(found)) = (&before, &found) {
                 let mut images = self.subscribe();
@@ -99,7 +108,8 @@ impl ClusterMetadata {
         is_restored: bool,
     ) -> Result<(), MetadataError> {
         let at = |found: Option<&Versioned>| found.map_or(Expect::Absent, |found| Expect::At(found.modified));
-        let store = record::encode(StoreRecord { members: members.to_owned() });
+        let awaited = if is_restored { self.image().brokers().keys().copied().collect() } else { BTreeSet::new() };
+        let store = record::encode(StoreRecord { members: members.to_owned(), awaited });
         let mut naming = Transaction::default().put(Key::Store.text(), store).expecting(Key::Store.text(), at(found));
         if is_restored {
             let key = Key::ProducerIds;
@@ -116,6 +126,47 @@ impl ClusterMetadata {
         }
         let named = transact_settled(self.store.as_ref(), naming, Instant::now() + SETTLE_TIMEOUT).await?;
         Ok(self.follow_to(named).await?)
+    }
+
+    /// Has others know, before `id` opens a log or sets one aside, which of those that were `found` are of partitions in recovery of which
+    /// it is no replica by the restored state: it becomes one. From then on nobody waits for it to look.
+    ///
+    /// # Errors
+    /// [`MetadataError`]: some of it may be told.
+    pub async fn tell_strays(&self, id: BrokerId, found: &FoundLogs) -> Result<(), MetadataError> {
+        // What is overtaken is decided on anew.
+        while self.take_all(controller::strays(&self.image(), id, found)).await? {
+            sleep(AGAIN).await;
+        }
+        if found.some_failed {
+            if self.image().awaited().any(|awaited| awaited == id) {
+                tracing::warn!(
+                    "a log directory cannot be read, and may have logs that the restored metadata store does not know of: nobody \
+                     leads before it can, or is taken out of log.dirs (docs/operations/lose-etcd.md)"
+                );
+            }
+            return Ok(());
+        }
+        self.has_looked(id).await
+    }
+
+    async fn has_looked(&self, id: BrokerId) -> Result<(), MetadataError> {
+        let key = Key::Store;
+        while let Some(found) = self.store.get(&key.text()).await? {
+            let mut store: StoreRecord = read(&key, &found)?;
+            if !store.awaited.remove(&id) {
+                break;
+            }
+            let told = Transaction::default().put(key.text(), record::encode(store));
+            let told = told.expecting(key.text(), Expect::At(found.modified));
+            match transact_settled(self.store.as_ref(), told, Instant::now() + SETTLE_TIMEOUT).await {
+                Ok(revision) => return Ok(self.follow_to(revision).await?),
+                // Others look as well.
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Tells what the logs of `node` hold, in this `life` of it, of partitions whose replicas are asked.
@@ -147,9 +198,9 @@ mod tests {
             Joining, Member,
             member::tests::{LEASE, create, eventually},
         },
-        controller::Election,
+        controller::{CreationDefaults, Election, ManualPartition, NewTopic, Placement},
         image::{BrokerImage, ClusterImage, LogExtent, PartitionImage},
-        model::{LeaderEpoch, Offset},
+        model::{LeaderEpoch, Offset, PartitionIndex},
         store::{MemoryStore, MetadataStore, Snapshot, TransactionLimits},
     };
 
@@ -166,8 +217,13 @@ mod tests {
     }
 
     async fn join(store: &Arc<MemoryStore>, id: u32) -> (Arc<ClusterMetadata>, Member, Uuid) {
+        join_with(store, id, &FoundLogs::default()).await
+    }
+
+    async fn join_with(store: &Arc<MemoryStore>, id: u32, found: &FoundLogs) -> (Arc<ClusterMetadata>, Member, Uuid) {
         let metadata = start(store, id).await;
         metadata.recover_if_restored().await.unwrap();
+        metadata.tell_strays(BrokerId(id), found).await.unwrap();
         let life = Uuid::new_v4();
         let broker = BrokerImage { id: BrokerId(id), incarnation: life, ..BrokerImage::default() };
         let joining = Joining { broker, lease: LEASE, may_have_lost_records: false, found: Arc::default() };
@@ -242,6 +298,70 @@ mod tests {
         let before = again.image().revision();
         again.recover_if_restored().await.unwrap();
         assert_eq!(again.image().revision(), before);
+    }
+
+    /// A cluster of brokers 1 to 3, of which the first two hold a partition, restored under another name while nobody runs.
+    async fn restored_with_two_replicas() -> (Arc<MemoryStore>, PartitionId) {
+        let store = store();
+        let (one, member_one, _) = join(&store, 1).await;
+        let (_two, member_two, _) = join(&store, 2).await;
+        let (_three, member_three, _) = join(&store, 3).await;
+        let placement = Ok(Placement::Manual(vec![ManualPartition { index: 0, replicas: vec![1, 2] }]));
+        let topic = NewTopic { name: "t".to_owned(), placement, overrides: BTreeMap::new() };
+        let defaults = CreationDefaults { partitions: 1, replication_factor: 1 };
+        one.create_topics(&[topic], defaults, false, None).await.unwrap().remove(0).unwrap();
+        let id = PartitionId { topic: one.image().topic("t").unwrap().id, index: PartitionIndex(0) };
+        let backup = backup(&store).await;
+        for member in [member_one, member_two, member_three] {
+            member.leave().await;
+        }
+        store.rename("after");
+        store.restore(backup);
+        (store, id)
+    }
+
+    fn with_log_of(id: PartitionId) -> FoundLogs {
+        FoundLogs { logs: [(id, vec!["dir".to_owned()])].into(), ..FoundLogs::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_that_were_added_since_the_backup_are_waited_for_and_asked() {
+        let (store, id) = restored_with_two_replicas().await;
+        let (one, _member_one, life_one) = join(&store, 1).await;
+        let (two, _member_two, life_two) = join(&store, 2).await;
+        tell(&one, (BrokerId(1), life_one), extent(3, 700)).await;
+        tell(&two, (BrokerId(2), life_two), extent(3, 700)).await;
+        tokio::time::sleep(10 * LEASE).await;
+        assert_eq!(partitions(&one.image())[0].leader, None, "the third one may have more");
+
+        // One that the backup does not know.
+        let (four, _member_four, life_four) = join_with(&store, 4, &with_log_of(id)).await;
+        // A directory that cannot be read may have a log as well as not.
+        let some_failed = FoundLogs { some_failed: true, ..FoundLogs::default() };
+        let (_three, member_three, _) = join_with(&store, 3, &some_failed).await;
+        assert_eq!(one.image().awaited().collect::<Vec<_>>(), [BrokerId(3)]);
+        member_three.leave().await;
+        let (three, _member_three, life_three) = join_with(&store, 3, &with_log_of(id)).await;
+        assert_eq!(three.image().awaited().count(), 0);
+        let ids = |ids: &[u32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+        let now = partitions(&three.image())[0].clone();
+        assert_eq!((now.replicas, now.removing, now.leader), (ids(&[1, 2, 4, 3]), ids(&[3, 4]), None));
+        tell(&four, (BrokerId(4), life_four), extent(3, 900)).await;
+        tell(&three, (BrokerId(3), life_three), extent(5, 800)).await;
+        eventually(&one, |image| partitions(image)[0].leader == Some(BrokerId(3))).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_unregistered_is_waited_for_no_more() {
+        let (store, _) = restored_with_two_replicas().await;
+        let (one, _member_one, life_one) = join(&store, 1).await;
+        let (two, _member_two, life_two) = join(&store, 2).await;
+        tell(&one, (BrokerId(1), life_one), extent(3, 900)).await;
+        tell(&two, (BrokerId(2), life_two), extent(3, 700)).await;
+        eventually(&one, |image| image.brokers()[&BrokerId(3)].fenced).await;
+        assert_eq!(partitions(&one.image())[0].leader, None);
+        one.unregister_broker(3).await.unwrap().unwrap();
+        eventually(&one, |image| partitions(image)[0].leader == Some(BrokerId(1))).await;
     }
 
     #[tokio::test(start_paused = true)]

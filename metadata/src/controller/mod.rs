@@ -49,7 +49,7 @@ pub use offline::{OfflineReplicas, ReplicaState, offline_replicas};
 pub use placement::{AssignmentError, ManualPartition, Placement, PlacementError};
 pub use quotas::{AlterQuota, QuotaError, alter_client_quotas};
 pub use reassign::{ReassignError, Reassignment, reassign_partitions};
-pub use recovery::{RecoveryLogs, RecoveryStart, recovery_logs, recovery_starts};
+pub use recovery::{RecoveryLogs, RecoveryStart, recovery_logs, recovery_starts, strays};
 pub use tend::{prefer_leaders, tend};
 pub use unregister::{UnregisterError, unregister_broker};
 

@@ -3,18 +3,23 @@
 //!
 //! ```text
 //! restored ─► no leader, no ISR, a leader epoch far on ─► each replica tells its log ─► all have ─► the greatest log leads
-//!                                                                    └─ one cannot ─► an operator's unclean election: of those that have
+//!                │                                                   └─ one cannot ─► an operator's unclean election: of those that have
+//!                └─ who has a log and is no replica, by the backup ─► is one until all of the others are in sync
 //! ```
-//! No acknowledged record is lost by it while the replicas are those of the backup: others, added since, are not asked, and where one that
-//! was in sync has no log any more, an operator is.
+//! Nobody leads before every broker that the backup knows has looked for such stray logs. So no acknowledged record is lost by it, unless
+//! only brokers have it that were added since and start later than all of those. Where a replica that was in sync has no log any more, and
+//! no stray in its place, an operator is asked.
+//!
 //! Let E be the newest epoch that any replica knows. Its leader had all that was committed before;
 //! what is in a log up to epoch E is what that leader had there, and what was committed in E is in the longest such log. A later epoch,
-//! of which no replica knows, has committed nothing.
+//! of which no replica knows, has committed nothing. A stray that is left over from some time before does no harm: when a replica leaves,
+//! those that stay go on in another epoch, so what was committed since is in one that it lacks.
 
 use uuid::Uuid;
 
 use super::{
     Decision,
+    emptied::FoundLogs,
     in_sync::{Circumstances, changed, led},
     tend::{Batches, expect},
 };
@@ -47,8 +52,10 @@ pub fn with_recovery(partition: &PartitionImage, store: &str) -> Option<Partitio
     let PartitionImage { replicas, isr, elr, leader, last_leader, adding, removing, offline, emptied, .. } =
         partition.clone();
     let mut trusted: Vec<BrokerId> = isr.into_iter().chain(elr).chain(leader).chain(last_leader).collect();
+    let mut strays = Vec::new();
     if let Some(before) = &partition.recovery {
         trusted.extend(&before.trusted);
+        strays.clone_from(&before.strays);
     }
     trusted.retain(|id| replicas.contains(id));
     trusted.sort_unstable();
@@ -56,7 +63,7 @@ pub fn with_recovery(partition: &PartitionImage, store: &str) -> Option<Partitio
     Some(PartitionImage {
         leader_epoch: LeaderEpoch(partition.leader_epoch.0 + EPOCHS_SKIPPED),
         partition_epoch: partition.partition_epoch + EPOCHS_SKIPPED,
-        recovery: Some(Recovery { store: store.to_owned(), trusted, told: Vec::new() }),
+        recovery: Some(Recovery { store: store.to_owned(), trusted, strays, told: Vec::new() }),
         replicas,
         adding,
         removing,
@@ -64,6 +71,18 @@ pub fn with_recovery(partition: &PartitionImage, store: &str) -> Option<Partitio
         emptied,
         ..PartitionImage::default()
     })
+}
+
+/// The partition after `broker`, which is no replica of it as far as the backup knows, came with a log: a replica from now on, which goes
+/// again by the rules of a move ([`completed`](super::moving::completed)) when all of the others are in sync. `None`: nobody asks, or it is one.
+pub fn with_stray(partition: &PartitionImage, broker: BrokerId) -> Option<PartitionImage> {
+    let mut next = partition.clone();
+    let recovery = next.recovery.as_mut().filter(|_| !partition.replicas.contains(&broker))?;
+    recovery.strays.push(broker);
+    next.replicas.push(broker);
+    next.removing.push(broker);
+    next.removing.sort_unstable();
+    changed(partition, next)
 }
 
 /// The partition after `broker` told what it has. `None`: nobody asks, or it is known.
@@ -110,13 +129,11 @@ pub fn with_recovered(
     circumstances: &Circumstances<'_>,
     unclean: bool,
 ) -> Option<PartitionImage> {
-    let Recovery { told, trusted, .. } = partition.recovery.as_ref()?;
-    // Who was in sync and has no log: what it had was moved or lost, and somebody else may have more.
-    let lacks = |one: &ReplicaLog| one.log.is_none() && trusted.contains(&one.broker);
-    let has_told = |replica: &BrokerId| told.iter().any(|one| one.broker == *replica && !lacks(one));
-    if !unclean && !partition.replicas.iter().all(has_told) {
+    let recovery = partition.recovery.as_ref()?;
+    if !unclean && !is_known(&partition.replicas, recovery) {
         return None;
     }
+    let told = &recovery.told;
     let can_lead = |broker: BrokerId| (circumstances.is_active)(broker) && !partition.offline.contains(&broker);
     let extent = |broker: BrokerId| told.iter().find(|one| one.broker == broker).and_then(|one| one.log);
     // The first of the replicas that have as much is the preferred one.
@@ -149,6 +166,18 @@ pub fn with_recovered(
     Some(next)
 }
 
+/// Whether every replica has told, and nobody else is to be expected who has more.
+fn is_known(replicas: &[BrokerId], Recovery { trusted, strays, told, .. }: &Recovery) -> bool {
+    let is_stray = |one: &&ReplicaLog| strays.contains(&one.broker);
+    let has_told = |replica: &BrokerId| told.iter().any(|one| one.broker == *replica);
+    // Who was in sync and has no log: what it had was moved or lost, and somebody else may have more. A stray may be whom it was moved
+    // to, and stands for one of them. It had a log itself.
+    let lack = told.iter().filter(|one| one.log.is_none() && trusted.contains(&one.broker)).count();
+    let stand_in = told.iter().filter(is_stray).filter(|one| one.log.is_some()).count();
+    let has_lost = told.iter().filter(is_stray).any(|one| one.log.is_none());
+    replicas.iter().all(has_told) && lack <= stand_in && !has_lost
+}
+
 /// How a restored state is taken up.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecoveryStart {
@@ -175,6 +204,24 @@ pub fn recovery_starts(image: &ClusterImage, store: &str, written: Revision) -> 
         expect(decision, &Key::Store, Some(written));
     }
     RecoveryStart { decisions, partitions }
+}
+
+/// What there is to tell of the logs that were `found` when `node` started, of partitions of which it is no replica by the restored state.
+/// Each is independent of the others. None of them may be opened or set aside before this is told.
+pub fn strays(image: &ClusterImage, node: BrokerId, found: &FoundLogs) -> Vec<Decision> {
+    let mut batches = Batches::default();
+    for topic in image.topics().values() {
+        for (partition, index) in topic.partitions.iter().zip(0..) {
+            let id = PartitionId { topic: topic.id, index: PartitionIndex(index) };
+            if partition.recovery.is_some()
+                && found.logs.contains_key(&id)
+                && let Some(next) = with_stray(partition, node)
+            {
+                batches.put(topic, index, &next);
+            }
+        }
+    }
+    batches.done()
 }
 
 /// What the cluster is to be told of one broker's logs.
@@ -273,6 +320,50 @@ mod tests {
         let far_on = told(&[(1, log(1007, 900)), (2, log(6, 700)), (3, log(6, 700))]);
         let led = recovered(&far_on, &[1, 2, 3], false).unwrap();
         assert_eq!((led.leader, led.leader_epoch), (Some(BrokerId(1)), LeaderEpoch(2007)), "others may know of 1010");
+    }
+
+    #[test]
+    fn a_log_that_the_backup_does_not_know_of_counts_and_its_replica_goes_when_the_others_have_caught_up() {
+        use crate::controller::{in_sync::with_proposed_isr, moving::completed};
+        let two = told(&[(1, log(4, 900)), (2, log(4, 900))]);
+        assert_eq!(with_stray(&two, BrokerId(2)), None, "it is a replica");
+        let stray = with_stray(&two, BrokerId(7)).unwrap();
+        let ids = |ids: &[u32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+        assert_eq!((&stray.replicas, &stray.removing), (&ids(&[1, 2, 3, 7]), &ids(&[7])));
+        let told_by_three = with_told(&stray, BrokerId(3), log(4, 900)).unwrap();
+        assert_eq!(recovered(&told_by_three, &[1, 2, 3, 7], false), None, "it has not told");
+        let all = with_told(&told_by_three, BrokerId(7), log(5, 950)).unwrap();
+        let led = recovered(&all, &[1, 2, 3, 7], false).unwrap();
+        assert_eq!((led.leader, led.leader_epoch), (Some(BrokerId(7)), LeaderEpoch(1005)));
+        assert_eq!(with_stray(&led, BrokerId(8)), None, "too late");
+
+        let is_active = |_| true;
+        let circumstances = Circumstances { is_active: &is_active, min_in_sync: 2, unclean: false };
+        let most = with_proposed_isr(&led, &ids(&[1, 2, 7]), 2);
+        assert_eq!(completed(&most, &circumstances), None);
+        let done = completed(&with_proposed_isr(&most, &ids(&[1, 2, 3, 7]), 2), &circumstances).unwrap();
+        assert_eq!((done.replicas, done.removing, done.leader), (ids(&[1, 2, 3]), ids(&[]), Some(BrokerId(1))));
+
+        // Left over from some time before.
+        let stale = with_told(&told_by_three, BrokerId(7), log(3, 950)).unwrap();
+        assert_eq!(recovered(&stale, &[1, 2, 3, 7], false).unwrap().leader, Some(BrokerId(1)));
+        // It had a log when it started.
+        let lost = with_told(&told_by_three, BrokerId(7), Extent::NoLog).unwrap();
+        assert_eq!(recovered(&lost, &[1, 2, 3, 7], false), None);
+        let again = with_recovery(&stray, "a third one").unwrap();
+        assert_eq!((again.replicas, again.recovery.unwrap().strays), (ids(&[1, 2, 3, 7]), ids(&[7])));
+    }
+
+    #[test]
+    fn a_stray_stands_for_one_that_was_in_sync_and_has_no_log_any_more() {
+        let moved = told(&[(1, log(4, 900)), (2, log(4, 900)), (3, Extent::NoLog)]);
+        assert_eq!(recovered(&moved, &[1, 2, 3, 7], false), None);
+        let seven = with_told(&with_stray(&moved, BrokerId(7)).unwrap(), BrokerId(7), log(5, 950)).unwrap();
+        assert_eq!(recovered(&seven, &[1, 2, 3, 7], false).unwrap().leader, Some(BrokerId(7)));
+        let two_moved = told(&[(1, log(4, 900)), (2, Extent::NoLog), (3, Extent::NoLog)]);
+        let seven = with_told(&with_stray(&two_moved, BrokerId(7)).unwrap(), BrokerId(7), log(5, 950)).unwrap();
+        assert_eq!(recovered(&seven, &[1, 2, 3, 7], false), None, "where is the other?");
+        assert_eq!(recovered(&seven, &[1, 2, 3, 7], true).unwrap().leader, Some(BrokerId(7)));
     }
 
     #[test]

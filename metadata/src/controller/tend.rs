@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use super::{
     Decision,
     in_sync::{Circumstances, with_preferred_leader},
-    upkeep::{Standing, due},
+    upkeep::{Rules, Standing, due},
 };
 use crate::{
     image::{
@@ -33,8 +33,10 @@ pub fn tend(image: &ClusterImage) -> Vec<Decision> {
     // Brokers that are still in something they have to leave first.
     let mut held: HashSet<BrokerId> = HashSet::new();
     let standing = |id| standing(image, id);
+    let all_have_looked = image.awaited().next().is_none();
     for topic in image.topics().values() {
-        let rules = (topic.config.min_insync_replicas as usize, topic.config.unclean_leader_election);
+        let min_in_sync = topic.config.min_insync_replicas as usize;
+        let rules = Rules { min_in_sync, unclean: topic.config.unclean_leader_election, all_have_looked };
         for (partition, index) in topic.partitions.iter().zip(0..) {
             let due = due(partition, &standing, rules);
             held.extend(due.held);

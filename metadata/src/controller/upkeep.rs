@@ -20,6 +20,18 @@ pub enum Standing {
     Distrusted,
 }
 
+/// What decides beside the partition itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// The topic's `min.insync.replicas`.
+    pub min_in_sync: usize,
+    /// The topic allows that records are lost by an election.
+    pub unclean: bool,
+    /// Every broker that a restored state knows has looked for logs that it does not know of: nobody comes with another one, unless it
+    /// is a broker that the state does not know either.
+    pub all_have_looked: bool,
+}
+
 /// What is due for a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Due {
@@ -29,16 +41,15 @@ pub struct Due {
     pub held: Vec<BrokerId>,
 }
 
-/// What is due for `partition`, with the topic's `min.insync.replicas`, and `unclean` if it allows that records are lost by an election.
-/// One thing after the other: to be asked again when it is done.
-pub fn due(
-    partition: &PartitionImage,
-    standing: &dyn Fn(BrokerId) -> Standing,
-    (min_in_sync, unclean): (usize, bool),
-) -> Due {
+/// What is due for `partition`. One thing after the other: to be asked again when it is done.
+pub fn due(partition: &PartitionImage, standing: &dyn Fn(BrokerId) -> Standing, rules: Rules) -> Due {
     let in_service = |id: BrokerId| standing(id) == Standing::InService;
+    let Rules { min_in_sync, unclean, all_have_looked } = rules;
     let circumstances = Circumstances { is_active: &in_service, min_in_sync, unclean };
     let mut due = tended(partition, standing, &circumstances);
+    if due.next.is_none() && all_have_looked {
+        due.next = with_recovered(partition, &circumstances, false);
+    }
     due.next = due.next.or_else(|| completed(partition, &circumstances));
     due
 }
@@ -74,6 +85,6 @@ fn tended(
         }
     }
     let now = due.next.as_ref().unwrap_or(partition);
-    due.next = with_leader(now, circumstances).or_else(|| with_recovered(now, circumstances, false)).or(due.next);
+    due.next = with_leader(now, circumstances).or(due.next);
     due
 }

@@ -51,6 +51,7 @@ impl ImageBuilder {
             image: ClusterImage {
                 revision: Revision(0),
                 cluster_id: "".into(),
+                store: Arc::default(),
                 brokers: Arc::default(),
                 membership: Arc::default(),
                 by_name: Arc::default(),
@@ -134,6 +135,9 @@ impl ImageBuilder {
         self.take_membership(&staged);
         if let Some(id) = staged.cluster_id {
             self.image.cluster_id = id.into();
+        }
+        if let Some(store) = staged.store {
+            self.image.store = Arc::new(store);
         }
         for (id, broker) in staged.brokers {
             set(Arc::make_mut(&mut self.image.brokers), id, broker);

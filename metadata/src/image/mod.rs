@@ -42,6 +42,7 @@ pub use record::RecordError;
 pub struct ClusterImage {
     revision: Revision,
     cluster_id: Arc<str>,
+    store: Arc<record::StoreRecord>,
     brokers: Arc<BTreeMap<BrokerId, BrokerImage>>,
     membership: Arc<MembershipImage>,
     by_name: Arc<BTreeMap<TopicName, Arc<TopicImage>>>,
@@ -178,6 +179,10 @@ pub struct Recovery {
     /// Who had everything when the backup was taken: where one of them has no log any more, it was moved or lost since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted: Vec<BrokerId>,
+    /// Replicas that the backup does not know: brokers that came with a log. Once somebody leads they are replicas that a move takes
+    /// away again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<BrokerId>,
     /// What replicas have told, in their order of ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<ReplicaLog>,
@@ -247,6 +252,12 @@ impl ClusterImage {
     /// Brokers by id.
     pub fn brokers(&self) -> &BTreeMap<BrokerId, BrokerImage> {
         &self.brokers
+    }
+
+    /// Brokers that were registered when all of this was restored from a backup, and have not looked since for logs that the backup
+    /// does not know of. One that is not registered any more is not waited for.
+    pub fn awaited(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.store.awaited.iter().copied().filter(|id| self.brokers.contains_key(id))
     }
 
     /// Which brokers are alive and trusted, and who of them is the controller. Nobody is where one node agrees with itself.

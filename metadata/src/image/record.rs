@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cluster                              {v, id}
-//! store                                {v, members}       in which etcd this is: another one, and it was restored there
+//! store                                {v, members, awaited?}   in which etcd this is: another one, and it was restored there
 //! brokers/<id>                         {v, incarnation, endpoints, rack, fenced, log_dirs?, log_dir_ids?, cordoned_log_dirs?,
 //!                                       version?, features?: {name: {min, max}}}
 //! live/<id>                            {v, incarnation, returned?}   bound to the broker's lease
@@ -15,7 +15,7 @@
 //! deleted/<topic id>                   {v, name}          until nothing of it is left in the archive
 //! partitions/<topic id>/<index>        {v, replicas, isr, leader, leader_epoch, partition_epoch, elr?, last_leader?,
 //!                                       adding?, removing?, offline?, emptied?: [{broker, dirs?}],
-//!                                       recovery?: {store, trusted?, told?: [{broker, log?: {epoch, end}}]}}
+//!                                       recovery?: {store, trusted?, strays?, told?: [{broker, log?: {epoch, end}}]}}
 //! configs/<kind>/<name>                {v, settings}      kind: broker, broker-defaults, group, client-metrics
 //! quotas/<entity as JSON>              {v, quotas}        by kind of quota
 //! features/<name>                      {v, level}         absent: the level of a cluster that is older than the feature
@@ -212,9 +212,12 @@ pub(crate) struct ClusterRecord {
     pub(crate) id: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoreRecord {
     pub(crate) members: String,
+    /// Brokers that a restored state knows, and that have not looked yet for logs that it does not know of.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) awaited: BTreeSet<BrokerId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use super::{
     BrokerImage, ConfigResource, ImageError, PartitionImage, Quotas, Rules,
     record::{
         self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, ControllerRecord, FeatureRecord, Key, LifeRecord,
-        PartitionRecord, QuotaRecord, RecordError, TopicRecord,
+        PartitionRecord, QuotaRecord, RecordError, StoreRecord, TopicRecord,
     },
 };
 use crate::{
@@ -27,6 +27,7 @@ pub(super) type Written<'a> = (&'a str, Option<&'a Bytes>, Revision);
 #[derive(Default)]
 pub(super) struct Staged {
     pub(super) cluster_id: Option<String>,
+    pub(super) store: Option<StoreRecord>,
     pub(super) brokers: Vec<(BrokerId, Option<BrokerImage>)>,
     pub(super) configs: Vec<(ConfigResource, Option<BTreeMap<String, String>>)>,
     pub(super) quotas: Vec<(QuotaEntity, Option<Quotas>)>,
@@ -61,6 +62,7 @@ impl Staged {
                 let record = value.map(record::decode::<ClusterRecord>).transpose()?;
                 self.cluster_id = record.map(|record| record.id);
             }
+            Some(Key::Store) => self.store = Some(value.map(record::decode).transpose()?.unwrap_or_default()),
             Some(Key::Broker(id)) => {
                 let record = value.map(record::decode::<BrokerRecord>).transpose()?;
                 self.registered.push((id, record.is_some().then_some(revision)));
@@ -105,7 +107,7 @@ impl Staged {
                 self.features.push((name, record.map(|record| record.level)));
             }
             // Names are in the topics themselves; producer ids are read when a block is taken.
-            Some(Key::TopicName(_) | Key::ProducerIds | Key::Store) | None => {}
+            Some(Key::TopicName(_) | Key::ProducerIds) | None => {}
         }
         Ok(())
     }

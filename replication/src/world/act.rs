@@ -191,7 +191,7 @@ impl World {
     }
 
     /// The broker's image shows what is in the store now.
-    fn show(&mut self, id: BrokerId) {
+    pub(super) fn show(&mut self, id: BrokerId) {
         let view = self.now();
         let broker = self.broker_mut(id);
         let before = std::mem::replace(&mut broker.view, view);
@@ -219,7 +219,7 @@ impl World {
         let partition = broker.view.partition.clone();
         broker.waiting.clear();
         broker.fetching = false;
-        if !is_held && !broker.failed {
+        if !is_held && !broker.failed && broker.entered {
             (broker.log, broker.high_watermark) = (Log::default(), Offset::ZERO);
         }
         broker.role = match partition.leader {
@@ -271,11 +271,14 @@ impl World {
         let registration = &mut self.registrations[id.0 as usize];
         *registration = Registration { incarnation, distrusted: lost || distrusted, ..*registration };
         let disk = registration.disk;
+        let found_log = self.leaves_a_log(id);
+        self.broker_mut(id).found_log = found_log;
+        let has_to_look = self.has_to_look(id);
         let view = self.now();
         let resumes = self.is(Break::ResumesItsRole) || self.is(Break::TrustsAfterPowerCuts);
         let broker = self.broker_mut(id);
         broker.up = true;
-        broker.entered = broker.disk == disk;
+        broker.entered = broker.disk == disk && !has_to_look;
         (broker.failed, broker.told) = (false, false);
         broker.admitted = resumes;
         broker.incarnation = incarnation;

@@ -41,7 +41,8 @@ pub(crate) enum Action {
     TakeDisk(BrokerId),
     /// The broker ends, and gets the disk at that place of the shelf.
     ReturnDisk(BrokerId, usize),
-    /// A broker with another disk than before has the store take it that its log is gone; then it lives.
+    /// A broker that starts after the store was put back has it take what it finds; one with another disk than before, that its log is
+    /// gone. Then it lives.
     Enter(BrokerId),
     /// A broker that was let in has the store take it that it has again the log that was gone.
     TellFound(BrokerId),

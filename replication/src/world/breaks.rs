@@ -63,6 +63,10 @@ pub(crate) enum Break {
     TrustsTheBackup,
     /// After a restoration the first that tell what they have elect a leader.
     RecoversBeforeAllHaveTold,
+    /// After a restoration only the replicas of the backup are asked: a log that it does not know of is set aside.
+    SetsStraysAside,
+    /// The replicas of the backup elect a leader before all brokers have looked for such logs.
+    RecoversBeforeAllHaveLooked,
     /// What a replica told counts also after its broker may have lost records.
     KeepsWhatWasTold,
     /// A leader archives what is not below its high watermark.
@@ -94,7 +98,7 @@ pub(crate) enum Break {
 }
 
 impl Break {
-    pub(crate) const ALL: [Break; 44] = [
+    pub(crate) const ALL: [Break; 46] = [
         Break::CommitsWithoutWhoJoins,
         Break::ActsBeforeTheAnswer,
         Break::ForgetsLostAnswers,
@@ -125,6 +129,8 @@ impl Break {
         Break::TakesAnyAnswer,
         Break::TrustsTheBackup,
         Break::RecoversBeforeAllHaveTold,
+        Break::SetsStraysAside,
+        Break::RecoversBeforeAllHaveLooked,
         Break::KeepsWhatWasTold,
         Break::ArchivesWhatIsNotCommitted,
         Break::PublishesInAnyEpoch,
@@ -177,8 +183,7 @@ pub(crate) struct Budget {
     pub(crate) preferred: u8,
     /// Times that `min.insync.replicas` is lowered.
     pub(crate) lowered: u8,
-    /// Times that the store is restored from a backup. Not where replicas move or lose their disks: what the backup does not know of is
-    /// set aside, and waits for an operator.
+    /// Times that the store is restored from a backup. Not where replicas lose their disks.
     pub(crate) put_backs: u8,
     /// Segments that leave a disk for the archive.
     pub(crate) drops: u8,

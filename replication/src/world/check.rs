@@ -143,7 +143,11 @@ impl World {
             self.go_on_until(World::goes_on_without_who_failed)?;
             failed.into_iter().for_each(|id| self.end(id));
         }
-        self.go_on_until(|world| world.is_whole() || world.waits_for_disks())?;
+        self.go_on_until(|world| world.is_whole() || world.waits_for_disks() || world.waits_for_an_operator())?;
+        if self.waits_for_an_operator() {
+            self.elect_uncleanly();
+            self.check()?;
+        }
         if self.waits_for_disks() {
             self.return_disks();
         }

@@ -7,7 +7,7 @@ use varve_metadata::{
     controller::{
         in_sync::{self, Circumstances},
         moving, recovery,
-        upkeep::{Due, Standing, due},
+        upkeep::{Due, Rules, Standing, due},
     },
     image::PartitionImage,
     model::BrokerId,
@@ -91,8 +91,12 @@ impl World {
         if self.is(Break::ElectsWhoIsOffline) {
             partition.offline.clear();
         }
-        let mut all =
-            due(&partition, &standing, (view.min_in_sync, self.unclean || self.is(Break::ElectsOutsideTheIsr)));
+        let rules = Rules {
+            min_in_sync: view.min_in_sync,
+            unclean: self.unclean || self.is(Break::ElectsOutsideTheIsr),
+            all_have_looked: view.awaited.is_empty() || self.is(Break::RecoversBeforeAllHaveLooked),
+        };
+        let mut all = due(&partition, &standing, rules);
         if self.is(Break::KeepsWhatWasTold)
             && let (Some(next), Some(before)) = (&mut all.next, &partition.recovery)
             && let Some(recovery) = &mut next.recovery

@@ -74,20 +74,26 @@ impl World {
     }
 
     pub(super) fn enter(&mut self, id: BrokerId) {
-        let registered = self.registrations[id.0 as usize].disk;
-        if !self.is(Break::TrustsEmptyDisks) {
+        // Another action: the process may end in between.
+        if self.look(id) {
+            return;
+        }
+        let (registered, disk) = (self.registrations[id.0 as usize].disk, self.broker(id).disk);
+        if disk != registered && !self.is(Break::TrustsEmptyDisks) {
             let is_active = |id: BrokerId| self.in_service(id);
             let circumstances = self.circumstances(&is_active);
             if let Some(next) = in_sync::with_emptied(&self.partition, id, &[registered.id()], &circumstances) {
                 self.partition = next;
-                // Another action: the process may end in between.
                 return;
             }
         }
-        let disk = self.broker(id).disk;
-        let registration = &mut self.registrations[id.0 as usize];
-        (registration.disk, registration.written) = (disk, registration.written + 1);
+        if disk != registered {
+            let registration = &mut self.registrations[id.0 as usize];
+            (registration.disk, registration.written) = (disk, registration.written + 1);
+        }
         self.broker_mut(id).entered = true;
+        // What is no replica here by now is set aside.
+        self.show(id);
     }
 
     fn found(&self, id: BrokerId) -> Option<PartitionImage> {

@@ -78,6 +78,8 @@ struct View {
     registrations: Vec<Registration>,
     /// The topic's `min.insync.replicas`.
     min_in_sync: usize,
+    /// Who has not looked for logs since the store was put back.
+    awaited: BTreeSet<BrokerId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +90,8 @@ struct Broker {
     /// says: it may say that this broker leads, in an epoch of its life before, with records that are lost.
     admitted: bool,
     lost_records: bool,
+    /// There was a log when this life began.
+    found_log: bool,
     /// The log cannot be reached in this life.
     failed: bool,
     /// The store has taken it that the log cannot be reached.
@@ -180,6 +184,7 @@ pub(crate) struct World {
     backup: Option<View>,
     /// How often it was put back to that.
     restored: u8,
+    awaited: BTreeSet<BrokerId>,
     acknowledged: BTreeSet<(Offset, u16)>,
     /// Where the partition is archived.
     bucket: Option<Bucket>,
@@ -215,12 +220,19 @@ impl World {
             written: 0,
         };
         let registrations = vec![registration; ids.len()];
-        let view = View { partition: partition.clone(), registrations: registrations.clone(), min_in_sync };
+        let awaited = BTreeSet::new();
+        let view = View {
+            partition: partition.clone(),
+            registrations: registrations.clone(),
+            min_in_sync,
+            awaited: awaited.clone(),
+        };
         let broker = |_: &BrokerId| Broker {
             up: true,
             incarnation: Incarnation(0),
             admitted: true,
             lost_records: false,
+            found_log: true,
             failed: false,
             told: false,
             entered: true,
@@ -244,6 +256,7 @@ impl World {
             under_way: Vec::new(),
             backup: None,
             restored: 0,
+            awaited,
             acknowledged: BTreeSet::new(),
             bucket: None,
             committed: Vec::new(),
@@ -401,6 +414,6 @@ impl World {
     /// What an image that follows the store shows now.
     fn now(&self) -> View {
         let (partition, registrations) = (self.partition.clone(), self.registrations.clone());
-        View { partition, registrations, min_in_sync: self.min_in_sync }
+        View { partition, registrations, min_in_sync: self.min_in_sync, awaited: self.awaited.clone() }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Scene; 2] = [
+    pub(crate) const ALL: [Scene; 3] = [
         Scene {
             name: "a replica starts over that knows the archive from before, and comes to lead",
             broken: Break::StartsOverWithoutEpochs,
@@ -26,6 +26,11 @@ impl Scene {
             name: "a leader looks at the archive that has not heard of its successor",
             broken: Break::LooksBehindItsSuccessor,
             play: looks_late,
+        },
+        Scene {
+            name: "the replicas of a backup are all there, and fell behind one that was added since",
+            broken: Break::RecoversBeforeAllHaveLooked,
+            play: starts_last,
         },
     ];
 
@@ -73,6 +78,22 @@ fn looks_late(broken: Option<Break>) -> Result<(), Violation> {
     world.take(Action::Append(TWO))?;
     world.settle(&[TWO], |_| true)?;
     world.take(Action::Archive(ONE))?;
+    world.heal()
+}
+
+fn starts_last(broken: Option<Break>) -> Result<(), Violation> {
+    let budget = Budget { appends: 1, moves: 1, crashes: 1, put_backs: 1, ..Budget::NONE };
+    let mut world = World::new(2, 1, budget, broken).held_by_first(1);
+    world.take(Action::BackUp)?;
+    world.take(Action::Reassign(0b11))?;
+    world.settle(&[ONE, TWO], |_| true)?;
+    world.take(Action::Crash(ONE))?;
+    world.take(Action::Fence(ONE))?;
+    world.settle(&[TWO], |_| true)?;
+    world.take(Action::Append(TWO))?;
+    world.settle(&[TWO], |_| true)?;
+    world.take(Action::PutBack)?;
+    world.settle(&[ONE], |_| true)?;
     world.heal()
 }
 
