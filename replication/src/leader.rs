@@ -35,9 +35,11 @@ pub struct FollowerFetch {
     pub incarnation: Option<Incarnation>,
     /// It has everything below, in the leader's version.
     pub end: Offset,
-    /// Its first offset.
+    /// Its first offset, also after it restarts.
     pub log_start: Offset,
-    /// The leader's log end when the fetch was read.
+    /// The leader's first offset when the fetch was read.
+    pub leader_start: Offset,
+    /// The leader's log end then.
     pub leader_end: Offset,
 }
 
@@ -136,6 +138,8 @@ pub struct Leader {
     /// Where this epoch began: below, the log may hold records that others committed and this leader does not know of.
     pub(crate) epoch_start: Offset,
     followers: BTreeMap<BrokerId, FollowerState>,
+    /// Where the leader's log starts, as it was last told: who joins has deleted what lies before.
+    pub(crate) log_start: Offset,
     log_end: Offset,
     high_watermark: Offset,
 }
@@ -159,6 +163,7 @@ impl Leader {
             pauses: false,
             epoch_start: log_end,
             followers: BTreeMap::new(),
+            log_start: Offset::ZERO,
             log_end,
             high_watermark: high_watermark.0.min(log_end),
         };
@@ -218,6 +223,19 @@ impl Leader {
         if in_sync < required { Err(AckError { in_sync, required }) } else { Ok(()) }
     }
 
+    /// Where the log starts on that replica which has deleted least, of those that may come to lead: the active ones, and those that an
+    /// election may choose though they do not seem to live. Not one whose directory failed: it has to join anew, and who does starts at
+    /// `log_start`, the leader's own, or later.
+    pub fn low_watermark(&mut self, around: &Surroundings<'_>, log_start: Offset) -> Offset {
+        self.log_start = self.log_start.max(log_start);
+        let may_lead = |id: BrokerId| {
+            let is_there = (around.active)(id).is_some() && !self.partition.offline.contains(&id);
+            is_there || self.may_be_in_sync(id) || self.partition.elr.contains(&id)
+        };
+        let followers = self.followers.iter().filter(|(id, _)| may_lead(**id));
+        followers.map(|(_, follower)| follower.log_start).fold(log_start, Offset::min)
+    }
+
     /// Takes in what happened. Inputs come in the order in which they happened; the effects are to be performed in theirs.
     pub fn step(&mut self, around: &Surroundings<'_>, input: Input<'_>, effects: &mut Vec<Effect>) {
         match input {
@@ -236,6 +254,7 @@ impl Leader {
         if fetch.incarnation.is_some() && fetch.incarnation != (around.registered)(fetch.replica) {
             return;
         }
+        self.log_start = self.log_start.max(fetch.leader_start);
         let Some(follower) = self.followers.get_mut(&fetch.replica) else { return };
         if fetch.end >= fetch.leader_end {
             follower.caught_up = follower.caught_up.max(Some(around.now));
@@ -253,10 +272,12 @@ impl Leader {
     }
 
     /// A follower joins once it has what is committed, and everything that earlier leaders may have committed: that is below
-    /// where this epoch began, but not necessarily below the high watermark that this leader knows of.
+    /// where this epoch began, but not necessarily below the high watermark that this leader knows of. And it has deleted what
+    /// others were told is deleted: it may lead from then on, and its first offset is the partition's.
     fn propose_joining(&mut self, around: &Surroundings<'_>, replica: BrokerId, effects: &mut Vec<Effect>) {
         let Some(follower) = self.followers.get(&replica) else { return };
-        let has_all = follower.end.is_some_and(|end| end >= self.high_watermark.max(self.epoch_start));
+        let has_all = follower.end.is_some_and(|end| end >= self.high_watermark.max(self.epoch_start))
+            && follower.log_start >= self.log_start;
         let active = (around.active)(replica).filter(|active| follower.incarnation.is_none_or(|of| of == *active));
         let Some(incarnation) = active.filter(|_| has_all) else { return };
         // What it fetched before its directory failed may come late.

@@ -37,7 +37,7 @@ pub enum FollowError {
 pub struct FollowerPosition {
     /// Where it goes on.
     pub position: Position,
-    /// Where it starts.
+    /// Where it starts, also after a crash.
     pub log_start: LogStartOffset,
 }
 
@@ -62,7 +62,7 @@ impl ReplicaLog for Replicated<'_> {
 impl Partition {
     /// Where the next fetch begins.
     pub fn position(&self) -> FollowerPosition {
-        FollowerPosition { position: Position::of(&Replicated(self.log())), log_start: self.log().start() }
+        FollowerPosition { position: Position::of(&Replicated(self.log())), log_start: self.log().kept_start() }
     }
 
     /// Appends what the leader of `epoch` sent, and takes over what is committed and where the log starts. Kept when this
@@ -176,12 +176,15 @@ impl Partition {
         }
     }
 
-    /// Before anything is appended, it has to be on the disk that less of the log is.
+    /// Before anything is appended, it has to be on the disk that less of the log is, and that it starts elsewhere: a log that ends
+    /// before its start is taken for one whose files are gone.
     fn after_cut(self: &Arc<Self>, removed: RemovedFiles) -> Result<(), FollowError> {
         self.lower_high_watermark(self.log().end().0);
         let dir = self.log_dir();
         let Some(files) = dir.files() else { return Err(FollowError::Offline) };
-        if let Err(error) = files.save_recovery_points(&[(self.topic(), self.id().index, self.log())]) {
+        let cut = [(self.topic(), self.id().index, self.log())];
+        let starts = || if self.log().is_start_kept() { Ok(()) } else { files.save_log_starts(&cut) };
+        if let Err(error) = files.save_recovery_points(&cut).and_then(|()| starts()) {
             dir.fail(&error);
             return Err(FollowError::Offline);
         }

@@ -235,7 +235,10 @@ impl Partition {
         lineage::end_of_epoch(&Replicated(self.log()), self.leader_epoch(), epoch, archived)
     }
 
+    /// Asked only where something can be read in the archive alone: this broker may know it from long ago, and would have others cut
+    /// what came after.
     fn archived_end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        self.remote().and_then(|remote| remote.end_of_epoch(epoch))
+        let begins_there = self.log_start().0 < self.log().local_start();
+        self.remote().filter(|_| begins_there).and_then(|remote| remote.end_of_epoch(epoch))
     }
 }

@@ -195,16 +195,19 @@ impl Partition {
     }
 
     fn stepped(&self, leading: &Leading, leader: &mut Leader, input: Input<'_>) -> Vec<Effect> {
-        let around = Surroundings {
+        let mut effects = Vec::new();
+        self.around(leading, |around| leader.step(around, input, &mut effects));
+        effects
+    }
+
+    fn around<T>(&self, leading: &Leading, act: impl FnOnce(&Surroundings<'_>) -> T) -> T {
+        act(&Surroundings {
             now: leading.peers.now(),
             active: &|id| leading.peers.active(id),
             registered: &|id| leading.peers.registered(id),
             min_in_sync: self.min_in_sync(),
             lag_max: leading.peers.lag_max(),
-        };
-        let mut effects = Vec::new();
-        leader.step(&around, input, &mut effects);
-        effects
+        })
     }
 
     fn perform(self: &Arc<Self>, leading: &Leading, effects: Vec<Effect>) {
@@ -252,8 +255,8 @@ impl Partition {
         }
     }
 
-    /// Where the log starts on that replica which has deleted least, of those that may come to lead: not one whose directory failed.
-    /// `None`: this broker does not lead in `epoch` any more.
+    /// Where the log starts on that replica which has deleted least, of those that may come to lead. `None`: this broker does not lead
+    /// in `epoch` any more.
     pub(super) fn low_watermark(&self, epoch: LeaderEpoch) -> Option<LogStartOffset> {
         let role = self.role().read();
         if self.leader_epoch() != epoch {
@@ -263,11 +266,9 @@ impl Partition {
             Role::Follower { .. } => None,
             Role::Alone => Some(self.log_start()),
             Role::Leader(leading) => {
-                let leader = leading.leader.lock();
-                let is_there = |id| leading.peers.active(id).is_some() && !leader.partition().offline.contains(&id);
-                let followers = leader.followers().iter().filter(|(id, _)| is_there(**id));
-                let starts = followers.map(|(_, follower)| LogStartOffset(follower.log_start));
-                Some(starts.fold(self.log_start(), LogStartOffset::min))
+                let mut leader = leading.leader.lock();
+                let LogStartOffset(start) = self.log_start();
+                Some(LogStartOffset(self.around(leading, |around| leader.low_watermark(around, start))))
             }
         }
     }
@@ -293,11 +294,11 @@ impl Partition {
     /// A follower asked for what comes behind `end`, which it has in our version.
     pub(super) fn note_fetch(self: &Arc<Self>, role: &Role, replica: Replica, end: Offset, log_start: Offset) {
         let Role::Leader(leading) = role else { return };
-        let LogEndOffset(leader_end) = self.log().end();
+        let (LogStartOffset(leader_start), LogEndOffset(leader_end)) = (self.log_start(), self.log().end());
         let Replica { id: replica, incarnation } = replica;
         let mut leader = leading.leader.lock();
         let has_deleted = leader.followers().get(&replica).is_some_and(|follower| follower.log_start < log_start);
-        let fetch = FollowerFetch { replica, incarnation, end, log_start, leader_end };
+        let fetch = FollowerFetch { replica, incarnation, end, log_start, leader_start, leader_end };
         let effects = self.stepped(leading, &mut leader, Input::Fetched(fetch));
         drop(leader);
         self.perform(leading, effects);

@@ -33,7 +33,7 @@ use varve_replication::fetcher::{Ask, Fetcher, Step, Wanted};
 use super::{Lane, Replicas, incarnation_of, wire};
 use crate::{
     links::{Link, LinkError, Links},
-    partition::{FollowError, Partition, Peers, RemoteError},
+    partition::{FollowError, Partition, Peers, RemoteError, save_log_starts},
 };
 
 /// The only version of DescribeProducers.
@@ -228,7 +228,7 @@ impl FetchTask {
         }
         let session = response.session_id;
         let steps = self.state.lock().fetcher.take(session, wire::answers(response), replicas.now());
-        let mut beside = Vec::new();
+        let (mut beside, mut taken) = (Vec::new(), Vec::new());
         for (id, asked, step) in steps {
             let Some(partition) = self.still_followed(id, &asked) else { continue };
             match step {
@@ -237,7 +237,9 @@ impl FetchTask {
                         replicas.throttles.follower.note(records.len(), Instant::now());
                     }
                     let done = append(&partition, asked.epoch, records, high_watermark, log_start).await;
+                    let is_done = done.is_ok();
                     self.settle(replicas, &partition, asked.epoch, done);
+                    taken.extend(is_done.then_some((partition, asked.epoch)));
                 }
                 Step::Truncate { epoch: known, end } => {
                     let (of, epoch) = (partition.clone(), asked.epoch);
@@ -252,9 +254,30 @@ impl FetchTask {
                 }
             }
         }
+        self.keep_starts(replicas, taken).await;
         // As a rule they are done in no time, and the next fetch is for all.
         let _ = timeout(BESIDE, future::join_all(beside)).await;
         Ok(())
+    }
+
+    /// Writes down where the logs start now of which the leader has deleted records, all with one write. The next fetch tells that it
+    /// is so: the leader calls the records deleted, which a crash of this node must not bring back.
+    async fn keep_starts(&self, replicas: &Replicas, taken: Vec<(Arc<Partition>, LeaderEpoch)>) {
+        let moved: Vec<_> = taken.into_iter().filter(|(partition, _)| !partition.log().is_start_kept()).collect();
+        if moved.is_empty() {
+            return;
+        }
+        let partitions: Vec<_> = moved.iter().map(|(partition, _)| partition.clone()).collect();
+        // What could not be written down is told by whoever notes that the directory failed, or is full.
+        let _ = spawn_blocking(move || save_log_starts(&partitions)).await;
+        let mut state = self.state.lock();
+        for (partition, epoch) in moved {
+            let (id, at) = (partition.id(), partition.position());
+            match partition.log().is_start_kept() {
+                true => state.fetcher.moved(id, epoch, at.position, at.log_start),
+                false => state.fetcher.hold_back(id, epoch, replicas.now()),
+            }
+        }
     }
 
     /// Does what may take long, so that other partitions can go on: this one is not asked for meanwhile.

@@ -123,6 +123,8 @@ pub struct LocalLog {
     /// The log is being moved.
     pub(super) cleaning_paused: AtomicBool,
     pub(super) recovery_point: AtomicU64,
+    /// The log start that was written down last.
+    pub(super) kept_start: AtomicU64,
     /// Whether the directory's own name is known to be on disk.
     pub(super) is_linked: AtomicBool,
     pub(super) on_seal: SealListener,
@@ -210,6 +212,28 @@ impl LocalLog {
     /// First offset readable in any tier.
     pub fn start(&self) -> LogStartOffset {
         LogStartOffset(self.view.read().log_start)
+    }
+
+    /// The log start that a crash leaves: at most [`start`](Self::start), and less while that is not written down.
+    pub fn kept_start(&self) -> LogStartOffset {
+        self.start().min(LogStartOffset(self.written_start()))
+    }
+
+    /// Whether the log start is written down.
+    pub fn is_start_kept(&self) -> bool {
+        self.start().0 == self.written_start()
+    }
+
+    fn written_start(&self) -> Offset {
+        Offset::new(self.kept_start.load(Ordering::Acquire)).expect("was an offset when stored")
+    }
+
+    /// It is written down that the log starts at `start`. Only now the epochs before it may be forgotten: by them a log is compared with
+    /// others that starts earlier again after a crash.
+    pub(super) fn note_start_kept(&self, start: Offset) {
+        self.kept_start.store(start.get(), Ordering::Release);
+        // A stale file only knows epochs that the start then cuts off again.
+        self.view.write().epochs.truncate_from_start(start);
     }
 
     /// First offset on the local disk, or the log start if that is larger.

@@ -371,7 +371,8 @@ impl LogDir {
         let (mut starts, mut committed) = (log_starts.clone(), high_watermarks.clone());
         starts.retain(|key, _| is_there(key));
         committed.retain(|key, _| is_there(key));
-        starts.extend(logs.iter().map(|log| (key(log), log.log.start().0)));
+        let kept: Vec<Offset> = logs.iter().map(|log| log.log.start().0).collect();
+        starts.extend(logs.iter().zip(&kept).map(|(log, start)| (key(log), *start)));
         committed.extend(logs.iter().map(|log| (key(log), log.high_watermark)));
         // A log that is not open is checked from its beginning when it comes back: nobody can say what reached the disk.
         let flushed = logs.iter().map(|log| (key(log), log.log.recovery_point())).collect();
@@ -386,6 +387,9 @@ impl LogDir {
                 self.write_offsets(name, &next)?;
                 *known = next;
             }
+            if name == LOG_STARTS {
+                logs.iter().zip(&kept).for_each(|(log, start)| log.log.note_start_kept(*start));
+            }
         }
         *forgot = false;
         Ok(())
@@ -399,10 +403,12 @@ impl LogDir {
     pub fn save_log_starts(&self, logs: &[(&TopicName, PartitionIndex, &LocalLog)]) -> Result<(), CheckpointError> {
         let mut known = self.known.lock();
         let logs = logs.iter().filter(|(.., log)| !log.has_ended_cleaning());
+        let kept: Vec<_> = logs.map(|log| (log, log.2.start().0)).collect();
         let mut starts = known.log_starts.clone();
-        starts.extend(logs.map(|(topic, index, log)| (((*topic).clone(), *index), log.start().0)));
+        starts.extend(kept.iter().map(|((topic, index, _), start)| (((*topic).clone(), *index), *start)));
         self.write_offsets(LOG_STARTS, &starts)?;
         known.log_starts = starts;
+        kept.iter().for_each(|((.., log), start)| log.note_start_kept(*start));
         Ok(())
     }
 

@@ -108,6 +108,7 @@ impl LocalLog {
             cleaning_ended: AtomicBool::new(false),
             cleaning_paused: AtomicBool::new(false),
             recovery_point: AtomicU64::new(recovery_point.get()),
+            kept_start: AtomicU64::new(start.log_start.get()),
             is_linked: AtomicBool::new(false),
             on_seal: Default::default(),
         };

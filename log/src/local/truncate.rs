@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use varve_metadata::model::{LeaderEpoch, Offset, ProducerId, Timestamp};
+use varve_metadata::model::{LeaderEpoch, LogStartOffset, Offset, ProducerId, Timestamp};
 
 use super::{
     active::ActiveSegment,
@@ -31,7 +31,8 @@ impl LocalLog {
             self.forget_epochs_from(offset)?;
             return Ok(RemovedFiles::default());
         }
-        if offset < self.view.read().first_base() {
+        // Whatever is left in front of the log start is deleted.
+        if offset < self.view.read().local_start() {
             return self.truncate_fully(offset, self.start().0.min(offset));
         }
         let mut writer = self.writer.lock();
@@ -130,6 +131,7 @@ impl LocalLog {
     /// [`RollError::Storage`]: they are known until the log is closed, and not on disk.
     pub fn learn_epochs(&self, known: &[(LeaderEpoch, Offset)]) -> Result<(), RollError> {
         let _writer = self.writer.lock();
+        let LogStartOffset(kept) = self.kept_start();
         let mut view = self.view.write();
         let own = view.epochs.entries().to_vec();
         let first = own.first().copied();
@@ -140,7 +142,7 @@ impl LocalLog {
         for (epoch, start) in known.iter().filter(is_before).chain(&own) {
             epochs.assign(*epoch, *start);
         }
-        epochs.truncate_from_start(view.log_start);
+        epochs.truncate_from_start(kept);
         view.epochs = epochs;
         epochs_file::write(&self.dir(), &view.epochs)?;
         Ok(())

@@ -11,7 +11,6 @@ use varve_metadata::model::{Offset, Timestamp};
 
 use super::{
     active::ActiveSegment,
-    epochs_file,
     error::{ReadError, RollError},
     files::{LOG, OFFSET_INDEX, SegmentFiles, TIME_INDEX, TXN_INDEX, mark_deleted},
     leader_epochs::LEADER_EPOCH_CHECKPOINT,
@@ -151,10 +150,6 @@ impl LocalLog {
         let mut view = self.view.write();
         view.log_start = offset;
         view.first_unstable = writer.producers.first_unstable();
-        if view.epochs.truncate_from_start(offset) && !writer.abandoned {
-            // A stale file only knows epochs that the start then cuts off again.
-            let _ = epochs_file::write(&self.dir(), &view.epochs);
-        }
         Ok(true)
     }
 

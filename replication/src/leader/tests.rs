@@ -17,6 +17,8 @@ struct Bench {
     leader: Leader,
     now: Duration,
     min_in_sync: usize,
+    /// Where the leader's log starts and ends.
+    start: u64,
     end: u64,
     /// The followers are about to stop.
     is_stopping: bool,
@@ -35,10 +37,10 @@ impl Bench {
             ..PartitionImage::default()
         };
         let leader = Leader::new(BrokerId(0), partition, offset(end), HighWatermark(Offset::ZERO), now);
-        Bench { leader, now, min_in_sync: 1, end, is_stopping: false }
+        Bench { leader, now, min_in_sync: 1, start: 0, end, is_stopping: false }
     }
 
-    fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
+    fn around<T>(&mut self, act: impl FnOnce(&mut Leader, &Surroundings<'_>) -> T) -> T {
         let registered = |_| Some(Incarnation(1));
         let active = |id| registered(id).filter(|_| !self.is_stopping);
         let around = Surroundings {
@@ -48,9 +50,18 @@ impl Bench {
             min_in_sync: self.min_in_sync,
             lag_max: LAG,
         };
+        act(&mut self.leader, &around)
+    }
+
+    fn step(&mut self, input: Input<'_>) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.leader.step(&around, input, &mut effects);
+        self.around(|leader, around| leader.step(around, input, &mut effects));
         effects
+    }
+
+    fn low_watermark(&mut self) -> u64 {
+        let start = offset(self.start);
+        self.around(|leader, around| leader.low_watermark(around, start)).get()
     }
 
     /// The store answers what is pending.
@@ -69,11 +80,21 @@ impl Bench {
     }
 
     fn fetched_in(&mut self, incarnation: Incarnation, replica: u32, end: u64) -> Vec<Effect> {
+        self.fetched_by(incarnation, replica, 0, end)
+    }
+
+    /// A fetch of a follower whose log starts at `start`.
+    fn fetched_from(&mut self, replica: u32, start: u64, end: u64) -> Vec<Effect> {
+        self.fetched_by(Incarnation(1), replica, start, end)
+    }
+
+    fn fetched_by(&mut self, incarnation: Incarnation, replica: u32, start: u64, end: u64) -> Vec<Effect> {
         self.step(Input::Fetched(FollowerFetch {
             replica: BrokerId(replica),
             incarnation: Some(incarnation),
             end: offset(end),
-            log_start: Offset::ZERO,
+            log_start: offset(start),
+            leader_start: offset(self.start),
             leader_end: offset(self.end),
         }))
     }
@@ -270,4 +291,49 @@ fn a_follower_whose_directory_failed_holds_up_nothing_and_does_not_join_by_what_
     let back = PartitionImage { offline: Vec::new(), partition_epoch: 2, ..failed };
     assert_eq!(bench.step(Input::Shown(&back)), []);
     assert_eq!(proposed(&bench.fetched(2, 20)), ids(&[0, 1, 2]));
+}
+
+#[test]
+fn who_may_come_to_lead_is_waited_for_until_it_has_deleted_too_whether_it_seems_to_live_or_not() {
+    let mut bench = Bench::new(&[0, 1, 2], &[0, 1], 10);
+    bench.start = 5;
+    bench.fetched_from(1, 0, 10);
+    assert_eq!(bench.low_watermark(), 0);
+    bench.is_stopping = true;
+    assert_eq!(bench.low_watermark(), 0, "an election may choose 1 all the same");
+    bench.fetched_from(1, 5, 10);
+    assert_eq!(bench.low_watermark(), 5, "2 is in no list that one is elected from");
+    bench.is_stopping = false;
+    assert_eq!(bench.low_watermark(), 0, "it is there, as far as is known");
+}
+
+#[test]
+fn who_is_eligible_is_waited_for_as_well() {
+    let mut bench = Bench::new(&[0, 1], &[0], 10);
+    (bench.start, bench.is_stopping, bench.leader.partition.elr) = (5, true, ids(&[1]));
+    assert_eq!(bench.low_watermark(), 0);
+}
+
+#[test]
+fn a_follower_joins_once_it_has_deleted_what_the_leader_has() {
+    let mut bench = Bench::new(&[0, 1], &[0], 10);
+    bench.start = 5;
+    assert_eq!(bench.fetched_from(1, 0, 10), [committed(10)]);
+    assert_eq!(bench.step(Input::Tick), [], "it would show what was deleted");
+    assert_eq!(proposed(&bench.fetched_from(1, 5, 10)), ids(&[0, 1]));
+    // What is deleted while the proposal is under way counts as deleted once that one has deleted it.
+    bench.start = 7;
+    assert_eq!(bench.low_watermark(), 5);
+}
+
+#[test]
+fn what_was_deleted_while_nobody_fetched_keeps_a_follower_out_as_well() {
+    let mut bench = Bench::new(&[0, 1], &[0], 10);
+    bench.is_stopping = true;
+    bench.fetched_from(1, 0, 10);
+    bench.start = 5;
+    assert_eq!(bench.low_watermark(), 5);
+    bench.is_stopping = false;
+    assert_eq!(bench.step(Input::Tick), []);
+    assert_eq!(proposed(&bench.fetched_from(1, 5, 10)), ids(&[0, 1]));
 }

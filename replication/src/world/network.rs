@@ -82,6 +82,7 @@ impl World {
             incarnation: Some(message.incarnation).filter(|_| !self.is(Break::CountsEarlierLives)),
             end: from.min(log.end()),
             log_start: Offset::ZERO,
+            leader_start: Offset::ZERO,
             leader_end: log.end(),
         };
         if matches!(answer, Answer::Records { .. }) {

@@ -18,7 +18,7 @@ use varve_replication::Proposal;
 use super::*;
 use crate::partition::{
     Appending, CommitError, FollowError, Isolation, LogDirHealth, PartitionAppendError, PartitionRead,
-    PartitionReadError, Partitions, ReadRequest,
+    PartitionReadError, Partitions, ReadRequest, save_log_starts,
 };
 
 const ONE: BrokerId = BrokerId(1);
@@ -133,6 +133,17 @@ impl Replicated {
             PartitionRead::Remote { .. } => panic!("a follower is never sent to the archive"),
         }
         Ok(())
+    }
+
+    /// It writes down where its log starts.
+    fn keeps_start(&self) {
+        assert!(save_log_starts(std::slice::from_ref(&self.partition)).is_empty());
+    }
+
+    /// What its directory says of where its log starts.
+    fn written_start(&self) -> String {
+        let text = std::fs::read_to_string(self._dir.path().join("log-start-offset-checkpoint")).unwrap();
+        text.lines().last().unwrap_or_default().to_owned()
     }
 
     fn end(&self) -> Offset {
@@ -341,6 +352,9 @@ async fn records_are_deleted_once_the_follower_has_deleted_them_too() {
     assert_eq!(follower.partition.log().start(), LogStartOffset(at(1)));
     assert_eq!(deleted.as_mut().now_or_never(), None, "nothing tells yet that it has");
     leader.fetched_by(&follower).unwrap();
+    assert_eq!(deleted.as_mut().now_or_never(), None, "it would start at 0 again after a crash, and may lead");
+    follower.keeps_start();
+    leader.fetched_by(&follower).unwrap();
     assert_eq!(deleted.now_or_never(), Some(Some(LogStartOffset(at(1)))));
     leader.shown(&image(TWO, 2));
     assert_eq!(leader.partition.deleted_below(LeaderEpoch(1), at(1)).now_or_never(), Some(None));
@@ -360,6 +374,25 @@ async fn records_are_deleted_without_a_follower_whose_directory_failed() {
     leader.shown(&offline);
     let deleted = tokio::time::timeout(Duration::from_secs(60), deleted).await;
     assert_eq!(deleted, Ok(Some(LogStartOffset(at(1)))), "its broker lives, and cannot delete anything");
+}
+
+/// What is written down is believed at the next start, and a log that ends before it would be emptied.
+#[test]
+fn a_log_that_is_cut_below_its_start_does_not_start_there_any_more_after_a_crash() {
+    let (leader, follower) = pair();
+    for value in ["a", "b", "c"] {
+        leader.append(&[value]).unwrap();
+    }
+    leader.fetched_by(&follower).unwrap();
+    let replicated = follower.partition.replicate(LeaderEpoch(1), &[], HighWatermark(at(3)), LogStartOffset(at(2)));
+    replicated.unwrap();
+    follower.keeps_start();
+    assert_eq!(follower.written_start(), "t 0 2");
+    // An unclean election: the leader never had more than the first.
+    follower.shown(&image(ONE, 2));
+    follower.partition.cut(LeaderEpoch(2), LeaderEpoch(1), at(1)).unwrap();
+    assert_eq!((follower.end(), follower.partition.log().start()), (at(1), LogStartOffset(at(1))));
+    assert_eq!(follower.written_start(), "t 0 1");
 }
 
 #[test]

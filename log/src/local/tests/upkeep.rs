@@ -165,7 +165,21 @@ fn the_log_start_moves_forward_only() {
     assert!(!log.advance_log_start(at(2)).unwrap());
     assert_eq!((log.start().0, log.local_start()), (at(3), at(3)));
     assert!(log.advance_log_start(at(8)).is_err());
+    assert_eq!((log.kept_start().0, log.is_start_kept()), (at(0), false));
+    log.note_start_kept(at(3));
+    assert_eq!((log.kept_start().0, log.is_start_kept()), (at(3), true));
     assert_eq!(log.leader_epochs(), [(LeaderEpoch(0), at(3))]);
+}
+
+/// Others that parted from it before its start would be told that they did not.
+#[test]
+fn a_crash_that_forgets_where_the_log_starts_forgets_no_epochs() {
+    let fixture = Fixture::new();
+    let log = four_segments(&fixture);
+    assert!(log.advance_log_start(at(3)).unwrap());
+    drop(log);
+    let (log, _) = fixture.crashed();
+    assert_eq!((log.start().0, log.leader_epochs()), (at(0), vec![(LeaderEpoch(0), at(0))]));
 }
 
 #[test]

@@ -126,6 +126,15 @@ fn the_archive_answers_for_epochs_before_those_of_the_local_log() {
     assert_eq!(end(2), Some((LeaderEpoch(2), at(101))), "what the local log knows counts");
 }
 
+/// Who has records of an epoch that the archive was not known to have when it was last asked would be told to cut them.
+#[test]
+fn the_archive_is_not_asked_where_all_that_only_it_has_is_deleted() {
+    let follower = started_over(false);
+    follower.partition.replicate(LeaderEpoch(5), &[], HighWatermark(at(100)), LogStartOffset(at(100))).unwrap();
+    let end = follower.partition.end_of_epoch(LeaderEpoch(1));
+    assert_eq!(end, Some((LeaderEpoch(1), at(100))), "it may have deleted what we have");
+}
+
 #[test]
 fn a_leader_does_not_take_an_epoch_of_the_archive_for_its_own_that_it_has_no_record_of() {
     let follower = started_over(false);
