@@ -131,7 +131,8 @@ fn expired_by_time(objects: &[RemoteObject], retention: Option<Duration>, now: T
 fn expired_by_size(objects: &[RemoteObject], total: u64, retention: Option<u64>) -> usize {
     let Some(retention) = retention else { return 0 };
     let mut excess = total.saturating_sub(retention);
-    let fits = |object: &&RemoteObject| match excess.checked_sub(object.log_bytes) {
+    // Also one that compaction has left nothing of goes only where something is too much.
+    let fits = |object: &&RemoteObject| match excess.checked_sub(object.log_bytes).filter(|_| excess > 0) {
         Some(left) => {
             excess = left;
             true

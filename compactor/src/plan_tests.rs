@@ -160,6 +160,14 @@ fn retention_by_size_counts_both_tiers_and_never_goes_below() {
 }
 
 #[test]
+fn what_compaction_has_left_nothing_of_goes_only_where_something_is_too_much() {
+    let mut case = case(&[(Parquet, 0), (Parquet, MIB)]);
+    case.config.retention_time = None;
+    case.config.retention_bytes = Some(MIB);
+    assert_eq!(case.plan(), []);
+}
+
+#[test]
 fn a_compacted_topic_does_not_expire_unless_it_is_also_deleted() {
     let mut case = case(&[(Parquet, MIB); 3]);
     case.config.retention_time = Some(Duration::ZERO);

@@ -2,7 +2,7 @@
 //!
 //! Order everywhere: object, then manifest, then local delete; on the way out the manifest first.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use varve_log::local::{EpochCache, SealedSegment};
 use varve_metadata::{
@@ -183,14 +183,52 @@ pub fn linger(policy: &Policy, is_last: bool, most: Duration) -> Option<Duration
     Some(if is_last { linger } else { linger.min(Duration::from_secs(1)) })
 }
 
-/// Bytes of log that only the local disk has: the part of `sealed`, the segments that end above `archived`, and the active
-/// segment.
-pub fn local_only_bytes(sealed: &[SealedSegment], active_bytes: u64) -> u64 {
-    sealed.iter().map(|segment| segment.bytes).fold(active_bytes, u64::saturating_add)
+/// Bytes of log that only the local disk has: of `sealed`, the segments that end above `archived`, and of the active segment, with its
+/// offsets and its bytes. Where another leader sealed elsewhere, part of a segment is archived and counted there: of its bytes go as
+/// many as of its offsets do.
+pub fn local_only_bytes(sealed: &[SealedSegment], active: (Range<Offset>, u64), archived: Offset) -> u64 {
+    let beyond = |(offsets, bytes): (Range<Offset>, u64)| {
+        let (all, new) = (offsets.end.since(offsets.start), offsets.end.since(offsets.start.max(archived)));
+        u64::try_from(u128::from(bytes) * u128::from(new) / u128::from(all.max(1))).unwrap_or(bytes)
+    };
+    let sealed = sealed.iter().map(|segment| (segment.base..segment.end, segment.bytes));
+    sealed.chain([active]).map(beyond).fold(0, u64::saturating_add)
 }
 
 /// Whether `manifest` lists `object` already: a publication whose answer was lost did happen.
 pub fn lists(manifest: &Manifest, object: &RemoteObject) -> bool {
     // It was the last one when it was published; others may stand behind it by now.
     manifest.inline_objects().rev().any(|listed| listed.id == object.id && listed.base == object.base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(base: u64, end: u64, bytes: u64) -> SealedSegment {
+        SealedSegment {
+            base: Offset::new(base).unwrap(),
+            end: Offset::new(end).unwrap(),
+            bytes,
+            max_timestamp: None,
+            leader_epochs: Vec::new(),
+            log_path: "log".into(),
+            offset_index_path: "index".into(),
+            time_index_path: "timeindex".into(),
+            txn_index_path: None,
+            producer_snapshot_path: None,
+        }
+    }
+
+    #[test]
+    fn what_is_archived_of_a_segment_that_another_leader_sealed_elsewhere_is_not_counted_twice() {
+        let at = |offset| Offset::new(offset).unwrap();
+        let only_here = |sealed: &[SealedSegment], active| local_only_bytes(sealed, active, at(15));
+        let active = || (at(30)..at(37), 7);
+        assert_eq!(only_here(&[sealed(10, 20, 100), sealed(20, 30, 100)], active()), 50 + 100 + 7);
+        assert_eq!(only_here(&[sealed(15, 20, 100)], active()), 100 + 7);
+        assert_eq!(only_here(&[sealed(20, 20, 3)], active()), 7, "compaction has left nothing of it");
+        assert_eq!(only_here(&[], (at(10)..at(20), 100)), 50);
+        assert_eq!(only_here(&[], (at(10)..at(12), 100)), 0);
+    }
 }

@@ -174,9 +174,9 @@ impl Manifest {
         next.remove(gone, now)?;
         (next.log_start, next.end) = (start, next.end.max(start));
         next.clean_until = next.clean_until.max(start);
-        // The newest epoch that began at or before the start still has records.
+        // The newest epoch that began at or before the start still has records. Behind the end nothing tells which that is.
         let dead = next.epochs.iter().skip(1).take_while(|(_, from)| *from <= start).count();
-        next.epochs.drain(..dead);
+        next.epochs.drain(..if start > self.end { next.epochs.len() } else { dead });
         Ok(next)
     }
 

@@ -281,7 +281,9 @@ impl Look<'_> {
         if (time.is_none() && bytes.is_none()) || (self.manifest.is_empty() && self.log().size() == 0) {
             return Ok(());
         }
-        let local_only = plan::local_only_bytes(&self.unarchived().await?, self.log().active().1);
+        let sealed = self.unarchived().await?;
+        let ((base, in_active, _), LogEndOffset(end)) = (self.log().active(), self.log().end());
+        let local_only = plan::local_only_bytes(&sealed, (base..end, in_active), self.manifest.end());
         let mut start = self.retained_from(local_only).await?;
         if start >= self.manifest.end() {
             // The archive goes as a whole, so the local log is asked too, archived or not.
@@ -363,7 +365,9 @@ impl Look<'_> {
     }
 
     fn note_pending(&self, sealed: &[SealedSegment]) {
-        let bytes = if self.policy.uploads { plan::local_only_bytes(sealed, 0) } else { 0 };
+        let archived = self.manifest.end();
+        let nothing = (archived..archived, 0);
+        let bytes = if self.policy.uploads { plan::local_only_bytes(sealed, nothing, archived) } else { 0 };
         let mut pending = self.tended.pending.lock();
         let since = (bytes > 0).then(|| pending.1.unwrap_or(self.now));
         *pending = (bytes, since);

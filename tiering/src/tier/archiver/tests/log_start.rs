@@ -50,3 +50,27 @@ async fn a_start_that_the_manifest_knows_and_a_restart_forgot_is_taken_over() {
     rig.look().await;
     assert_eq!((rig.local.log.start().0, *rig.local.persisted_start.read()), (at(4), Some(LogStartOffset(at(4)))));
 }
+
+/// What the archive knows of epochs ends where it did. So does a leader that has not heard of the deletion go on.
+#[tokio::test]
+async fn a_log_that_was_deleted_beyond_its_archive_has_not_parted_from_it() {
+    let rig = Rig::new(&[]);
+    rig.local.append(10);
+    rig.local.log.roll().unwrap();
+    rig.look().await;
+    rig.local.epoch.store(2, Ordering::SeqCst);
+    rig.local.append(10);
+    rig.local.log.advance_log_start(at(18)).unwrap();
+    rig.look().await;
+    assert_eq!(rig.archived(), (18, 18));
+    assert_eq!(rig.remote.manifest().epochs(), []);
+    let next = Local::new(&[]);
+    next.append(10);
+    next.epoch.store(2, Ordering::SeqCst);
+    next.append(10);
+    next.log.roll().unwrap();
+    next.epoch.store(3, Ordering::SeqCst);
+    let tended = Tended::new(next.clone() as Arc<dyn LocalPartition>, Arc::clone(&rig.remote));
+    tended.look(&rig.tools, &Slot::default(), next.now()).await.unwrap();
+    assert_eq!((rig.archived(), next.log.start().0), ((18, 20), at(18)));
+}
