@@ -91,6 +91,13 @@ pub fn parted(manifest: &Manifest, local: &EpochCache, local_end: Offset) -> Opt
     Some(common_end(manifest, local, local_end).min(local_end)).filter(|common| *common < manifest.end())
 }
 
+/// What neither the archive has nor a log on its disk, which begins at `local_start`, though it is not deleted: the archive went on with
+/// another log ([`Manifest::parted_at`]), and set aside what this one had given up in its favour.
+pub fn set_aside_before(manifest: &Manifest, log_start: Offset, local_start: Offset) -> Option<Range<Offset>> {
+    let from = manifest.end().max(log_start);
+    (!manifest.set_aside().is_empty() && from < local_start).then_some(from..local_start)
+}
+
 /// Below it local copies may go: the published manifest covers them, with the same records, and they are decided.
 pub fn may_leave_below(manifest: &Manifest, local: &EpochCache, local_end: Offset, last_stable: Offset) -> Offset {
     common_end(manifest, local, local_end).min(last_stable)

@@ -212,8 +212,12 @@ impl Look<'_> {
             return Err(TendError::Deposed);
         }
         let (epochs, end) = self.local();
-        let parted = plan::parted(&self.manifest, &epochs, end);
-        parted.map_or(Ok(()), |end| Err(TendError::LocalLogLost { archived: self.manifest.end(), end }))
+        let (LogStartOffset(start), local_start) = (self.log().start(), self.log().local_start());
+        if let Some(end) = plan::parted(&self.manifest, &epochs, end) {
+            return Err(TendError::LocalLogLost { archived: self.manifest.end(), end });
+        }
+        let lacking = plan::set_aside_before(&self.manifest, start, local_start);
+        lacking.map_or(Ok(()), |lacking| Err(TendError::SetAside(lacking)))
     }
 
     /// DeleteRecords moves the local log's start, expiry by another process the manifest's: both follow the larger.

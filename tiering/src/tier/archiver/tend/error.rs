@@ -1,6 +1,6 @@
 //! Why a look ends early, and what may help.
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use varve_metadata::model::Offset;
 
@@ -22,6 +22,10 @@ pub(in crate::tier::archiver) enum TendError {
     /// there on the two hold different records, and neither is given up in favour of the other.
     #[error("the archive ends at {archived}, what the local log has of it at {end}")]
     LocalLogLost { archived: Offset, end: Offset },
+    /// The archive went on with another log, and set aside what this one had given up in its favour. Going on behind that would hide it
+    /// for ever.
+    #[error("what lies between {} and {} was set aside in the archive, and is not on this disk", .0.start, .0.end)]
+    SetAside(Range<Offset>),
     /// The manifest cannot be read or published now.
     #[error("manifest")]
     Manifest(#[from] UpdateError),
@@ -55,7 +59,7 @@ impl TendError {
     /// Whether trying again in a moment may help.
     pub(in crate::tier::archiver) fn is_weather(&self) -> bool {
         match self {
-            TendError::Deposed | TendError::Deleted | TendError::LocalLogLost { .. } => false,
+            TendError::Deposed | TendError::Deleted | TendError::LocalLogLost { .. } | TendError::SetAside(_) => false,
             TendError::Claim(error) => error.is_weather(),
             error if error.is_damage() => false,
             TendError::Manifest(UpdateError::Store(StoreError::Format { .. })) => false,

@@ -157,3 +157,31 @@ async fn what_a_leader_after_us_archived_is_no_other_lineage() {
     let outcome = first.tended.look(&first.tools, &Slot::default(), first.local.now()).await;
     assert!(matches!(outcome, Err(TendError::Deposed)), "{outcome:?}");
 }
+
+/// Its records had left its disk in favour of what another log took the place of, before anybody heard that it leads again.
+#[tokio::test]
+async fn a_leader_whose_archived_records_were_set_aside_does_not_go_on_as_if_they_had_never_been() {
+    let rig = Rig::new(&[]);
+    rig.local.append(10);
+    rig.local.log.roll().unwrap();
+    rig.look().await;
+    rig.local.log.delete_local_below(at(10)).unwrap().purge().unwrap();
+    let (epoch, decided) = (LeaderEpoch(2), remote_beside(&rig.remote));
+    decided.refresh().await.unwrap();
+    decided.update(|manifest| manifest.claimed_by(epoch)).await.unwrap();
+    let across = rig.remote.manifest().inline_objects().next().unwrap().clone();
+    let kept = RemoteObject { id: ObjectId::random(), end: at(6), ..across };
+    decided.update(|manifest| manifest.parted_at(epoch, at(6), vec![kept.clone()], rig.local.now())).await.unwrap();
+
+    rig.local.epoch.store(3, Ordering::SeqCst);
+    rig.local.append(5);
+    rig.local.log.roll().unwrap();
+    let tended = Tended::new(rig.local.clone() as Arc<dyn LocalPartition>, Arc::clone(&rig.remote));
+    let outcome = tended.look(&rig.tools, &Slot::default(), rig.local.now()).await;
+    assert!(matches!(&outcome, Err(TendError::SetAside(gone)) if *gone == (at(6)..at(10))), "{outcome:?}");
+    assert_eq!(rig.archived(), (0, 6));
+    // Somebody has the log start behind them.
+    rig.local.log.advance_log_start(at(10)).unwrap();
+    tended.look(&rig.tools, &Slot::default(), rig.local.now()).await.unwrap();
+    assert_eq!(rig.archived(), (10, 15));
+}
