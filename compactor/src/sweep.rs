@@ -290,28 +290,17 @@ impl Marked {
         Marked { unnamed, share, ends: HashMap::new(), known: HashMap::new(), met: HashMap::new() }
     }
 
-    /// Takes out what `manifest` names. A shared object that it let go long enough ago is the others' matter: this sweep takes
-    /// it if they do not name it either.
+    /// Takes out what `manifest` names.
     async fn mark(&mut self, store: &ManifestStore, manifest: &Manifest, due: Timestamp) -> Result<(), StoreError> {
         if manifest.deleted_at().is_none() {
             self.ends.insert(manifest.partition(), manifest.end());
         }
-        // What is set aside is named, however long ago.
-        let aside = manifest.set_aside().iter();
-        let removed = manifest.removed().iter().chain(aside.clone());
-        let removed_leaves = removed.clone().filter_map(|removed| match &removed.entry {
-            RemovedEntry::Leaf(leaf) => Some(leaf),
-            RemovedEntry::Object(_) => None,
-        });
-        let removed_objects = removed.clone().filter_map(|removed| match &removed.entry {
-            RemovedEntry::Object(object) => Some(object).filter(|_| object.shared_at.is_none() || removed.at > due),
-            RemovedEntry::Leaf(_) => None,
-        });
-        let aside_objects = aside.filter_map(|aside| match &aside.entry {
-            RemovedEntry::Object(object) => Some(object),
-            RemovedEntry::Leaf(_) => None,
-        });
-        for object in manifest.inline_objects().chain(removed_objects).chain(aside_objects) {
+        let removed_leaves =
+            manifest.removed().iter().chain(manifest.set_aside()).filter_map(|gone| match &gone.entry {
+                RemovedEntry::Leaf(leaf) => Some(leaf),
+                RemovedEntry::Object(_) => None,
+            });
+        for object in named_objects(manifest, due) {
             self.unnamed.remove(&object.id.0);
         }
         for reference in manifest.leaves().chain(removed_leaves) {
@@ -376,13 +365,32 @@ impl Marked {
     }
 
     /// What begins at or behind the end may be an upload that its leader has yet to publish, however long ago it was begun.
-    /// What begins before can not be published any more.
+    /// What begins before can not be published any more, and what the compactor made is published in time or never.
     fn may_yet_be_published(&self, named: &Named) -> bool {
         match named {
-            Named::Raw { partition, base, .. } => self.ends.get(partition).is_some_and(|end| base >= end),
+            Named::Raw { partition, base, .. } => {
+                self.ends.get(partition).is_some_and(|end| may_yet_be_published(*base, *end))
+            }
             _ => false,
         }
     }
+}
+
+/// The objects that a manifest names outside of its leaves. A shared one that it let go at `due` or before is the others' matter: it is
+/// not among them. What is set aside is named, however long ago.
+pub fn named_objects(manifest: &Manifest, due: Timestamp) -> impl Iterator<Item = &RemoteObject> {
+    let removed = manifest.removed().iter().map(move |gone| (gone, gone.at <= due));
+    let aside = manifest.set_aside().iter().map(|gone| (gone, false));
+    let gone = removed.chain(aside).filter_map(|(gone, is_over)| match &gone.entry {
+        RemovedEntry::Object(object) => Some(object).filter(|_| object.shared_at.is_none() || !is_over),
+        RemovedEntry::Leaf(_) => None,
+    });
+    manifest.inline_objects().chain(gone)
+}
+
+/// Whether a leader may still publish an uploaded segment that begins at `base`, in an archive that ends at `end`.
+pub fn may_yet_be_published(base: Offset, end: Offset) -> bool {
+    base >= end
 }
 
 /// Ids of objects and leaves written at or before `due`, `most` at most: of all if they are so few, else of a share of them.

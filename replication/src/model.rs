@@ -172,6 +172,61 @@ fn worlds(broken: Option<Break>) -> Vec<(&'static str, Extent, World)> {
             Part,
             two(1, Budget { appends: 2, lags: 1, crashes: 1, partings: 1, drops: 1, ..none }).archived().unclean(),
         ),
+        (
+            "two replicas whose records are deleted, and a crash",
+            Part,
+            two(1, Budget { appends: 2, deletes: 1, crashes: 1, drops: 1, ..none }),
+        ),
+        (
+            "two replicas whose records are deleted, of which one is taken for dead",
+            Whole,
+            two(1, Budget { appends: 1, deletes: 1, false_alarms: 1, ..none }),
+        ),
+        (
+            "one replica with an archive whose records are deleted, and a crash",
+            Part,
+            two(1, Budget { appends: 2, deletes: 1, drops: 1, crashes: 1, ..none }).held_by_first(1).archived(),
+        ),
+        (
+            "two replicas with an archive whose records are deleted, and a crash",
+            Part,
+            two(1, Budget { appends: 1, deletes: 1, drops: 1, crashes: 1, ..none }).archived(),
+        ),
+        (
+            "one replica with an archive that retains one record, and is swept",
+            Part,
+            two(1, Budget { appends: 3, drops: 1, crashes: 1, sweeps: 1, lost_replies: 1, ..none })
+                .held_by_first(1)
+                .archived()
+                .retaining(1),
+        ),
+        (
+            "two replicas with an archive that retains one record, of which one is taken for dead",
+            Part,
+            two(1, Budget { appends: 3, false_alarms: 1, sweeps: 1, ..none }).archived().retaining(1),
+        ),
+        (
+            "two replicas that retain one record, and a crash",
+            Part,
+            two(1, Budget { appends: 3, crashes: 1, drops: 1, ..none }).retaining(1),
+        ),
+        (
+            "one replica with an archive that two compactors rewrite",
+            Part,
+            two(1, Budget { appends: 3, compactions: 3, sweeps: 1, lost_replies: 1, ..none })
+                .held_by_first(1)
+                .archived()
+                .with_compactors(2),
+        ),
+        (
+            "one replica with an archive that two compactors compact by key",
+            Part,
+            two(1, Budget { appends: 3, compactions: 3, compactor_ends: 1, ..none })
+                .held_by_first(1)
+                .archived()
+                .compacted()
+                .with_compactors(2),
+        ),
         ("three replicas, of which one loses records", Part, three(2, Budget { appends: 1, power_cuts: 1, ..none })),
     ]
 }

@@ -2,8 +2,8 @@
 //!
 //! Networks are cut between two brokers, in one direction or both, and heal; the store is away; brokers crash, lose what was not on disk, go
 //! on without their log or with another disk, find the store put back to an older state, step aside, and are taken for
-//! dead; messages are late, doubled or gone; clocks jump; the bucket is away, too, and what was put to it arrives late; the
-//! partition is sent to other brokers, and back. In the end everything heals, and the cluster has to become whole, with the partition where
+//! dead; messages are late, doubled or gone; clocks jump; the bucket is away, too, and what was put to it arrives late; clients delete
+//! records, and retention lets them go; compactors are slow and end; the partition is sent to other brokers, and back. In the end everything heals, and the cluster has to become whole, with the partition where
 //! it was sent.
 
 use std::{
@@ -66,9 +66,15 @@ fn weight(action: Action) -> usize {
         Action::BackUp | Action::PutBack => 1,
         Action::TellLog(_) => 6,
         Action::Archive(_) | Action::Bucket(_) => 8,
+        Action::KeepStart(_) | Action::Expire(_) => 4,
+        Action::List | Action::Sweep => 2,
+        // Late enough for others to publish meanwhile.
+        Action::Compact(_) => 4,
+        Action::EndCompactor(_) => 1,
+        Action::DeleteRecords(..) => 1,
         Action::DropLocal(_) => 4,
         // Late enough for leaders to change meanwhile.
-        Action::BucketLate(_) | Action::Part => 2,
+        Action::BucketLate(_) | Action::Part | Action::ConfirmPart => 2,
         Action::Learn(_) | Action::GiveUp(_) | Action::LoseReply(_) | Action::WriteNothing(_) => 1,
     }
 }
@@ -97,9 +103,16 @@ fn budget(chance: &mut Chance, power_cuts: u8, lowered: u8) -> Budget {
         lost_replies: chance.of(6) as u8,
         bucket_outages: chance.of(4) as u8,
         partings: 0,
+        deletes: chance.of(6) as u8,
+        sweeps: chance.of(6) as u8,
+        compactions: chance.of(10) as u8,
+        compactor_ends: chance.of(3) as u8,
     };
-    match chance.of(4) {
-        0 => Budget { put_backs: 1 + chance.of(2) as u8, swaps: 0, ..all },
+    match chance.of(3) {
+        0 => {
+            let put_backs = 1 + chance.of(2) as u8;
+            Budget { put_backs, swaps: 0, deletes: 0, compactions: 0, sweeps: 0, ..all }
+        }
         _ => all,
     }
 }
@@ -117,7 +130,7 @@ fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
     let is_unclean = chance.once_in(6);
     if is_unclean {
         let (power_cuts, partings) = (1 + chance.of(3) as u8, chance.of(3) as u8);
-        budget = Budget { power_cuts, failures: 0, swaps: 0, moves: 0, put_backs: 0, partings, ..budget };
+        budget = Budget { power_cuts, failures: 0, swaps: 0, moves: 0, put_backs: 0, deletes: 0, partings, ..budget };
     }
     // A single replica leads with whatever disk it has.
     let fewest = min_in_sync.max(if budget.swaps > 0 { 2 } else { 1 });
@@ -127,6 +140,13 @@ fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
         world = world.archived().unclean();
     } else if !chance.once_in(3) {
         world = world.archived();
+    }
+    if !is_unclean && chance.once_in(3) {
+        world = world.retaining(1 + chance.of(5) as u64);
+    }
+    world = world.with_compactors(chance.of(3));
+    if !is_unclean && chance.once_in(3) {
+        world = world.compacted();
     }
     let (mut is_away, mut is_bucket_away) = (false, false);
     let mut cuts: BTreeSet<(BrokerId, BrokerId)> = BTreeSet::new();

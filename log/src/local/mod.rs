@@ -30,6 +30,7 @@ mod read;
 mod recovery;
 mod relocate;
 mod removed;
+mod retention;
 mod scan;
 mod sealed;
 mod slice;
@@ -53,6 +54,7 @@ pub use producer_state::{
 };
 pub use relocate::{FutureLog, Pace, RelocateError};
 pub use removed::RemovedFiles;
+pub use retention::Retained;
 pub use sealed::SealedSegment;
 pub use slice::LogSlice;
 pub use txn_index::{AbortedTxn, TXN_INDEX_ENTRY_BYTES, TxnIndex, TxnIndexError};

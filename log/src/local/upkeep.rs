@@ -17,6 +17,7 @@ use super::{
     log::{LocalLog, Writer},
     ownership::PARTITION_METADATA,
     removed::RemovedFiles,
+    retention::Retained,
     sealed::{Sealed, SealedSegment},
     txn_index::TxnIndex,
 };
@@ -212,27 +213,20 @@ impl LocalLog {
         bytes: Option<u64>,
         limit: Offset,
     ) -> Result<Offset, ReadError> {
-        let size = self.size();
         let view = self.view.read();
-        let mut surplus = bytes.map_or(0, |bytes| size.saturating_sub(bytes));
-        let outlived = |newest: Timestamp| {
-            time.is_some_and(|time| u128::from(now.millis().saturating_sub(newest.millis())) > time.as_millis())
-        };
-        let mut expired = view.first_base();
-        for (place, segment) in view.sealed.iter().enumerate() {
-            let end = view.end_of(place);
-            let by_size = surplus >= u64::from(segment.bytes) && surplus > 0;
-            if end > limit || !(by_size || outlived(segment.retention_timestamp()?)) {
-                return Ok(expired);
+        let sealed = view.sealed.iter().enumerate();
+        let mut segments: Vec<_> =
+            sealed.map(|(place, segment)| (view.end_of(place), u64::from(segment.bytes))).collect();
+        segments.extend((view.active.bytes > 0).then(|| (view.end, u64::from(view.active.bytes))));
+        let newest = |place: usize| match view.sealed.get(place) {
+            Some(segment) => Ok::<_, io::Error>(Some(segment.retention_timestamp()?)),
+            None => {
+                let newest = view.active.newest.and_then(|newest| Timestamp::from_wire(newest.timestamp_ms));
+                Ok(newest.or(view.active.first_append))
             }
-            surplus = surplus.saturating_sub(segment.bytes.into());
-            expired = end;
-        }
-        let newest = view.active.newest.and_then(|newest| Timestamp::from_wire(newest.timestamp_ms));
-        let by_size = surplus >= u64::from(view.active.bytes) && surplus > 0;
-        let by_time = newest.or(view.active.first_append).is_some_and(outlived);
-        let active = view.active.bytes > 0 && view.end <= limit && (by_size || by_time);
-        Ok(if active { view.end } else { expired })
+        };
+        let retained = Retained { now, time, bytes, limit };
+        Ok(retained.expired_below(view.first_base(), &segments, newest)?)
     }
 
     /// The sealed segments that end above `from`, in order.

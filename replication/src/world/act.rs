@@ -9,7 +9,7 @@ use varve_metadata::{
 
 use super::{
     Action, Break, LAG, Registration, Role, World,
-    log::{Log, Record, offset},
+    log::{Log, Record},
 };
 use crate::{Incarnation, Input, Leader, follower::ReplicaLog};
 
@@ -148,10 +148,27 @@ impl World {
                 self.write_nothing(place);
             }
             Action::BucketLate(place) => self.reach_bucket_late(place),
+            Action::DeleteRecords(id, count) => {
+                self.budget.deletes -= 1;
+                self.delete_records(id, count);
+            }
+            Action::KeepStart(id) => self.keep_start(id),
+            Action::Expire(id) => self.expire_here(id),
+            Action::List => {
+                self.budget.sweeps -= 1;
+                self.list();
+            }
+            Action::Sweep => self.sweep(),
+            Action::Compact(place) => self.compact(place),
+            Action::EndCompactor(place) => {
+                self.budget.compactor_ends -= 1;
+                self.end_compactor(place);
+            }
             Action::Part => {
                 self.budget.partings -= 1;
                 self.part();
             }
+            Action::ConfirmPart => self.confirm_part(),
         }
         self.forget_what_is_in_vain();
         self.forget_what_comes_too_late();
@@ -171,9 +188,8 @@ impl World {
     /// The last records of a log are gone, so many of them.
     fn lose(&mut self, id: BrokerId, lost: usize) {
         let broker = self.broker_mut(id);
-        let left = offset(broker.log.end().get() as usize - lost);
-        broker.log.truncate(left);
-        broker.high_watermark = broker.high_watermark.min(left);
+        broker.log.lose(lost);
+        broker.high_watermark = broker.high_watermark.min(broker.log.end());
         broker.lost_records |= lost > 0;
     }
 
@@ -218,6 +234,7 @@ impl World {
         let broker = self.broker_mut(id);
         let partition = broker.view.partition.clone();
         broker.waiting.clear();
+        broker.deleting.clear();
         broker.fetching = false;
         if !is_held && !broker.failed && broker.entered {
             (broker.log, broker.high_watermark) = (Log::default(), Offset::ZERO);
@@ -257,6 +274,7 @@ impl World {
         broker.up = false;
         broker.role = Role::Nothing;
         broker.waiting.clear();
+        broker.deleting.clear();
         broker.fetching = false;
         self.end_archiver(id);
     }
@@ -283,6 +301,7 @@ impl World {
         broker.admitted = resumes;
         broker.incarnation = incarnation;
         broker.view = view;
+        broker.log.reopened();
         self.take_role(id);
     }
 }

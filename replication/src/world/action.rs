@@ -86,6 +86,22 @@ pub(crate) enum Action {
     WriteNothing(usize),
     /// What was written to the bucket without a reply arrives there.
     BucketLate(usize),
-    /// An operator has the archive go on with the leader's log.
+    /// A client has the leader delete its first records, so many of them.
+    DeleteRecords(BrokerId, usize),
+    /// Retention has a log without archive start later.
+    Expire(BrokerId),
+    /// The sweep lists the bucket.
+    List,
+    /// It reads the manifest, and deletes what is to go.
+    Sweep,
+    /// The compactor at that place goes on to its next write, or looks what there is to do.
+    Compact(usize),
+    /// Its process ends, and begins anew.
+    EndCompactor(usize),
+    /// A broker writes down where its log starts.
+    KeepStart(BrokerId),
+    /// An operator looks where the archive parted from the leader's log.
     Part,
+    /// The archive is to go on with that.
+    ConfirmPart,
 }

@@ -3,16 +3,16 @@
 //! A look is begun where the broker leads, and goes on in that epoch whoever leads meanwhile, as the real one does.
 
 use varve_log::local::SealedSegment;
-use varve_metadata::model::{BrokerId, LeaderEpoch, Offset};
+use varve_metadata::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use varve_tiering::{
     layout::Version,
-    manifest::{Manifest, ManifestError},
+    manifest::{Manifest, ManifestError, Writer},
     plan,
 };
 
 use super::{
     Action, Break, Role, Violation, World,
-    bucket::{Piece, Published, Reply, Request, Write},
+    bucket::{Piece, Published, Reply, Sender, Write},
     log::offset,
 };
 use crate::follower::ReplicaLog;
@@ -50,14 +50,20 @@ enum Change {
     Claim,
     /// What is unpublished is listed.
     Append,
+    /// What lies before that is deleted.
+    Expire(Offset),
 }
 
 impl World {
     pub(super) fn add_archive_actions(&self, id: BrokerId, actions: &mut Vec<Action>) {
-        let (broker, Some(bucket)) = (self.broker(id), &self.bucket) else { return };
+        let broker = self.broker(id);
         if !broker.up || broker.failed {
             return;
         }
+        if self.budget.drops > 0 && self.may_leave(id).is_some() {
+            actions.push(Action::DropLocal(id));
+        }
+        let Some(bucket) = &self.bucket else { return };
         if self.is_look_due(id) {
             actions.push(Action::Archive(id));
         }
@@ -68,9 +74,6 @@ impl World {
         let asks = matches!(&archiver.look, Some(Look { doing: Doing::Asks { .. }, .. }));
         if asks && self.budget.bucket_outages > 0 {
             actions.push(Action::GiveUp(id));
-        }
-        if self.budget.drops > 0 && self.may_leave(id).is_some() {
-            actions.push(Action::DropLocal(id));
         }
     }
 
@@ -96,44 +99,49 @@ impl World {
             (None, Role::Leader(leader)) => {
                 let Some(known) = &broker.archiver.known else { return true };
                 let has_changed = self.bucket.as_ref().is_some_and(|bucket| bucket.newest() != *known);
-                is_old(&known.0, leader.epoch()) && has_changed || self.next_upload(id, &known.0).is_some()
+                is_old(&known.0, leader.epoch()) && has_changed
+                    || self.next_upload(id, &known.0).is_some()
+                    || self.next_start(id, &known.0).is_some()
+                    || self.expired_in_both(id, &known.0).is_some()
             }
             (None, _) => false,
         }
     }
 
     /// The first segments are longer on some brokers than on others.
-    fn segment_width(id: BrokerId) -> u64 {
+    pub(super) fn segment_width(id: BrokerId) -> u64 {
         u64::from(id.0 % 3) + 1
     }
 
     fn next_upload(&self, id: BrokerId, manifest: &Manifest) -> Option<SealedSegment> {
         let broker = self.broker(id);
-        let mut segments = broker.log.segments(World::segment_width(id));
-        let is_active = |end: Offset| !end.get().is_multiple_of(World::segment_width(id));
-        segments.pop_if(|(_, end)| is_active(*end));
-        let sealed = segments.into_iter().filter(|(_, end)| *end > manifest.end());
-        let sealed = sealed.map(|(base, end)| SealedSegment {
-            base,
-            end,
-            bytes: end.get() - base.get(),
-            max_timestamp: None,
-            leader_epochs: Vec::new(),
-            log_path: "log".into(),
-            offset_index_path: "index".into(),
-            time_index_path: "timeindex".into(),
-            txn_index_path: None,
-            producer_snapshot_path: None,
-        });
+        let (sealed, _) = self.unarchived(id, manifest.end());
         let stable = if self.is(Break::ArchivesWhatIsNotCommitted) { broker.log.end() } else { broker.high_watermark };
-        plan::next_upload(sealed.collect(), manifest.end(), stable)
+        plan::next_upload(sealed, manifest.end(), stable)
+    }
+
+    /// Where the archive is to start, if it starts before the log.
+    fn next_start(&self, id: BrokerId, manifest: &Manifest) -> Option<Offset> {
+        let start = self.broker(id).log.log_start;
+        Some(start).filter(|start| *start > manifest.log_start().0 && manifest.version() != Version::NONE)
     }
 
     /// The manifest in force is read.
     pub(super) fn learn(&mut self, id: BrokerId) -> Published {
         let newest = self.bucket.as_ref().map_or_else(Published::nothing, |bucket| bucket.newest());
         self.broker_mut(id).archiver.known = Some(newest.clone());
+        self.follow_archived_start(id);
         newest
+    }
+
+    /// The log starts where the archive does, unless it is another one by then.
+    fn follow_archived_start(&mut self, id: BrokerId) {
+        let log = &self.broker(id).log;
+        let Some(known) = &self.broker(id).archiver.known else { return };
+        let start = known.0.log_start().0;
+        if start <= plan::common_end(&known.0, &log.epochs(), log.end()).min(log.end()) {
+            self.advance_log_start(id, start);
+        }
     }
 
     /// The archiver goes on to its next write.
@@ -162,14 +170,14 @@ impl World {
         if is_old(&known.0, epoch) {
             known = self.learn(id);
         }
-        if self.parted(id, &known).is_some() {
+        if self.parted(id, &known).is_some() || self.lacks_what_was_set_aside(id, &known.0) {
             known = self.learn(id);
         }
         // Deposed, and not heard of it.
         if known.0.leader_epoch() > epoch && !self.is(Break::LooksBehindItsSuccessor) {
             return;
         }
-        if !self.ends_for_another_lineage(id, &known) {
+        if !self.ends_for_another_lineage(id, &known) && !self.stops_at_what_was_set_aside(id, &known.0) {
             self.broker_mut(id).archiver.look = Some(Look { epoch, doing: Doing::Nothing });
         }
     }
@@ -195,10 +203,19 @@ impl World {
     }
 
     fn go_on(&mut self, id: BrokerId, epoch: LeaderEpoch, known: &Published) {
-        let Some(segment) = self.next_upload(id, &known.0) else {
-            self.broker_mut(id).archiver.look = None;
-            return;
-        };
+        let (upload, mut start) = (self.next_upload(id, &known.0), self.next_start(id, &known.0));
+        if upload.is_none() && start.is_none() {
+            start = self.expired_in_both(id, &known.0);
+            let Some(start) = start else {
+                self.broker_mut(id).archiver.look = None;
+                return;
+            };
+            self.let_go(id, start);
+            if known.0.is_empty() {
+                self.advance_log_start(id, start);
+                return;
+            }
+        }
         if !(known.0.leader_epoch() == epoch && known.0.version() != Version::NONE) {
             let nonce = self.draw();
             self.publish(id, epoch, Change::Claim, nonce);
@@ -207,6 +224,17 @@ impl World {
         if self.ends_for_another_lineage(id, known) {
             return;
         }
+        if self.stops_at_what_was_set_aside(id, &known.0) {
+            self.broker_mut(id).archiver.look = None;
+            return;
+        }
+        if let Some(start) = start {
+            self.delete_before(&known.0, start);
+            let nonce = self.draw();
+            self.publish(id, epoch, Change::Expire(start), nonce);
+            return;
+        }
+        let Some(segment) = upload else { return };
         let (base, end) = (known.0.end(), segment.end);
         let is_there = |piece: &Piece| (piece.base, piece.end, piece.epoch) == (base, end, epoch);
         if self.broker(id).archiver.unpublished.as_ref().is_some_and(is_there) {
@@ -216,9 +244,14 @@ impl World {
         }
         self.compare_with_archive(id, known, base, "archives behind");
         let log = &self.broker(id).log;
-        let count = (end.get() - base.max(log.start).get()) as usize;
-        let records = log.from(base.max(log.start)).iter().take(count).cloned().collect();
-        let piece = Piece { id: self.draw(), base, end, epoch, records };
+        if log.start > base.max(log.log_start).max(self.deletions.may_be_gone_below()) {
+            let what = format!("{id} archives its log from {base} on, which begins at {}", log.start);
+            return self.note(Violation(what));
+        }
+        let here = base.max(log.start).get()..end.get();
+        let record = |at| Some((at, log.get(at)?.clone()));
+        let records = here.filter_map(|at| record(offset(at as usize))).collect();
+        let piece = Piece { id: self.draw(), base, end, epoch, is_raw: true, records };
         if self.is(Break::PublishesBeforeTheUpload) {
             let nonce = self.draw();
             self.broker_mut(id).archiver.unpublished = Some(piece);
@@ -228,15 +261,13 @@ impl World {
         self.send(id, epoch, Doing::Puts, Write::Put(piece));
     }
 
-    fn draw(&mut self) -> u16 {
+    pub(super) fn draw(&mut self) -> u16 {
         self.bucket.as_mut().map_or(0, |bucket| bucket.draw())
     }
 
     fn send(&mut self, id: BrokerId, epoch: LeaderEpoch, doing: Doing, write: Write) {
         self.broker_mut(id).archiver.look = Some(Look { epoch, doing });
-        if let Some(bucket) = &mut self.bucket {
-            bucket.requests.push(Request { from: id, epoch, write, reply: None });
-        }
+        self.request(Sender::Leader(id, epoch), write);
     }
 
     /// One try at the version after the newest known one (`RemotePartition::update`).
@@ -248,6 +279,7 @@ impl World {
             (Change::Claim, _) => base.claimed_by(own),
             (Change::Append, Some(piece)) => plan::with_uploaded(&base, own, &piece.object()),
             (Change::Append, None) => Ok(Manifest::clone(&base)),
+            (Change::Expire(start), _) => base.expire(Writer::Leader(own), start, Timestamp::default()),
         };
         match next {
             Ok(next) if next == *base && base.version() != Version::NONE => self.published(id, epoch, change),
@@ -272,6 +304,8 @@ impl World {
             archiver.unpublished = None;
         }
         archiver.look = Some(Look { epoch, doing: Doing::Nothing });
+        // The manifest first, then the log.
+        self.follow_archived_start(id);
     }
 
     /// What the bucket holds tells what became of a version.
@@ -292,8 +326,7 @@ impl World {
     }
 
     /// The bucket's reply reaches the archiver that waits for it.
-    pub(super) fn take_reply(&mut self, request: Request, reply: Reply) {
-        let Request { from: id, epoch, write, .. } = request;
+    pub(super) fn take_reply(&mut self, (id, epoch): (BrokerId, LeaderEpoch), write: Write, reply: Reply) {
         let doing = self.broker(id).archiver.look.as_ref().map(|look| look.doing.clone());
         let is_done = reply == Reply::Done || reply == Reply::Unknown && self.is(Break::TakesLostRepliesForDone);
         match (doing, write) {
@@ -321,21 +354,23 @@ impl World {
 
     /// The process, or its care for the partition, is gone.
     pub(super) fn end_archiver(&mut self, id: BrokerId) {
-        self.leave_requests(id);
+        self.leave_requests(|from| matches!(from, Sender::Leader(of, _) if of == id));
         self.broker_mut(id).archiver = Archiver::default();
     }
 
     /// Where the first segment ends that may leave the disk.
     fn may_leave(&self, id: BrokerId) -> Option<Offset> {
         let broker = self.broker(id);
-        let (log, known) = (&broker.log, broker.archiver.known.as_ref()?);
-        let mut covered = plan::may_leave_below(&known.0, &log.epochs(), log.end(), broker.high_watermark);
-        if self.is(Break::DropsInFavourOfOtherRecords) {
-            covered = known.0.end().min(broker.high_watermark);
+        let log = &broker.log;
+        let mut covered = log.log_start;
+        if let Some(known) = &broker.archiver.known {
+            covered = covered.max(match self.is(Break::DropsInFavourOfOtherRecords) {
+                true => known.0.end().min(broker.high_watermark),
+                false => plan::may_leave_below(&known.0, &log.epochs(), log.end(), broker.high_watermark),
+            });
         }
         if self.is(Break::DropsWhatIsNotPublished) {
-            let uploaded = broker.archiver.unpublished.as_ref().map(|piece| piece.end);
-            covered = uploaded.unwrap_or(covered).max(covered);
+            covered = covered.max(broker.archiver.unpublished.as_ref().map_or(covered, |piece| piece.end));
         }
         let (_, end) = log.segments(World::segment_width(id)).first().copied()?;
         Some(end).filter(|end| *end <= covered)
@@ -356,10 +391,12 @@ impl World {
         let log = &self.broker(id).log;
         let archived = bucket.records_of(&known.0);
         let is_same = |at: u64| {
-            let archived = archived.as_ref().ok().and_then(|records| records.get(at as usize).copied());
-            archived == log.get(offset(at as usize))
+            let at = offset(at as usize);
+            let found = archived.as_ref().map(|records| records.get(&at).copied());
+            found.is_ok_and(|found| found == log.get(at) || found.is_none() && self.is_compacted())
         };
-        if !(log.start.get()..end.get()).all(is_same) {
+        let start = log.local_start().max(known.0.log_start().0);
+        if !(start.get()..end.get()).all(is_same) {
             let violation = Violation(format!("{id} {what} other records below {end}: {log:?} {archived:?}"));
             self.note(violation);
         }
@@ -367,6 +404,9 @@ impl World {
 
     /// Where an epoch ends in the archive, as this broker knows that.
     pub(super) fn archived_end_of_epoch(&self, id: BrokerId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        if self.visible_start(id) >= self.broker(id).log.local_start() {
+            return None;
+        }
         let manifest = &self.broker(id).archiver.known.as_ref()?.0;
         let (found, end) = manifest.end_of_epoch(epoch)?;
         Some((found, end.unwrap_or(manifest.end())))

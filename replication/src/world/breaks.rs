@@ -95,10 +95,36 @@ pub(crate) enum Break {
     ArchivesBehindOtherRecords,
     /// Records leave the disk where the archive has others at their offsets.
     DropsInFavourOfOtherRecords,
+    /// Records are deleted that are not committed.
+    DeletesWhatIsNotCommitted,
+    /// Clients are told that records are deleted which other replicas still have.
+    DeletesOnTheLeaderAlone,
+    /// Nobody waits for who does not seem to live, though it may still be elected (as in Kafka).
+    DeletesWhereOthersLive,
+    /// A broker tells that it has deleted records which a restart brings back (as in Kafka).
+    TellsWhatARestartForgets,
+    /// A follower joins with records that the leader has deleted (as in Kafka).
+    LetsJoinWhoDeletedLess,
+    /// A log forgets the epochs before its start while a restart may have it start there again.
+    ForgetsEpochsBeforeTheStartIsKept,
+    /// Retention by size counts records twice that the disk and the archive have.
+    CountsWhatBothTiersHaveTwice,
+    /// Objects that retention lets go leave the bucket before the manifest names them no more.
+    DeletesObjectsFirst,
+    /// The sweep takes for an orphan what a leader has uploaded and not published yet.
+    SweepsWhatMayYetBePublished,
+    /// What a compactor has made of an older manifest is published as it is, after a newer one.
+    PublishesStaleRewrites,
+    /// What a compactor has made takes the place of whatever lies at those offsets by now.
+    ReplacesWhateverLiesThere,
+    /// What says that a key is gone goes before what it speaks of.
+    CompactsTheNewestFirst,
+    /// A leader archives what follows in its log behind an archive that set aside what came before.
+    ArchivesBehindWhatWasSetAside,
 }
 
 impl Break {
-    pub(crate) const ALL: [Break; 46] = [
+    pub(crate) const ALL: [Break; 59] = [
         Break::CommitsWithoutWhoJoins,
         Break::ActsBeforeTheAnswer,
         Break::ForgetsLostAnswers,
@@ -145,6 +171,19 @@ impl Break {
         Break::LooksBehindItsSuccessor,
         Break::ArchivesBehindOtherRecords,
         Break::DropsInFavourOfOtherRecords,
+        Break::DeletesWhatIsNotCommitted,
+        Break::DeletesOnTheLeaderAlone,
+        Break::DeletesWhereOthersLive,
+        Break::TellsWhatARestartForgets,
+        Break::LetsJoinWhoDeletedLess,
+        Break::ForgetsEpochsBeforeTheStartIsKept,
+        Break::CountsWhatBothTiersHaveTwice,
+        Break::DeletesObjectsFirst,
+        Break::SweepsWhatMayYetBePublished,
+        Break::PublishesStaleRewrites,
+        Break::ReplacesWhateverLiesThere,
+        Break::CompactsTheNewestFirst,
+        Break::ArchivesBehindWhatWasSetAside,
     ];
 }
 
@@ -193,6 +232,14 @@ pub(crate) struct Budget {
     pub(crate) bucket_outages: u8,
     /// Times that an operator has the archive go on with the leader's log.
     pub(crate) partings: u8,
+    /// Times that a client has records deleted. Not where the store is put back: what was known of who has deleted them goes with it.
+    pub(crate) deletes: u8,
+    /// Times that the bucket is swept.
+    pub(crate) sweeps: u8,
+    /// Times that a compactor begins to rewrite something.
+    pub(crate) compactions: u8,
+    /// Times that a compactor ends.
+    pub(crate) compactor_ends: u8,
 }
 
 impl Budget {
@@ -218,5 +265,9 @@ impl Budget {
         lost_replies: 0,
         bucket_outages: 0,
         partings: 0,
+        deletes: 0,
+        sweeps: 0,
+        compactions: 0,
+        compactor_ends: 0,
     };
 }

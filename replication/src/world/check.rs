@@ -19,11 +19,13 @@ impl World {
         }
         self.one_leader_per_epoch()?;
         self.who_is_offline_is_believed_by_nobody()?;
+        self.the_archive_is_there()?;
         if self.unclean {
             // Records are lost. What the archive has stays all the same, which is looked at where something is published or dropped.
             return Ok(());
         }
         self.who_is_trusted_has_what_was_acknowledged()?;
+        self.what_was_deleted_stays_so()?;
         self.logs_agree_below_their_high_watermarks()?;
         self.the_archive_holds_what_was_committed()
     }
@@ -49,9 +51,9 @@ impl World {
         Ok(())
     }
 
-    /// Everybody whom an election may choose has every acknowledged record, unless it lost records and the controller has not
-    /// heard of that yet; the leader has them in any case.
-    fn who_is_trusted_has_what_was_acknowledged(&self) -> Result<(), Violation> {
+    /// Everybody whom an election may choose, unless it lost records and the controller has not heard of that yet; and the leader in
+    /// any case.
+    pub(super) fn trusted(&self) -> impl Iterator<Item = BrokerId> {
         let knows_all = self.partition.isr.iter().chain(&self.partition.elr).copied();
         let leader = self.partition.leader.into_iter().filter(|leader| {
             let (broker, registration) = (self.broker(*leader), self.registrations[leader.0 as usize]);
@@ -61,11 +63,19 @@ impl World {
                 && matches!(broker.role, Role::Leader(_))
         });
         let has_its_log = |id: &BrokerId| !self.broker(*id).lost_records && !self.broker(*id).failed;
-        let trusted = knows_all.filter(has_its_log).chain(leader);
-        for id in trusted {
-            let log = &self.broker(id).log;
-            for (at, value) in &self.acknowledged {
+        knows_all.filter(has_its_log).chain(leader)
+    }
+
+    /// They have every acknowledged record that nobody deleted or let go.
+    fn who_is_trusted_has_what_was_acknowledged(&self) -> Result<(), Violation> {
+        for id in self.trusted() {
+            let (log, start) = (&self.broker(id).log, self.deletions.may_be_gone_below());
+            for (at, value) in self.acknowledged.iter().filter(|(at, _)| *at >= start) {
                 let found = if *at < log.start { self.archived_at(*at) } else { log.get(*at).cloned() };
+                // Which record of each key is archived is looked at there.
+                if found.is_none() && self.is_compacted() && *at < self.archived_end() {
+                    continue;
+                }
                 let found = found.map(|record| record.value);
                 if found != Some(*value) {
                     return Err(Violation(format!("{id} may lead and has {found:?} at {at} instead of {value}")));
@@ -79,7 +89,7 @@ impl World {
         for (place, one) in self.brokers.iter().enumerate() {
             for other in &self.brokers[place + 1..] {
                 let both = one.high_watermark.min(other.high_watermark);
-                let mut shared = one.log.start.max(other.log.start).get()..both.get();
+                let mut shared = one.log.local_start().max(other.log.local_start()).get()..both.get();
                 if shared.any(|at| one.log.get(offset(at as usize)) != other.log.get(offset(at as usize))) {
                     return Err(Violation(format!("logs differ below {both}: {:?} {:?}", one.log, other.log)));
                 }
@@ -111,7 +121,9 @@ impl World {
             Action::SendNothing(_) | Action::LoseAnswer(_) => false,
             Action::Archive(_) | Action::Learn(_) | Action::GiveUp(_) | Action::DropLocal(_) => false,
             Action::Bucket(_) | Action::LoseReply(_) | Action::WriteNothing(_) | Action::BucketLate(_) => false,
-            Action::Part => false,
+            Action::DeleteRecords(..) | Action::KeepStart(_) | Action::Expire(_) => false,
+            Action::List | Action::Sweep | Action::Part | Action::ConfirmPart => false,
+            Action::Compact(_) | Action::EndCompactor(_) => false,
             _ => true,
         }
     }
@@ -124,7 +136,12 @@ impl World {
                 request.is_some_and(|request| request.reply.is_none())
             }
             Action::Archive(_) | Action::Learn(_) | Action::LoseReply(_) | Action::WriteNothing(_) => true,
-            Action::BucketLate(_) | Action::Part => true,
+            Action::Compact(_)
+            | Action::BucketLate(_)
+            | Action::List
+            | Action::Sweep
+            | Action::Part
+            | Action::ConfirmPart => true,
             Action::Deliver(place) | Action::Duplicate(place) => self.needs_archive(&self.messages[place]),
             _ => false,
         }
@@ -152,8 +169,10 @@ impl World {
             self.return_disks();
         }
         self.go_on_until(World::is_whole)?;
+        self.confirm_part();
         if self.parting().is_some() {
             self.part();
+            self.confirm_part();
             self.check()?;
             self.go_on_until(World::is_whole)?;
         }
@@ -227,7 +246,8 @@ impl World {
     }
 
     /// Whether the partition is where it was sent, and every replica is in sync, has the same records, and knows that they are committed;
-    /// and what its leader has sealed is archived, unless that has other records than the archive.
+    /// and what its leader has sealed is archived, unless that has other records than the archive; and nobody waits for records to be
+    /// deleted.
     fn is_whole(&self) -> bool {
         let PartitionImage { replicas, isr, leader, adding, removing, .. } = &self.partition;
         let brokers: Vec<_> = replicas.iter().map(|id| self.broker(*id)).collect();
@@ -235,6 +255,7 @@ impl World {
             && adding.is_empty()
             && removing.is_empty()
             && isr.len() == replicas.len()
+            && brokers.iter().all(|broker| broker.deleting.is_empty())
             && brokers
                 .iter()
                 .all(|broker| broker.log.end() == brokers[0].log.end() && broker.high_watermark == broker.log.end())

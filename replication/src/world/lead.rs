@@ -40,6 +40,9 @@ impl World {
         if self.is(Break::LetsWhoIsOfflineJoin) {
             leader.partition.offline.clear();
         }
+        if self.is(Break::LetsJoinWhoDeletedLess) {
+            leader.log_start = Offset::ZERO;
+        }
         let failed = self.broker(id).failed;
         let mut effects = Vec::new();
         self.around(id, |around| leader.step(around, input.clone(), &mut effects));
@@ -71,13 +74,14 @@ impl World {
             broker.waiting = waiting;
             self.acknowledge(done);
         }
+        self.tell_deleted(id);
     }
 
     /// What is below a leader's high watermark is committed, for good.
     fn note_committed(&mut self, id: BrokerId) {
         let broker = &self.brokers[id.0 as usize];
         let below = broker.high_watermark.get() as usize;
-        for place in broker.log.start.get() as usize..below {
+        for place in broker.log.local_start().get() as usize..below {
             let here = broker.log.get(offset(place));
             match (here, self.committed.get(place)) {
                 (Some(here), Some(before)) if here == before => {}

@@ -14,8 +14,12 @@ pub(super) struct Record {
 /// A replica's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Log {
-    /// The first record that is here. What was before it is in the archive.
+    /// The first record that is here. What was before it is in the archive, or deleted.
     pub(super) start: Offset,
+    /// Where the log starts in whatever tier: what lies before is deleted.
+    pub(super) log_start: Offset,
+    /// The same after a restart.
+    pub(super) kept_start: Offset,
     pub(super) records: Vec<Record>,
     epochs: Vec<(LeaderEpoch, Offset)>,
 }
@@ -25,10 +29,51 @@ pub(super) fn offset(place: usize) -> Offset {
 }
 
 impl Log {
-    /// An empty one that goes on at `start`, and knows the epochs of what lies before.
-    pub(super) fn starting_at(start: Offset, before: &[(LeaderEpoch, Offset)]) -> Log {
+    /// An empty one that goes on at `start`, and knows the epochs of what lies before, from `log_start` on.
+    pub(super) fn starting_at(start: Offset, log_start: Offset, before: &[(LeaderEpoch, Offset)]) -> Log {
+        let log_start = log_start.min(start);
         let before = before.iter().copied().filter(|(_, first)| *first < start);
-        Log { start, records: Vec::new(), epochs: before.collect::<EpochCache>().entries().to_vec() }
+        let mut epochs = before.collect::<EpochCache>();
+        epochs.truncate_from_start(log_start);
+        let epochs = epochs.entries().to_vec();
+        Log { start, log_start, kept_start: log_start, records: Vec::new(), epochs }
+    }
+
+    /// What a process finds that opens it.
+    pub(super) fn reopened(&mut self) {
+        let start = self.kept_start;
+        if self.end() < start {
+            // Records that were deleted are lost, and no offset may come back.
+            *self = Log::starting_at(start, start, &[]);
+        }
+        self.log_start = start;
+        self.forget_epochs();
+    }
+
+    /// The first record that can be read here.
+    pub(super) fn local_start(&self) -> Offset {
+        self.start.max(self.log_start)
+    }
+
+    /// What lies before `start` is deleted. Files stay, and a restart forgets it.
+    pub(super) fn advance_log_start(&mut self, start: Offset) {
+        if start <= self.log_start || start > self.end() {
+            return;
+        }
+        self.log_start = start;
+    }
+
+    /// It is written down where the log starts.
+    pub(super) fn keep_start(&mut self) {
+        self.kept_start = self.log_start;
+        self.forget_epochs();
+    }
+
+    /// Epochs before the log's start are forgotten.
+    pub(super) fn forget_epochs(&mut self) {
+        let mut epochs = self.epochs();
+        epochs.truncate_from_start(self.log_start);
+        self.epochs = epochs.entries().to_vec();
     }
 
     pub(super) fn epochs(&self) -> EpochCache {
@@ -59,15 +104,25 @@ impl Log {
     }
 
     pub(super) fn truncate(&mut self, end: Offset) {
-        if end < self.start {
-            *self = Log::starting_at(end, &[]);
+        if end < self.local_start() {
+            *self = Log::starting_at(end, self.log_start, &[]);
             return;
         }
         self.records.truncate((end.get() - self.start.get()) as usize);
+        // No log starts behind its end. That is written down before anything is appended.
+        self.log_start = self.log_start.min(self.end());
+        self.kept_start = self.kept_start.min(self.log_start);
         let mut cache = self.epochs();
         // Also where the log ends there already: an epoch without records may stand at its end.
         cache.truncate_from_end(end);
         self.epochs = cache.entries().to_vec();
+    }
+
+    /// The last records are gone, so many of them, and nothing was written down about that.
+    pub(super) fn lose(&mut self, lost: usize) {
+        let (log_start, kept_start) = (self.log_start, self.kept_start);
+        self.truncate(offset(self.end().get() as usize - lost));
+        (self.log_start, self.kept_start) = (log_start, kept_start);
     }
 
     /// What lies before `start` leaves the disk. The log goes on answering for its epochs.

@@ -7,7 +7,8 @@
 //! who restarts may have lost what was not yet on disk, or come with another disk; the store is restored from a backup; the log directory
 //! fails under a broker that goes on; who is no replica any more has deleted its log. Where the partition is archived, records leave the
 //! disks for one bucket; that is away, too, and gives no answers, and what a leader wrote to it arrives when others lead. Where elections may
-//! lose records, an operator decides how an archive goes on that holds them.
+//! lose records, an operator decides how an archive goes on that holds them. Clients have records deleted, retention lets them go, and what
+//! is in no manifest is swept. Compactors rewrite what is archived.
 
 mod act;
 mod action;
@@ -15,13 +16,16 @@ mod archiver;
 mod breaks;
 mod bucket;
 mod check;
+mod compactor;
 mod control;
+mod deletion;
 mod disks;
 mod lead;
 mod log;
 mod network;
 mod parting;
 mod put_back;
+mod retention;
 mod scenes;
 mod store;
 
@@ -40,8 +44,11 @@ pub(crate) use self::{
 use self::{
     archiver::Archiver,
     bucket::Bucket,
+    compactor::Compactor,
+    deletion::Deletions,
     disks::{Disk, Shelved},
     log::{Log, Record},
+    parting::Parting,
     store::UnderWay,
 };
 use crate::{Incarnation, Leader, Outcome, Proposal, follower::Position};
@@ -108,6 +115,8 @@ struct Broker {
     fetching: bool,
     /// Offsets and values that wait for acks=all, of this leadership.
     waiting: Vec<(Offset, u16)>,
+    /// Clients of this leadership wait for everything below to be deleted.
+    deleting: Vec<Offset>,
     archiver: Archiver,
 }
 
@@ -116,6 +125,7 @@ enum Answer {
     Records {
         records: Vec<(u32, u16)>,
         high_watermark: Offset,
+        log_start: Offset,
     },
     Diverged {
         epoch: LeaderEpoch,
@@ -123,13 +133,19 @@ enum Answer {
     },
     /// What was asked for is in the archive only, or outside of the log.
     NotHere,
-    /// The leader's disk has records from here on.
-    Start(Offset),
+    /// The leader's disk has records from here on, and the log starts there or before.
+    Start {
+        local: Offset,
+        log_start: Offset,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Body {
-    Fetch,
+    /// By a follower whose log starts there.
+    Fetch {
+        log_start: Offset,
+    },
     /// A follower asks where the leader's local log begins, to begin there.
     WhereStart,
     Answer(Answer),
@@ -186,10 +202,16 @@ pub(crate) struct World {
     restored: u8,
     awaited: BTreeSet<BrokerId>,
     acknowledged: BTreeSet<(Offset, u16)>,
+    deletions: Deletions,
     /// Where the partition is archived.
     bucket: Option<Bucket>,
+    compactors: Vec<Compactor>,
+    /// What an operator is about to decide.
+    under_decision: Option<Parting>,
     /// Everything that was below a leader's high watermark, in order of its offsets. Noted where there is a bucket.
     committed: Vec<Record>,
+    /// How many records both tiers retain together; `None`: all.
+    retention: Option<u64>,
     /// The topic allows that records are lost by an election.
     unclean: bool,
     next_value: u16,
@@ -244,6 +266,7 @@ impl World {
             clock: LAG * 10,
             fetching: false,
             waiting: Vec::new(),
+            deleting: Vec::new(),
             archiver: Archiver::default(),
         };
         let mut world = World {
@@ -258,8 +281,12 @@ impl World {
             restored: 0,
             awaited,
             acknowledged: BTreeSet::new(),
+            deletions: Deletions::default(),
             bucket: None,
+            compactors: Vec::new(),
+            under_decision: None,
             committed: Vec::new(),
+            retention: None,
             unclean: false,
             next_value: 0,
             min_in_sync,
@@ -335,9 +362,9 @@ impl World {
         }
         actions.extend((0..self.under_way.len()).map(Action::Arrive));
         self.add_bucket_actions(&mut actions);
-        if self.budget.partings > 0 && self.parting().is_some() {
-            actions.push(Action::Part);
-        }
+        self.add_sweep_actions(&mut actions);
+        self.add_compactor_actions(&mut actions);
+        self.add_parting_actions(&mut actions);
         if self.budget.lags > 0 {
             actions.push(Action::Lag);
         }
@@ -380,6 +407,8 @@ impl World {
             }
         }
         self.add_archive_actions(id, actions);
+        self.add_deletion_actions(id, actions);
+        self.add_retention_actions(id, actions);
         self.add_directory_actions(id, actions);
         self.add_recovery_actions(id, actions);
         self.add_disk_actions(id, actions);

@@ -14,12 +14,17 @@ use crate::{
 
 impl World {
     pub(super) fn fetch(&mut self, id: BrokerId) {
+        let forgets = self.is(Break::TellsWhatARestartForgets);
         let broker = self.broker_mut(id);
         let Role::Follower { leader, epoch } = broker.role else { return };
         let again = std::mem::replace(&mut broker.fetching, true);
         let position = Position::of(&broker.log);
         let incarnation = broker.incarnation;
-        let message = Message { from: id, to: leader, incarnation, epoch, position, body: Body::Fetch };
+        // Who tells of no more than it has written down starts there in its next life, too.
+        let log_start = broker.log.log_start.min(broker.log.kept_start);
+        let log_start = if forgets { broker.log.log_start } else { log_start };
+        let body = Body::Fetch { log_start };
+        let message = Message { from: id, to: leader, incarnation, epoch, position, body };
         if again {
             self.budget.refetches -= 1;
         }
@@ -32,7 +37,10 @@ impl World {
             return;
         }
         match &message.body {
-            Body::Fetch => self.serve(message),
+            Body::Fetch { log_start } => {
+                let log_start = *log_start;
+                self.serve(message, log_start);
+            }
             Body::WhereStart => self.tell_start(message),
             Body::Answer(answer) => self.take_answer(&message, answer),
         }
@@ -48,12 +56,13 @@ impl World {
 
     fn tell_start(&mut self, message: Message) {
         let Some(log) = self.led_log(&message) else { return };
-        let start = match self.broken {
+        let local = match self.broken {
             Some(Break::StartsOverAtZero) => Offset::ZERO,
             Some(Break::StartsOverAtTheEnd) => log.end(),
-            _ => log.start,
+            _ => log.local_start(),
         };
-        self.answer(message, Answer::Start(start));
+        let log_start = self.visible_start(message.to);
+        self.answer(message, Answer::Start { local, log_start });
     }
 
     fn answer(&mut self, message: Message, answer: Answer) {
@@ -61,28 +70,30 @@ impl World {
         self.messages.push(Message { from: to, to: from, body: Body::Answer(answer), ..message });
     }
 
-    /// A leader reads for a follower.
-    pub(super) fn serve(&mut self, message: Message) {
+    /// A leader reads for a follower, whose log starts at `replica_start`.
+    pub(super) fn serve(&mut self, message: Message, replica_start: Offset) {
         let Some(log) = self.led_log(&message) else { return };
+        let log_start = self.visible_start(message.to);
         let Role::Leader(leader) = &self.broker(message.to).role else { return };
         let from = message.position.from;
         let last_epoch = message.position.last_epoch.filter(|_| !self.is(Break::ComparesNoEpochs));
         let archived = |epoch| self.archived_end_of_epoch(message.to, epoch);
         let answer = match compare(log, leader.epoch(), Position { from, last_epoch }, archived) {
+            _ if from < log_start => Answer::NotHere,
             Lineage::Parted { epoch, end } => Answer::Diverged { epoch, end },
             Lineage::OutOfRange => Answer::NotHere,
-            Lineage::Agrees if from < log.start => Answer::NotHere,
+            Lineage::Agrees if from < log.local_start() => Answer::NotHere,
             Lineage::Agrees => {
                 let records = log.from(from).iter().take(2).map(|record| (record.epoch.0, record.value)).collect();
-                Answer::Records { records, high_watermark: leader.high_watermark().0 }
+                Answer::Records { records, high_watermark: leader.high_watermark().0, log_start }
             }
         };
         let fetch = FollowerFetch {
             replica: message.from,
             incarnation: Some(message.incarnation).filter(|_| !self.is(Break::CountsEarlierLives)),
             end: from.min(log.end()),
-            log_start: Offset::ZERO,
-            leader_start: Offset::ZERO,
+            log_start: replica_start,
+            leader_start: if self.is(Break::LetsJoinWhoDeletedLess) { Offset::ZERO } else { log_start },
             leader_end: log.end(),
         };
         if matches!(answer, Answer::Records { .. }) {
@@ -93,7 +104,7 @@ impl World {
 
     /// A follower takes its leader's answer.
     pub(super) fn take_answer(&mut self, message: &Message, answer: &Answer) {
-        let any_epoch = self.is(Break::TakesOtherEpochs);
+        let (any_epoch, forgets) = (self.is(Break::TakesOtherEpochs), self.is(Break::TellsWhatARestartForgets));
         let broker = self.broker_mut(message.to);
         let Role::Follower { epoch, leader } = broker.role else { return };
         // Answers come over a connection of the process that asked.
@@ -107,11 +118,15 @@ impl World {
             return;
         }
         match answer {
-            Answer::Records { records, high_watermark } => {
+            Answer::Records { records, high_watermark, log_start } => {
                 for &(epoch, value) in records {
                     broker.log.append(Record { epoch: LeaderEpoch(epoch), value });
                 }
                 broker.high_watermark = broker.high_watermark.max((*high_watermark).min(broker.log.end()));
+                broker.log.advance_log_start(*log_start);
+                if !forgets {
+                    broker.log.keep_start();
+                }
             }
             Answer::Diverged { epoch, end } => {
                 let cut = truncation(&broker.log, *epoch, *end);
@@ -125,19 +140,19 @@ impl World {
                 self.messages.push(Message { from, to, epoch, body: Body::WhereStart, ..message.clone() });
             }
             // The real one asks once for each answer before, so that this one finds the log as it was.
-            Answer::Start(start) => self.start_over(message.to, *start),
+            Answer::Start { local, log_start } => self.start_over(message.to, *local, *log_start),
         }
     }
 
     /// The log begins anew where the leader's local one begins. What lies before is in the archive, and its epochs with it.
-    fn start_over(&mut self, id: BrokerId, start: Offset) {
-        if self.bucket.is_some() && !self.knows_archive_to(id, start) && !self.is(Break::StartsOverWithoutEpochs) {
+    fn start_over(&mut self, id: BrokerId, start: Offset, log_start: Offset) {
+        if self.asks_archive(id, start, log_start) && !self.is(Break::StartsOverWithoutEpochs) {
             self.learn(id);
         }
         let knows = self.knows_archive_to(id, start);
         let broker = self.broker_mut(id);
         let known = broker.archiver.known.as_ref().filter(|_| knows);
-        broker.log = Log::starting_at(start, known.map_or(&[], |known| known.0.epochs()));
+        broker.log = Log::starting_at(start, log_start, known.map_or(&[], |known| known.0.epochs()));
         broker.high_watermark = broker.high_watermark.min(start);
         broker.fetching = false;
     }
@@ -146,10 +161,15 @@ impl World {
         self.broker(id).archiver.known.as_ref().is_some_and(|known| known.0.end() >= end)
     }
 
+    /// Whether it has to read the archive before it starts over: for what lies before, if that is not deleted.
+    fn asks_archive(&self, id: BrokerId, start: Offset, log_start: Offset) -> bool {
+        self.bucket.is_some() && log_start < start && !self.knows_archive_to(id, start)
+    }
+
     /// Whether a message can be taken only after the archive was read.
     pub(super) fn needs_archive(&self, message: &Message) -> bool {
         match message.body {
-            Body::Answer(Answer::Start(start)) => self.bucket.is_some() && !self.knows_archive_to(message.to, start),
+            Body::Answer(Answer::Start { local, log_start }) => self.asks_archive(message.to, local, log_start),
             _ => false,
         }
     }

@@ -16,7 +16,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Scene; 3] = [
+    pub(crate) const ALL: [Scene; 6] = [
         Scene {
             name: "a replica starts over that knows the archive from before, and comes to lead",
             broken: Break::StartsOverWithoutEpochs,
@@ -31,6 +31,21 @@ impl Scene {
             name: "the replicas of a backup are all there, and fell behind one that was added since",
             broken: Break::RecoversBeforeAllHaveLooked,
             play: starts_last,
+        },
+        Scene {
+            name: "a replica of a backup loses what it has told of, and is let in again before the others have told",
+            broken: Break::KeepsWhatWasTold,
+            play: loses_what_it_told,
+        },
+        Scene {
+            name: "an election between an operator's look at a parted archive and the decision, and the leader that it was parted from",
+            broken: Break::ArchivesBehindWhatWasSetAside,
+            play: leads_again_before_the_decision,
+        },
+        Scene {
+            name: "a compactor sleeps while another one compacts the same objects by key",
+            broken: Break::ReplacesWhateverLiesThere,
+            play: publishes_late,
         },
     ];
 
@@ -94,6 +109,69 @@ fn starts_last(broken: Option<Break>) -> Result<(), Violation> {
     world.settle(&[TWO], |_| true)?;
     world.take(Action::PutBack)?;
     world.settle(&[ONE], |_| true)?;
+    world.heal()
+}
+
+/// The preferred replica counts as one that has everything, and has nothing.
+fn loses_what_it_told(broken: Option<Break>) -> Result<(), Violation> {
+    let budget = Budget { appends: 1, power_cuts: 1, put_backs: 1, ..Budget::NONE };
+    let mut world = World::new(2, 1, budget, broken);
+    world.take(Action::BackUp)?;
+    world.take(Action::Append(ONE))?;
+    world.settle(&[ONE, TWO], |_| true)?;
+    world.take(Action::PutBack)?;
+    world.settle(&[ONE], |_| true)?;
+    world.take(Action::PowerCut(ONE, 1))?;
+    world.settle(&[ONE, TWO], |action| action != Action::TellLog(ONE))?;
+    world.heal()
+}
+
+/// The second broker leads without what the first one has archived and dropped; before the archive goes on with its log, the first one
+/// leads again.
+fn leads_again_before_the_decision(broken: Option<Break>) -> Result<(), Violation> {
+    let budget = Budget { appends: 4, drops: 3, lags: 1, crashes: 2, partings: 1, ..Budget::NONE };
+    let mut world = World::new(2, 1, budget, broken).archived().unclean();
+    world.take(Action::Append(ONE))?;
+    world.settle(&[ONE, TWO], |_| true)?;
+    world.take(Action::Append(ONE))?;
+    world.take(Action::Append(ONE))?;
+    world.take(Action::Lag)?;
+    world.settle(&[ONE], |_| true)?;
+    for _ in 0..3 {
+        world.take(Action::DropLocal(ONE))?;
+    }
+    world.take(Action::Crash(ONE))?;
+    world.take(Action::Fence(ONE))?;
+    world.settle(&[TWO], |_| true)?;
+    world.take(Action::Part)?;
+    world.take(Action::Crash(TWO))?;
+    world.take(Action::Fence(TWO))?;
+    world.settle(&[ONE], |_| true)?;
+    world.take(Action::ConfirmPart)?;
+    world.take(Action::Append(ONE))?;
+    world.settle(&[ONE], |_| true)?;
+    world.heal()
+}
+
+/// The first compactor has made an object of a value of which it is said meanwhile that it is gone.
+fn publishes_late(broken: Option<Break>) -> Result<(), Violation> {
+    let budget = Budget { appends: 3, compactions: 2, ..Budget::NONE };
+    let world = World::new(2, 1, budget, broken).held_by_first(1);
+    let mut world = world.archived().compacted().with_compactors(2);
+    world.take(Action::Append(ONE))?;
+    world.settle(&[ONE], |_| true)?;
+    world.take(Action::Compact(0))?;
+    world.take(Action::Append(ONE))?;
+    world.take(Action::Append(ONE))?;
+    world.settle(&[ONE], |_| true)?;
+    // It plans, replaces three objects and notes that.
+    for _ in 0..5 {
+        world.take(Action::Compact(1))?;
+        world.settle(&[ONE], |_| true)?;
+    }
+    world.take(Action::Compact(0))?;
+    world.settle(&[ONE], |_| true)?;
+    world.take(Action::Compact(0))?;
     world.heal()
 }
 
