@@ -14,6 +14,7 @@ const UPKEEP: &str = "log/src/local/tests/upkeep.rs";
 const CODECS: &str = "log/src/format/compression/tests.rs";
 const CLEANER: &str = "log/src/local/cleaner/plan.rs";
 const DATA: &str = "broker/src/server/data_test.rs";
+const FLUSH: &str = "broker/src/server/flush_test.rs";
 const LOGS: &str = "broker/src/partition/upkeep/tests.rs";
 const ARCHIVER: &str = "tiering/src/tier/archiver/tests.rs";
 const DISABLED: &str = "tiering/src/tier/archiver/tests/disabled.rs";
@@ -29,8 +30,8 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("segment.jitter.ms", UPKEEP, "jitter_takes_a_part_of_segment_ms_off_that_differs_from_partition_to_partition"),
     ("segment.index.bytes", UPKEEP, "a_full_index_seals_its_segment"),
     ("index.interval.bytes", UPKEEP, "index_entries_are_as_far_apart_as_the_topic_says"),
-    ("flush.messages", DATA, "with_flush_messages_an_answer_means_on_disk"),
-    ("flush.ms", DATA, "with_flush_ms_records_reach_the_disk_by_themselves"),
+    ("flush.messages", FLUSH, "with_flush_messages_an_answer_means_on_disk"),
+    ("flush.ms", FLUSH, "with_flush_ms_records_reach_the_disk_by_themselves"),
     ("file.delete.delay.ms", LOGS, "a_topic_without_archive_loses_what_is_older_than_retention_ms"),
     ("preallocate", UPKEEP, "a_segments_disk_space_is_reserved_when_it_begins_and_given_back_when_it_is_sealed"),
     ("max.message.bytes", APPEND, "a_batch_that_ends_early_or_is_too_large_is_refused"),
