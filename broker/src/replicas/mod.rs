@@ -218,7 +218,7 @@ impl Peers for Replicas {
 
     fn propose(&self, partition: &Arc<Partition>, proposal: Proposal) {
         let Some(this) = self.this.upgrade() else { return };
-        if self.proposals.add(partition.clone(), proposal) {
+        if self.proposals.add((partition.clone(), proposal)) {
             self.tasks.spawn(this.carry());
         }
     }

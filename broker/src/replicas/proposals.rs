@@ -18,26 +18,30 @@ use crate::partition::Partition;
 const TOGETHER: usize = 60;
 
 /// What waits. There is one for each partition at most, until it is answered.
-#[derive(Default)]
-pub(super) struct Proposals(Mutex<Waiting>);
+pub(super) struct Proposals<T = (Arc<Partition>, Proposal)>(Mutex<Waiting<T>>);
 
-#[derive(Default)]
-struct Waiting {
-    proposals: Vec<(Arc<Partition>, Proposal)>,
+struct Waiting<T> {
+    proposals: Vec<T>,
     /// Somebody takes them to the store, and those that come meanwhile.
     are_carried: bool,
 }
 
-impl Proposals {
+impl<T> Default for Proposals<T> {
+    fn default() -> Self {
+        Proposals(Mutex::new(Waiting { proposals: Vec::new(), are_carried: false }))
+    }
+}
+
+impl<T> Proposals<T> {
     /// `true` for who is to [carry](Replicas::carry) it.
-    pub(super) fn add(&self, partition: Arc<Partition>, proposal: Proposal) -> bool {
+    pub(super) fn add(&self, proposal: T) -> bool {
         let mut waiting = self.0.lock();
-        waiting.proposals.push((partition, proposal));
+        waiting.proposals.push(proposal);
         !mem::replace(&mut waiting.are_carried, true)
     }
 
     /// The oldest ones. Empty: nobody carries any more.
-    fn next(&self) -> Vec<(Arc<Partition>, Proposal)> {
+    fn next(&self) -> Vec<T> {
         let mut waiting = self.0.lock();
         let count = waiting.proposals.len().min(TOGETHER);
         waiting.are_carried = count > 0;
@@ -53,7 +57,9 @@ impl Replicas {
             if proposals.is_empty() {
                 return;
             }
-            self.put_forward(proposals).await;
+            let this = self.clone();
+            // A task of its own: a bug that one of them meets holds up none that come later.
+            let _ = self.tasks.spawn(async move { this.put_forward(proposals).await }).await;
         }
     }
 
@@ -111,4 +117,24 @@ struct Asker {
     /// The leader epoch and the partition epoch for which the proposal was made.
     replaces: (LeaderEpoch, u32),
     is_expansion: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_while_others_are_carried_goes_with_the_next_and_nothing_is_left_behind() {
+        let proposals = Proposals::default();
+        assert!(proposals.add(0));
+        assert_eq!(proposals.next(), [0]);
+        let more = TOGETHER as u32 + 1;
+        assert!((1..=more).all(|number| !proposals.add(number)), "the first one's carrier comes back for them");
+        assert_eq!(proposals.next(), (1..more).collect::<Vec<_>>());
+        assert_eq!(proposals.next(), [more]);
+        assert!(!proposals.add(7));
+        assert_eq!(proposals.next(), [7]);
+        assert!(proposals.next().is_empty());
+        assert!(proposals.add(8), "nobody would come for it");
+    }
 }
