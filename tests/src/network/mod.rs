@@ -105,6 +105,10 @@ impl Host {
     }
 }
 
+fn device(at: usize) -> String {
+    format!("tun{at}")
+}
+
 /// Hosts that reach each other, until it is dropped.
 pub struct Network {
     hosts: Vec<Host>,
@@ -122,7 +126,7 @@ impl Network {
         let mut network = Network { hosts: Vec::new(), holders: Vec::new(), router: Router::new(names.len(), seed) };
         for (name, at) in names.iter().zip(0..) {
             let address = router::address(at);
-            let device = format!("tun{at}");
+            let device = device(at);
             network.router.connect(at, &device)?;
             let namespace = (at > 0).then(|| network.hold(&device)).transpose().with_context(|| name.clone())?;
             let host = Host { name: name.clone(), address, namespace };
@@ -165,9 +169,35 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
+        self.router.end();
         for holder in &mut self.holders {
             let _ = holder.kill();
             let _ = holder.wait();
         }
+        // The others' devices go with their namespaces; this process stays in its own, and may make another network there.
+        let _ = output_of(Command::new("ip").args(["link", "delete", &device(0)]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_network_is_made_where_another_one_was() -> Result<()> {
+        alone("network::tests::a_network_is_made_where_another_one_was", || {
+            for seed in 0..2 {
+                let network = Network::of(&["here", "there"].map(str::to_owned), seed)?;
+                let socket = UdpSocket::bind(network.host(0).at(0))?;
+                socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+                let send = format!("echo hello > /dev/udp/{}/{}", network.host(0).address, socket.local_addr()?.port());
+                output_of(&mut network.host(1).command(Command::new("bash").args(["-c", &send])))?;
+                let mut said = [0; 10];
+                ensure!(socket.recv(&mut said)? == 6, "{said:?}");
+            }
+            Ok(())
+        })
     }
 }

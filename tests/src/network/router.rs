@@ -9,6 +9,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
@@ -60,6 +61,7 @@ pub struct Router {
 struct Shared {
     state: Mutex<State>,
     devices: Mutex<Vec<Arc<File>>>,
+    is_over: AtomicBool,
 }
 
 struct State {
@@ -78,7 +80,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Router {
     pub(super) fn new(hosts: usize, seed: u64) -> Router {
         let state = State { paths: vec![vec![Path::default(); hosts]; hosts], random: Random(seed) };
-        Router { shared: Arc::new(Shared { state: Mutex::new(state), devices: Mutex::default() }) }
+        let shared = Shared { state: Mutex::new(state), devices: Mutex::default(), is_over: AtomicBool::new(false) };
+        Router { shared: Arc::new(shared) }
     }
 
     /// Makes the device of the host at place `at`; to be called for one after the other.
@@ -94,7 +97,7 @@ impl Router {
         Ok(())
     }
 
-    /// Passes packets on from now on, until this process ends.
+    /// Passes packets on from now on, until this is [over](Self::end).
     pub(super) fn start(&self) -> Result<()> {
         let devices = locked(&self.shared.devices).clone();
         let (late, waiting) = mpsc::channel();
@@ -106,6 +109,12 @@ impl Router {
             thread::Builder::new().name(format!("packets of host {from}")).spawn(passing)?;
         }
         Ok(())
+    }
+
+    /// Leaves each device as soon as it is taken away: until then its name is in use.
+    pub(super) fn end(&self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        locked(&self.shared.devices).clear();
     }
 
     /// Sets what becomes of packets from one host to another.
@@ -162,8 +171,11 @@ fn pass_on(
 ) {
     let mut packet = vec![0; 1 << 16];
     loop {
-        // An interface that is down has none.
+        // An interface that is down has none, nor has one that was taken away.
         let Ok(length) = device.read(&mut packet) else {
+            if shared.is_over.load(Ordering::Relaxed) {
+                return;
+            }
             thread::park_timeout(Duration::from_millis(1));
             continue;
         };
