@@ -64,6 +64,21 @@ fn check(code: i16) -> Result<()> {
     }
 }
 
+/// A leader that cannot ask the transaction's coordinator, which is moving, says so in the message alone: its code is one that older producers
+/// know (KIP-890).
+fn meant(code: i16, message: Option<&str>) -> i16 {
+    let is_unverified = message.is_some_and(|message| message.starts_with("Unable to verify the partition"));
+    let names = |name: &str| is_unverified && message.is_some_and(|message| message.ends_with(name));
+    [
+        ("NOT_COORDINATOR", ResponseError::NotCoordinator),
+        ("COORDINATOR_NOT_AVAILABLE", ResponseError::CoordinatorNotAvailable),
+        ("COORDINATOR_LOAD_IN_PROGRESS", ResponseError::CoordinatorLoadInProgress),
+    ]
+    .into_iter()
+    .find_map(|(name, error)| names(name).then(|| error.code()))
+    .unwrap_or(code)
+}
+
 /// Does `work` again while the broker says that it will be possible soon, at most for `patience`.
 fn patiently<T>(patience: Duration, mut work: impl FnMut() -> Result<T>) -> Result<T> {
     let started = Instant::now();
@@ -189,7 +204,7 @@ impl Client {
             let response = ProduceResponse::decode(&mut answer, version)?;
             let found = response.responses.first().and_then(|topic| topic.partition_responses.first());
             let found = found.context("one partition")?;
-            check(found.error_code)?;
+            check(meant(found.error_code, found.error_message.as_deref()))?;
             Ok(found.base_offset)
         })
     }
@@ -388,5 +403,20 @@ impl CommittedReader {
             }
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_cannot_ask_a_coordinator_on_the_move_means_that() {
+        let few = ResponseError::NotEnoughReplicas.code();
+        let why = "Unable to verify the partition has been added to the transaction. Underlying error: NOT_COORDINATOR";
+        assert_eq!(meant(few, Some(why)), ResponseError::NotCoordinator.code());
+        assert_eq!(meant(few, None), few, "too few are in sync");
+        assert_eq!(meant(few, Some("NOT_COORDINATOR")), few);
+        assert_eq!(meant(0, None), 0);
     }
 }
