@@ -12,6 +12,7 @@ mod package;
 mod rig;
 mod run;
 mod simulate;
+mod suites;
 mod test;
 mod tools;
 

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use crate::{
     fuzz, rig,
     run::{cargo, run_command},
-    tools,
+    suites, tools,
 };
 
 /// Seconds for each fuzz target in an ordinary test run.
@@ -17,31 +17,38 @@ const FUZZ_SECONDS: u32 = 15;
 /// time, as does `cargo xtask fuzz`.
 const PROPERTY_SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "1");
 
-/// Installs the tools and runs all tests of the workspace, with the rig of `localstack` beside them, then each
-/// fuzz target for a short time.
+/// Installs the tools and runs all tests of the workspace, with the rig of `localstack` and a short time of each fuzz target
+/// beside them.
+///
+/// # Errors
+/// Names what failed; only what cannot be built or installed ends it early.
 pub(crate) fn run(filters: &[String]) -> Result<()> {
-    let tools = tools::install()?;
-    // The black-box tests start the binary, which `cargo test` does not build for a package other than their own.
-    // Naming the tests too keeps one set of features, and so one build of each dependency. This program itself is left
-    // out: it runs, and is the fuzzer's wrapper around rustc later.
-    let mut build = cargo();
-    build.args(["build", "--workspace", "--exclude", "varve-xtask", "--bins", "--tests", "--locked"]);
-    run_command(build)?;
-    // One failure shall not hide another: a run takes long.
-    let mut tests = cargo();
-    tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(filters).env("VARVE_TEST_TOOLS", &tools);
-    if env::var_os(PROPERTY_SEED.0).is_none() {
-        tests.env(PROPERTY_SEED.0, PROPERTY_SEED.1);
-    }
+    // Tools come over the network, most of them, while the compiler is at work.
+    let tools = std::thread::scope(|scope| {
+        let tools = scope.spawn(tools::install);
+        let built = build();
+        let tools = tools.join().map_err(|_| anyhow!("the installation of tools panicked"))?;
+        built.and(tools)
+    })?;
+    let seed = env::var(PROPERTY_SEED.0).unwrap_or_else(|_| PROPERTY_SEED.1.to_owned());
+    let variables = [("VARVE_TEST_TOOLS", tools.as_os_str()), (PROPERTY_SEED.0, seed.as_ref())];
     if !filters.is_empty() {
+        let mut tests = cargo();
+        tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(filters).envs(variables);
         return run_command(tests);
     }
-    // The rig waits for Terraform most of its time, and the tests need not.
-    std::thread::scope(|scope| {
-        let rig = scope.spawn(|| rig::rehearse(&tools));
-        let tested = run_command(tests);
-        let rehearsed = rig.join().map_err(|_| anyhow!("the rig panicked"))?;
-        tested.and(rehearsed)
-    })?;
-    fuzz::run(None, FUZZ_SECONDS, fuzz::Way::Same)
+    // The rig waits for Terraform most of its time, and a fuzz target has one thread.
+    suites::run(&variables, || {
+        let rehearsed = rig::rehearse(&tools);
+        rehearsed.and(fuzz::run(None, FUZZ_SECONDS, fuzz::Way::Same))
+    })
+}
+
+/// The black-box tests start the binary, which `cargo test` does not build for a package other than their own. Naming the tests too
+/// keeps one set of features, and so one build of each dependency. This program itself is left out: it runs, and is the fuzzer's
+/// wrapper around rustc later.
+fn build() -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--exclude", "varve-xtask", "--bins", "--tests", "--locked"]);
+    run_command(build)
 }
