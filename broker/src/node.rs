@@ -5,6 +5,7 @@ mod compactor;
 mod data_dir;
 mod directories;
 mod last_life;
+mod last_store;
 mod membership;
 mod neighbours;
 mod new_cluster;
@@ -138,7 +139,10 @@ impl Node {
         }
         let found = match is_one_of_many {
             true => {
-                unless_put_back(&metadata, async { Ok(metadata.recover_if_restored().await?) }).await?;
+                let seen = last_store::look(&config.data_dir);
+                let recovered = async { Ok(metadata.recover_if_restored(seen.as_ref()).await?) };
+                unless_put_back(&metadata, recovered).await?;
+                tasks.spawn(last_store::keep(config.data_dir.clone(), metadata.clone(), stop.clone()));
                 unless_put_back(&metadata, membership::look_at_logs((config.node, life), &storage, &metadata)).await?
             }
             false => Arc::default(),

@@ -19,6 +19,7 @@ mod proposals;
 mod put_back;
 mod recover;
 mod requests;
+mod seen;
 mod topics;
 
 pub use alive::Verdict;
@@ -26,9 +27,14 @@ pub use compactor::CompactorMember;
 pub use in_sync::Told;
 pub use member::{Joining, Member};
 pub use proposals::{IsrProposal, ProposalOutcome};
+pub use seen::Seen;
 pub use topics::give_up;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -114,7 +120,11 @@ pub struct ClusterMetadata {
     newest: ArcSwap<ClusterImage>,
     published: watch::Sender<Arc<ClusterImage>>,
     builder: Mutex<ImageBuilder>,
-    /// Why the image follows the store no more.
+    /// Where the store stood at the first look at it.
+    found_at: Revision,
+    /// When it had last been put back, as far as anybody had noticed before this process went by it.
+    lives_by_ms: AtomicU64,
+    /// Why this process goes by the store no more.
     put_back: watch::Sender<Option<PutBack>>,
     /// Changes of this process are made one after the other: they would only conflict.
     turn: TurnMutex<()>,
@@ -152,12 +162,15 @@ impl ClusterMetadata {
             builder.load(&store.range("").await?)?;
         }
         let image = Arc::new(builder.image().clone());
+        let (found_at, lives_by_ms) = (image.revision(), AtomicU64::new(image.put_back_ms()));
         Feature::check_all(image.finalized_features())?;
         let metadata = Arc::new(ClusterMetadata {
             store,
             newest: ArcSwap::new(Arc::clone(&image)),
             published: watch::Sender::new(image),
             builder: Mutex::new(builder),
+            found_at,
+            lives_by_ms,
             put_back: watch::Sender::new(None),
             turn: TurnMutex::new(()),
         });

@@ -98,8 +98,12 @@ impl Member {
         let life = Life { id, incarnation, ttl: joining.lease, is_ending: is_ending.clone() };
         let alive = stay_alive(metadata.clone(), life, leases);
         let office = Task(tokio::spawn(hold_office(metadata.clone(), id, lease.clone())));
+        let follower = metadata.clone();
         let part = Task(tokio::spawn(async move {
-            alive.await;
+            tokio::select! {
+                () = alive => {}
+                () = follower.watch_for_others_notice() => {}
+            }
             // The office is for the one that others know.
             drop(office);
             replaced.send_replace(true);

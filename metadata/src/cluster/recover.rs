@@ -1,7 +1,7 @@
 //! A cluster state that was restored from a backup into another store: before anybody joins, it is told from one that went on.
 //!
 //! ```text
-//! store/members = this etcd ─► nothing to do
+//! store/members = this etcd ─► nothing to do, unless more was seen of it than it holds (seen.rs)
 //!               = another   ─► every partition in recovery (controller/recovery.rs), in parts ─► producer ids skipped, members = this etcd
 //!                              and every broker that is registered awaited ─► each looks for logs that the backup does not know of, tells of
 //!                              them, and is awaited no more
@@ -9,20 +9,17 @@
 //! Etcd's name for its members is another one after they were made anew, while the key in the backup has the one of before. Several
 //! brokers may do this at the same time, or one after another's end: each part is done once, and none after the last.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT, Told, member::RETRY};
+use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT, Seen, Told, member::RETRY, seen::clock_ms};
 use crate::{
     controller::{self, FoundLogs, RecoveryLogs, RecoveryStart, recovery::Extent},
     image::{
         ImageError,
-        record::{self, Key, ProducerIdsRecord, StoreRecord},
+        record::{self, Key, ProducerIdsRecord, PutBackRecord, StoreRecord},
     },
     model::{BrokerId, PartitionId},
     snapshot::PRODUCER_IDS_SKIPPED,
@@ -36,24 +33,36 @@ const LEASES_END: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_millis(20);
 
 impl ClusterMetadata {
-    /// Finds out whether the state was restored since it was last in use, and has nobody lead on the word of a backup. To be done before
-    /// a broker [joins](super::Member::join).
+    /// Finds out whether the state was restored since it was last in use, by its name for the store and by what this broker has `seen` of
+    /// that in the life before, and has nobody lead on the word of a backup. To be done before a broker [joins](super::Member::join).
     ///
     /// # Errors
     /// [`MetadataError`]: part of it may be done; nobody may join before all is.
-    pub async fn recover_if_restored(&self) -> Result<(), MetadataError> {
+    pub async fn recover_if_restored(&self, seen: Option<&Seen>) -> Result<(), MetadataError> {
         let Some(members) = self.store.identity() else { return Ok(()) };
         let (mut is_told, given_up) = (false, Instant::now() + LEASES_END);
         loop {
-            let found = self.store.get(&Key::Store.text()).await?;
+            let (found, put_back) = self.found().await?;
             let before = match &found {
                 Some(found) => Some(read::<StoreRecord>(&Key::Store, found)?.members),
                 None => None,
             };
             if let (true, Some(found)) = (before.as_ref() == Some(&members), &found) {
+                if let Some(seen) = seen
+                    && self.tell_put_back(seen, put_back, found).await?
+                {
+                    continue;
+                }
                 // What somebody else has done is in the image, for whoever goes by that.
-                return Ok(self.follow_to(found.modified).await?);
+                self.follow_to(found.modified).await?;
+                self.live_by(put_back);
+                return Ok(());
             }
+            // Another name each time that it was put back under the one that it had: an earlier time may have left partitions in recovery.
+            let name = match &before {
+                Some(before) if before.is_empty() => format!("{members}.{}", put_back.ms),
+                _ => members.clone(),
+            };
             if let (Some(before), Some(found)) = (&before, &found) {
                 let mut images = self.subscribe();
                 if !images.borrow_and_update().membership().live.is_empty() {
@@ -68,7 +77,7 @@ impl ClusterMetadata {
                 self.caught_up().await?;
                 let image = self.image();
                 let RecoveryStart { decisions, partitions } =
-                    controller::recovery_starts(&image, &members, found.modified);
+                    controller::recovery_starts(&image, &name, found.modified);
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::warn!(
                         %before, now = %members, partitions,
@@ -80,7 +89,11 @@ impl ClusterMetadata {
                     continue;
                 }
             }
-            match self.name_store(&members, found.as_ref(), before.is_some()).await {
+            let named = match &found {
+                Some(found) => self.name_restored(&members, found).await,
+                None => self.name_new(&members, put_back.or_later(seen.map_or(0, |seen| seen.put_back_ms))).await,
+            };
+            match named {
                 // The next look is the last.
                 Ok(()) => {}
                 Err(MetadataError::Store(StoreError::Conflict)) => sleep(RETRY).await,
@@ -100,32 +113,42 @@ impl ClusterMetadata {
         StoreError::Unavailable(why.into()).into()
     }
 
-    /// From now on this is the store in which the state is; `is_restored`: and producer ids go on where nobody has been.
-    async fn name_store(
-        &self,
-        members: &str,
-        found: Option<&Versioned>,
-        is_restored: bool,
-    ) -> Result<(), MetadataError> {
-        let at = |found: Option<&Versioned>| found.map_or(Expect::Absent, |found| Expect::At(found.modified));
-        let awaited = if is_restored { self.image().brokers().keys().copied().collect() } else { BTreeSet::new() };
-        let store = record::encode(StoreRecord { members: members.to_owned(), awaited });
-        let mut naming = Transaction::default().put(Key::Store.text(), store).expecting(Key::Store.text(), at(found));
-        if is_restored {
-            let key = Key::ProducerIds;
-            let ids = self.store.get(&key.text()).await?;
-            let next = match &ids {
-                Some(ids) => read::<ProducerIdsRecord>(&key, ids)?.next,
-                None => 0,
-            };
-            // By the clock as well: a backup can be restored more than once, and nobody gives out an id each millisecond.
-            let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-            let clock = u64::try_from(clock).unwrap_or_default();
-            let skipped = ProducerIdsRecord { next: clock.max(next + PRODUCER_IDS_SKIPPED) };
-            naming = naming.put(key.text(), record::encode(skipped)).expecting(key.text(), at(ids.as_ref()));
-        }
-        let named = transact_settled(self.store.as_ref(), naming, Instant::now() + SETTLE_TIMEOUT).await?;
-        Ok(self.follow_to(named).await?)
+    /// From now on this is the store in which the state is, which was `found` under another name: producer ids go on where nobody has
+    /// been, and everybody is to look for logs.
+    async fn name_restored(&self, members: &str, found: &Versioned) -> Result<(), MetadataError> {
+        let awaited = self.image().brokers().keys().copied().collect();
+        let (key, ids_key) = (Key::Store.text(), Key::ProducerIds);
+        let ids = self.store.get(&ids_key.text()).await?;
+        let next = match &ids {
+            Some(ids) => read::<ProducerIdsRecord>(&ids_key, ids)?.next,
+            None => 0,
+        };
+        // By the clock as well: a backup can be restored more than once, and nobody gives out an id each millisecond.
+        let skipped = ProducerIdsRecord { next: clock_ms().max(next + PRODUCER_IDS_SKIPPED) };
+        let store = StoreRecord { members: members.to_owned(), awaited };
+        let naming = Transaction::default()
+            .put(key.clone(), record::encode(store))
+            .expecting(key, Expect::At(found.modified))
+            .put(ids_key.text(), record::encode(skipped))
+            .expecting(ids_key.text(), ids.as_ref().map_or(Expect::Absent, |ids| Expect::At(ids.modified)));
+        self.carry_out(naming).await
+    }
+
+    /// Of a state that says nothing: it is new, or made of the bucket's copy, or no version with the key has written it. It is taken at
+    /// its word, also by those who saw more of the store before.
+    async fn name_new(&self, members: &str, put_back: PutBackRecord) -> Result<(), MetadataError> {
+        let (key, put_back_key) = (Key::Store.text(), Key::PutBack.text());
+        let store = StoreRecord { members: members.to_owned(), awaited: BTreeSet::new() };
+        let naming = Transaction::default()
+            .put(key.clone(), record::encode(store))
+            .expecting(key, Expect::Absent)
+            .put(put_back_key, record::encode(put_back.next(clock_ms())));
+        self.carry_out(naming).await
+    }
+
+    async fn carry_out(&self, change: Transaction) -> Result<(), MetadataError> {
+        let done = transact_settled(self.store.as_ref(), change, Instant::now() + SETTLE_TIMEOUT).await?;
+        Ok(self.follow_to(done).await?)
     }
 
     /// Has others know, before `id` opens a log or sets one aside, which of those that were `found` are of partitions in recovery of which
@@ -152,7 +175,9 @@ impl ClusterMetadata {
 
     async fn has_looked(&self, id: BrokerId) -> Result<(), MetadataError> {
         let key = Key::Store;
-        while let Some(found) = self.store.get(&key.text()).await? {
+        while let (Some(found), put_back) = self.found().await? {
+            // It has looked for what the state of before lacks.
+            self.check_lives_by(put_back)?;
             let mut store: StoreRecord = read(&key, &found)?;
             if !store.awaited.remove(&id) {
                 break;
@@ -183,7 +208,7 @@ impl ClusterMetadata {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(key: &Key, found: &Versioned) -> Result<T, MetadataError> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(key: &Key, found: &Versioned) -> Result<T, MetadataError> {
     let decoded = record::decode(&found.value).map_err(|error| ImageError::Record { key: key.text(), error });
     Ok(decoded?)
 }
@@ -222,7 +247,7 @@ mod tests {
 
     async fn join_with(store: &Arc<MemoryStore>, id: u32, found: &FoundLogs) -> (Arc<ClusterMetadata>, Member, Uuid) {
         let metadata = start(store, id).await;
-        metadata.recover_if_restored().await.unwrap();
+        metadata.recover_if_restored(None).await.unwrap();
         metadata.tell_strays(BrokerId(id), found).await.unwrap();
         let life = Uuid::new_v4();
         let broker = BrokerImage { id: BrokerId(id), incarnation: life, ..BrokerImage::default() };
@@ -296,7 +321,7 @@ mod tests {
         // The next start finds that all is done.
         let again = start(&store, 3).await;
         let before = again.image().revision();
-        again.recover_if_restored().await.unwrap();
+        again.recover_if_restored(None).await.unwrap();
         assert_eq!(again.image().revision(), before);
     }
 
@@ -371,13 +396,13 @@ mod tests {
         let (_old, old_member, _) =
             crate::cluster::member::tests::join(&(store.clone() as Arc<dyn MetadataStore>), 1, false).await;
         let metadata = start(&store, 2).await;
-        metadata.recover_if_restored().await.unwrap();
+        metadata.recover_if_restored(None).await.unwrap();
         store.rename("after");
-        let refused = metadata.recover_if_restored().await.unwrap_err().to_string();
-        let refused = format!("{refused}: {:?}", metadata.recover_if_restored().await);
+        let refused = metadata.recover_if_restored(None).await.unwrap_err().to_string();
+        let refused = format!("{refused}: {:?}", metadata.recover_if_restored(None).await);
         assert!(refused.contains("stop all brokers"), "{refused}");
         old_member.leave().await;
-        metadata.recover_if_restored().await.unwrap();
+        metadata.recover_if_restored(None).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -389,9 +414,9 @@ mod tests {
         let named = async {
             tokio::time::sleep(LEASES_END / 2).await;
             let found = store.get(&Key::Store.text()).await.unwrap();
-            one.name_store("after", found.as_ref(), true).await.unwrap();
+            one.name_restored("after", found.as_ref().unwrap()).await.unwrap();
         };
-        let (recovered, ()) = tokio::join!(two.recover_if_restored(), named);
+        let (recovered, ()) = tokio::join!(two.recover_if_restored(None), named);
         recovered.unwrap();
         assert!(two.image().membership().live(BrokerId(1)).is_some());
     }
@@ -435,7 +460,7 @@ mod tests {
         let nameless = Arc::new(MemoryStore::new());
         let metadata = start(&nameless, 1).await;
         let revision = metadata.image().revision();
-        metadata.recover_if_restored().await.unwrap();
+        metadata.recover_if_restored(None).await.unwrap();
         assert_eq!(metadata.image().revision(), revision);
     }
 }

@@ -52,6 +52,7 @@ impl ImageBuilder {
                 revision: Revision(0),
                 cluster_id: "".into(),
                 store: Arc::default(),
+                put_back_ms: 0,
                 brokers: Arc::default(),
                 membership: Arc::default(),
                 by_name: Arc::default(),
@@ -138,6 +139,9 @@ impl ImageBuilder {
         }
         if let Some(store) = staged.store {
             self.image.store = Arc::new(store);
+        }
+        if let Some(put_back) = staged.put_back {
+            self.image.put_back_ms = put_back.ms;
         }
         for (id, broker) in staged.brokers {
             set(Arc::make_mut(&mut self.image.brokers), id, broker);

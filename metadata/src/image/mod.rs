@@ -43,6 +43,7 @@ pub struct ClusterImage {
     revision: Revision,
     cluster_id: Arc<str>,
     store: Arc<record::StoreRecord>,
+    put_back_ms: u64,
     brokers: Arc<BTreeMap<BrokerId, BrokerImage>>,
     membership: Arc<MembershipImage>,
     by_name: Arc<BTreeMap<TopicName, Arc<TopicImage>>>,
@@ -252,6 +253,16 @@ impl ClusterImage {
     /// Brokers by id.
     pub fn brokers(&self) -> &BTreeMap<BrokerId, BrokerImage> {
         &self.brokers
+    }
+
+    /// In which store the state is, by its name for itself; empty: nobody has said, or it was put back and nobody has taken that up.
+    pub(crate) fn store_name(&self) -> &str {
+        &self.store.members
+    }
+
+    /// When the store was last known to be put back under that name, or got it, in milliseconds since 1970; 0: nobody has said.
+    pub(crate) fn put_back_ms(&self) -> u64 {
+        self.put_back_ms
     }
 
     /// Brokers that were registered when all of this was restored from a backup, and have not looked since for logs that the backup

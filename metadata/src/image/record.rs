@@ -3,6 +3,7 @@
 //! ```text
 //! cluster                              {v, id}
 //! store                                {v, members, awaited?}   in which etcd this is: another one, and it was restored there
+//! put-back                             {v, ms}   when somebody last noticed that it was put back under that name, or it got a name
 //! brokers/<id>                         {v, incarnation, endpoints, rack, fenced, log_dirs?, log_dir_ids?, cordoned_log_dirs?,
 //!                                       version?, features?: {name: {min, max}}}
 //! live/<id>                            {v, incarnation, returned?}   bound to the broker's lease
@@ -46,6 +47,7 @@ const FORMAT: u32 = 1;
 pub(crate) enum Key {
     Cluster,
     Store,
+    PutBack,
     Broker(BrokerId),
     Live(BrokerId),
     Leaving(BrokerId),
@@ -73,6 +75,7 @@ impl Key {
         match self {
             Key::Cluster => "cluster".to_owned(),
             Key::Store => "store".to_owned(),
+            Key::PutBack => "put-back".to_owned(),
             Key::Broker(id) => format!("brokers/{id}"),
             Key::Live(id) => format!("live/{id}"),
             Key::Leaving(id) => format!("leaving/{id}"),
@@ -109,6 +112,7 @@ impl Key {
         match text {
             "cluster" => return Some(Key::Cluster),
             "store" => return Some(Key::Store),
+            "put-back" => return Some(Key::PutBack),
             "producer-ids" => return Some(Key::ProducerIds),
             "controller" => return Some(Key::Controller),
             _ => {}
@@ -167,7 +171,8 @@ const EPHEMERAL: [&str; 6] = ["brokers/", "live/", "leaving/", "distrusted/", "c
 
 /// Whether a key belongs to a running process or to this one store, and not to what a cluster keeps.
 pub(crate) fn is_ephemeral(text: &str) -> bool {
-    Key::parse(text) == Some(Key::Store) || EPHEMERAL.iter().any(|prefix| text.starts_with(prefix))
+    matches!(Key::parse(text), Some(Key::Store | Key::PutBack))
+        || EPHEMERAL.iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// A value with its format version.
@@ -214,10 +219,31 @@ pub(crate) struct ClusterRecord {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoreRecord {
+    /// The store's name for itself. Empty from when somebody notices that it was put back under the name that it had, until that is taken
+    /// up.
     pub(crate) members: String,
     /// Brokers that a restored state knows, and that have not looked yet for logs that it does not know of.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) awaited: BTreeSet<BrokerId>,
+}
+
+/// A key of its own: versions that do not know it leave it alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PutBackRecord {
+    /// When, in milliseconds since 1970, and later than any time before that the writer knew of.
+    pub(crate) ms: u64,
+}
+
+impl PutBackRecord {
+    /// The later one of both.
+    pub(crate) fn or_later(self, ms: u64) -> PutBackRecord {
+        PutBackRecord { ms: self.ms.max(ms) }
+    }
+
+    /// Now, and later than this.
+    pub(crate) fn next(self, now_ms: u64) -> PutBackRecord {
+        PutBackRecord { ms: now_ms.max(self.ms + 1) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

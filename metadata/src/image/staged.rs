@@ -9,7 +9,7 @@ use super::{
     BrokerImage, ConfigResource, ImageError, PartitionImage, Quotas, Rules,
     record::{
         self, AclRecord, BrokerRecord, ClusterRecord, ConfigRecord, ControllerRecord, FeatureRecord, Key, LifeRecord,
-        PartitionRecord, QuotaRecord, RecordError, StoreRecord, TopicRecord,
+        PartitionRecord, PutBackRecord, QuotaRecord, RecordError, StoreRecord, TopicRecord,
     },
 };
 use crate::{
@@ -28,6 +28,7 @@ pub(super) type Written<'a> = (&'a str, Option<&'a Bytes>, Revision);
 pub(super) struct Staged {
     pub(super) cluster_id: Option<String>,
     pub(super) store: Option<StoreRecord>,
+    pub(super) put_back: Option<PutBackRecord>,
     pub(super) brokers: Vec<(BrokerId, Option<BrokerImage>)>,
     pub(super) configs: Vec<(ConfigResource, Option<BTreeMap<String, String>>)>,
     pub(super) quotas: Vec<(QuotaEntity, Option<Quotas>)>,
@@ -63,6 +64,7 @@ impl Staged {
                 self.cluster_id = record.map(|record| record.id);
             }
             Some(Key::Store) => self.store = Some(value.map(record::decode).transpose()?.unwrap_or_default()),
+            Some(Key::PutBack) => self.put_back = Some(value.map(record::decode).transpose()?.unwrap_or_default()),
             Some(Key::Broker(id)) => {
                 let record = value.map(record::decode::<BrokerRecord>).transpose()?;
                 self.registered.push((id, record.is_some().then_some(revision)));

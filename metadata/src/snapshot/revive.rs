@@ -201,7 +201,7 @@ impl Known {
                     known.others.push((text.clone(), value.clone()));
                 }
                 // Written anew; the store is another one, which a version that did not know that key may have copied.
-                Some(Key::Cluster | Key::TopicName(_) | Key::Store) => {}
+                Some(Key::Cluster | Key::TopicName(_) | Key::Store | Key::PutBack) => {}
                 _ => known.others.push((text.clone(), value.clone())),
             }
         }

@@ -34,6 +34,9 @@ pub enum PutBack {
         /// What was seen of it.
         seen: Revision,
     },
+    /// A broker that started has seen more of it than it finds.
+    #[error("a broker that started has seen more of it than it holds now")]
+    Noticed,
     /// It is empty, or another cluster's.
     #[error("it does not hold this cluster any more")]
     OtherCluster,
