@@ -51,12 +51,21 @@ pub(super) struct Life {
     pub(super) is_ending: Arc<AtomicBool>,
 }
 
+/// Longest time without a word to etcd and back. It closes a silent connection that is asked for a sign of life more often than each five
+/// seconds (`--grpc-keepalive-min-time`), and that breaks the watch on it.
+const QUIET_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long to wait before a lease is renewed.
+pub(super) fn renewal(ttl: Duration) -> Duration {
+    (ttl / 3).min(QUIET_LIMIT)
+}
+
 /// Renews the lease; gets a new one when it has ended, or when others took us for dead. Returns when another process has
 /// registered as this broker.
 pub(super) async fn stay_alive(metadata: Arc<ClusterMetadata>, life: Life, leases: watch::Sender<LeaseId>) {
     let Life { id, incarnation, ttl, is_ending } = life;
     let mut images = metadata.subscribe();
-    let (mut pause, mut is_doubted) = (ttl / 3, false);
+    let (mut pause, mut is_doubted) = (renewal(ttl), false);
     loop {
         let may_end = is_ending.load(Ordering::Relaxed);
         let is_missed = match may_end {
@@ -72,7 +81,7 @@ pub(super) async fn stay_alive(metadata: Arc<ClusterMetadata>, life: Life, lease
         let lease = *leases.borrow();
         // One member of etcd that hangs must leave time for another one.
         let renewed = timeout(ttl / 4, metadata.store.renew(lease)).await;
-        pause = if matches!(renewed, Ok(Ok(_))) { ttl / 3 } else { RETRY };
+        pause = if matches!(renewed, Ok(Ok(_))) { renewal(ttl) } else { RETRY };
         let has_lease = match renewed {
             Ok(Ok(has_lease)) => has_lease,
             failed => {
@@ -193,6 +202,13 @@ mod tests {
         let (three, member_three, _) = join(&store, 3, false).await;
         create(&one, "t", 30).await;
         (vec![one, two, three], vec![member_one, member_two, member_three], life)
+    }
+
+    #[test]
+    fn a_lease_is_renewed_in_time_and_etcd_never_left_in_silence() {
+        assert_eq!(renewal(Duration::from_secs(6)), Duration::from_secs(2));
+        assert_eq!(renewal(Duration::from_secs(9)), Duration::from_secs(3));
+        assert_eq!(renewal(Duration::from_secs(3600)), Duration::from_secs(3));
     }
 
     #[tokio::test(start_paused = true)]

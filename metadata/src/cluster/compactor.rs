@@ -15,7 +15,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT};
+use super::{ClusterMetadata, MetadataError, SETTLE_TIMEOUT, alive::renewal};
 use crate::{
     image::record::{self, Key, LifeRecord},
     model::PartitionId,
@@ -85,19 +85,19 @@ impl ClusterMetadata {
 
 /// Renews the lease, and gets a new one when it has ended.
 async fn stay_enrolled(metadata: Arc<ClusterMetadata>, id: Uuid, ttl: Duration, leases: watch::Sender<LeaseId>) {
-    let mut pause = ttl / 3;
+    let mut pause = renewal(ttl);
     loop {
         sleep(pause).await;
         let lease = *leases.borrow();
         // One member of etcd that hangs must leave time for another one.
         match timeout(ttl / 4, metadata.store.renew(lease)).await {
-            Ok(Ok(true)) => pause = ttl / 3,
+            Ok(Ok(true)) => pause = renewal(ttl),
             Ok(Ok(false)) => {
                 tracing::warn!(compactor = %id, "our lease has ended, asking for a new one");
                 pause = RETRY;
                 if let Ok(lease) = metadata.enroll_compactor(id, ttl).await {
                     leases.send_replace(lease);
-                    pause = ttl / 3;
+                    pause = renewal(ttl);
                 }
             }
             Ok(Err(_)) | Err(_) => {

@@ -6,7 +6,7 @@ const NO_QUORUM: &str =
     "there is no KRaft quorum: cluster state is agreed on in the store that varve.metadata.url names";
 const NO_LOG: &str = "there is no metadata log: cluster state lies in the store that varve.metadata.url names";
 const NO_LEASE: &str = "brokers keep a lease in the store that varve.metadata.url names, which they renew three times in \
-     broker.session.timeout.ms";
+     broker.session.timeout.ms, and every 3 seconds at least";
 
 pub(super) const DEFINITIONS: &[ConfigDef] = &[
     high(unset(
