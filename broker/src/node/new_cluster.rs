@@ -102,7 +102,8 @@ mod tests {
     use varve_metadata::{
         model::BrokerId,
         store::{
-            LeaseId, MemoryStore, Revision, Snapshot, StoreFuture, Transaction, TransactionLimits, Versioned, Watch,
+            MemoryStore, StoreFuture, Versioned,
+            steered::{Steered, Steering},
         },
     };
     use varve_tiering::tier::cluster::claim_bucket;
@@ -211,7 +212,11 @@ mod tests {
         looks: std::sync::atomic::AtomicU32,
     }
 
-    impl MetadataStore for Contended {
+    impl Steering for Contended {
+        fn behind(&self) -> &dyn MetadataStore {
+            self.store.as_ref()
+        }
+
         fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
             Box::pin(async move {
                 let found = self.store.get(key).await;
@@ -222,34 +227,6 @@ mod tests {
                 found
             })
         }
-
-        fn range<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Snapshot> {
-            self.store.range(prefix)
-        }
-
-        fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
-            self.store.transact(transaction)
-        }
-
-        fn limits(&self) -> TransactionLimits {
-            self.store.limits()
-        }
-
-        fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {
-            self.store.grant(ttl)
-        }
-
-        fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool> {
-            self.store.renew(lease)
-        }
-
-        fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()> {
-            self.store.revoke(lease)
-        }
-
-        fn watch(&self, prefix: &str, after: Revision) -> Watch {
-            self.store.watch(prefix, after)
-        }
     }
 
     #[tokio::test]
@@ -257,7 +234,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let config = node(home.path(), &[]);
         let (store, bucket) = (Arc::new(MemoryStore::new()), bucket_of(&config).await);
-        let contended = Contended { store, bucket, looks: Default::default() };
+        let contended = Steered(Contended { store, bucket, looks: Default::default() });
         asked(&config, &contended).await.unwrap();
     }
 }

@@ -106,12 +106,9 @@ impl ClusterMetadata {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicBool, Ordering},
-        },
-        time::Duration,
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
     };
 
     use parking_lot::Mutex;
@@ -125,7 +122,10 @@ mod tests {
         controller::in_sync::with_proposed_isr,
         image::{ClusterImage, PartitionImage},
         model::PartitionIndex,
-        store::{LeaseId, MetadataStore, Snapshot, StoreFuture, Transaction, Versioned, Watch},
+        store::{
+            MetadataStore, StoreFuture, Transaction,
+            steered::{Steered, Steering},
+        },
     };
 
     const ONE: BrokerId = BrokerId(1);
@@ -198,13 +198,11 @@ mod tests {
         under_way: Mutex<Vec<Transaction>>,
     }
 
-    impl MetadataStore for SlowLine {
-        fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
-            self.store.get(key)
+    impl Steering for SlowLine {
+        fn behind(&self) -> &dyn MetadataStore {
+            self.store.as_ref()
         }
-        fn range<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Snapshot> {
-            self.store.range(prefix)
-        }
+
         fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
             let is_about_partitions = transaction.writes.iter().any(|write| write.key().starts_with("partitions/"));
             if is_about_partitions && self.is_cut.load(Ordering::SeqCst) {
@@ -216,30 +214,18 @@ mod tests {
             }
             self.store.transact(transaction)
         }
-        fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {
-            self.store.grant(ttl)
-        }
-        fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool> {
-            self.store.renew(lease)
-        }
-        fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()> {
-            self.store.revoke(lease)
-        }
-        fn watch(&self, prefix: &str, after: Revision) -> Watch {
-            self.store.watch(prefix, after)
-        }
     }
 
     /// A leader that hears "refused" goes on without who would have joined.
     #[tokio::test(start_paused = true)]
     async fn nothing_is_refused_that_may_still_arrive() {
         let etcd = etcd_like();
-        let line = Arc::new(SlowLine {
+        let line = Arc::new(Steered(SlowLine {
             store: etcd.clone(),
             is_slow: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             under_way: Mutex::default(),
-        });
+        }));
         let slow: Arc<dyn MetadataStore> = line.clone();
         let (one, _member_one, _) = join(&slow, 1, false).await;
         let (two, member_two, life) = join(&etcd, 2, false).await;

@@ -72,7 +72,10 @@ mod tests {
         cluster::member::tests::{create, etcd_like, eventually, join},
         controller::{self, CreationDefaults, Decision, GrowTopic, NewTopic, Placement, leftovers::QUIET},
         model::{BrokerId, TopicId},
-        store::{LeaseId, MetadataStore, Revision, Snapshot, StoreFuture, TransactionLimits, Versioned, Watch},
+        store::{
+            MetadataStore, Revision, StoreFuture,
+            steered::{Steered, Steering},
+        },
     };
 
     async fn keys(store: &Arc<dyn MetadataStore>) -> usize {
@@ -143,13 +146,9 @@ mod tests {
         waits: Notify,
     }
 
-    impl MetadataStore for Gated {
-        fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
-            self.store.get(key)
-        }
-
-        fn range<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Snapshot> {
-            self.store.range(prefix)
+    impl Steering for Gated {
+        fn behind(&self) -> &dyn MetadataStore {
+            self.store.as_ref()
         }
 
         fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
@@ -161,26 +160,6 @@ mod tests {
                 self.store.transact(transaction).await
             })
         }
-
-        fn limits(&self) -> TransactionLimits {
-            self.store.limits()
-        }
-
-        fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {
-            self.store.grant(ttl)
-        }
-
-        fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool> {
-            self.store.renew(lease)
-        }
-
-        fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()> {
-            self.store.revoke(lease)
-        }
-
-        fn watch(&self, prefix: &str, after: Revision) -> Watch {
-            self.store.watch(prefix, after)
-        }
     }
 
     /// It is not dead: it goes on after its first transactions were cleared away, and must not count them.
@@ -191,7 +170,8 @@ mod tests {
         let (one, _first, _) = join(&store, 1, false).await;
         let (_two, _second, _) = join(&store, 2, false).await;
         let (_three, _third, _) = join(&store, 3, false).await;
-        let gated = Arc::new(Gated { store: store.clone(), open: Semaphore::new(0), waits: Notify::new() });
+        let gated = Gated { store: store.clone(), open: Semaphore::new(0), waits: Notify::new() };
+        let gated = Arc::new(Steered(gated));
         let frozen = ClusterMetadata::start(gated.clone(), BrokerId(4), BTreeMap::new()).await.unwrap();
         let count = |image: &crate::image::ClusterImage| image.topic("t").map(|topic| topic.partitions.len());
         for (before, wanted) in [(0, 400), (400, 900)] {

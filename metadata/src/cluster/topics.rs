@@ -49,42 +49,25 @@ pub async fn give_up(store: &dyn MetadataStore, id: TopicId, name: &TopicName) -
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc, time::Duration};
+    use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
     use crate::{
         controller::{CreationDefaults, NewTopic, Placement},
         image::BrokerImage,
         model::BrokerId,
-        store::{LeaseId, MemoryStore, MetadataStore, Revision, Snapshot, StoreFuture, Transaction, Versioned, Watch},
+        store::{
+            MemoryStore, MetadataStore, Revision, Watch,
+            steered::{Steered, Steering},
+        },
     };
 
     /// A store that answers, and of whose changes nobody hears.
     struct Silent(Arc<MemoryStore>);
 
-    impl MetadataStore for Silent {
-        fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
-            self.0.get(key)
-        }
-
-        fn range<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Snapshot> {
-            self.0.range(prefix)
-        }
-
-        fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
-            self.0.transact(transaction)
-        }
-
-        fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {
-            self.0.grant(ttl)
-        }
-
-        fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool> {
-            self.0.renew(lease)
-        }
-
-        fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()> {
-            self.0.revoke(lease)
+    impl Steering for Silent {
+        fn behind(&self) -> &dyn MetadataStore {
+            self.0.as_ref()
         }
 
         fn watch(&self, _prefix: &str, after: Revision) -> Watch {
@@ -108,7 +91,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_hear_of_new_topics_does_not_say_that_there_are_none() {
         let store = Arc::new(MemoryStore::new());
-        let (deaf, hearing) = (started(Arc::new(Silent(store.clone()))).await, started(store.clone()).await);
+        let (deaf, hearing) = (started(Arc::new(Steered(Silent(store.clone())))).await, started(store.clone()).await);
         assert_eq!(hearing.known_topics().await.unwrap(), KnownTopics::default());
 
         let topic = with_topic(store).await;

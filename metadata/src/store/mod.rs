@@ -12,6 +12,7 @@ mod lease;
 mod memory;
 mod put_back;
 mod settle;
+pub mod steered;
 
 use std::{collections::HashSet, error::Error, future::Future, pin::Pin, time::Duration};
 

@@ -68,7 +68,10 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::store::{LeaseId, MemoryStore, Snapshot, StoreFuture, Versioned, Watch};
+    use crate::store::{
+        MemoryStore, StoreFuture,
+        steered::{Steered, Steering},
+    };
 
     /// A store behind a network that loses answers: `before` requests do not arrive, the next `after` answers do not.
     struct Lossy {
@@ -78,8 +81,9 @@ mod tests {
     }
 
     impl Lossy {
-        fn losing(before: u32, after: u32) -> Lossy {
-            Lossy { store: MemoryStore::new(), before: AtomicU32::new(before), after: AtomicU32::new(after) }
+        fn losing(before: u32, after: u32) -> Steered<Lossy> {
+            let (before, after) = (AtomicU32::new(before), AtomicU32::new(after));
+            Steered(Lossy { store: MemoryStore::new(), before, after })
         }
 
         fn takes(counter: &AtomicU32) -> bool {
@@ -87,13 +91,11 @@ mod tests {
         }
     }
 
-    impl MetadataStore for Lossy {
-        fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Versioned>> {
-            self.store.get(key)
+    impl Steering for Lossy {
+        fn behind(&self) -> &dyn MetadataStore {
+            &self.store
         }
-        fn range<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Snapshot> {
-            self.store.range(prefix)
-        }
+
         fn transact(&self, transaction: Transaction) -> StoreFuture<'_, Revision> {
             Box::pin(async move {
                 if Lossy::takes(&self.before) {
@@ -105,18 +107,6 @@ mod tests {
                 }
                 answer
             })
-        }
-        fn grant(&self, ttl: Duration) -> StoreFuture<'_, LeaseId> {
-            self.store.grant(ttl)
-        }
-        fn renew(&self, lease: LeaseId) -> StoreFuture<'_, bool> {
-            self.store.renew(lease)
-        }
-        fn revoke(&self, lease: LeaseId) -> StoreFuture<'_, ()> {
-            self.store.revoke(lease)
-        }
-        fn watch(&self, prefix: &str, after: Revision) -> Watch {
-            self.store.watch(prefix, after)
         }
     }
 
