@@ -111,7 +111,7 @@ fn budget(chance: &mut Chance, power_cuts: u8, lowered: u8) -> Budget {
     match chance.of(3) {
         0 => {
             let put_backs = 1 + chance.of(2) as u8;
-            Budget { put_backs, swaps: 0, deletes: 0, compactions: 0, sweeps: 0, ..all }
+            Budget { put_backs, swaps: 0, ..all }
         }
         _ => all,
     }
@@ -130,7 +130,7 @@ fn run(seed: u64, broken: Option<Break>) -> Result<u64, Violation> {
     let is_unclean = chance.once_in(6);
     if is_unclean {
         let (power_cuts, partings) = (1 + chance.of(3) as u8, chance.of(3) as u8);
-        budget = Budget { power_cuts, failures: 0, swaps: 0, moves: 0, put_backs: 0, deletes: 0, partings, ..budget };
+        budget = Budget { power_cuts, failures: 0, swaps: 0, moves: 0, put_backs: 0, partings, ..budget };
     }
     // A single replica leads with whatever disk it has.
     let fewest = min_in_sync.max(if budget.swaps > 0 { 2 } else { 1 });

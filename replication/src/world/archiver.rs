@@ -244,7 +244,7 @@ impl World {
         }
         self.compare_with_archive(id, known, base, "archives behind");
         let log = &self.broker(id).log;
-        if log.start > base.max(log.log_start).max(self.deletions.may_be_gone_below()) {
+        if log.start > base.max(log.log_start.min(log.kept_start)) {
             let what = format!("{id} archives its log from {base} on, which begins at {}", log.start);
             return self.note(Violation(what));
         }
@@ -362,7 +362,7 @@ impl World {
     fn may_leave(&self, id: BrokerId) -> Option<Offset> {
         let broker = self.broker(id);
         let log = &broker.log;
-        let mut covered = log.log_start;
+        let mut covered = Offset::ZERO;
         if let Some(known) = &broker.archiver.known {
             covered = covered.max(match self.is(Break::DropsInFavourOfOtherRecords) {
                 true => known.0.end().min(broker.high_watermark),
@@ -372,6 +372,10 @@ impl World {
         if self.is(Break::DropsWhatIsNotPublished) {
             covered = covered.max(broker.archiver.unpublished.as_ref().map_or(covered, |piece| piece.end));
         }
+        covered = covered.max(match self.is(Break::DropsBeforeTheStartIsKept) {
+            true => log.log_start,
+            false => log.log_start.min(log.kept_start),
+        });
         let (_, end) = log.segments(World::segment_width(id)).first().copied()?;
         Some(end).filter(|end| *end <= covered)
     }

@@ -107,6 +107,8 @@ pub(crate) enum Break {
     LetsJoinWhoDeletedLess,
     /// A log forgets the epochs before its start while a restart may have it start there again.
     ForgetsEpochsBeforeTheStartIsKept,
+    /// Deleted records that the archive lacks leave the disk while a restart may have the log start at them again.
+    DropsBeforeTheStartIsKept,
     /// Retention by size counts records twice that the disk and the archive have.
     CountsWhatBothTiersHaveTwice,
     /// Objects that retention lets go leave the bucket before the manifest names them no more.
@@ -124,7 +126,7 @@ pub(crate) enum Break {
 }
 
 impl Break {
-    pub(crate) const ALL: [Break; 59] = [
+    pub(crate) const ALL: [Break; 60] = [
         Break::CommitsWithoutWhoJoins,
         Break::ActsBeforeTheAnswer,
         Break::ForgetsLostAnswers,
@@ -177,6 +179,7 @@ impl Break {
         Break::TellsWhatARestartForgets,
         Break::LetsJoinWhoDeletedLess,
         Break::ForgetsEpochsBeforeTheStartIsKept,
+        Break::DropsBeforeTheStartIsKept,
         Break::CountsWhatBothTiersHaveTwice,
         Break::DeletesObjectsFirst,
         Break::SweepsWhatMayYetBePublished,
@@ -232,7 +235,7 @@ pub(crate) struct Budget {
     pub(crate) bucket_outages: u8,
     /// Times that an operator has the archive go on with the leader's log.
     pub(crate) partings: u8,
-    /// Times that a client has records deleted. Not where the store is put back: what was known of who has deleted them goes with it.
+    /// Times that a client has records deleted.
     pub(crate) deletes: u8,
     /// Times that the bucket is swept.
     pub(crate) sweeps: u8,

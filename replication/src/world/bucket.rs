@@ -385,7 +385,7 @@ impl World {
         }
         for (broker, id) in self.brokers.iter().zip(self.ids()) {
             let (log, archived) = (&broker.log, newest.0.end());
-            if log.start > log.log_start.max(self.deletions.may_be_gone_below()) && log.start > archived {
+            if log.start > log.log_start.min(log.kept_start) && log.start > archived {
                 let start = log.start;
                 return Err(Violation(format!(
                     "the log of {id} begins at {start}, and the archive ends at {archived}"

@@ -118,11 +118,13 @@ impl Log {
         self.epochs = cache.entries().to_vec();
     }
 
-    /// The last records are gone, so many of them, and nothing was written down about that.
+    /// The last records are gone, so many of those that are here, and nothing was written down about that: where the log starts
+    /// is known as before, though that may be behind its end now.
     pub(super) fn lose(&mut self, lost: usize) {
-        let (log_start, kept_start) = (self.log_start, self.kept_start);
-        self.truncate(offset(self.end().get() as usize - lost));
-        (self.log_start, self.kept_start) = (log_start, kept_start);
+        self.records.truncate(self.records.len().saturating_sub(lost));
+        let mut cache = self.epochs();
+        cache.truncate_from_end(self.end());
+        self.epochs = cache.entries().to_vec();
     }
 
     /// What lies before `start` leaves the disk. The log goes on answering for its epochs.

@@ -332,7 +332,9 @@ impl Look<'_> {
         let makes_room = self.policy.may_leave && self.tools.pressure.needs_room();
         let removed = blocking(move || {
             let log = local.log();
-            let start = log.start().0;
+            // What the archive lacks stays until the log start is written down: a crash would leave the start of before, and readers at
+            // it with nothing.
+            let start = log.start().0.min(log.kept_start().0.max(covered));
             let expired = match time.is_some() || bytes.is_some() {
                 _ if makes_room => covered,
                 true => log.expired_below(now, time, bytes, covered).map_err(read_error)?,

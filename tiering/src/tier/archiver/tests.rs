@@ -19,13 +19,13 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 use varve_log::{
     format::{BatchBuilder, ControlRecord, RecordContent},
-    local::{AppendContext, AppendOrigin, LocalLog, LogConfig, RecoveryStart},
+    local::{AppendContext, AppendOrigin, LocalLog, LogConfig, LogDir, LogDirOwner, RecoveryStart},
 };
 use varve_metadata::{
     config::{TopicConfig, TopicDefaults},
     model::{
-        HighWatermark, LastStableOffset, LeaderEpoch, LogStartOffset, Offset, ProducerEpoch, ProducerId, Sequence,
-        Timestamp,
+        BrokerId, HighWatermark, LastStableOffset, LeaderEpoch, LogStartOffset, Offset, PartitionIndex, ProducerEpoch,
+        ProducerId, Sequence, Timestamp,
     },
 };
 
@@ -122,6 +122,14 @@ impl Local {
         let abort = ControlRecord::Abort { coordinator_epoch: 0 };
         let batch = abort.batch(producer, ProducerEpoch::from_wire(0).unwrap(), self.now());
         self.append_batch(&batch, AppendOrigin::Coordinator);
+    }
+
+    /// As the broker does now and then (`log.flush.start.offset.checkpoint.interval.ms`).
+    fn write_down_the_start(&self) {
+        let home = tempfile::tempdir().unwrap();
+        let owner = LogDirOwner { cluster_id: "c".into(), node: BrokerId(1) };
+        let directory = LogDir::open(home.path(), &owner).unwrap();
+        directory.save_log_starts(&[(empty().topic(), PartitionIndex(0), &self.log)]).unwrap();
     }
 
     fn segment_files(&self) -> usize {
@@ -343,7 +351,10 @@ async fn a_topic_without_the_archive_has_local_retention_alone() {
     rig.local.pass(2 * HOUR);
     rig.local.append(1);
     rig.look().await;
-    assert_eq!((rig.local.log.start().0, rig.local.segment_files()), (at(10), 1));
+    assert_eq!((rig.local.log.start().0, rig.local.segment_files()), (at(10), 2));
+    rig.local.write_down_the_start();
+    rig.look().await;
+    assert_eq!(rig.local.segment_files(), 1, "a restart does not bring the log start back before them");
 }
 
 #[tokio::test]

@@ -74,3 +74,21 @@ async fn a_log_that_was_deleted_beyond_its_archive_has_not_parted_from_it() {
     tended.look(&rig.tools, &Slot::default(), next.now()).await.unwrap();
     assert_eq!((rig.archived(), next.log.start().0), ((18, 20), at(18)));
 }
+
+/// A follower hears of its leader's log start before the archive does: a crash would leave it the one of before.
+#[tokio::test]
+async fn what_the_archive_lacks_stays_on_the_disk_until_the_log_start_is_written_down() {
+    let rig = Rig::new(&[("local.retention.bytes", "100000000")]);
+    rig.local.append(10);
+    rig.local.log.roll().unwrap();
+    rig.look().await;
+    rig.local.is_led.store(false, Ordering::SeqCst);
+    rig.local.append(10);
+    rig.local.log.roll().unwrap();
+    rig.local.log.advance_log_start(at(20)).unwrap();
+    rig.look().await;
+    assert_eq!((rig.archived(), rig.local.segment_files()), ((0, 10), 2));
+    rig.local.write_down_the_start();
+    rig.look().await;
+    assert_eq!(rig.local.segment_files(), 1);
+}
