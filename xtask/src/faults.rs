@@ -13,16 +13,16 @@ use crate::{
 pub(crate) struct FaultsArguments {
     /// Minutes of faults by chance; 0: each fault once
     #[arg(long, default_value_t = 0)]
-    minutes: u64,
+    pub(crate) minutes: u64,
     /// What is chosen depends on it
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Partitions of a further topic, each with a replica on every broker
     #[arg(long, default_value_t = 0)]
-    partitions: u32,
+    pub(crate) partitions: u32,
     /// Only faults whose name holds this, such as LeaderKilled
     #[arg(long, default_value = "")]
-    only: String,
+    pub(crate) only: String,
 }
 
 /// Runs it, and prints the longest outage of each kind.

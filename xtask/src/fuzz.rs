@@ -85,6 +85,12 @@ pub(crate) fn run(target: Option<&str>, seconds: u32, way: Way) -> Result<()> {
     Ok(())
 }
 
+/// Fuzzes all targets for so many seconds together.
+pub(crate) fn run_all(seconds: u64) -> Result<()> {
+    let each = seconds / targets()?.len().max(1) as u64;
+    run(None, u32::try_from(each.max(1))?, Way::New)
+}
+
 /// The names of the targets: one file each in `fuzz/targets`.
 fn targets() -> Result<Vec<String>> {
     let mut names = Vec::new();

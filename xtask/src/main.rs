@@ -8,6 +8,7 @@ mod floors;
 mod fuzz;
 mod licenses;
 mod mixed;
+mod nightly;
 mod package;
 mod rig;
 mod run;
@@ -46,6 +47,8 @@ enum Command {
     Simulate(simulate::SimulateArguments),
     /// Upgrades a cluster of another commit's brokers, under load, to those that are checked out
     Mixed(mixed::MixedArguments),
+    /// What takes too long for each change, in one command: simulations, faults by chance, fuzzing, an upgrade and back, rights
+    Nightly(nightly::NightlyArguments),
     /// A static binary, its Debian package and their checksums
     Package(package::PackageArguments),
     /// One file with the licences of all that the binary is linked with
@@ -80,6 +83,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Mixed(arguments) => mixed::run(&arguments),
+        Command::Nightly(arguments) => nightly::run(&arguments),
         Command::Package(arguments) => package::run(&arguments),
         Command::Licenses(arguments) => licenses::run(&arguments),
         Command::Rig { verb } => rig::run(verb),

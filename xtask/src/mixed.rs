@@ -17,13 +17,13 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct MixedArguments {
     /// The commit, a tag for one
-    commit: String,
+    pub(crate) commit: String,
     /// A varve of that commit; built when absent, in a checkout of its own below the target folder
     #[arg(long)]
-    bin: Option<PathBuf>,
+    pub(crate) bin: Option<PathBuf>,
     /// Afterwards the way back: a cluster of the version that is checked out, replaced by that one
     #[arg(long)]
-    back: bool,
+    pub(crate) back: bool,
 }
 
 /// Upgrades a cluster of `varve` as of that commit, under load, to the one that is checked out here.

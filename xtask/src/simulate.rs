@@ -7,18 +7,21 @@ use clap::Args;
 
 use crate::run::{cargo, run_command};
 
+/// What the name of every simulation holds.
+pub(crate) const ALL: &str = "simulation::";
+
 /// How long, and from which seed on.
 #[derive(Args)]
 pub(crate) struct SimulateArguments {
     /// Minutes in all, building not counted
     #[arg(long, default_value_t = 60)]
-    minutes: u64,
+    pub(crate) minutes: u64,
     /// First seed of each simulation: take another one every night
     #[arg(long, default_value_t = 1_000_000)]
-    from: u64,
+    pub(crate) from: u64,
     /// Only simulations whose name holds this
-    #[arg(long, default_value = "simulation::")]
-    only: String,
+    #[arg(long, default_value = ALL)]
+    pub(crate) only: String,
 }
 
 /// Runs them, and prints how many seeds each took. A seed that failed is named, and fails the command.
