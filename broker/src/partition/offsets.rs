@@ -92,7 +92,8 @@ impl Partition {
                 Some(OffsetAnswer { leader_epoch: Some(self.leader_epoch()), ..plain(readable_end) })
             }
             OffsetQuestion::Earliest => Some(at_start(log_start)),
-            OffsetQuestion::EarliestLocal => Some(at_start(self.log().local_start())),
+            // Never before the log start, which the archive may have further on than the log itself: readers are refused there.
+            OffsetQuestion::EarliestLocal => Some(at_start(self.log().local_start().max(log_start))),
             OffsetQuestion::LatestTiered => {
                 remote_end().and_then(|end| end.get().checked_sub(1)).and_then(Offset::new).map(plain)
             }

@@ -56,12 +56,12 @@ impl World {
 
     fn tell_start(&mut self, message: Message) {
         let Some(log) = self.led_log(&message) else { return };
+        let log_start = self.visible_start(message.to);
         let local = match self.broken {
             Some(Break::StartsOverAtZero) => Offset::ZERO,
             Some(Break::StartsOverAtTheEnd) => log.end(),
-            _ => log.local_start(),
+            _ => log.local_start().max(log_start),
         };
-        let log_start = self.visible_start(message.to);
         self.answer(message, Answer::Start { local, log_start });
     }
 

@@ -8,13 +8,15 @@ use varve_log::local::{BatchMetadata, OffsetAndTimestamp, ProducerEntry};
 use varve_metadata::model::{ProducerEpoch, ProducerId, Sequence};
 
 use super::*;
-use crate::partition::{RemoteBatches, RemoteError, RemoteReader, storage::wall_clock};
+use crate::partition::{OffsetQuestion, RemoteBatches, RemoteError, RemoteReader, storage::wall_clock};
 
 /// An archive of the offsets below 120: epoch 0 from 0, 2 from 50 and 4 from 110.
 #[derive(Debug, Default)]
 struct Archive {
     /// This broker has not asked since the first 60 were archived.
     is_behind: Arc<AtomicBool>,
+    /// What lies before is deleted.
+    start: u64,
 }
 
 impl RemoteReader for Archive {
@@ -27,10 +29,10 @@ impl RemoteReader for Archive {
         .boxed()
     }
     fn bounds(&self) -> Option<(Offset, Offset)> {
-        Some((at(0), at(if self.is_behind.load(Ordering::SeqCst) { 60 } else { 120 })))
+        Some((at(self.start), at(if self.is_behind.load(Ordering::SeqCst) { 60 } else { 120 })))
     }
     fn log_start(&self) -> Offset {
-        at(0)
+        at(self.start)
     }
     fn clean_until(&self) -> Offset {
         at(0)
@@ -110,7 +112,7 @@ fn a_replica_that_starts_over_asks_the_archive_first_if_what_it_knows_of_it_is_t
     let follower = Replicated::on(TWO);
     follower.shown(&image(ONE, 5));
     let partition = &follower.partition;
-    partition.set_remote(Arc::new(Archive { is_behind: Arc::new(AtomicBool::new(true)) }));
+    partition.set_remote(Arc::new(Archive { is_behind: Arc::new(AtomicBool::new(true)), start: 0 }));
     let start = LogStartOffset(at(0));
     partition.ask_archive(at(100), start).now_or_never().unwrap().unwrap();
     partition.start_over(LeaderEpoch(5), at(100), start, Vec::new()).unwrap();
@@ -144,6 +146,18 @@ fn a_leader_does_not_take_an_epoch_of_the_archive_for_its_own_that_it_has_no_rec
     assert_eq!(end(4), Some((LeaderEpoch(2), at(101))));
     assert_eq!(end(3), Some((LeaderEpoch(2), at(101))));
     assert_eq!(end(6), Some((LeaderEpoch(6), at(101))));
+}
+
+/// An unclean election made a leader of one that has not deleted what its archive has. A follower that begins before the log start
+/// would be refused there, and begin there again.
+#[tokio::test]
+async fn who_starts_over_does_not_begin_before_the_log_start() {
+    let leader = started_over(true);
+    leader.shown(&image(TWO, 6));
+    let partition = &leader.partition;
+    partition.set_remote(Arc::new(Archive { start: 101, ..Archive::default() }));
+    let first = partition.find_offset(OffsetQuestion::EarliestLocal, at(101)).await.unwrap().unwrap();
+    assert_eq!((partition.log().local_start(), first.offset), (at(100), at(101)));
 }
 
 #[test]
