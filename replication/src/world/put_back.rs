@@ -1,5 +1,7 @@
 //! The store is put back to an older state, with all brokers down: what was restored from a backup.
 
+use std::collections::BTreeSet;
+
 use varve_metadata::{
     controller::{
         in_sync::Circumstances,
@@ -30,6 +32,11 @@ impl World {
         self.messages.clear();
         self.asks.clear();
         self.under_way.clear();
+        // An epoch that no log knows any more, because nothing was written in it and its leader's log is gone, may come again.
+        let logs = self.brokers.iter().map(|broker| &broker.log);
+        let known: BTreeSet<LeaderEpoch> =
+            logs.flat_map(|log| log.epochs().entries().to_vec()).map(|(epoch, _)| epoch).collect();
+        self.led.retain(|(epoch, ..)| known.contains(epoch));
         // The topic's settings are as they were, too.
         self.min_in_sync = backup.min_in_sync;
         self.registrations = backup.registrations;
