@@ -154,8 +154,12 @@ impl Partition {
     }
 
     /// The log is empty and begins at `start`: it answers for the epochs of what lies before, as far as the archive is known to
-    /// hold all of that.
+    /// hold all of that. Of what is deleted it answers for none: the archive's may not be the leader's, if that was elected uncleanly,
+    /// which would have us cut our log and begin here again.
     fn learn_archived_epochs(&self, start: Offset) {
+        if self.log().start().0 >= start {
+            return;
+        }
         let Some(remote) = self.remote().filter(|remote| remote.bounds().is_some_and(|(_, end)| end >= start)) else {
             return;
         };

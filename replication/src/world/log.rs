@@ -118,9 +118,12 @@ impl Log {
         self.epochs = cache.entries().to_vec();
     }
 
-    /// The last records are gone, so many of those that are here, and nothing was written down about that: where the log starts
-    /// is known as before, though that may be behind its end now.
+    /// The last records are gone, so many of those that are here, with the epochs that began behind what is left. Nothing was written
+    /// down about that: where the log starts is known as before, though that may be behind its end now.
     pub(super) fn lose(&mut self, lost: usize) {
+        if lost == 0 {
+            return;
+        }
         self.records.truncate(self.records.len().saturating_sub(lost));
         let mut cache = self.epochs();
         cache.truncate_from_end(self.end());

@@ -149,7 +149,8 @@ impl World {
         if self.asks_archive(id, start, log_start) && !self.is(Break::StartsOverWithoutEpochs) {
             self.learn(id);
         }
-        let knows = self.knows_archive_to(id, start);
+        // Of what is deleted nobody answers for an epoch.
+        let knows = log_start < start && self.knows_archive_to(id, start);
         let broker = self.broker_mut(id);
         let known = broker.archiver.known.as_ref().filter(|_| knows);
         broker.log = Log::starting_at(start, log_start, known.map_or(&[], |known| known.0.epochs()));

@@ -119,6 +119,17 @@ fn a_replica_that_starts_over_asks_the_archive_first_if_what_it_knows_of_it_is_t
     assert_eq!(partition.log().leader_epochs(), [(LeaderEpoch(0), at(0)), (LeaderEpoch(2), at(50))]);
 }
 
+/// The leader was elected uncleanly, and its epochs are others than the archive's.
+#[test]
+fn a_replica_that_starts_over_where_all_before_is_deleted_answers_for_no_epoch_of_that() {
+    let follower = Replicated::on(TWO);
+    follower.shown(&image(ONE, 5));
+    let partition = &follower.partition;
+    partition.set_remote(Arc::new(Archive { start: 100, ..Archive::default() }));
+    partition.start_over(LeaderEpoch(5), at(100), LogStartOffset(at(100)), Vec::new()).unwrap();
+    assert_eq!(partition.log().leader_epochs(), []);
+}
+
 #[test]
 fn the_archive_answers_for_epochs_before_those_of_the_local_log() {
     let follower = started_over(false);
