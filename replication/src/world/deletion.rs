@@ -20,6 +20,11 @@ impl Deletions {
         self.asked = self.asked.max(start);
     }
 
+    /// Whoever leads next may start at `lowest`, whatever clients were told.
+    pub(super) fn may_be_back_from(&mut self, lowest: Offset) {
+        self.done = self.done.min(lowest);
+    }
+
     /// Below it records may be gone, also where a crash has forgotten that the log starts behind them: readers are refused there.
     pub(super) fn may_be_gone_below(&self) -> Offset {
         self.asked

@@ -37,6 +37,9 @@ impl World {
         let known: BTreeSet<LeaderEpoch> =
             logs.flat_map(|log| log.epochs().entries().to_vec()).map(|(epoch, _)| epoch).collect();
         self.led.retain(|(epoch, ..)| known.contains(epoch));
+        // Nobody knows any more who was not in sync when records were deleted, and who has the most may be one of those.
+        let lowest = self.brokers.iter().map(|broker| broker.log.kept_start).min();
+        self.deletions.may_be_back_from(lowest.unwrap_or_default());
         // The topic's settings are as they were, too.
         self.min_in_sync = backup.min_in_sync;
         self.registrations = backup.registrations;
