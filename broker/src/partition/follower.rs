@@ -116,6 +116,12 @@ impl Partition {
         self.after_cut(removed)
     }
 
+    /// Whether [`cut`](Self::cut) would leave nothing of what can be read, and have the log start earlier. Such a log begins anew where
+    /// the leader's does: a fetch of ours from before may reach the leader late, and counts for a log that starts no earlier.
+    pub fn parts_before_its_start(&self, known: LeaderEpoch, end: Offset) -> bool {
+        truncation(&Replicated(self.log()), known, end) < self.log().start().0
+    }
+
     /// Has the archive say what it holds below `local_start`, where this replica is to start over, unless that is known: it may have
     /// been archived since this broker last asked. Who starts over without its epochs can neither tell later where others parted
     /// from it, nor be told.

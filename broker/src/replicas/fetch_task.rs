@@ -241,13 +241,13 @@ impl FetchTask {
                     self.settle(replicas, &partition, asked.epoch, done);
                     taken.extend(is_done.then_some((partition, asked.epoch)));
                 }
-                Step::Truncate { epoch: known, end } => {
+                Step::Truncate { epoch: known, end } if !partition.parts_before_its_start(known, end) => {
                     let (of, epoch) = (partition.clone(), asked.epoch);
                     let cut = blocking(move || of.cut(epoch, known, end));
                     beside.push(self.do_beside(replicas, partition, epoch, cut));
                 }
-                Step::StartOver { is_tiered } => {
-                    debug!(topic = %partition.topic(), partition = %id.index, is_tiered, "the leader does not have what comes next here");
+                Step::Truncate { .. } | Step::StartOver { .. } => {
+                    debug!(topic = %partition.topic(), partition = %id.index, "the leader does not have what comes next here");
                     let sides = (replicas.node, self.lane.leader);
                     let start = start_over(replicas.links.clone(), sides, partition.clone(), asked.epoch);
                     beside.push(self.do_beside(replicas, partition, asked.epoch, start));

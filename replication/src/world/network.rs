@@ -128,13 +128,13 @@ impl World {
                     broker.log.keep_start();
                 }
             }
-            Answer::Diverged { epoch, end } => {
+            Answer::Diverged { epoch, end } if truncation(&broker.log, *epoch, *end) >= broker.log.log_start => {
                 let cut = truncation(&broker.log, *epoch, *end);
                 broker.log.truncate(cut);
                 broker.high_watermark = broker.high_watermark.min(cut);
             }
             // The follower waits for what the leader says to that.
-            Answer::NotHere => {
+            Answer::Diverged { .. } | Answer::NotHere => {
                 broker.fetching = true;
                 let (from, to) = (message.to, message.from);
                 self.messages.push(Message { from, to, epoch, body: Body::WhereStart, ..message.clone() });

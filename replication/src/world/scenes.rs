@@ -16,7 +16,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Scene; 6] = [
+    pub(crate) const ALL: [Scene; 7] = [
         Scene {
             name: "a replica starts over that knows the archive from before, and comes to lead",
             broken: Break::StartsOverWithoutEpochs,
@@ -36,6 +36,11 @@ impl Scene {
             name: "a replica of a backup loses what it has told of, and is let in again before the others have told",
             broken: Break::KeepsWhatWasTold,
             play: loses_what_it_told,
+        },
+        Scene {
+            name: "an unclean election makes a leader of who lacks what is archived, and it goes on beyond that",
+            broken: Break::ArchivesBehindOtherRecords,
+            play: goes_on_beyond_the_archive,
         },
         Scene {
             name: "an election between an operator's look at a parted archive and the decision, and the leader that it was parted from",
@@ -123,6 +128,26 @@ fn loses_what_it_told(broken: Option<Break>) -> Result<(), Violation> {
     world.settle(&[ONE], |_| true)?;
     world.take(Action::PowerCut(ONE, 1))?;
     world.settle(&[ONE, TWO], |action| action != Action::TellLog(ONE))?;
+    world.heal()
+}
+
+/// The second broker leads without the last records that the first one has archived, and has others there.
+fn goes_on_beyond_the_archive(broken: Option<Break>) -> Result<(), Violation> {
+    let budget = Budget { appends: 6, lags: 1, crashes: 1, ..Budget::NONE };
+    let mut world = World::new(2, 1, budget, broken).archived().unclean();
+    world.take(Action::Append(ONE))?;
+    world.settle(&[ONE, TWO], |_| true)?;
+    world.take(Action::Append(ONE))?;
+    world.take(Action::Append(ONE))?;
+    world.take(Action::Lag)?;
+    world.settle(&[ONE], |_| true)?;
+    world.take(Action::Crash(ONE))?;
+    world.take(Action::Fence(ONE))?;
+    world.settle(&[TWO], |action| !matches!(action, Action::Archive(_)))?;
+    for _ in 0..3 {
+        world.take(Action::Append(TWO))?;
+    }
+    world.settle(&[TWO], |_| true)?;
     world.heal()
 }
 

@@ -205,7 +205,7 @@ async fn a_directory_that_fails_while_the_node_runs_takes_its_partitions_offline
     failed.fail(&io::Error::other("gone"));
     let is_in_it = |index| Arc::ptr_eq(&node.find("t", index).unwrap().log_dir(), &failed);
     let (lost, kept): (Vec<_>, Vec<_>) = (0..4).partition(|index| is_in_it(*index));
-    assert_eq!((lost.len(), kept.len()), (2, 2));
+    assert!(!lost.is_empty() && !kept.is_empty(), "all four are in one directory");
     assert!(lost.iter().all(|index| matches!(node.append("t", *index), Err(PartitionAppendError::Offline))));
     assert!(kept.iter().all(|index| node.append("t", *index).is_ok_and(|base| base == offset(1))));
     node.create("u", 3).await;
