@@ -416,6 +416,25 @@ async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
     }
 }
 
+/// A broker in quiet times: it only watches, while its lease is kept without a token. Etcd opens the watch, and refuses in the stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_watches_gets_a_new_token_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut etcd = Etcd::start(folder.path()).unwrap();
+    require_users(&etcd);
+    let credentials = || EtcdCredentials { user: "root".into(), password: "secret".into() };
+    let options = || EtcdOptions { credentials: Some(credentials()), ..options(etcd.address(), "/varve") };
+    let watches = EtcdStore::connect(&options()).await.unwrap();
+    let mut watch = watches.watch("", watches.range("").await.unwrap().revision);
+    let writes = EtcdStore::connect(&options()).await.unwrap();
+    writes.transact(put("a", 0)).await.unwrap();
+    timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+    etcd.restart().unwrap();
+    let written = async { while writes.transact(put("a", 1)).await.is_err() {} };
+    timeout(PATIENCE, written).await.unwrap();
+    timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn signed_tokens_that_are_older_than_a_change_of_users_are_renewed() {
     let folder = tempfile::tempdir().unwrap();

@@ -126,7 +126,7 @@ pub(super) async fn follow(rpc: Arc<Rpc>, root: String, feed: Weak<Feed>, since:
         let member = rpc.member_in_use();
         let before = followed.seen;
         let mut ended = match open(&rpc, &root, followed.from()).await {
-            Ok(stream) => read(stream, &root, &feed, &mut followed).await,
+            Ok(stream) => read(&rpc, stream, &root, &feed, &mut followed).await,
             Err(status) => {
                 tracing::warn!(%status, "etcd cannot be watched, trying again");
                 Ended::Broken
@@ -175,7 +175,13 @@ async fn open(rpc: &Rpc, root: &str, from: Revision) -> Result<Streaming<WatchRe
     rpc.open("/etcdserverpb.Watch/Watch", WatchRequest { ask: Some(WatchAsk::Create(create)) }).await
 }
 
-async fn read(mut stream: Streaming<WatchResponse>, root: &str, feed: &Weak<Feed>, followed: &mut Followed) -> Ended {
+async fn read(
+    rpc: &Rpc,
+    mut stream: Streaming<WatchResponse>,
+    root: &str,
+    feed: &Weak<Feed>,
+    followed: &mut Followed,
+) -> Ended {
     let mut is_repeated = !followed.last.is_empty();
     loop {
         let answer = match stream.message().await {
@@ -189,7 +195,12 @@ async fn read(mut stream: Streaming<WatchResponse>, root: &str, feed: &Weak<Feed
         if answer.canceled {
             let lost = answer.compact_revision > 0;
             tracing::warn!(reason = %answer.cancel_reason, lost, "etcd ended the watch");
-            return if lost { Ended::Lost } else { Ended::Broken };
+            if lost {
+                return Ended::Lost;
+            }
+            // A token that etcd does not know is refused in the stream, with a word that differs from release to release.
+            rpc.forget_token();
+            return Ended::Broken;
         }
         // An etcd that was put back to an older state would be silent until it came to where it was once.
         let stands_at = answer.header.as_ref().filter(|_| answer.created).map(Standing::of);

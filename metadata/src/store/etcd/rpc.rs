@@ -124,7 +124,7 @@ impl Rpc {
                 // A token that etcd does not know any more, or one that none has asked for yet.
                 _ if is_stale_token(&status) && self.credentials.is_some() && !renewed => {
                     renewed = true;
-                    self.token.store(None);
+                    self.forget_token();
                 }
                 _ if never_sent(&status) => {
                     self.turn_from(used);
@@ -174,7 +174,7 @@ impl Rpc {
         let opened = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("etcd did not answer in time")));
         opened.inspect_err(|status| {
             if is_stale_token(status) {
-                self.token.store(None);
+                self.forget_token();
             } else {
                 self.turn_from(used);
             }
@@ -246,6 +246,11 @@ impl Rpc {
     pub(super) fn turn_from(&self, member: usize) {
         let next = (member + 1) % self.members.len();
         let _ = self.in_use.compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The next call asks for a token of its own, where etcd wants one.
+    pub(super) fn forget_token(&self) {
+        self.token.store(None);
     }
 
     pub(super) fn member_in_use(&self) -> usize {
