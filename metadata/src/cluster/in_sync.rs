@@ -76,7 +76,8 @@ impl ClusterMetadata {
         self.take_all(controller::returned_replicas(&self.image(), us, found)).await
     }
 
-    /// Decisions that are independent of each other. One that comes too late is dropped: it is made anew if it is still due.
+    /// Decisions that are independent of each other. One that comes too late is dropped: it is made anew if it is still due, by an image
+    /// that shows what came before it.
     pub(super) async fn take_all(&self, decisions: Vec<Decision>) -> Result<bool, MetadataError> {
         if decisions.is_empty() {
             return Ok(false);
@@ -95,20 +96,23 @@ impl ClusterMetadata {
             }
         }
         match failed {
-            Some(error) => Err(error.into()),
-            None => {
-                self.follow_to(newest).await?;
-                Ok(true)
-            }
+            Some(error) => return Err(error.into()),
+            // Nothing was taken: what these were decided on is old, and to decide by it again at once would only be the same again.
+            None if newest == Revision(0) => self.caught_up().await?,
+            None => self.follow_to(newest).await?,
         }
+        Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+    use std::{
+        collections::BTreeMap,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
     };
 
     use parking_lot::Mutex;
@@ -123,7 +127,7 @@ mod tests {
         image::{ClusterImage, PartitionImage},
         model::PartitionIndex,
         store::{
-            MetadataStore, StoreFuture, Transaction,
+            MetadataStore, StoreFuture, Transaction, Watch,
             steered::{Steered, Steering},
         },
     };
@@ -214,6 +218,34 @@ mod tests {
             }
             self.store.transact(transaction)
         }
+    }
+
+    /// A store that takes everything, and is silent about what others change.
+    struct Silent(Arc<dyn MetadataStore>);
+
+    impl Steering for Silent {
+        fn behind(&self) -> &dyn MetadataStore {
+            self.0.as_ref()
+        }
+
+        fn watch(&self, _: &str, after: Revision) -> Watch {
+            self.0.watch("nobody/", after)
+        }
+    }
+
+    /// Else it would decide the same again at once, and again, at the cost of whoever waits for etcd.
+    #[tokio::test(start_paused = true)]
+    async fn who_decides_on_an_old_image_waits_for_the_next_one() {
+        let store = etcd_like();
+        let (one, _member, life) = join(&store, 1, false).await;
+        let (two, _member_two, _) = join(&store, 2, false).await;
+        let (_three, _member_three, _) = join(&store, 3, false).await;
+        create(&two, "t", 300).await;
+        let behind = Arc::new(Steered(Silent(store.clone())));
+        let behind = ClusterMetadata::start(behind, BrokerId(4), BTreeMap::new()).await.unwrap();
+        let state = |_| ReplicaState::Offline;
+        assert_eq!(one.tell_offline((ONE, life), &state).await.unwrap(), Told::Something);
+        assert!(behind.tell_offline((ONE, life), &state).await.is_err(), "there is no next one");
     }
 
     /// A leader that hears "refused" goes on without who would have joined.
