@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use prometheus::core::Collector;
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use varve_compactor::{
     metrics::CompactorMetrics,
     worker::{Assigned, Compactor},
@@ -48,9 +48,12 @@ use self::{
 };
 use crate::{config::BrokerConfig, metrics::Registry, partition::Partition};
 
-/// How long a starting node waits for the bucket to say whose it is, and what is in it.
+/// How long a starting node waits for the bucket to say whose it is, and what is in it: a listing grows with the archive of the whole
+/// cluster, and a start must not.
 const CLAIM_LIMIT: Duration = Duration::from_secs(10);
-const LIST_LIMIT: Duration = Duration::from_secs(60);
+const LIST_LIMIT: Duration = Duration::from_secs(3);
+/// How long the listing may take once the node serves.
+const LATER_LIST_LIMIT: Duration = Duration::from_secs(600);
 /// How long the opening of a partition whose local log is empty waits for its manifest.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks for archives that have grown: what a crash keeps from the checkpoint is no older than this.
@@ -135,7 +138,7 @@ impl Archive {
             }
         };
         let remotes = Arc::new(RemotePartitions::new(ManifestStore::new(bucket)));
-        let listed = if is_ours { list(remotes.store()).await } else { None };
+        let listed = if is_ours { list(remotes.store(), LIST_LIMIT).await } else { None };
         let reads = ColdMetrics::new();
         registered(registry, reads.collectors());
         let reader = ColdReader::open(cold_options(config), reads).await?;
@@ -232,7 +235,7 @@ impl Archive {
         }
         let newest = match &self.listed {
             Some(listed) => listed.newest.clone(),
-            None => match list(self.remotes.store()).await {
+            None => match list(self.remotes.store(), LATER_LIST_LIMIT).await {
                 Some(listed) => listed.newest,
                 // The sweep comes to it.
                 None => return,
@@ -445,16 +448,16 @@ pub(crate) async fn forget_deleted(metadata: &ClusterMetadata, ids: Vec<TopicId>
 }
 
 /// The newest manifest version of every partition; `None`, and a line in the log, if the bucket does not say.
-async fn list(store: &ManifestStore) -> Option<Listed> {
+async fn list(store: &ManifestStore, limit: Duration) -> Option<Listed> {
     let asked = (Instant::now(), SystemTime::now());
-    match timeout(LIST_LIMIT, store.partitions()).await {
+    match timeout(limit, store.partitions()).await {
         Ok(Ok(newest)) => Some(Listed { newest, asked }),
         Ok(Err(error)) => {
             warn!(error = told(&error), "manifests cannot be listed; each is looked for when it is needed");
             None
         }
         Err(_) => {
-            warn!("manifests are not listed in time; each is looked for when it is needed");
+            info!(?limit, "manifests are not listed in time; each is looked for when it is needed");
             None
         }
     }
