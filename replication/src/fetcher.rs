@@ -134,32 +134,46 @@ struct Following {
     state: State,
 }
 
-/// The partitions that are fetched over one connection, and the session on it.
+/// The partitions that are fetched over one connection, and the session on it. What a fetch costs depends on what changed since the
+/// one before, not on how many are followed.
 #[derive(Debug)]
 pub struct Fetcher {
     partitions: BTreeMap<PartitionId, Following>,
     session: Session,
-    /// What the leader's session holds.
+    /// What the leader's session holds: all that the fetch under way asks for.
     told: BTreeMap<PartitionId, Wanted>,
-    /// What the fetch under way asks of the leader: all of the session. `None`: none is under way.
-    asked: Option<BTreeMap<PartitionId, Wanted>>,
+    /// Where `told` may be another thing than what is wanted now.
+    changed: BTreeSet<PartitionId>,
+    /// Partitions that paused until then, and may do so still.
+    paused: BTreeSet<(Duration, PartitionId)>,
+    is_asking: bool,
     pause: Duration,
 }
 
 impl Fetcher {
     /// Nothing to fetch yet. `pause`: `replica.fetch.backoff.ms`.
     pub fn new(pause: Duration) -> Fetcher {
-        Fetcher { partitions: BTreeMap::new(), session: Session::New, told: BTreeMap::new(), asked: None, pause }
+        Fetcher {
+            partitions: BTreeMap::new(),
+            session: Session::New,
+            told: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            is_asking: false,
+            pause,
+        }
     }
 
     /// Fetches the partition from now on, from where its log goes on.
     pub fn follow(&mut self, id: PartitionId, wanted: Wanted) {
         self.partitions.insert(id, Following { wanted, state: State::Ready });
+        self.changed.insert(id);
     }
 
     /// Fetches it no more: another broker leads it, or this one, or it is gone.
     pub fn forget(&mut self, id: PartitionId) {
         self.partitions.remove(&id);
+        self.changed.insert(id);
     }
 
     /// Whether anything is followed: else the connection can be closed.
@@ -172,64 +186,92 @@ impl Fetcher {
     pub fn moved(&mut self, id: PartitionId, epoch: LeaderEpoch, position: Position, log_start: LogStartOffset) {
         if let Some(following) = self.followed_in(id, epoch) {
             following.wanted = Wanted { position, log_start, ..following.wanted };
-            following.state = State::Ready;
+            self.put(id, State::Ready);
         }
     }
 
     /// The step of `epoch` could not be done, or a disk is full: tried again after a pause.
     pub fn hold_back(&mut self, id: PartitionId, epoch: LeaderEpoch, now: Duration) {
-        let until = now + self.pause;
-        if let Some(following) = self.followed_in(id, epoch) {
-            following.state = State::Paused(until);
+        if self.followed_in(id, epoch).is_some() {
+            self.put(id, State::Paused(now + self.pause));
         }
     }
 
     /// Does not ask for the partition before `until`, if it would now. Whether it would.
     pub fn rest(&mut self, id: PartitionId, until: Duration) -> bool {
-        let ready = self.partitions.get_mut(&id).filter(|following| following.state == State::Ready);
-        ready.map(|following| following.state = State::Paused(until)).is_some()
+        let is_ready = self.partitions.get(&id).is_some_and(|following| following.state == State::Ready);
+        if is_ready {
+            self.put(id, State::Paused(until));
+        }
+        is_ready
     }
 
     fn followed_in(&mut self, id: PartitionId, epoch: LeaderEpoch) -> Option<&mut Following> {
         self.partitions.get_mut(&id).filter(|following| following.wanted.epoch == epoch)
     }
 
+    fn put(&mut self, id: PartitionId, state: State) {
+        let Some(following) = self.partitions.get_mut(&id) else { return };
+        following.state = state;
+        self.changed.insert(id);
+        if let State::Paused(until) = state {
+            self.paused.insert((until, id));
+        }
+    }
+
     /// The next fetch, if no other is under way and there is anything to ask for. An empty one keeps a session that stands
     /// where it stood: the leader answers when there is more.
     pub fn next_ask(&mut self, now: Duration) -> Option<Ask> {
-        if self.asked.is_some() {
+        if self.is_asking {
             return None;
         }
-        let mut wanted: BTreeMap<PartitionId, Wanted> = BTreeMap::new();
-        for (id, following) in &mut self.partitions {
-            if matches!(following.state, State::Paused(until) if until <= now) {
-                following.state = State::Ready;
-            }
-            if following.state == State::Ready {
-                wanted.insert(*id, following.wanted);
-            }
-        }
-        if wanted.is_empty() {
-            return None;
+        while let Some((until, id)) = self.first_paused().filter(|(until, _)| *until <= now) {
+            self.paused.remove(&(until, id));
+            self.put(id, State::Ready);
         }
         if self.session == Session::New {
             self.told.clear();
+            self.changed = self.partitions.keys().copied().collect();
         }
-        let changed = wanted.iter().filter(|(id, wanted)| self.told.get(id) != Some(wanted));
-        let named = changed.map(|(id, wanted)| (*id, *wanted)).collect();
-        let forgotten: Vec<PartitionId> = self.told.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
-        self.told = wanted.clone();
-        self.asked = Some(wanted);
+        let (mut named, mut forgotten, mut added) = (Vec::new(), Vec::new(), 0);
+        for id in &self.changed {
+            let ready = self.partitions.get(id).filter(|following| following.state == State::Ready);
+            match (ready.map(|following| following.wanted), self.told.get(id)) {
+                (Some(wanted), Some(told)) if wanted == *told => {}
+                (Some(wanted), told) => {
+                    added += usize::from(told.is_none());
+                    named.push((*id, wanted));
+                }
+                (None, Some(_)) => forgotten.push(*id),
+                (None, None) => {}
+            }
+        }
+        // Nothing is said where nothing is left to ask for: the session has to be told later.
+        if self.told.len() + added == forgotten.len() {
+            return None;
+        }
+        self.changed.clear();
+        self.told.extend(named.iter().copied());
+        for id in &forgotten {
+            self.told.remove(id);
+        }
+        self.is_asking = true;
         Some(Ask { session: self.session, named, forgotten })
     }
 
     /// When a paused partition may be asked for again, if any is paused: [`next_ask`](Self::next_ask) gives it then.
-    pub fn wakes(&self) -> Option<Duration> {
-        let paused = self.partitions.values().filter_map(|following| match following.state {
-            State::Paused(until) => Some(until),
-            State::Ready | State::Held => None,
-        });
-        paused.min()
+    pub fn wakes(&mut self) -> Option<Duration> {
+        self.first_paused().map(|(until, _)| until)
+    }
+
+    fn first_paused(&mut self) -> Option<(Duration, PartitionId)> {
+        while let Some(&(until, id)) = self.paused.first() {
+            if self.partitions.get(&id).is_some_and(|following| following.state == State::Paused(until)) {
+                return Some((until, id));
+            }
+            self.paused.remove(&(until, id));
+        }
+        None
     }
 
     /// Takes the answer to the fetch under way. `session` is the number that the leader gave, 0 for none. Each step comes with
@@ -240,7 +282,9 @@ impl Fetcher {
         answers: Vec<(PartitionId, PartitionAnswer<R>)>,
         now: Duration,
     ) -> Vec<(PartitionId, Wanted, Step<R>)> {
-        let Some(asked) = self.asked.take() else { return Vec::new() };
+        if !std::mem::take(&mut self.is_asking) {
+            return Vec::new();
+        }
         self.session = match (session, self.session) {
             (0, _) => Session::New,
             (id, Session::Known { id: known, epoch }) if id == known => Session::Known { id, epoch: next_epoch(epoch) },
@@ -249,15 +293,14 @@ impl Fetcher {
         let mut steps = Vec::with_capacity(answers.len());
         let mut seen: BTreeSet<PartitionId> = BTreeSet::new();
         for (id, answer) in answers {
-            let Some(&asked) = asked.get(&id).filter(|_| seen.insert(id)) else { continue };
-            let pause = now + self.pause;
-            let Some(following) = self.partitions.get_mut(&id) else { continue };
+            let Some(&asked) = self.told.get(&id).filter(|_| seen.insert(id)) else { continue };
+            let Some(following) = self.partitions.get(&id) else { continue };
             // Taken up anew since, or cut: the answer is about a log that is none any more.
             let stands = (following.wanted.epoch, following.wanted.position);
             if !is_current((asked.epoch, asked.position), stands) || following.state != State::Ready {
                 continue;
             }
-            following.state = State::Held;
+            let mut state = State::Held;
             match answer {
                 PartitionAnswer::Records { records, high_watermark, log_start } => {
                     steps.push((id, asked, Step::Append { records, high_watermark, log_start }));
@@ -270,9 +313,10 @@ impl Fetcher {
                 // Until `follow` is called with what the image shows.
                 PartitionAnswer::Failed(Fault::Fenced) => {}
                 // One of the two hears of the new leader within moments.
-                PartitionAnswer::Failed(Fault::NotYet) => following.state = State::Paused(now + self.pause / 10),
-                PartitionAnswer::Failed(Fault::Other) => following.state = State::Paused(pause),
+                PartitionAnswer::Failed(Fault::NotYet) => state = State::Paused(now + self.pause / 10),
+                PartitionAnswer::Failed(Fault::Other) => state = State::Paused(now + self.pause),
             }
+            self.put(id, state);
         }
         steps
     }
@@ -280,14 +324,12 @@ impl Fetcher {
     /// The connection broke, the leader refused the fetch as a whole, or did not know the session: everything is named anew
     /// next time. `pauses`: not before `replica.fetch.backoff.ms` have passed.
     pub fn broken(&mut self, now: Duration, pauses: bool) {
-        self.asked = None;
+        self.is_asking = false;
         self.session = Session::New;
-        self.told.clear();
         if pauses {
-            let until = now + self.pause;
-            for following in self.partitions.values_mut().filter(|following| following.state == State::Ready) {
-                following.state = State::Paused(until);
-            }
+            let ready = self.partitions.iter().filter(|(_, following)| following.state == State::Ready);
+            let ready: Vec<PartitionId> = ready.map(|(id, _)| *id).collect();
+            ready.into_iter().for_each(|id| self.put(id, State::Paused(now + self.pause)));
         }
     }
 }

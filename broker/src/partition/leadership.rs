@@ -335,6 +335,13 @@ impl Partition {
         self.growth.watch(waiter)
     }
 
+    /// Has `waiter` remember this partition whenever a follower may have to be told something, until the watches are dropped. It is woken
+    /// by records, and by what becomes of them (`wakes_by_commits`) only if that is asked for: else it hears of it with the next ones.
+    pub(crate) fn watch_news(&self, waiter: &Waiter, wakes_by_commits: bool) -> [Watch; 2] {
+        let growth = self.growth.watch_by_name(waiter, self.id, true);
+        [growth, self.waiters.watch_by_name(waiter, self.id, wakes_by_commits)]
+    }
+
     /// Followers that wait are to hear of something that is no record.
     pub(super) fn wake_followers(&self) {
         self.growth.wake();

@@ -1,5 +1,7 @@
 //! Fetch sessions (KIP-227): a consumer names its partitions once, and then only what changed.
 
+mod news;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -9,7 +11,11 @@ use std::{
 use kafka_protocol::error::ResponseError;
 use parking_lot::Mutex;
 
-use crate::wire::fetch_response::{PartitionAnswer, TopicKey};
+use self::news::{Due, News};
+use crate::{
+    partition::{Partition, Waiter},
+    wire::fetch_response::{PartitionAnswer, TopicKey},
+};
 
 /// The request asks for a session, or is the first of one.
 pub(crate) const INITIAL_EPOCH: i32 = 0;
@@ -49,6 +55,8 @@ pub(crate) struct Session {
     places: HashMap<PartitionKey, u64>,
     partitions: BTreeMap<u64, Cached>,
     next_place: u64,
+    /// Of a follower's.
+    news: Option<News>,
 }
 
 #[derive(Debug)]
@@ -60,13 +68,36 @@ struct Cached {
     log_start: i64,
 }
 
+impl Cached {
+    fn wanted(&self) -> (&PartitionKey, Wanted) {
+        (&self.key, Wanted { told: Some((self.high_watermark, self.log_start)), ..self.wanted })
+    }
+}
+
 impl Session {
     /// Its partitions and what is wanted of them.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = (&PartitionKey, Wanted)> {
-        self.partitions.values().map(|cached| {
-            let told = Some((cached.high_watermark, cached.log_start));
-            (&cached.key, Wanted { told, ..cached.wanted })
-        })
+        self.partitions.values().map(Cached::wanted)
+    }
+
+    /// What a fetch is to look at that names `named`, in the order in which partitions get their turn.
+    fn due(&mut self, named: &Named, now: Instant) -> Named {
+        let own = |(key, wanted): (&PartitionKey, Wanted)| (key.clone(), wanted);
+        match self.news.as_mut().map_or(Due::All, |news| news.take_due(now)) {
+            Due::All => self.partitions().map(own).collect(),
+            Due::These(mut keys) => {
+                keys.extend(named.iter().map(|(key, _)| key.clone()));
+                self.of(keys)
+            }
+        }
+    }
+
+    /// Those of `keys` that it has.
+    fn of(&self, keys: impl IntoIterator<Item = PartitionKey>) -> Named {
+        let mut places: Vec<u64> = keys.into_iter().filter_map(|key| self.places.get(&key).copied()).collect();
+        places.sort_unstable();
+        let found = places.iter().filter_map(|place| self.partitions.get(place)).map(Cached::wanted);
+        found.map(|(key, wanted)| (key.clone(), wanted)).collect()
     }
 
     fn put(&mut self, key: PartitionKey, wanted: Wanted, high_watermark: i64, log_start: i64) {
@@ -88,6 +119,9 @@ impl Session {
     fn forget(&mut self, key: &PartitionKey) {
         if let Some(place) = self.places.remove(key) {
             self.partitions.remove(&place);
+        }
+        if let Some(news) = &mut self.news {
+            news.forget(key);
         }
     }
 
@@ -128,6 +162,43 @@ pub(crate) enum Turn {
     New,
     /// What changed is answered.
     Incremental(Arc<Mutex<Session>>, i32),
+}
+
+impl Turn {
+    /// Woken by news of a follower's session, which looks at those only; `None` for all others.
+    pub(crate) fn waiter(&self) -> Option<Waiter> {
+        let Turn::Incremental(session, _) = self else { return None };
+        session.lock().news.as_ref().map(News::waiter)
+    }
+
+    /// To be called with those of a follower's session that are looked at, before they are.
+    pub(crate) fn watch<'a>(
+        &self,
+        partitions: impl Iterator<Item = (&'a PartitionKey, &'a Arc<Partition>)>,
+        wakes_by_commits: bool,
+    ) {
+        let Turn::Incremental(session, _) = self else { return };
+        let mut session = session.lock();
+        if let Some(news) = &mut session.news {
+            partitions.for_each(|(key, partition)| news.watch(key, partition, wakes_by_commits));
+        }
+    }
+
+    /// Partitions of a follower's session that had news since this was last asked.
+    pub(crate) fn take_news(&self) -> Named {
+        let Turn::Incremental(session, _) = self else { return Named::new() };
+        let session = session.lock();
+        session.news.as_ref().map_or_else(Named::new, |news| session.of(news.take()))
+    }
+
+    /// Of these a follower's session is to be told more with its next fetch.
+    pub(crate) fn unfinished<'a>(&self, keys: impl Iterator<Item = &'a PartitionKey>) {
+        let Turn::Incremental(session, _) = self else { return };
+        let mut session = session.lock();
+        if let Some(news) = &mut session.news {
+            keys.for_each(|key| news.unfinished(key.clone()));
+        }
+    }
 }
 
 /// The partitions a request names, in order.
@@ -186,28 +257,28 @@ impl FetchSessions {
         }
         session.last_used = now;
         session.epoch = next_epoch(epoch);
-        let all = session.partitions().map(|(key, wanted)| (key.clone(), wanted)).collect();
+        let due = session.due(&named, now);
         let expected = session.epoch;
         drop(session);
-        Ok((Turn::Incremental(found, expected), all))
+        Ok((Turn::Incremental(found, expected), due))
     }
 
     /// Closes the turn: makes the session, or drops from `answers` what the consumer knows. Returns the session's id, 0
-    /// for none.
+    /// for none. A session of a follower (`follows`) looks at what is new only.
     ///
     /// # Errors
     /// INVALID_FETCH_SESSION_EPOCH, with the session's id: another request of the session came in between.
     pub(crate) fn end(
         &self,
         turn: Turn,
-        uses_topic_ids: bool,
+        (uses_topic_ids, follows): (bool, bool),
         named: &Named,
         answers: &mut Vec<(PartitionKey, PartitionAnswer)>,
         now: Instant,
     ) -> Result<i32, (i32, ResponseError)> {
         match turn {
             Turn::Sessionless => Ok(0),
-            Turn::New => Ok(self.create(uses_topic_ids, named, answers, now)),
+            Turn::New => Ok(self.create((uses_topic_ids, follows), named, answers, now)),
             Turn::Incremental(session, expected) => {
                 let mut session = session.lock();
                 if session.epoch != expected {
@@ -236,7 +307,7 @@ impl FetchSessions {
 
     fn create(
         &self,
-        uses_topic_ids: bool,
+        (uses_topic_ids, follows): (bool, bool),
         named: &Named,
         answers: &[(PartitionKey, PartitionAnswer)],
         now: Instant,
@@ -261,6 +332,8 @@ impl FetchSessions {
             places: HashMap::with_capacity(named.len()),
             partitions: BTreeMap::new(),
             next_place: 0,
+            // Partitions tell their news by id.
+            news: (uses_topic_ids && follows).then(News::default),
         };
         let wanted: HashMap<&PartitionKey, Wanted> = named.iter().map(|(key, wanted)| (key, *wanted)).collect();
         for (key, answer) in answers {
@@ -321,7 +394,7 @@ mod tests {
     }
     fn open(sessions: &FetchSessions, indexes: &[i32], now: Instant) -> i32 {
         let (turn, named) = sessions.begin((0, INITIAL_EPOCH), false, named(indexes), &[], now).unwrap();
-        sessions.end(turn, false, &named, &mut answers(indexes, 5), now).unwrap()
+        sessions.end(turn, (false, false), &named, &mut answers(indexes, 5), now).unwrap()
     }
 
     #[test]
@@ -332,8 +405,36 @@ mod tests {
         assert_eq!(all.len(), 3);
         let mut seen = answers(&[0, 1, 2], 5);
         seen[1].1.high_watermark = 6;
-        assert_eq!(sessions.end(turn, false, &all, &mut seen, now), Ok(id));
+        assert_eq!(sessions.end(turn, (false, false), &all, &mut seen, now), Ok(id));
         assert_eq!(told(&seen), [1]);
+    }
+
+    #[test]
+    fn a_follower_is_answered_what_it_names_and_now_and_then_all() {
+        let (sessions, now) = (FetchSessions::new(10), Instant::now());
+        let of = |index| PartitionKey { topic: TopicKey::Id(uuid::Uuid::from_u128(7)), index };
+        let named = |indexes: &[i32]| -> Named {
+            named(indexes).into_iter().map(|(key, wanted)| (of(key.index), wanted)).collect()
+        };
+        let looked_at = |at, says: &[i32], later: u64| {
+            let now = now + Duration::from_millis(later);
+            let (turn, due) = sessions.begin(at, true, named(says), &[], now).unwrap();
+            (turn, due.iter().map(|(key, _)| key.index).collect::<Vec<_>>())
+        };
+        let (turn, all) = sessions.begin((0, INITIAL_EPOCH), true, named(&[0, 1, 2]), &[], now).unwrap();
+        let mut first: Vec<_> =
+            answers(&[0, 1, 2], 5).into_iter().map(|(key, answer)| (of(key.index), answer)).collect();
+        let id = sessions.end(turn, (true, true), &all, &mut first, now).unwrap();
+
+        assert_eq!(looked_at((id, 1), &[], 0).1, [0, 1, 2]);
+        let (turn, due) = looked_at((id, 2), &[2, 3], 100);
+        assert_eq!(due, [2, 3]);
+        turn.unfinished([of(1), of(9)].iter());
+        let (turn, due) = looked_at((id, 3), &[], 200);
+        assert_eq!(due, [1], "it has no 9");
+        assert!(turn.waiter().is_some());
+        assert_eq!(looked_at((id, 4), &[], 300).1, [0; 0]);
+        assert_eq!(looked_at((id, 5), &[], 600).1, [0, 1, 2, 3]);
     }
 
     #[test]
@@ -344,7 +445,7 @@ mod tests {
             let (turn, all) = sessions.begin((id, epoch), false, Vec::new(), &[], now).unwrap();
             let mut seen = answers(&[0], 5);
             seen[0].1.error = error;
-            sessions.end(turn, false, &all, &mut seen, now).unwrap();
+            sessions.end(turn, (false, false), &all, &mut seen, now).unwrap();
             assert_eq!(seen.len(), expected, "epoch {epoch}");
         }
     }
@@ -356,7 +457,7 @@ mod tests {
         let (turn, all) = sessions.begin((id, 1), false, Vec::new(), &[], now).unwrap();
         let mut seen = answers(&[0, 1], 5);
         seen[0].1.records = Records::Remote(vec![bytes::Bytes::from_static(b"x")]);
-        sessions.end(turn, false, &all, &mut seen, now).unwrap();
+        sessions.end(turn, (false, false), &all, &mut seen, now).unwrap();
         let (_, all) = sessions.begin((id, 2), false, Vec::new(), &[], now).unwrap();
         assert_eq!(all.iter().map(|(key, _)| key.index).collect::<Vec<_>>(), [1, 0]);
     }

@@ -18,7 +18,10 @@ use uuid::Uuid;
 use varve_metadata::model::BrokerId;
 use varve_replication::Incarnation;
 
-use super::fetch_read::{Elsewhere, FetchLimits, Fetched, Round};
+use super::{
+    fetch_news::collect_news,
+    fetch_read::{Elsewhere, FetchLimits, Fetched, Round},
+};
 use crate::{
     partition::{Isolation, Partition, Replica, Waiter, Watch},
     server::{
@@ -97,11 +100,14 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
     let is_of_broker = replica.is_some() && access.shows(Operation::ClusterAction, Resource::Cluster);
     let sessions = broker.sessions(is_of_broker);
     let begun = sessions.begin(session, uses_topic_ids, named, &forgotten, Instant::now());
-    let (turn, wanted) = match begun {
+    let (turn, mut wanted) = match begun {
         Ok(begun) => begun,
         Err(error) => return Prepared::Refused(FetchAnswer { error: error.code(), ..FetchAnswer::default() }),
     };
-    let (fetched, given) = collect(broker, &access, &wanted, &limits).await;
+    let (fetched, given) = match turn.waiter() {
+        Some(waiter) => collect_news(broker, &access, (&turn, waiter), &mut wanted, &limits).await,
+        None => collect(broker, &access, &wanted, &limits).await,
+    };
     let mut leaders = Vec::new();
     let answers: Vec<_> = wanted
         .iter()
@@ -155,7 +161,7 @@ pub(in crate::server) fn finish(
     let throttle = by_bytes.max(by_time);
     let ended = if throttle.is_zero() {
         given.iter().for_each(|(partition, bytes)| partition.note_consumed(*bytes));
-        sessions.end(turn, uses_topic_ids, &wanted, &mut answers, Instant::now())
+        sessions.end(turn, (uses_topic_ids, is_replica), &wanted, &mut answers, Instant::now())
     } else {
         answers.clear();
         sessions.end_throttled(turn)
@@ -256,7 +262,18 @@ async fn collect(
 ) -> (Vec<Fetched>, Vec<(Arc<Partition>, usize)>) {
     let partitions = find_all(broker, access, limits, wanted);
     let fetched = wait_for(broker, &Round { wanted, partitions: &partitions, limits }).await;
-    let with_records = partitions.iter().zip(&fetched).filter(|(_, fetched)| fetched.has_records());
+    let given = note_given(broker, &partitions, &fetched, limits);
+    (fetched, given)
+}
+
+/// Counts what was found of whose records there are any. Returns those that are for a consumer.
+pub(super) fn note_given(
+    broker: &Broker,
+    partitions: &[Result<Arc<Partition>, ResponseError>],
+    fetched: &[Fetched],
+    limits: &FetchLimits,
+) -> Vec<(Arc<Partition>, usize)> {
+    let with_records = partitions.iter().zip(fetched).filter(|(_, fetched)| fetched.has_records());
     let mut given: Vec<(Arc<Partition>, usize)> =
         with_records.filter_map(|(partition, fetched)| Some((partition.clone().ok()?, fetched.bytes()))).collect();
     if limits.replica.is_some() {
@@ -267,7 +284,7 @@ async fn collect(
     if limits.may_follow {
         broker.note_follower_reads(given.iter().filter(|(partition, _)| !partition.is_leader()).count() as u64);
     }
-    (fetched, given)
+    given
 }
 
 async fn wait_for(broker: &Broker, round: &Round<'_>) -> Vec<Fetched> {
@@ -328,7 +345,8 @@ fn total_appended(partitions: &[Result<Arc<Partition>, ResponseError>]) -> u64 {
     partitions.iter().flatten().map(|partition| partition.appended_bytes()).fold(0, u64::wrapping_add)
 }
 
-fn find_all(
+/// The partitions that are wanted, as far as they are here and the reader may have them.
+pub(super) fn find_all(
     broker: &Broker,
     access: &Access<'_>,
     limits: &FetchLimits,

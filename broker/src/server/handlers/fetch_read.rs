@@ -361,6 +361,11 @@ impl Fetched {
         }
     }
 
+    /// Whether the local log was read, and had whatever it had.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self, Fetched::Local { .. })
+    }
+
     /// Whether it gives the reader any.
     pub(super) fn has_records(&self) -> bool {
         self.bytes() > 0

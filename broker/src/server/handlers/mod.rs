@@ -53,6 +53,7 @@ pub(super) mod elect_leaders;
 pub(super) mod end_txn;
 pub(super) mod expire_delegation_token;
 pub(super) mod fetch;
+mod fetch_news;
 mod fetch_read;
 pub(super) mod find_coordinator;
 pub(super) mod get_telemetry_subscriptions;
