@@ -131,7 +131,9 @@ fn no_cut_between_any_two_loses_anything() -> Result<()> {
             Fault::LeaderAlone,
             Fault::EtcdCutFromLeader,
             Fault::EtcdCutOneWay,
+            Fault::StoreCutFromLeader,
             Fault::ClientsCut,
+            Fault::ClientsCutOneWay,
             Fault::LossAndDelay,
         ])
     })

@@ -50,8 +50,12 @@ pub enum Fault {
     EtcdMembersCut,
     /// No broker reaches the object store.
     StoreCut,
+    /// A leader does not reach the object store.
+    StoreCutFromLeader,
     /// Clients do not reach a leader.
     ClientsCut,
+    /// A leader's answers do not reach clients.
+    ClientsCutOneWay,
     /// Everything loses packets and is slow.
     LossAndDelay,
     /// The leader of etcd is killed.
@@ -86,7 +90,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 30] = [
+    pub const ALL: [Fault; 32] = [
         Fault::LeaderKilled,
         Fault::FollowerKilled,
         Fault::ControllerKilled,
@@ -101,7 +105,9 @@ impl Fault {
         Fault::EtcdCutOneWay,
         Fault::EtcdMembersCut,
         Fault::StoreCut,
+        Fault::StoreCutFromLeader,
         Fault::ClientsCut,
+        Fault::ClientsCutOneWay,
         Fault::LossAndDelay,
         Fault::EtcdLeaderKilled,
         Fault::EtcdLeaderFrozen,
@@ -135,7 +141,9 @@ impl Fault {
             Fault::EtcdCutOneWay => "etcd's packets do not reach a leader",
             Fault::EtcdMembersCut => "two members of etcd do not reach each other",
             Fault::StoreCut => "no broker reaches the bucket",
+            Fault::StoreCutFromLeader => "a leader does not reach the bucket",
             Fault::ClientsCut => "clients do not reach a leader",
+            Fault::ClientsCutOneWay => "a leader's packets do not reach clients",
             Fault::LossAndDelay => "2 % of all packets are lost, the others take 20 to 40 ms",
             Fault::EtcdLeaderKilled => "etcd's leader is killed",
             Fault::EtcdLeaderFrozen => "etcd's leader hangs",
@@ -186,7 +194,9 @@ impl Fault {
                 let all: Vec<_> = (BROKER..BROKER + MEMBERS).map(|at| (at, STORE)).collect();
                 cut(rig, &all, true)
             }
+            Fault::StoreCutFromLeader => cut(rig, &[(BROKER + leader, STORE)], true),
             Fault::ClientsCut => cut(rig, &[(CLIENT, BROKER + leader)], true),
+            Fault::ClientsCutOneWay => cut(rig, &[(BROKER + leader, CLIENT)], false),
             Fault::LossAndDelay => {
                 for one in 0..=STORE {
                     (one + 1..=STORE).for_each(|other| rig.network.router.set_between(one, other, WEATHER));
