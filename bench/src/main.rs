@@ -40,6 +40,9 @@ pub(crate) struct Settings {
     /// MB of log lines for the archive measurement
     #[arg(long, default_value_t = 600)]
     pub(crate) archive_megabytes: u64,
+    /// Idle partitions on each of three brokers beside those that are written; they are also the ones that lose their leader
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) idle_partitions: i32,
     /// The varve binary; by default the release build beside this program
     #[arg(long)]
     pub(crate) varve: Option<PathBuf>,

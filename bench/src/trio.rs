@@ -1,6 +1,7 @@
 //! Three brokers that are one cluster, and whatever they agree in: controllers in the same processes, or an etcd.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kafka_protocol::{
     messages::{MetadataRequest, MetadataResponse, TopicName, metadata_request::MetadataRequestTopic},
     protocol::StrBytes,
@@ -159,12 +160,18 @@ impl<'a> Trio<'a> {
         })
     }
 
-    /// By index, who leads a partition.
-    pub(crate) fn leader_of(&self, topic: &str, partition: i32) -> Result<usize> {
+    /// By index, who leads each partition, if anybody does.
+    pub(crate) fn leaders_of(&self, topic: &str) -> Result<Vec<Option<usize>>> {
         let metadata = ask(&mut self.routes().to_any()?, topic)?;
         let found = metadata.topics.iter().flat_map(|topic| &topic.partitions);
-        let found = found.clone().find(|one| one.partition_index == partition).context("the partition is there")?;
-        Ok(usize::try_from(found.leader_id.0)? - 1)
+        let led = found.map(|one| (one.partition_index, usize::try_from(one.leader_id.0 - 1).ok()));
+        let led: BTreeMap<i32, Option<usize>> = led.collect();
+        Ok(led.into_values().collect())
+    }
+
+    /// A connection to the broker of that index.
+    pub(crate) fn client(&self, broker: usize) -> Result<Client> {
+        Client::connect(self.brokers[broker].address)
     }
 
     /// Asks every broker that runs until each says what is waited for.
