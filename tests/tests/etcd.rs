@@ -416,19 +416,38 @@ async fn where_etcd_asks_who_we_are_a_user_and_password_are_needed() {
     }
 }
 
-/// A broker in quiet times: it only watches, while its lease is kept without a token. Etcd opens the watch, and refuses in the stream.
+/// An etcd with users, whose tokens are signed: they outlive it, and end with the next change of users.
+fn with_signed_tokens(folder: &std::path::Path) -> Etcd {
+    let pair = key();
+    let file = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (public, private) = (file("public.pem", pair.public_key_pem()), file("private.pem", pair.serialize_pem()));
+    let tokens = format!("--auth-token=jwt,pub-key={public},priv-key={private},sign-method=ES256");
+    let etcd = Etcd::start_with(folder, &[&tokens]).unwrap();
+    require_users(&etcd);
+    etcd
+}
+
+async fn as_root(etcd: &Etcd) -> Arc<EtcdStore> {
+    let credentials = EtcdCredentials { user: "root".into(), password: "secret".into() };
+    let options = EtcdOptions { credentials: Some(credentials), ..options(etcd.address(), "/varve") };
+    EtcdStore::connect(&options).await.unwrap().into()
+}
+
+/// A broker in quiet times: it only watches, while its lease is kept without a token. Etcd opens such a watch, and refuses it in the
+/// stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_only_watches_gets_a_new_token_as_well() {
     let folder = tempfile::tempdir().unwrap();
-    let mut etcd = Etcd::start(folder.path()).unwrap();
-    require_users(&etcd);
-    let credentials = || EtcdCredentials { user: "root".into(), password: "secret".into() };
-    let options = || EtcdOptions { credentials: Some(credentials()), ..options(etcd.address(), "/varve") };
-    let watches = EtcdStore::connect(&options()).await.unwrap();
+    let mut etcd = with_signed_tokens(folder.path());
+    let (watches, writes) = (as_root(&etcd).await, as_root(&etcd).await);
     let mut watch = watches.watch("", watches.range("").await.unwrap().revision);
-    let writes = EtcdStore::connect(&options()).await.unwrap();
     writes.transact(put("a", 0)).await.unwrap();
     timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+    etcd.ctl(&["--user=root:secret", "user", "add", "ann:secret"]).unwrap();
     etcd.restart().unwrap();
     let written = async { while writes.transact(put("a", 1)).await.is_err() {} };
     timeout(PATIENCE, written).await.unwrap();
@@ -438,19 +457,8 @@ async fn who_only_watches_gets_a_new_token_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn signed_tokens_that_are_older_than_a_change_of_users_are_renewed() {
     let folder = tempfile::tempdir().unwrap();
-    let pair = key();
-    let file = |name: &str, text: String| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let (public, private) = (file("public.pem", pair.public_key_pem()), file("private.pem", pair.serialize_pem()));
-    let tokens = format!("--auth-token=jwt,pub-key={public},priv-key={private},sign-method=ES256");
-    let etcd = Etcd::start_with(folder.path(), &[&tokens]).unwrap();
-    require_users(&etcd);
-    let credentials = EtcdCredentials { user: "root".into(), password: "secret".into() };
-    let options = EtcdOptions { credentials: Some(credentials), ..options(etcd.address(), "/varve") };
-    let store = EtcdStore::connect(&options).await.unwrap();
+    let etcd = with_signed_tokens(folder.path());
+    let store = as_root(&etcd).await;
     store.transact(put("a", 1)).await.unwrap();
     etcd.ctl(&["--user=root:secret", "user", "add", "ann:secret"]).unwrap();
 
