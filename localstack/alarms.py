@@ -1,6 +1,7 @@
-"""What the instances' scripts send to CloudWatch, and whether the module's alarms look at it."""
+"""What the instances' scripts send to CloudWatch, and whether the module's alarms look at it, and its dashboard shows it."""
 
 import datetime
+import json
 
 import boto3
 
@@ -25,9 +26,11 @@ def check(rig):
     # The module has three brokers; a rig may have fewer, or more.
     alarms = [alarm for alarm in alarms if node(alarm) is None or node(alarm) in running]
     names = {alarm["AlarmName"] for alarm in alarms}
-    for name in ("rig-no-controller", "rig-etcd-majority", "rig-broker-1-etcd-silent", "rig-etcd-1-not-ready"):
+    wanted = ("no-controller", "etcd-majority", "leaderless", "under-min-isr", "broker-1-hot", "etcd-1-not-ready", "etcd-1-database")
+    for name in (f"rig-{what}" for what in wanted):
         if name not in names:
             raise SystemExit(f"rig: the module has made no alarm {name}: {sorted(names)}")
+    dashboard(cloudwatch, rig.outputs["varve"]["value"]["dashboard"], alarms)
     for at in (1, 2, 3):
         member(rig, at, "backup")
 
@@ -47,6 +50,19 @@ def check(rig):
 
     eventually("no alarm of a cluster that is well is over its threshold", is_well)
     say(f"{len(alarms)} alarms look at what nodes and members send, and all is well")
+
+
+def dashboard(cloudwatch, name, alarms):
+    """The dashboard has every alarm, and what it looks at."""
+    body = json.loads(cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"])
+    shown = {kind: [one["properties"] for one in body["widgets"] if one["type"] == kind] for kind in ("alarm", "metric")}
+    states = {arn for place in shown["alarm"] for arn in place["alarms"]}
+    lines = {tuple(word for word in line if isinstance(word, str)) for place in shown["metric"] for line in place["metrics"]}
+    for alarm in alarms:
+        dimensions = sorted((one["Name"], one["Value"]) for one in alarm["Dimensions"])
+        line = (NAMESPACE, alarm["MetricName"], *(word for pair in dimensions for word in pair))
+        if alarm["AlarmArn"] not in states or line not in lines:
+            raise SystemExit(f"rig: the dashboard {name} does not show {alarm['AlarmName']}: {body}")
 
 
 def node(alarm):
@@ -85,7 +101,8 @@ def member(rig, at, verb):
         "ETCD_MEMBERS='etcd-1 etcd-2 etcd-3'\n"
     )
     stamps = rig.folder / f"etcd-{at}/stamps"
-    script(rig, f"etcd-{at}", "etcd.sh", f"url() {{ echo {address}; }}; {verb}", {"STAMPS": str(stamps)})
+    environment = {"STAMPS": str(stamps), "HTTP": rig.etcd_page(at)}
+    script(rig, f"etcd-{at}", "etcd.sh", f"url() {{ echo {address}; }}; {verb}", environment)
 
 
 def script(rig, name, file, lines, environment):

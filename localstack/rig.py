@@ -97,7 +97,7 @@ class Rig:
     def ports(self, brokers):
         """The first broker of a rig is on 9192, the emulators where LocalStack's usually are; or all where it is free."""
         names = ["aws", "compute"]
-        names += [f"etcd-{at}-{what}" for at in (1, 2, 3) for what in ("client", "peer")]
+        names += [f"etcd-{at}-{what}" for at in (1, 2, 3) for what in ("client", "peer", "metrics")]
         for broker in range(1, brokers + 1):
             names += [f"{what}-{broker}" for what in ("client", "external", "internal", "http")]
         if self.free_ports:
@@ -105,6 +105,7 @@ class Rig:
         fixed = {"aws": 4566, "compute": 4567}
         for at in (1, 2, 3):
             fixed |= {f"etcd-{at}-client": 23790 + 2 * at, f"etcd-{at}-peer": 23791 + 2 * at}
+            fixed |= {f"etcd-{at}-metrics": 23800 + at}
         for broker in range(1, brokers + 1):
             fixed |= {f"client-{broker}": 9191 + broker, f"external-{broker}": 9200 + broker}
             fixed |= {f"internal-{broker}": 9391 + broker, f"http-{broker}": 9691 + broker}
@@ -174,9 +175,14 @@ class Rig:
             command = [self.tools / "bin/etcd", "--name", f"etcd-{at}", "--data-dir", self.folder / f"etcd-{at}/data"]
             command += ["--listen-client-urls", client, "--advertise-client-urls", client, "--logger", "zap"]
             command += ["--listen-peer-urls", address[at], "--initial-advertise-peer-urls", address[at]]
+            command += ["--listen-metrics-urls", self.etcd_page(at)]
             command += ["--initial-cluster", ",".join(f"etcd-{other}={url}" for other, url in address.items())]
             command += ["--client-cert-auth", "--peer-client-cert-auth", "--auto-compaction-retention", "1h", *own, *peers]
             self.start(f"etcd-{at}", command)
+
+    def etcd_page(self, at):
+        """Where a member shows its numbers: without TLS or a login, as on an instance's loopback."""
+        return f"http://127.0.0.1:{self.state['ports'][f'etcd-{at}-metrics']}"
 
     # Brokers: what an instance does (deploy/terraform/instance/broker.sh), without its volume and its name.
 

@@ -14,15 +14,21 @@ locals {
     }
     offline = {
       metric  = "OfflinePartitions", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 0, minutes = 3, missing = "notBreaching"
-      meaning = "Partitions have no leader that the broker knows, or lie on a directory that failed."
+      meaning = "Partitions take no writes because of their disk: their directory failed, or what is in it cannot be opened."
     }
     archive-lag = {
       metric  = "ArchiveLagSeconds", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 3600, minutes = 10, missing = "notBreaching"
       meaning = "Records have waited an hour for the bucket: is it reachable, and may the broker's role write to it?"
     }
+    # Of varve.local.max.bytes. From 70 on what is archived leaves the disk, so that above it is what is not; from 80 on producers
+    # are slowed down, and at 100 refused. A volume that is written to as fast as it goes has two or three minutes from here.
+    hot = {
+      metric  = "HotUsedPercent", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 75, minutes = 2, missing = "notBreaching"
+      meaning = "The archive does not keep up with what is produced: from 80 % of varve.local.max.bytes on producers are slowed down, and at 100 % refused."
+    }
     disk = {
       metric  = "DataVolumeUsedPercent", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 85, minutes = 5, missing = "notBreaching"
-      meaning = "The broker's volume fills: raise data_volume.gib, or see why the archive does not keep up."
+      meaning = "The broker's volume fills beyond varve.local.max.bytes, with what that does not count or because it was raised: see what is on it, or raise data_volume.gib."
     }
     etcd-silent = {
       metric  = "EtcdSilenceSeconds", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 30, minutes = 2, missing = "notBreaching"
@@ -38,9 +44,10 @@ locals {
       metric  = "Ready", statistic = "Maximum", comparison = "LessThanThreshold", threshold = 1, minutes = 5, missing = "breaching"
       meaning = "The member of etcd is not healthy, or its instance sends nothing."
     }
-    disk = {
-      metric  = "DataVolumeUsedPercent", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 80, minutes = 5, missing = "notBreaching"
-      meaning = "The member's volume fills."
+    # Its quota is a tenth of its volume (varve-etcd.service), so it is the quota that runs out.
+    database = {
+      metric  = "DatabaseUsedPercent", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 75, minutes = 5, missing = "notBreaching"
+      meaning = "The member's database comes near its quota, at which etcd takes no more writes until somebody makes room and disarms its alarm; or it has come there (100 %)."
     }
     backup = {
       metric  = "BackupAgeSeconds", statistic = "Minimum", comparison = "GreaterThanThreshold", threshold = 10800, minutes = 10, missing = "breaching"
@@ -51,7 +58,8 @@ locals {
       meaning = "The member's certificate ends within three weeks: run fill-secrets.sh. If that was done, the instance does not fetch it."
     }
   }
-  # Each node says what it sees, and one is enough to see it: nobody does, or nobody says anything.
+  # Each node says what it sees, and one is enough to see it: that there is one, or that something is missing. The former two are
+  # missing too if nobody says anything.
   per_cluster = {
     no-controller = {
       metric  = "Controllers", statistic = "Maximum", comparison = "LessThanThreshold", threshold = 1, minutes = 3, missing = "breaching"
@@ -60,6 +68,14 @@ locals {
     etcd-majority = {
       metric  = "EtcdMajority", statistic = "Maximum", comparison = "LessThanThreshold", threshold = 1, minutes = 2, missing = "breaching"
       meaning = "No member of etcd answers with a majority behind it, or none sends anything. What is in sync goes on: restart no broker."
+    }
+    leaderless = {
+      metric  = "LeaderlessPartitions", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 0, minutes = 2, missing = "notBreaching"
+      meaning = "Partitions have no leader: nobody can write or read them."
+    }
+    under-min-isr = {
+      metric  = "UnderMinIsrPartitions", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 0, minutes = 2, missing = "notBreaching"
+      meaning = "Partitions have fewer replicas in sync than min.insync.replicas: acks=all is refused."
     }
   }
   alarms = merge(

@@ -15,6 +15,17 @@ resource "aws_route53_zone" "private" {
   }
 }
 
+# Who asks for a name before its instance has entered it is told that there is none, and believes it for the lesser of this record's
+# two times: a quarter of an hour, as AWS makes it. Members of etcd that come up together ask for each other at once.
+resource "aws_route53_record" "authority" {
+  zone_id         = aws_route53_zone.private.zone_id
+  name            = local.domain
+  type            = "SOA"
+  ttl             = 15
+  allow_overwrite = true # the zone comes with one; AWS gives it up with the zone only, and the provider leaves it at that
+  records         = ["${trimsuffix(aws_route53_zone.private.primary_name_server, ".")}. awsdns-hostmaster.amazon.com. 1 7200 900 1209600 15"]
+}
+
 resource "aws_route53_record" "external" {
   count   = try(var.external_access.zone_id, null) == null ? 0 : 1
   zone_id = var.external_access.zone_id

@@ -117,6 +117,8 @@ resource "aws_autoscaling_group" "instance" {
   depends_on = [
     aws_ebs_volume.broker, aws_ebs_volume.etcd,
     aws_iam_role_policy.instance, aws_iam_role_policy.archive, aws_iam_role_policy.backups,
+    # Instances ask for each other's names as soon as they are there.
+    aws_route53_record.authority,
     # Ways out, before anybody wants to go.
     aws_route.private, aws_route_table_association.private, aws_route_table_association.public, aws_vpc_endpoint.s3,
     aws_vpc_security_group_egress_rule.instances,

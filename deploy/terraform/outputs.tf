@@ -93,6 +93,11 @@ output "auto_scaling_groups" {
   }
 }
 
+output "dashboard" {
+  description = "Name of the dashboard in CloudWatch."
+  value       = aws_cloudwatch_dashboard.this.dashboard_name
+}
+
 output "vpc_id" {
   description = "The network."
   value       = local.vpc_id

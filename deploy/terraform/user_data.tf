@@ -57,7 +57,8 @@ locals {
     "default.replication.factor" = "3"
     "min.insync.replicas"        = "2"
     "auto.create.topics.enable"  = "false"
-    # Four fifths of the volume: beyond, producers wait for the archive instead of finding the disk full.
+    # Four fifths of the volume: beyond, producers wait for the archive instead of finding the disk full. An alarm goes off before
+    # (hot, in alarms.tf).
     "varve.local.max.bytes" = tostring(floor(local.data_volume.gib * 1073741824 * 0.8))
     }, var.client_authentication == "scram" ? {
     "sasl.enabled.mechanisms" = "SCRAM-SHA-512"

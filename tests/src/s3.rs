@@ -15,6 +15,8 @@ use crate::{network::Host, running::signal, tools};
 ///
 /// The emulator looks for an object and then creates it, on several threads: two racing conditional PUTs may both win,
 /// which S3 rules out. So it does one object request at a time.
+///
+/// Route 53 gives up a zone's SOA with the zone alone, where the emulator takes it away: what is destroyed here must be so there.
 const SERVER: &str = "
 import os, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
@@ -24,6 +26,15 @@ def serialised(self, *arguments):
     with one_at_a_time:
         return serve(self, *arguments)
 S3Response._key_response = serialised
+from moto.route53.exceptions import Route53ClientError
+from moto.route53.models import Route53Backend
+change = Route53Backend.change_resource_record_sets
+def keeping_authorities(self, zone, changes):
+    for one in changes:
+        if one['Action'] == 'DELETE' and one['ResourceRecordSet']['Type'] == 'SOA':
+            raise Route53ClientError('InvalidChangeBatch', 'A HostedZone must contain exactly one SOA record.')
+    return change(self, zone, changes)
+Route53Backend.change_resource_record_sets = keeping_authorities
 from moto.server import main
 main(['-H', sys.argv[1], '-p', '0'])
 ";

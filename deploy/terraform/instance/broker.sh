@@ -94,7 +94,7 @@ certificate_days() {
 }
 
 metrics() {
-    local page node days ready=0 http=${HTTP:-http://127.0.0.1:9404}
+    local page node days hot ready=0 http=${HTTP:-http://127.0.0.1:9404}
     node=broker-$(cat "$etc/number")
     curl --silent --fail --max-time 5 --output /dev/null "$http/readyz" && ready=1
     page=$(curl --silent --fail --max-time 5 "$http/metrics" || true)
@@ -103,12 +103,17 @@ metrics() {
         return
     fi
     days=$(certificate_days "$page")
+    # Nothing where varve.local.max.bytes is not set.
+    hot=$(percent_of varve_hot_bytes varve_hot_limit_bytes <<<"$page")
     send_metrics "$node" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" "CertificateDays=$days" \
+        ${hot:+"HotUsedPercent=$hot"} \
         "UnderReplicatedPartitions=$(sum_of varve_under_replicated_partitions <<<"$page")" \
         "OfflinePartitions=$(sum_of varve_offline_partitions <<<"$page")" \
         "ArchiveLagSeconds=$(sum_of varve_archive_lag_seconds <<<"$page")" \
         "EtcdSilenceSeconds=$(sum_of varve_metadata_silence_seconds <<<"$page")" \
-        "cluster:Controllers=$(sum_of varve_controller <<<"$page")"
+        "cluster:Controllers=$(sum_of varve_controller <<<"$page")" \
+        "cluster:LeaderlessPartitions=$(sum_of varve_leaderless_partitions <<<"$page")" \
+        "cluster:UnderMinIsrPartitions=$(sum_of varve_under_min_isr_partitions <<<"$page")"
 }
 
 # Sourced by tests, run by systemd.

@@ -5,6 +5,9 @@
 
 data=${DATA:-/var/lib/varve-etcd}
 stamps=${STAMPS:-/var/lib/varve-backup}
+http=${HTTP:-http://127.0.0.1:2381}
+# What `marks` said before this start decided anything.
+found=''
 export ETCDCTL_API=3
 
 ctl() {
@@ -35,11 +38,34 @@ listed() {
 
 field() { cut --delimiter , --fields "$1" <<<"$2" | tr -d ' '; }
 
-# Tries a step until it is done, 15 times unless told otherwise. Members refuse a change until they have been connected with
-# each other for some seconds, and forget what they are asked while they still take one that is gone for their leader.
+# What on the volume says how etcd is to start: data, or that a first start is meant. Whoever restores etcd or starts it anew
+# puts it there by hand (docs/operations/lose-etcd.md), maybe while this member still waits for the others.
+marks() {
+    local mark
+    for mark in member first-start; do
+        [ ! -e "$data/$mark" ] || echo "$mark"
+    done
+}
+
+# Whether the volume still says what this start went by. Once this member was restored the others are those of the backup, to
+# whom it belongs: it would leave them, join as somebody new, and then start on the data of who has left.
+is_as_found() { [ "$(marks)" = "$found" ]; }
+
+# A change that the others make for member $1, unless it was restored since they were asked who is there.
+change() {
+    local name=$1
+    shift
+    is_as_found || return 1
+    ctl "$(others "$name")" member "$@" >&2
+}
+
+# Tries a step until it is done, 15 times unless told otherwise, and no longer once this member was restored. Members refuse a
+# change until they have been connected with each other for some seconds, and forget what they are asked while they still take
+# one that is gone for their leader.
 insist() {
     local tries=0
-    until "$@"; do
+    while is_as_found; do
+        if "$@"; then return 0; fi
         tries=$((tries + 1))
         if [ "$tries" -ge "${JOIN_TRIES:-15}" ]; then
             say "the others do not agree to a change: it takes two of them, and their leader (docs/operations/lose-etcd.md)"
@@ -47,13 +73,15 @@ insist() {
         fi
         sleep 2
     done
+    say "$data is not as it was: nobody is asked for a change, and this begins anew"
+    return 1
 }
 
 # Whoever member $1 was leaves.
 leave() {
     local line
     line=$(listed "$1") || return 1
-    [ -z "$line" ] || ctl "$(others "$1")" member remove "${line%%,*}" >&2
+    [ -z "$line" ] || change "$1" remove "${line%%,*}"
 }
 
 # Member $1 joins as somebody new. May be tried again: an answer that was lost does not say what was done. Who was only added
@@ -63,9 +91,9 @@ join() {
     line=$(listed "$1") || return 1
     if [ -n "$line" ]; then
         [ -n "$(field 3 "$line")" ] || return 0
-        ctl "$(others "$1")" member remove "${line%%,*}" >&2 || return 1
+        change "$1" remove "${line%%,*}" || return 1
     fi
-    ctl "$(others "$1")" member add "$1" --peer-urls "$(url "$1" 2380)" >&2
+    change "$1" add "$1" --peer-urls "$(url "$1" 2380)"
 }
 
 # Notes in the bucket that member $1 has a volume to run on, which outlives the volume. This role cannot take it back.
@@ -109,6 +137,7 @@ why_empty() {
 # does not know them either. It leaves, and joins as somebody new, which takes the other two.
 cluster_state() {
     local name=$1 why
+    found=$(marks)
     if [ -d "$data/member" ]; then
         # A cluster may be older than the note; that the bucket is away is no reason to stay away.
         note_first_start "$name" || say "the bucket does not take the note that $name runs"
@@ -188,7 +217,7 @@ backup() {
 }
 
 metrics() {
-    local name end ready=0 age=()
+    local name end page used alarms ready=0 age=()
     name=etcd-$(cat "$etc/number")
     end=$(certificate_end "$etc/tls/node.pem")
     # Healthy is who reads what a majority agrees on: a single one that is says that there is a majority.
@@ -196,10 +225,15 @@ metrics() {
     if [ -e "$stamps/last" ]; then
         age=("BackupAgeSeconds=$(($(date +%s) - $(stat --format %Y "$stamps/last")))")
     fi
+    page=$(curl --silent --fail --max-time 5 "$http/metrics" || true)
+    used=$(percent_of etcd_mvcc_db_total_size_in_bytes etcd_server_quota_backend_bytes <<<"$page")
+    # However small it was made meanwhile: until somebody disarms the alarm etcd takes no writes.
+    alarms=$(ctl "$(url "$name" 2379)" alarm list || true)
+    case $alarms in *NOSPACE*) used=100 ;; esac
     # Started: from here on it goes by its data.
     if [ -d "$data/member" ]; then rm -f "$data/joining" "$data/first-start"; fi
-    send_metrics "$name" "Ready=$ready" "DataVolumeUsedPercent=$(used_percent "$data")" "cluster:EtcdMajority=$ready" \
-        "CertificateDays=$(days_until "$end")" "${age[@]}"
+    send_metrics "$name" "Ready=$ready" "cluster:EtcdMajority=$ready" "CertificateDays=$(days_until "$end")" \
+        ${used:+"DatabaseUsedPercent=$used"} "${age[@]}"
 }
 
 # Sourced by tests, run by systemd.

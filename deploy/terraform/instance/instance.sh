@@ -150,6 +150,12 @@ send_metrics() {
     aws cloudwatch put-metric-data --namespace Varve --metric-data "[$data]"
 }
 
+# What the first number on a page of metrics is in percent of the second; nothing where either is missing, or the second is 0.
+percent_of() {
+    awk -v part="$1" -v whole="$2" '$1 == part { used = $2 } $1 == whole { all = $2 }
+        END { if (used != "" && all > 0) printf "%.1f", 100 * used / all }'
+}
+
 used_percent() { df --output=pcent "$1" | tail -n 1 | tr -d ' %'; }
 
 # A command of the systemd units. `boot` is `prepare` until that succeeds: certificates may come later than instances.

@@ -117,8 +117,8 @@ run "an_alarm_goes_off_also_when_whoever_would_report_is_dead" {
   command = plan
 
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.node) == 3 * 7 + 3 * 4 + 2
-    error_message = "seven alarms for each broker, four for each member of etcd, two for the cluster"
+    condition     = length(aws_cloudwatch_metric_alarm.node) == 3 * 8 + 3 * 4 + 4
+    error_message = "eight alarms for each broker, four for each member of etcd, four for the cluster"
   }
   assert {
     condition = toset([for what, alarm in aws_cloudwatch_metric_alarm.node : what if alarm.treat_missing_data == "breaching"]) == toset([
@@ -135,8 +135,67 @@ run "an_alarm_goes_off_also_when_whoever_would_report_is_dead" {
     error_message = "one node that sees it is enough, whichever it is"
   }
   assert {
+    condition = alltrue([for alarm in [aws_cloudwatch_metric_alarm.node["leaderless"], aws_cloudwatch_metric_alarm.node["under-min-isr"]] :
+      alarm.dimensions == tomap({ Cluster = "varve" }) && alarm.statistic == "Maximum" && alarm.threshold == 0 && alarm.comparison_operator == "GreaterThanThreshold"
+    ])
+    error_message = "one broker that misses something is enough, whichever it is"
+  }
+  assert {
     condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.capacity : alarm.treat_missing_data == "breaching"])
     error_message = "a group that nobody counts has too few instances"
+  }
+}
+
+run "an_alarm_goes_off_before_writes_are_refused" {
+  command = plan
+
+  assert {
+    condition = alltrue([for id in ["1", "2", "3"] :
+      aws_cloudwatch_metric_alarm.node["broker-${id}-hot"].metric_name == "HotUsedPercent" && aws_cloudwatch_metric_alarm.node["broker-${id}-hot"].threshold < 80
+    ])
+    error_message = "producers are slowed down from 80 % of varve.local.max.bytes on"
+  }
+  assert {
+    condition = alltrue([for member in ["1", "2", "3"] :
+      aws_cloudwatch_metric_alarm.node["etcd-${member}-database"].metric_name == "DatabaseUsedPercent" && aws_cloudwatch_metric_alarm.node["etcd-${member}-database"].threshold < 100
+    ])
+    error_message = "etcd takes no writes when its quota is used up, whatever room its volume has"
+  }
+}
+
+run "the_dashboard_shows_every_alarm_and_every_number_that_one_looks_at" {
+  variables {
+    brokers_per_zone = 5 # more alarms than CloudWatch shows in one place
+    external_access  = { cidrs = ["198.51.100.0/24"] }
+  }
+  assert {
+    condition = toset(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : widget.properties.alarms if widget.type == "alarm"])) == toset(concat(
+      [for alarm in aws_cloudwatch_metric_alarm.node : alarm.arn], [for alarm in aws_cloudwatch_metric_alarm.capacity : alarm.arn], aws_cloudwatch_metric_alarm.load_balancer[*].arn,
+    ))
+    error_message = "every alarm is shown"
+  }
+  assert {
+    condition     = alltrue([for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : length(widget.properties.alarms) <= 100 if widget.type == "alarm"])
+    error_message = "CloudWatch takes a hundred alarms in one place"
+  }
+  assert {
+    condition = toset(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets :
+      [for line in widget.properties.metrics : join(" ", slice(line, 0, length(line) - length(line) % 2)) if line[0] == "Varve"] if widget.type == "metric"
+      ])) == toset([for alarm in aws_cloudwatch_metric_alarm.node :
+      join(" ", concat(["Varve", alarm.metric_name, "Cluster", "varve"], [for node in compact([lookup(alarm.dimensions, "Node", "")]) : "Node ${node}"]))
+    ])
+    error_message = "every number that an alarm looks at is shown"
+  }
+  assert {
+    condition     = output.dashboard == "varve"
+    error_message = "it has the cluster's name"
+  }
+}
+
+run "a_name_that_is_not_there_yet_is_asked_for_again_soon" {
+  assert {
+    condition     = aws_route53_record.authority.name == "varve.internal" && aws_route53_record.authority.ttl == 15 && endswith(one(aws_route53_record.authority.records), " 15")
+    error_message = "whoever is told that there is no such name believes it for the lesser of the two"
   }
 }
 

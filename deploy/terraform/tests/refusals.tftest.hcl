@@ -4,6 +4,9 @@ mock_provider "aws" {
   mock_data "aws_iam_policy_document" {
     defaults = { json = "{\"Version\": \"2012-10-17\", \"Statement\": []}" }
   }
+  mock_data "aws_subnet" {
+    defaults = { vpc_id = "vpc-1" }
+  }
 }
 
 variables {
@@ -113,6 +116,47 @@ run "three_subnets_in_two_zones" {
   expect_failures = [data.aws_vpc.given]
 }
 
+run "a_network_and_zones_for_another" {
+  command = plan
+
+  variables {
+    network = { vpc_id = "vpc-1", private_subnet_ids = ["subnet-1", "subnet-2", "subnet-3"] }
+  }
+  expect_failures = [var.zones]
+}
+
+run "a_way_in_through_one_zone" {
+  command = plan
+
+  variables {
+    zones   = null
+    network = { vpc_id = "vpc-1", private_subnet_ids = ["subnet-1", "subnet-2", "subnet-3"], public_subnet_ids = ["subnet-4"] }
+  }
+  expect_failures = [var.network]
+}
+
+run "a_subnet_of_another_network" {
+  command = plan
+
+  variables {
+    zones   = null
+    network = { vpc_id = "vpc-1", private_subnet_ids = ["subnet-1", "subnet-2", "subnet-3"] }
+  }
+  override_data {
+    target = data.aws_subnet.given["0"]
+    values = { vpc_id = "vpc-1", availability_zone = "xx-test-1a" }
+  }
+  override_data {
+    target = data.aws_subnet.given["1"]
+    values = { vpc_id = "vpc-1", availability_zone = "xx-test-1b" }
+  }
+  override_data {
+    target = data.aws_subnet.given["2"]
+    values = { vpc_id = "vpc-2", availability_zone = "xx-test-1c" }
+  }
+  expect_failures = [data.aws_subnet.given["2"]]
+}
+
 run "some_other_way_out" {
   command = plan
 
@@ -163,6 +207,17 @@ run "an_entry_without_a_name" {
 
   variables {
     external_access = { cidrs = ["10.0.0.0/8"], zone_id = "Z1" }
+  }
+  expect_failures = [var.external_access]
+}
+
+run "the_internet_without_a_subnet_on_it" {
+  command = plan
+
+  variables {
+    zones           = null
+    network         = { vpc_id = "vpc-1", private_subnet_ids = ["subnet-1", "subnet-2", "subnet-3"] }
+    external_access = { cidrs = ["198.51.100.0/24"] }
   }
   expect_failures = [var.external_access]
 }
@@ -219,6 +274,60 @@ run "an_unknown_architecture" {
     architecture = "riscv"
   }
   expect_failures = [var.architecture]
+}
+
+run "a_volume_too_small_for_a_log" {
+  command = plan
+
+  variables {
+    data_volume = { gib = 9 }
+  }
+  expect_failures = [var.data_volume]
+}
+
+run "a_volume_larger_than_there_are" {
+  command = plan
+
+  variables {
+    data_volume = { gib = 16385 }
+  }
+  expect_failures = [var.data_volume]
+}
+
+run "fewer_operations_than_gp3_has_anyway" {
+  command = plan
+
+  variables {
+    data_volume = { gib = 100, iops = 2999 }
+  }
+  expect_failures = [var.data_volume]
+}
+
+run "more_operations_than_gp3_has" {
+  command = plan
+
+  variables {
+    data_volume = { gib = 100, iops = 16001 }
+  }
+  expect_failures = [var.data_volume]
+}
+
+run "less_throughput_than_gp3_has_anyway" {
+  command = plan
+
+  variables {
+    data_volume = { gib = 100, throughput = 124 }
+  }
+  expect_failures = [var.data_volume]
+}
+
+run "more_throughput_than_gp3_has" {
+  command = plan
+
+  variables {
+    data_volume = { gib = 100, iops = 16000, throughput = 1001 }
+  }
+  expect_failures = [var.data_volume]
 }
 
 run "a_volume_faster_than_its_operations" {

@@ -84,9 +84,10 @@ impl Instance<'_> {
         }
     }
 
-    /// Numbers that it sends, by name: each with the names of its dimensions.
-    fn metrics(&self) -> Result<Vec<(String, f64, Vec<String>)>> {
-        let sent: Value = serde_json::from_str(&self.run("aws() { echo \"${@: -1}\"; }\nmetrics", 1)?)?;
+    /// Numbers that it sends, by name: each with the names of its dimensions. Its member is the one that it asks as others.
+    fn metrics(&self) -> Result<Vec<Sent>> {
+        let lines = format!("http=http://{}\naws() {{ echo \"${{@: -1}}\"; }}\nmetrics", self.others);
+        let sent: Value = serde_json::from_str(&self.run(&lines, 1)?)?;
         let numbers = sent.as_array().context("a list")?.iter().map(|number| {
             let dimensions = number["Dimensions"].as_array().context("dimensions")?;
             let names = dimensions.iter().filter_map(|dimension| dimension["Name"].as_str().map(str::to_owned));
@@ -95,6 +96,18 @@ impl Instance<'_> {
         });
         numbers.collect()
     }
+}
+
+/// A number that an instance sends: its name, its value and the names of its dimensions.
+type Sent = (String, f64, Vec<String>);
+
+/// Dimensions of what is the cluster's, and of what is a node's own.
+const WHOLE: &[&str] = &["Cluster"];
+const OWN: &[&str] = &["Cluster", "Node"];
+
+/// What was sent by that name.
+fn said(numbers: &[Sent], name: &str, dimensions: &[&str]) -> Option<f64> {
+    numbers.iter().find(|(found, _, names)| found == name && names == dimensions).map(|(_, value, _)| *value)
 }
 
 /// The bucket and who may use it; the emulator ends with it.
@@ -248,6 +261,54 @@ fn the_first_start_of_a_member_of_etcd_is_noted_before_it_happens() -> Result<()
 }
 
 #[test]
+fn a_member_of_etcd_that_is_restored_while_it_waits_asks_for_no_change() -> Result<()> {
+    let (folder, (_emulator, bucket)) = (tempfile::tempdir()?, bucket()?);
+    let members = Etcd::cluster(folder.path(), 3)?;
+    let before = members[0].ctl(&["member", "list"])?;
+    let name = members[2].name().to_owned();
+    let instance = Instance {
+        peer: line(&before, &name)?.split(", ").nth(3).context("an address for the others")?.to_owned(),
+        name,
+        folder: folder.path(),
+        volume: folder.path().join("volume"),
+        others: addresses(&members[..2]),
+        bucket: &bucket,
+    };
+    // It has run, and lost its data: why else would it be restored?
+    let note = format!("etcd-members/rig/{}/first-start", instance.name);
+    bucket.ask(&["s3api", "put-object", "--bucket", BUCKET, "--key", &note])?;
+    let state = format!("cluster_state {}", instance.name);
+    let asked = "eval \"asked_$(declare -f ctl)\"";
+    for (at, (restored, mark)) in [("mkdir -p", "member"), ("touch", "first-start")].into_iter().enumerate() {
+        let restored = format!("{restored} \"$DATA/{mark}\"");
+        // With its data the two others are there at once, and know it as who it is: either while it waits to ask them again, or
+        // after they have told it who is there.
+        let waits = format!("sleep() {{ {restored}; }}; ctl() {{ [ -e \"$DATA/{mark}\" ] && asked_ctl \"$@\"; }}");
+        let has_asked = format!(
+            "why_empty() {{ echo lost; }}; ctl() {{ asked_ctl \"$@\" || return 1; case $* in *list) {restored} ;; esac; }}"
+        );
+        for (moment, meanwhile) in [waits, has_asked].iter().enumerate() {
+            for begun in ["leave", "join"] {
+                let instance = instance.with_volume(&format!("volume-{at}-{moment}-{begun}"));
+                fs::create_dir_all(&instance.volume)?;
+                if begun == "join" {
+                    fs::write(instance.volume.join("joining"), "")?;
+                }
+                let said = instance.run(&format!("{asked}; {meanwhile}; {state}"), 15);
+                ensure!(said.is_err(), "{mark}, {begun}: it starts as {said:?}");
+                ensure!(instance.volume.join(mark).exists(), "{mark}, {begun}: it was restored: {said:?}");
+                let after = members[0].ctl(&["member", "list"])?;
+                ensure!(after == before, "{mark}, {begun}: the others have changed\n{before}\n{after}");
+                if mark == "member" {
+                    ensure!(instance.run(&state, 1)? == "existing", "it goes by its data");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_member_of_etcd_says_whether_there_is_a_majority() -> Result<()> {
     let (folder, (_emulator, bucket)) = (tempfile::tempdir()?, bucket()?);
     let mut members = Etcd::cluster(folder.path(), 3)?;
@@ -260,21 +321,54 @@ fn a_member_of_etcd_says_whether_there_is_a_majority() -> Result<()> {
         bucket: &bucket,
     };
     certificate(&folder.path().join("etc/tls/node.pem"), "etcd-1.rig.internal", 30)?;
-    let (whole, own) = (["Cluster"], ["Cluster", "Node"]);
-    let said = |numbers: &[(String, f64, Vec<String>)], name: &str, dimensions: &[&str]| {
-        numbers.iter().find(|(found, _, names)| found == name && names == dimensions).map(|(_, value, _)| *value)
-    };
     let numbers = eventually("the member is healthy", || {
         let numbers = instance.metrics()?;
-        Ok((said(&numbers, "Ready", &own) == Some(1.0)).then_some(numbers))
+        Ok((said(&numbers, "Ready", OWN) == Some(1.0)).then_some(numbers))
     })?;
-    ensure!(said(&numbers, "EtcdMajority", &whole) == Some(1.0), "{numbers:?}");
-    ensure!(said(&numbers, "CertificateDays", &own).is_some_and(|days| (28.0..=30.0).contains(&days)), "{numbers:?}");
+    ensure!(said(&numbers, "EtcdMajority", WHOLE) == Some(1.0), "{numbers:?}");
+    ensure!(said(&numbers, "CertificateDays", OWN).is_some_and(|days| (28.0..=30.0).contains(&days)), "{numbers:?}");
+    ensure!(said(&numbers, "DatabaseUsedPercent", OWN).is_some_and(|used| used < 1.0), "{numbers:?}");
     for member in &mut members[1..] {
         member.kill();
     }
     let numbers = instance.metrics()?;
-    ensure!(said(&numbers, "EtcdMajority", &whole) == Some(0.0), "{numbers:?}");
-    ensure!(said(&numbers, "Ready", &own) == Some(0.0), "{numbers:?}");
+    ensure!(said(&numbers, "EtcdMajority", WHOLE) == Some(0.0), "{numbers:?}");
+    ensure!(said(&numbers, "Ready", OWN) == Some(0.0), "{numbers:?}");
+    Ok(())
+}
+
+#[test]
+fn a_member_of_etcd_says_how_full_it_is_and_that_it_takes_no_writes_until_somebody_disarms_its_alarm() -> Result<()> {
+    let (folder, (_emulator, bucket)) = (tempfile::tempdir()?, bucket()?);
+    let data = folder.path().join("etcd");
+    fs::create_dir_all(&data)?;
+    let member = Etcd::start_with(&data, &["--quota-backend-bytes=1000000"])?;
+    let instance = Instance {
+        name: "member-0".to_owned(),
+        folder: folder.path(),
+        volume: folder.path().join("volume"),
+        others: member.address().to_string(),
+        peer: NOBODY.to_owned(),
+        bucket: &bucket,
+    };
+    certificate(&folder.path().join("etc/tls/node.pem"), "etcd-1.rig.internal", 30)?;
+    let used = || -> Result<f64> { said(&instance.metrics()?, "DatabaseUsedPercent", OWN).context("how full it is") };
+    let before = used()?;
+    ensure!((0.1..50.0).contains(&before), "{before} %");
+    let value = "x".repeat(100_000);
+    let mut revision = 1;
+    while member.ctl(&["put", "key", &value]).is_ok() {
+        revision += 1;
+        ensure!(revision < 100, "the quota is used up");
+    }
+    ensure!(used()? == 100.0, "it takes no writes");
+    // Room alone does not help.
+    member.ctl(&["compaction", &revision.to_string()])?;
+    member.ctl(&["defrag"])?;
+    ensure!(used()? == 100.0 && member.ctl(&["put", "key", "value"]).is_err(), "nor does it now");
+    member.ctl(&["alarm", "disarm"])?;
+    member.ctl(&["put", "key", "value"])?;
+    let after = used()?;
+    ensure!((0.1..50.0).contains(&after), "{after} %");
     Ok(())
 }

@@ -151,6 +151,34 @@ fn instance(id: &str, zone: &str, address: &str) -> Result<MetadataService> {
     MetadataService::start(Instance { id: id.to_owned(), zone: zone.to_owned(), address: address.to_owned() })
 }
 
+/// The units that user data brings, each with its drop-ins, are such as systemd takes.
+pub(crate) fn units_are_sound(folder: &Path, told: &Value) -> Result<()> {
+    for role in ["broker", "etcd"] {
+        let place = folder.join(format!("units-of-{role}"));
+        let mut units = Vec::new();
+        for (path, text) in files(told, role)? {
+            let Some(name) = path.strip_prefix("/etc/systemd/system/") else { continue };
+            let file = place.join(name);
+            fs::create_dir_all(file.parent().context("a folder")?)?;
+            // What they start is not installed where this test runs.
+            let programs =
+                ["/usr/local/sbin/varve-instance ", "/usr/bin/varve ", "/usr/bin/etcd ", "/usr/bin/openssl "];
+            fs::write(&file, programs.iter().fold(text, |text, program| text.replace(program, "/bin/true ")))?;
+            // Drop-ins are read with the unit that they are of.
+            if !name.contains('/') {
+                units.push(file);
+            }
+        }
+        ensure!(units.len() > 5, "{role}: {units:?}");
+        let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output()?;
+        let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+        // The machine's own units are no business of ours.
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("varve")).collect();
+        ensure!(ours.is_empty(), "{role}:\n{}", ours.join("\n"));
+    }
+    Ok(())
+}
+
 /// Path and text of each file in a role's user data.
 fn files(told: &Value, role: &str) -> Result<Vec<(String, String)>> {
     let user_data = told["user_data"][role].as_str().context("user data")?;

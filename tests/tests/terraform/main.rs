@@ -7,6 +7,7 @@ mod instance;
 mod scripts;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -49,7 +50,7 @@ fn modules_are_formatted_and_examples_are_valid() -> Result<()> {
 fn the_module_makes_what_it_says_and_refuses_what_would_go_wrong() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let printed = Root::new(folder.path(), "deploy/terraform")?.run(&["test"])?;
-    ensure!(printed.contains("Success!") && printed.contains("54 passed, 0 failed"), "{printed}");
+    ensure!(printed.contains("Success!") && printed.contains("67 passed, 0 failed"), "{printed}");
     Ok(())
 }
 
@@ -89,6 +90,7 @@ fn applied_to_an_emulator_it_gives_instances_a_place_and_a_node_a_bucket_that_it
     let told = serde_json::from_str::<Value>(&outputs)?["varve"]["value"].take();
     fill_secrets(folder.path(), &owner, &outputs)?;
     the_handbook_says_what_to_do_at_each_alarm(&owner)?;
+    instance::units_are_sound(folder.path(), &told)?;
 
     containers::brokers_are_prepared_and_asked_how_they_are(folder.path(), &owner, &outputs)?;
     let broker = Broker::boots(folder.path(), &owner, &told)?;
@@ -118,20 +120,23 @@ fn a_second_plan_changes_nothing(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Each alarm that the module has made stands in the handbook, by its name.
+/// Each alarm that the module has made stands in the handbook, by its name, and no others do.
 fn the_handbook_says_what_to_do_at_each_alarm(owner: &Caller) -> Result<()> {
     let page = fs::read_to_string(tools::checkout().join("docs/operations/alerts.md"))?;
     let told = owner.ask(&["cloudwatch", "describe-alarms", "--alarm-name-prefix", "rig-"])?;
     let alarms = told["MetricAlarms"].as_array().context("alarms")?;
     ensure!(alarms.len() > 30, "{} alarms", alarms.len());
+    let mut made = BTreeSet::new();
     for alarm in alarms {
         let name = alarm["AlarmName"].as_str().and_then(|name| name.strip_prefix("rig-")).context("a name")?;
-        let row = match name.strip_suffix("-capacity") {
-            Some(_) => "| `NAME-GROUP-capacity` |".to_owned(),
-            None => format!("| `NAME-{}` |", name.replace(|character: char| character.is_ascii_digit(), "N")),
-        };
-        ensure!(page.contains(&row), "docs/operations/alerts.md has no {row}");
+        made.insert(match name.strip_suffix("-capacity") {
+            Some(_) => "GROUP-capacity".to_owned(),
+            None => name.replace(|character: char| character.is_ascii_digit(), "N"),
+        });
     }
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `NAME-")?.split('`').next().map(str::to_owned));
+    let rows: BTreeSet<String> = rows.collect();
+    ensure!(rows == made, "docs/operations/alerts.md tells of {rows:?}, and the module makes {made:?}");
     Ok(())
 }
 
@@ -279,8 +284,11 @@ fn metrics_that_alarms_look_at_are_a_nodes_own() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let node = varve_tests::node::Node::start(folder.path(), &[])?;
     let script = fs::read_to_string(tools::checkout().join("deploy/terraform/instance/broker.sh"))?;
-    let names: Vec<&str> = script.split("sum_of ").skip(1).filter_map(|rest| rest.split_whitespace().next()).collect();
-    ensure!(names.len() == 5, "{names:?}");
+    let words = |begin: &str, count: usize| -> Vec<&str> {
+        script.split(begin).skip(1).flat_map(|rest| rest.split_whitespace().take(count)).collect()
+    };
+    let names = [words("sum_of ", 1), words("percent_of ", 2)].concat();
+    ensure!(names.len() == 9, "{names:?}");
     until("metrics are shown, and the node is ready", || {
         let page = node.http_get("/metrics")?;
         for name in &names {

@@ -34,6 +34,16 @@ impl Script<'_> {
         tools::output_of(command.env("BINARY", self.folder.join("varve")))
     }
 
+    /// What a broker sends by that name, whose page of metrics is what `printf` makes of these words.
+    fn sent(&self, page: &str, name: &str) -> Result<Option<Value>> {
+        let said = self.run(&format!(
+            "curl() {{ case $* in */metrics) printf {page} ;; esac; }}; used_percent() {{ echo 1; }}; \
+             aws() {{ echo \"${{@: -1}}\"; }}; metrics"
+        ))?;
+        let numbers: Vec<Value> = serde_json::from_str(&said)?;
+        Ok(numbers.iter().find(|number| number["MetricName"] == name).map(|number| number["Value"].clone()))
+    }
+
     fn temporary(&self) -> PathBuf {
         self.folder.join("temporary")
     }
@@ -94,19 +104,28 @@ fn the_first_certificate_of_a_broker_that_ends_is_told() -> Result<()> {
     let told = |days: [i64; 2]| -> Result<i64> {
         let ends = days.map(|days| format!("$(($(date +%s) + {days} * 86400 + 3600))"));
         let page = format!("{metric}{{listener=\"CLIENT\"}} %d\\n{metric}{{listener=\"INTERNAL\"}} %d.0\\n");
-        let said = script.run(&format!(
-            "curl() {{ case $* in */metrics) printf '{page}' {} {} ;; esac; }}; used_percent() {{ echo 1; }}; \
-             aws() {{ echo \"${{@: -1}}\"; }}; metrics",
-            ends[0], ends[1]
-        ))?;
-        let sent: Value = serde_json::from_str(&said)?;
-        let numbers = sent.as_array().context("numbers")?;
-        let days = numbers.iter().find(|number| number["MetricName"] == "CertificateDays").context("its days")?;
-        days["Value"].as_i64().context("whole days")
+        let days = script.sent(&format!("'{page}' {} {}", ends[0], ends[1]), "CertificateDays")?;
+        days.context("its days")?.as_i64().context("whole days")
     };
     ensure!([99, 100].contains(&told([397, 397])?), "that of etcd was not read again");
     ensure!(told([397, 20])? == 20, "one listener took no other");
     ensure!(told([-2, 397])? == -1, "one has ended");
+    Ok(())
+}
+
+#[test]
+fn a_broker_says_how_near_it_is_to_refusing_producers() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let script = Script { folder: folder.path(), role: "broker" };
+    certificate(&folder.path().join("etc/tls/started.pem"), "broker-1.rig.internal", 100)?;
+    let sent = |hot: u64, limit: u64| -> Result<Option<f64>> {
+        let page = format!("'varve_hot_bytes {hot}\\nvarve_hot_limit_bytes {limit}\\n'");
+        Ok(script.sent(&page, "HotUsedPercent")?.and_then(|percent| percent.as_f64()))
+    };
+    ensure!(sent(60 << 30, 80 << 30)? == Some(75.0), "three quarters");
+    ensure!(sent(0, 80 << 30)? == Some(0.0), "none is a number, too");
+    // Then the disk is the limit, which has an alarm of its own.
+    ensure!(sent(60 << 30, 0)?.is_none(), "there is no limit");
     Ok(())
 }
 
