@@ -29,7 +29,8 @@ umask 022
 
 install -D --mode=0755 "$binary" "$root/usr/bin/varve"
 strip --remove-section=.comment --remove-section=.note "$root/usr/bin/varve"
-install -D --mode=0644 -t "$root/usr/lib/systemd/system" "$checkout/deploy/systemd/varve.service"
+install -D --mode=0644 -t "$root/usr/lib/systemd/system" "$checkout/deploy/systemd/varve.service" \
+    "$checkout/deploy/systemd/varve-canary.service"
 install -D --mode=0644 "$checkout/deploy/systemd/varve.sysusers" "$root/usr/lib/sysusers.d/varve.conf"
 install -D --mode=0644 -t "$root/etc/varve" "$checkout/deploy/systemd/server.properties"
 

@@ -1,10 +1,11 @@
-//! `varve canary` against nodes that work and nodes that do not, and as the chart starts it.
+//! `varve canary` against nodes that work and nodes that do not, and as the chart and its unit start it.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use varve_tests::{
+    certificates::Authority,
     cluster::Cluster,
     compose::image_environment,
     node::{Node, eventually, stable_address, varve},
@@ -114,42 +115,33 @@ fn a_canary_that_stays_writes_to_every_broker_and_shows_what_it_measures() -> Re
     Ok(())
 }
 
-/// What the chart makes of the values of a cluster with a canary, an etcd that asks for a password, and a list of who may come.
-fn chart() -> Result<Vec<Value>> {
+/// What the chart makes of values with a canary, an etcd that asks for a password, and a list of who may come.
+fn chart(values: &str) -> Result<Vec<Value>> {
     let folder = tools::checkout().join("deploy/helm/varve");
     let mut helm = tools::program("helm")?;
     helm.args(["template", "varve"]).arg(&folder).args(["--namespace", "kafka", "--kube-version", "1.37.0"]);
-    tools::yaml(&tools::output_of(helm.arg("--values").arg(folder.join("ci/cluster.yaml")))?)
+    tools::yaml(&tools::output_of(helm.arg("--values").arg(folder.join(format!("ci/{values}.yaml"))))?)
 }
 
 fn only<'a>(objects: &'a [Value], kind: &str) -> Result<&'a Value> {
     objects.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"))
 }
 
-#[test]
-fn the_charts_canary_starts_with_what_its_pod_is_given_and_is_let_in_where_clients_are_listed() -> Result<()> {
-    let (folder, objects) = (tempfile::tempdir()?, chart()?);
-    let pod = &only(&objects, "Deployment")?["spec"]["template"];
-    let container = &pod["spec"]["containers"][0];
-    let node = Node::start(folder.path(), &[])?;
-    let file = folder.path().join("rendered.properties");
-    let settings = only(&objects, "ConfigMap")?["data"]["server.properties"].as_str().context("settings")?;
-    ensure!(settings.contains("\nvarve.metadata.etcd.user=varve\n"), "{settings}");
-    std::fs::write(&file, settings)?;
-
-    // One round, with the node that is there and without the bucket, which is not.
+/// One round of what the container runs, with the node that is at `address` and without the bucket, which is nowhere: it succeeds.
+fn a_round_of_the_pod(container: &Value, folder: &Path, settings: &str, address: &str) -> Result<()> {
+    let file = folder.join("rendered.properties");
+    fs::write(&file, settings)?;
     let mut command = varve()?;
     for argument in container["args"].as_array().context("arguments")? {
         let argument = argument.as_str().context("text")?;
         match argument.split_once('=') {
             Some(("--every-seconds" | "--listen", _)) => continue,
-            Some(("--bootstrap-server", _)) => command.arg(format!("--bootstrap-server={}", node.address)),
+            Some(("--bootstrap-server", _)) => command.arg(format!("--bootstrap-server={address}")),
             Some(("--config", _)) => command.arg(format!("--config={}", file.display())),
             _ => command.arg(argument),
         };
     }
     command.envs(image_environment()?);
-    let mut given = Vec::new();
     for variable in container["env"].as_array().context("an environment")? {
         let name = variable["name"].as_str().context("a name")?;
         match &variable["valueFrom"] {
@@ -159,12 +151,25 @@ fn the_charts_canary_starts_with_what_its_pod_is_given_and_is_let_in_where_clien
                 command.env(name, "secret")
             }
         };
-        given.push(name);
     }
-    ensure!(given.contains(&"VARVE_NUM_PARTITIONS"), "extraEnv is the canary's as well: {given:?}");
-    command.args(["--json", "--no-archive", "--timeout-seconds", "300"]).current_dir(folder.path());
+    command.args(["--json", "--no-archive", "--timeout-seconds", "300"]).current_dir(folder);
     let told = steps(&tools::output_of(&mut command)?)?;
     ensure!(told.len() == 2 && told.iter().all(|(_, how)| how == "ok"), "{told:?}");
+    Ok(())
+}
+
+#[test]
+fn the_charts_canary_starts_with_what_its_pod_is_given_and_is_let_in_where_clients_are_listed() -> Result<()> {
+    let (folder, objects) = (tempfile::tempdir()?, chart("cluster")?);
+    let pod = &only(&objects, "Deployment")?["spec"]["template"];
+    let container = &pod["spec"]["containers"][0];
+    let node = Node::start(folder.path(), &[])?;
+    let settings = only(&objects, "ConfigMap")?["data"]["server.properties"].as_str().context("settings")?;
+    ensure!(settings.contains("\nvarve.metadata.etcd.user=varve\n"), "{settings}");
+    let given = container["env"].as_array().context("an environment")?;
+    let is_given = given.iter().any(|variable| variable["name"] == "VARVE_NUM_PARTITIONS");
+    ensure!(is_given, "extraEnv is the canary's as well: {given:?}");
+    a_round_of_the_pod(container, folder.path(), settings, &node.address.to_string())?;
 
     // Who may come to clients' listeners.
     let ingress = only(&objects, "NetworkPolicy")?["spec"]["ingress"].as_array().context("rules")?;
@@ -179,5 +184,67 @@ fn the_charts_canary_starts_with_what_its_pod_is_given_and_is_let_in_where_clien
         wanted.is_some_and(|all| !all.is_empty() && all.iter().all(|(name, value)| labels.get(name) == Some(value)))
     });
     ensure!(is_let_in, "the canary {labels:?} is kept out: {rule}");
+    node.stop()
+}
+
+#[test]
+fn the_charts_canary_shows_the_certificate_of_brokers_where_clients_log_in_and_needs_no_rule() -> Result<()> {
+    let (folder, objects) = (tempfile::tempdir()?, chart("secured")?);
+    // What the secret has.
+    let authority = Authority::new(folder.path(), "ca")?;
+    let broker = authority.issue("varve", &["localhost", "127.0.0.1"], false)?;
+    let keys = [("tls-combined.pem", &broker.both), ("ca.crt", &authority.certificate)];
+    let here = |text: &str| {
+        keys.iter().fold(text.to_owned(), |text, (key, file)| {
+            text.replace(&format!("/etc/varve/tls/{key}"), &file.display().to_string())
+        })
+    };
+    let settings = only(&objects, "ConfigMap")?["data"]["server.properties"].as_str().context("settings")?;
+    let settings = here(settings);
+    ensure!(!settings.contains("/etc/varve/tls/"), "{settings}");
+
+    // A broker that is protected by the same lines; its etcd is in itself.
+    let is_of_security = |line: &&str| {
+        ["ssl.", "listener.name.broker.", "inter.broker.", "authorizer.", "super."]
+            .iter()
+            .any(|begin| line.starts_with(begin))
+    };
+    let mut lines: Vec<&str> = settings.lines().filter(is_of_security).collect();
+    ensure!(lines.contains(&"listener.name.broker.ssl.client.auth=required"), "{settings}");
+    ensure!(lines.iter().any(|line| line.starts_with("super.users=User:CN=varve;")), "{settings}");
+    lines.push("listeners=CLIENT://127.0.0.1:0,BROKER://127.0.0.1:0");
+    lines.push("listener.security.protocol.map=CLIENT:PLAINTEXT,BROKER:SSL");
+    let node = Node::start(folder.path(), &lines)?;
+    let container = &only(&objects, "Deployment")?["spec"]["template"]["spec"]["containers"][0];
+    let address = format!("localhost:{}", node.listener("BROKER")?.port());
+    a_round_of_the_pod(container, folder.path(), &settings, &address)?;
+    node.stop()
+}
+
+#[test]
+fn the_unit_of_the_canary_goes_on_until_it_is_stopped_and_goes_by_its_environment() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path(), EAGER)?;
+    let unit = fs::read_to_string(tools::checkout().join("deploy/systemd/varve-canary.service"))?.replace("\\\n", " ");
+    let value = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned());
+    let (program, arguments) = value("ExecStart=")?.split_once(' ').context("arguments")?;
+    ensure!(program == "/usr/bin/varve", "{program}");
+    // What holds where /etc/varve/canary.environment does not say otherwise.
+    let variables: Vec<&str> = value("Environment=")?.split_whitespace().collect();
+    ensure!(variables == ["BOOTSTRAP_SERVER=127.0.0.1:9092", "LISTEN=127.0.0.1:9405"], "{variables:?}");
+    let settings = folder.path().join("server.properties");
+    fs::write(&settings, format!("varve.data.dir={}\n", folder.path().join("varve-data").display()))?;
+    let arguments = arguments
+        .replace("/etc/varve/server.properties", &settings.display().to_string())
+        .replace("${BOOTSTRAP_SERVER}", &node.address.to_string())
+        .replace("${LISTEN}", "127.0.0.1:0");
+    ensure!(!arguments.contains('$'), "{arguments}");
+    let mut command = varve()?;
+    // It writes nothing, wherever it stands.
+    command.args(arguments.split_whitespace()).args(PATIENT).current_dir("/");
+    let mut canary = Running::start(command, &folder.path().join("canary.log"))?;
+    canary.until_it_says("listening on ")?;
+    canary.until_it_says("step: query  outcome: ok")?;
+    canary.terminate()?;
     node.stop()
 }

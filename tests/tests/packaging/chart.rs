@@ -323,21 +323,60 @@ fn names_are_no_longer_than_kubernetes_takes_and_begin_as_it_wants() -> Result<(
     Ok(())
 }
 
+/// Who may come to that port: `None` if there is no rule for it, null if everybody may.
+fn who_reaches(objects: &[Value], port: &str) -> Result<Option<Value>> {
+    let rules = found(objects, "NetworkPolicy")?["spec"]["ingress"].as_array().context("rules")?;
+    let mut matching = rules.iter().filter(|rule| rule["ports"].to_string().contains(&format!("\"{port}\"")));
+    let rule = matching.next().map(|rule| rule["from"].clone());
+    ensure!(matching.next().is_none(), "two rules for {port}");
+    Ok(rule)
+}
+
 #[test]
 fn clients_outside_are_let_in_from_where_they_may_be_and_metrics_are_for_nobody_if_nobody_is_named() -> Result<()> {
-    let from = |objects: &[Value], port: &str| -> Result<Option<Value>> {
-        let rules = found(objects, "NetworkPolicy")?["spec"]["ingress"].as_array().context("rules")?;
-        let mut matching = rules.iter().filter(|rule| rule["ports"].to_string().contains(&format!("\"{port}\"")));
-        let rule = matching.next().map(|rule| rule["from"].clone());
-        ensure!(matching.next().is_none(), "two rules for {port}");
-        Ok(rule)
-    };
     let objects = rendered("secured", KUBERNETES[1])?;
     let inside = json!({"namespaceSelector": {"matchLabels": {"kafka-clients": "yes"}}});
-    ensure!(from(&objects, "client")? == Some(json!([inside])), "{objects:?}");
+    ensure!(who_reaches(&objects, "client")? == Some(json!([inside])), "{objects:?}");
     // Without a `from` everybody may, whom the load balancer lets through.
-    ensure!(from(&objects, "external")? == Some(Value::Null), "{objects:?}");
+    ensure!(who_reaches(&objects, "external")? == Some(Value::Null), "{objects:?}");
     let closed = rendered_as("varve", "secured", KUBERNETES[1], &["networkPolicy.metricsFrom=null"])?;
-    ensure!(from(&closed, "metrics")?.is_none(), "{closed:?}");
+    ensure!(who_reaches(&closed, "metrics")?.is_none(), "{closed:?}");
+    Ok(())
+}
+
+#[test]
+fn a_canary_connects_as_brokers_do_unless_everybody_may_and_is_let_in_there() -> Result<()> {
+    const SERVICE: &str = "varve:9092";
+    const BROKERS: &str = "varve-0.varve-headless.kafka.svc:9093,varve-1.varve-headless.kafka.svc:9093,\
+                           varve-2.varve-headless.kafka.svc:9093";
+    for (client, broker, at, port) in [
+        ("PLAINTEXT", "PLAINTEXT", SERVICE, "client"),
+        // It has no login of a client.
+        ("SASL_PLAINTEXT", "PLAINTEXT", BROKERS, "broker"),
+        ("SASL_SSL", "PLAINTEXT", BROKERS, "broker"),
+        ("PLAINTEXT", "SSL", BROKERS, "broker"),
+        ("SSL", "SSL", BROKERS, "broker"),
+        ("SASL_SSL", "SASL_SSL", BROKERS, "broker"),
+    ] {
+        let case = format!("{client} {broker}");
+        let protocols = [format!("listeners.client.protocol={client}"), format!("listeners.broker.protocol={broker}")];
+        let set =
+            [protocols[0].as_str(), protocols[1].as_str(), "tls.secretName=varve-keys", "tls.trustStoreFile=ca.crt"];
+        let objects = rendered_as("varve", "cluster", KUBERNETES[1], &set)?;
+        let template = &found(&objects, "Deployment")?["spec"]["template"];
+        let (pod, container) = (&template["spec"], &template["spec"]["containers"][0]);
+        let arguments = container["args"].as_array().context("arguments")?;
+        ensure!(arguments.contains(&json!(format!("--bootstrap-server={at}"))), "{case}: {arguments:?}");
+        // The settings say where the keys are, and the user of the image may read them.
+        let has = |all: &Value, what: &str| all.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == what));
+        let speaks_tls = case.contains("SSL");
+        let is_mounted = has(&container["volumeMounts"], "tls") && has(&pod["volumes"], "tls");
+        ensure!(is_mounted == speaks_tls && pod["securityContext"]["fsGroup"] == 65532, "{case}: {pod}");
+        ensure!(!speaks_tls || pod.to_string().contains("\"varve-keys\""), "{case}: {pod}");
+        for listener in ["client", "broker"] {
+            let from = who_reaches(&objects, listener)?.context("a rule")?.to_string();
+            ensure!(from.contains("\"varve-canary\"") == (listener == port), "{case}: {listener}: {from}");
+        }
+    }
     Ok(())
 }

@@ -18,7 +18,7 @@ const EXPOSURE: &str = "20";
 #[test]
 fn units_are_sound_and_hardened() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    for unit in ["varve.service", "varve-etcd.service"] {
+    for unit in ["varve.service", "varve-canary.service", "varve-etcd.service"] {
         let file = at("deploy/systemd").join(unit);
         let threshold = format!("--threshold={EXPOSURE}");
         tools::output_of(
@@ -82,9 +82,11 @@ fn the_debian_package_installs_into_an_empty_root_and_goes_again() -> Result<()>
     for file in [
         "/usr/bin/varve",
         "/usr/lib/systemd/system/varve.service",
+        "/usr/lib/systemd/system/varve-canary.service",
         "/usr/lib/sysusers.d/varve.conf",
         "/etc/varve/server.properties",
         "/usr/share/man/man1/varve.1.gz",
+        "/usr/share/man/man1/varve-canary.1.gz",
         "/usr/share/man/man1/varve-tier-verify.1.gz",
         "/usr/share/bash-completion/completions/varve",
         "/usr/share/zsh/vendor-completions/_varve",

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     http::{Health, HttpServer},
     metrics::Registry,
-    security::ListenerSecurity,
+    security::{ListenerSecurity, chain},
 };
 
 use kafka::Cluster;
@@ -144,6 +144,7 @@ impl Canary {
     async fn rounds(&self, health: &Health) -> anyhow::Result<ExitCode> {
         loop {
             let begun = Instant::now();
+            self.take_renewed_keys();
             let succeeded = match self.round().await {
                 Ok(()) => {
                     health.ready();
@@ -160,6 +161,14 @@ impl Canary {
                 return Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             };
             tokio::time::sleep(Duration::from_secs(every).saturating_sub(begun.elapsed())).await;
+        }
+    }
+
+    /// Certificates are renewed while it stays: it would go on with those of its start until they end.
+    fn take_renewed_keys(&self) {
+        let Some(tls) = &self.security.tls else { return };
+        if let Err(error) = tls.reload_changed_files() {
+            eprintln!("varve canary: the changed key store cannot be used; the old one stays: {}", chain(&error));
         }
     }
 

@@ -33,6 +33,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.tls.certManager.enabled }}{{ .Values.tls.secretName | default (printf "%s-tls" (include "varve.name" .)) }}{{ else }}{{ .Values.tls.secretName }}{{ end }}
 {{- end }}
 
+{{/* Where brokers connect to each other, by the names that are advertised and stand in their certificates. */}}
+{{- define "varve.brokers" -}}
+{{- $name := include "varve.name" . -}}
+{{- $brokers := list -}}
+{{- range $ordinal := until (int .Values.replicas) -}}
+{{- $brokers = append $brokers (printf "%s-%d.%s-headless.%s.svc:%v" $name $ordinal $name $.Release.Namespace $.Values.listeners.broker.port) -}}
+{{- end -}}
+{{ join "," $brokers }}
+{{- end }}
+
+{{/* The listener that the canary connects to: it has the brokers' certificate and login, and none of a client. */}}
+{{- define "varve.canaryListener" -}}
+{{- if and (eq .Values.listeners.client.protocol "PLAINTEXT") (eq .Values.listeners.broker.protocol "PLAINTEXT") }}client{{ else }}broker{{ end }}
+{{- end }}
+
 {{/* A setting as a whole number: what config says, or else what the chart or the node takes. */}}
 {{- define "varve.setting" -}}
 {{- $default := .default -}}
@@ -49,7 +64,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.listeners.external.sourceRanges (ne .Values.listeners.external.serviceType "LoadBalancer") }}{{ fail "listeners.external.sourceRanges are for serviceType LoadBalancer: Kubernetes refuses them for others" }}{{ end }}
 {{- if and (eq .Values.rack.from "initContainer") (not .Values.rack.initContainer.image) }}{{ fail "rack.from=initContainer needs rack.initContainer.image, with kubectl and a shell" }}{{ end }}
 {{- if and (has .Values.listeners.broker.protocol (list "SSL" "SASL_SSL")) (not .Values.tls.trustStoreFile) }}{{ fail "listeners.broker.protocol needs tls.trustStoreFile: brokers look at each other's certificates" }}{{ end }}
-{{- if and .Values.canary.enabled (or (ne .Values.listeners.client.protocol "PLAINTEXT") (ne .Values.listeners.broker.protocol "PLAINTEXT")) }}{{ fail "canary.enabled needs listeners that speak PLAINTEXT: run varve canary with settings of its own otherwise" }}{{ end }}
 {{- if and .Values.etcd.tls.enabled (not .Values.etcd.tls.secretName) }}{{ fail "etcd.tls.enabled needs etcd.tls.secretName" }}{{ end }}
 {{- $zones := eq .Values.rack.label "topology.kubernetes.io/zone" }}
 {{- if and (eq .Values.rack.from "podLabel") $zones (semverCompare "<1.35.0-0" .Capabilities.KubeVersion.Version) }}{{ fail (printf "rack.from=podLabel needs Kubernetes 1.35, which copies a node's zone to its pods, and this is %s: replicas would lie anywhere. rack.from=initContainer asks for the zone, none does without" .Capabilities.KubeVersion.Version) }}{{ end }}
