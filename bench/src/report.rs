@@ -59,10 +59,11 @@ fn table(settings: &Settings, figures: &Figures) -> Result<String> {
          The load generator's CPU is that of the one process that sends and reads. Over TLS it encrypts and decrypts \
          too, as the brokers do.\n\nThree brokers have three replicas of everything, and acks=all with \
          min.insync.replicas=2; GB are those of the producer. All processes count: Kafka's controllers are in its \
-         brokers, Varve's etcd (one member) is one more. A killed leader is one of three brokers of 300 partitions, \
-         with either's default timeouts. A replaced broker comes back with its id and an empty disk: \
-         the topic has {} MB of zstd batches, which Varve has archived before.\n",
-        settings.archive_megabytes
+         brokers, Varve's etcd (one member) is one more. Each has {} idle partitions beside those that are \
+         written. A killed leader is one of them, with either's default timeouts: all that it led take records again. \
+         A replaced broker comes back with its id and an empty disk: the topic has {} MB of zstd batches, which Varve \
+         has archived before.\n",
+        settings.idle_partitions, settings.archive_megabytes
     )?;
     writeln!(text, "| measurement | Apache Kafka | Varve | ratio |\n|---|---|---|---|")?;
     for (name, by_kind) in figures {

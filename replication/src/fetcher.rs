@@ -33,7 +33,10 @@ pub struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Session {
     /// Everything is named, and a session asked for.
-    New,
+    New {
+        /// The one before, which the leader can end if it has it still; 0: there is none.
+        ends: i32,
+    },
     /// The session of that number; this is its so-and-so-many-th fetch.
     Known {
         /// As the leader gave it.
@@ -155,7 +158,7 @@ impl Fetcher {
     pub fn new(pause: Duration) -> Fetcher {
         Fetcher {
             partitions: BTreeMap::new(),
-            session: Session::New,
+            session: Session::New { ends: 0 },
             told: BTreeMap::new(),
             changed: BTreeSet::new(),
             paused: BTreeSet::new(),
@@ -229,7 +232,7 @@ impl Fetcher {
             self.paused.remove(&(until, id));
             self.put(id, State::Ready);
         }
-        if self.session == Session::New {
+        if matches!(self.session, Session::New { .. }) {
             self.told.clear();
             self.changed = self.partitions.keys().copied().collect();
         }
@@ -286,7 +289,7 @@ impl Fetcher {
             return Vec::new();
         }
         self.session = match (session, self.session) {
-            (0, _) => Session::New,
+            (0, _) => Session::New { ends: 0 },
             (id, Session::Known { id: known, epoch }) if id == known => Session::Known { id, epoch: next_epoch(epoch) },
             (id, _) => Session::Known { id, epoch: 1 },
         };
@@ -325,7 +328,10 @@ impl Fetcher {
     /// next time. `pauses`: not before `replica.fetch.backoff.ms` have passed.
     pub fn broken(&mut self, now: Duration, pauses: bool) {
         self.is_asking = false;
-        self.session = Session::New;
+        self.session = match self.session {
+            Session::Known { id, .. } => Session::New { ends: id },
+            before @ Session::New { .. } => before,
+        };
         if pauses {
             let ready = self.partitions.iter().filter(|(_, following)| following.state == State::Ready);
             let ready: Vec<PartitionId> = ready.map(|(id, _)| *id).collect();
@@ -390,7 +396,7 @@ mod tests {
         let ids = ids(3);
         let mut fetcher = following(&ids);
         let first = fetcher.next_ask(NOW).unwrap();
-        assert_eq!((first.session, first.named.len()), (Session::New, 3));
+        assert_eq!((first.session, first.named.len()), (Session::New { ends: 0 }, 3));
         assert_eq!(fetcher.next_ask(NOW), None, "one at a time");
         let steps = fetcher.take(7, vec![(ids[1], records("abc"))], NOW);
         assert!(
@@ -418,7 +424,7 @@ mod tests {
         fetcher.broken(NOW, true);
         assert_eq!((fetcher.next_ask(NOW), fetcher.wakes()), (None, Some(NOW + PAUSE)));
         let again = fetcher.next_ask(NOW + PAUSE).unwrap();
-        assert_eq!((again.session, again.named.len()), (Session::New, 2));
+        assert_eq!((again.session, again.named.len()), (Session::New { ends: 7 }, 2));
     }
 
     #[test]
@@ -498,7 +504,7 @@ mod tests {
                 }
                 let Some(ask) = fetcher.next_ask(now) else { continue };
                 match ask.session {
-                    Session::New => {
+                    Session::New { .. } => {
                         session.clear();
                         (number, expected) = (number + 1, 1);
                     }

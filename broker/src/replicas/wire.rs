@@ -31,7 +31,7 @@ pub(super) const VERSION: i16 = 17;
 /// The request for `ask`.
 pub(super) fn request(ask: &Ask, (node, life): (BrokerId, Incarnation), config: &ReplicationConfig) -> FetchRequest {
     let (session_id, session_epoch) = match ask.session {
-        Session::New => (0, 0),
+        Session::New { ends } => (ends, 0),
         Session::Known { id, epoch } => (id, epoch),
     };
     let mut topics: BTreeMap<Uuid, Vec<FetchPartition>> = BTreeMap::new();

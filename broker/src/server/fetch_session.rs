@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use self::news::{Due, News};
 use crate::{
-    partition::{Partition, Waiter},
+    partition::{Partition, Replica, Waiter},
     wire::fetch_response::{PartitionAnswer, TopicKey},
 };
 
@@ -264,21 +264,21 @@ impl FetchSessions {
     }
 
     /// Closes the turn: makes the session, or drops from `answers` what the consumer knows. Returns the session's id, 0
-    /// for none. A session of a follower (`follows`) looks at what is new only.
+    /// for none. A session of a `follower` looks at what is new only.
     ///
     /// # Errors
     /// INVALID_FETCH_SESSION_EPOCH, with the session's id: another request of the session came in between.
     pub(crate) fn end(
         &self,
         turn: Turn,
-        (uses_topic_ids, follows): (bool, bool),
+        (uses_topic_ids, follower): (bool, Option<Replica>),
         named: &Named,
         answers: &mut Vec<(PartitionKey, PartitionAnswer)>,
         now: Instant,
     ) -> Result<i32, (i32, ResponseError)> {
         match turn {
             Turn::Sessionless => Ok(0),
-            Turn::New => Ok(self.create((uses_topic_ids, follows), named, answers, now)),
+            Turn::New => Ok(self.create((uses_topic_ids, follower), named, answers, now)),
             Turn::Incremental(session, expected) => {
                 let mut session = session.lock();
                 if session.epoch != expected {
@@ -307,12 +307,17 @@ impl FetchSessions {
 
     fn create(
         &self,
-        (uses_topic_ids, follows): (bool, bool),
+        (uses_topic_ids, follower): (bool, Option<Replica>),
         named: &Named,
         answers: &[(PartitionKey, PartitionAnswer)],
         now: Instant,
     ) -> i32 {
         let mut sessions = self.sessions.lock();
+        if let Some(replica) = follower {
+            let is_over =
+                |session: &Session| session.news.as_ref().is_some_and(|news| news.is_of_earlier_life(replica));
+            sessions.retain(|_, session| session.try_lock().is_none_or(|session| !is_over(&session)));
+        }
         if sessions.len() >= self.slots && !evict(&mut sessions, named.len(), now) {
             return 0;
         }
@@ -333,7 +338,7 @@ impl FetchSessions {
             partitions: BTreeMap::new(),
             next_place: 0,
             // Partitions tell their news by id.
-            news: (uses_topic_ids && follows).then(News::default),
+            news: follower.filter(|_| uses_topic_ids).map(News::of),
         };
         let wanted: HashMap<&PartitionKey, Wanted> = named.iter().map(|(key, wanted)| (key, *wanted)).collect();
         for (key, answer) in answers {
@@ -374,6 +379,9 @@ fn next_epoch(epoch: i32) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use varve_metadata::model::BrokerId;
+    use varve_replication::Incarnation;
+
     use super::*;
     use crate::wire::fetch_response::Records;
 
@@ -389,12 +397,15 @@ mod tests {
         let answer = |index| PartitionAnswer { high_watermark, log_start: 0, ..PartitionAnswer::failed(index, 0) };
         indexes.iter().map(|&index| (key(index), answer(index))).collect()
     }
+    fn replica(life: u64) -> Replica {
+        Replica { id: BrokerId(2), incarnation: Some(Incarnation(life)) }
+    }
     fn told(answers: &[(PartitionKey, PartitionAnswer)]) -> Vec<i32> {
         answers.iter().map(|(key, _)| key.index).collect()
     }
     fn open(sessions: &FetchSessions, indexes: &[i32], now: Instant) -> i32 {
         let (turn, named) = sessions.begin((0, INITIAL_EPOCH), false, named(indexes), &[], now).unwrap();
-        sessions.end(turn, (false, false), &named, &mut answers(indexes, 5), now).unwrap()
+        sessions.end(turn, (false, None), &named, &mut answers(indexes, 5), now).unwrap()
     }
 
     #[test]
@@ -405,7 +416,7 @@ mod tests {
         assert_eq!(all.len(), 3);
         let mut seen = answers(&[0, 1, 2], 5);
         seen[1].1.high_watermark = 6;
-        assert_eq!(sessions.end(turn, (false, false), &all, &mut seen, now), Ok(id));
+        assert_eq!(sessions.end(turn, (false, None), &all, &mut seen, now), Ok(id));
         assert_eq!(told(&seen), [1]);
     }
 
@@ -424,7 +435,7 @@ mod tests {
         let (turn, all) = sessions.begin((0, INITIAL_EPOCH), true, named(&[0, 1, 2]), &[], now).unwrap();
         let mut first: Vec<_> =
             answers(&[0, 1, 2], 5).into_iter().map(|(key, answer)| (of(key.index), answer)).collect();
-        let id = sessions.end(turn, (true, true), &all, &mut first, now).unwrap();
+        let id = sessions.end(turn, (true, Some(replica(1))), &all, &mut first, now).unwrap();
 
         assert_eq!(looked_at((id, 1), &[], 0).1, [0, 1, 2]);
         let (turn, due) = looked_at((id, 2), &[2, 3], 100);
@@ -435,6 +446,13 @@ mod tests {
         assert!(turn.waiter().is_some());
         assert_eq!(looked_at((id, 4), &[], 300).1, [0; 0]);
         assert_eq!(looked_at((id, 5), &[], 600).1, [0, 1, 2, 3]);
+
+        // In its next life it has no use for that one.
+        let (turn, all) = sessions.begin((0, INITIAL_EPOCH), true, named(&[0]), &[], now).unwrap();
+        let mut first = vec![(of(0), PartitionAnswer::failed(0, 0))];
+        assert!(sessions.end(turn, (true, Some(replica(2))), &all, &mut first, now).is_ok());
+        let gone = sessions.begin((id, 6), true, Vec::new(), &[], now).map(|_| ());
+        assert_eq!(gone, Err(ResponseError::FetchSessionIdNotFound));
     }
 
     #[test]
@@ -445,7 +463,7 @@ mod tests {
             let (turn, all) = sessions.begin((id, epoch), false, Vec::new(), &[], now).unwrap();
             let mut seen = answers(&[0], 5);
             seen[0].1.error = error;
-            sessions.end(turn, (false, false), &all, &mut seen, now).unwrap();
+            sessions.end(turn, (false, None), &all, &mut seen, now).unwrap();
             assert_eq!(seen.len(), expected, "epoch {epoch}");
         }
     }
@@ -457,7 +475,7 @@ mod tests {
         let (turn, all) = sessions.begin((id, 1), false, Vec::new(), &[], now).unwrap();
         let mut seen = answers(&[0, 1], 5);
         seen[0].1.records = Records::Remote(vec![bytes::Bytes::from_static(b"x")]);
-        sessions.end(turn, (false, false), &all, &mut seen, now).unwrap();
+        sessions.end(turn, (false, None), &all, &mut seen, now).unwrap();
         let (_, all) = sessions.begin((id, 2), false, Vec::new(), &[], now).unwrap();
         assert_eq!(all.iter().map(|(key, _)| key.index).collect::<Vec<_>>(), [1, 0]);
     }

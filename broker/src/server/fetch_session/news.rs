@@ -18,7 +18,7 @@ use varve_metadata::model::PartitionId;
 
 use super::PartitionKey;
 use crate::{
-    partition::{Partition, Waiter, Watch},
+    partition::{Partition, Replica, Waiter, Watch},
     wire::fetch_response::TopicKey,
 };
 
@@ -26,8 +26,9 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What a session knows of its partitions between two fetches.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct News {
+    replica: Replica,
     waiter: Waiter,
     watched: HashMap<PartitionKey, Watched>,
     unfinished: HashSet<PartitionKey>,
@@ -48,6 +49,16 @@ pub(super) enum Due {
 }
 
 impl News {
+    pub(super) fn of(replica: Replica) -> News {
+        let (waiter, watched, unfinished) = Default::default();
+        News { replica, waiter, watched, unfinished, looked_at_all: None }
+    }
+
+    /// Whether whoever asks as `replica` now asks in another life: then nobody uses this session any more.
+    pub(super) fn is_of_earlier_life(&self, replica: Replica) -> bool {
+        self.replica.id == replica.id && self.replica.incarnation != replica.incarnation
+    }
+
     pub(super) fn waiter(&self) -> Waiter {
         self.waiter.clone()
     }
@@ -138,7 +149,7 @@ mod tests {
     fn everything_is_looked_at_now_and_then_and_else_what_is_new_or_unfinished() {
         let logs = Logs::new();
         let partitions = [0, 1, 2].map(|index| logs.partition(index));
-        let (mut news, now) = (News::default(), Instant::now());
+        let (mut news, now) = (News::of(Replica { id: BrokerId(2), incarnation: None }), Instant::now());
         assert_eq!(news.take_due(now), Due::All);
         partitions.iter().for_each(|(key, partition)| news.watch(key, partition, false));
         assert_eq!(news.take_due(now), these([]));
@@ -155,7 +166,7 @@ mod tests {
     fn what_takes_the_place_of_a_partition_is_watched_and_what_is_forgotten_is_not() {
         let logs = Logs::new();
         let [(key, before), (other, forgotten)] = [0, 1].map(|index| logs.partition(index));
-        let (mut news, now) = (News::default(), Instant::now());
+        let (mut news, now) = (News::of(Replica { id: BrokerId(2), incarnation: None }), Instant::now());
         news.take_due(now);
         news.watch(&key, &before, false);
         news.watch(&other, &forgotten, false);

@@ -58,7 +58,7 @@ pub(in crate::server) struct Found {
     turn: Turn,
     uses_topic_ids: bool,
     wanted: Named,
-    is_replica: bool,
+    replica: Option<Replica>,
     /// The session is among those of brokers.
     is_of_broker: bool,
     answers: Vec<(PartitionKey, PartitionAnswer)>,
@@ -122,8 +122,7 @@ pub(in crate::server) async fn prepare(broker: &Broker, context: &RequestContext
             (key.clone(), answer)
         })
         .collect();
-    let is_replica = replica.is_some();
-    Prepared::Found(Found { turn, uses_topic_ids, wanted, is_replica, is_of_broker, answers, given, leaders })
+    Prepared::Found(Found { turn, uses_topic_ids, wanted, replica, is_of_broker, answers, given, leaders })
 }
 
 /// A consumer that says which rack it is in, where that counts, and is not in ours.
@@ -146,22 +145,22 @@ pub(in crate::server) fn finish(
     context: &RequestContext,
     (prepared, spent): (Prepared, Duration),
 ) -> FetchAnswer {
-    let is_replica = matches!(&prepared, Prepared::Found(found) if found.is_replica);
+    let is_replica = matches!(&prepared, Prepared::Found(found) if found.replica.is_some());
     let by_time = if is_replica { Duration::ZERO } else { broker.quotas.note_time(context, spent) };
     let found = match prepared {
         Prepared::Refused(answer) => return FetchAnswer { throttle: by_time, ..answer },
         Prepared::Found(found) => found,
     };
-    let Found { turn, uses_topic_ids, wanted, is_replica, is_of_broker, mut answers, given, leaders } = found;
+    let Found { turn, uses_topic_ids, wanted, replica, is_of_broker, mut answers, given, leaders } = found;
     let sessions = broker.sessions(is_of_broker);
     let bytes =
         RESPONSE_BYTES + answers.iter().map(|(_, answer)| PARTITION_BYTES + answer.records.len()).sum::<usize>();
     // What brokers need of each other is no client's.
-    let by_bytes = if is_replica { Duration::ZERO } else { broker.quotas.note_fetched(context, bytes) };
+    let by_bytes = if replica.is_some() { Duration::ZERO } else { broker.quotas.note_fetched(context, bytes) };
     let throttle = by_bytes.max(by_time);
     let ended = if throttle.is_zero() {
         given.iter().for_each(|(partition, bytes)| partition.note_consumed(*bytes));
-        sessions.end(turn, (uses_topic_ids, is_replica), &wanted, &mut answers, Instant::now())
+        sessions.end(turn, (uses_topic_ids, replica), &wanted, &mut answers, Instant::now())
     } else {
         answers.clear();
         sessions.end_throttled(turn)
