@@ -314,8 +314,11 @@ impl FetchSessions {
     ) -> i32 {
         let mut sessions = self.sessions.lock();
         if let Some(replica) = follower {
-            let is_over =
-                |session: &Session| session.news.as_ref().is_some_and(|news| news.is_of_earlier_life(replica));
+            // A follower asks all the time.
+            let is_left = |session: &Session| now.saturating_duration_since(session.last_used) > PROTECTED_TIME;
+            let is_over = |session: &Session| {
+                session.news.as_ref().is_some_and(|news| news.is_of_earlier_life(replica) || is_left(session))
+            };
             sessions.retain(|_, session| session.try_lock().is_none_or(|session| !is_over(&session)));
         }
         if sessions.len() >= self.slots && !evict(&mut sessions, named.len(), now) {

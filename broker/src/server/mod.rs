@@ -33,6 +33,8 @@ mod dispatch;
 mod fetch_session;
 #[cfg(test)]
 mod flush_test;
+#[cfg(test)]
+mod follower_fetch_test;
 mod group_coordinator;
 #[cfg(test)]
 mod group_test;

@@ -1,6 +1,6 @@
 //! What a follower's fetch looks at: what is new since the one before, and not the whole of its session.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use kafka_protocol::error::ResponseError;
 use tokio::time::timeout_at;
@@ -35,23 +35,21 @@ pub(super) async fn collect_news(
         broker.throttles.leader.note_held_back(read.held_back);
         // To have looked at nothing is no answer.
         let is_enough = read.is_enough(limits) && (!wanted.is_empty() || limits.min_bytes == 0);
-        let news = match is_enough {
-            true => Named::new(),
-            false => news(broker, turn, &waiter, limits).await,
-        };
-        if news.is_empty() {
+        // What is held back may have news all the time.
+        if is_enough || limits.deadline <= Instant::now() || broker.shutdown.is_cancelled() {
             let looked_at = wanted.iter().zip(&partitions).zip(&read.fetched);
             let unfinished = looked_at.filter(|((wanted, partition), fetched)| has_more(&wanted.1, partition, fetched));
             turn.unfinished(unfinished.map(|(((key, _), _), _)| key));
             let given = note_given(broker, &partitions, &read.fetched, limits);
             return (read.fetched, given);
         }
+        let news = news(broker, turn, &waiter, limits).await;
         let known: HashSet<PartitionKey> = wanted.iter().map(|(key, _)| key.clone()).collect();
         wanted.extend(news.into_iter().filter(|(key, _)| !known.contains(key)));
     }
 }
 
-/// The next news of a follower's session; none at the fetch's deadline.
+/// The next news of a follower's session; at the fetch's deadline what there is by then, that for which nobody is woken as well.
 async fn news(broker: &Broker, turn: &Turn, waiter: &Waiter, limits: &FetchLimits) -> Named {
     let next = async {
         loop {
@@ -64,7 +62,7 @@ async fn news(broker: &Broker, turn: &Turn, waiter: &Waiter, limits: &FetchLimit
     };
     let next = async {
         tokio::select! {
-            news = timeout_at(limits.deadline.into(), next) => news.unwrap_or_default(),
+            news = timeout_at(limits.deadline.into(), next) => news.unwrap_or_else(|_late| turn.take_news()),
             () = broker.shutdown.cancelled() => Named::new(),
         }
     };
