@@ -69,6 +69,27 @@ fell() {
     wait "$pid" 2>/dev/null || true
 }
 
+# block PAGE LANGUAGE NUMBER: what stands in the block of that number, of that language, on a page of docs/operations.
+block() {
+    awk -v fence="\`\`\`$2" -v number="$3" '/^ *```/ { inside = $1 == fence && ++blocks == number; next } inside' \
+        "$(dirname "${BASH_SOURCE[0]}")/../../docs/operations/$1.md"
+}
+
+# --- certificates; needs openssl -------------------------------------------------------------------------------------------
+
+# authority NAME: whoever signs; its certificate is in NAME.pem.
+authority() {
+    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout "$WORK/$1.key" -out "$WORK/$1.pem" -subj "/CN=$1" 2>/dev/null
+}
+
+# sign AUTHORITY SERIAL SUBJECT FILE: a key and a certificate of that serial number for localhost, in one file.
+sign() {
+    openssl req -new -newkey rsa:2048 -nodes -keyout "$WORK/key.pem" -subj "/CN=$3" -out "$WORK/request.pem" 2>/dev/null
+    openssl x509 -req -in "$WORK/request.pem" -CA "$WORK/$1.pem" -CAkey "$WORK/$1.key" -set_serial "$2" -days 30 \
+        -extfile <(echo subjectAltName=DNS:localhost,IP:127.0.0.1) -out "$WORK/certificate.pem" 2>/dev/null
+    cat "$WORK/key.pem" "$WORK/certificate.pem" >"$4"
+}
+
 # --- etcd: one member in each zone ---------------------------------------------------------------------------------------
 
 etcd_clients=("http://127.0.0.1:${ports[0]}" "http://127.0.0.1:${ports[1]}" "http://127.0.0.1:${ports[2]}")

@@ -3,19 +3,6 @@
 # changes that signs them and those of clients. Needs openssl.
 source "$(dirname "$0")/lib.sh"
 
-# authority NAME: whoever signs; its certificate is in NAME.pem.
-authority() {
-    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout "$WORK/$1.key" -out "$WORK/$1.pem" -subj "/CN=$1" 2>/dev/null
-}
-
-# sign AUTHORITY SERIAL SUBJECT FILE: a key and a certificate of that serial number for localhost, in one file.
-sign() {
-    openssl req -new -newkey rsa:2048 -nodes -keyout "$WORK/key.pem" -subj "/CN=$3" -out "$WORK/request.pem" 2>/dev/null
-    openssl x509 -req -in "$WORK/request.pem" -CA "$WORK/$1.pem" -CAkey "$WORK/$1.key" -set_serial "$2" -days 30 \
-        -extfile <(echo subjectAltName=DNS:localhost,IP:127.0.0.1) -out "$WORK/certificate.pem" 2>/dev/null
-    cat "$WORK/key.pem" "$WORK/certificate.pem" >"$4"
-}
-
 # replace FILE: by what comes in, in one step: nobody reads half of a file.
 replace() {
     cat >"$WORK/fresh.pem"

@@ -72,6 +72,16 @@ fn certificates_are_rotated_under_a_client() -> Result<()> {
 }
 
 #[test]
+fn users_and_brokers_do_what_they_may_and_nothing_else() -> Result<()> {
+    rehearse("secure")
+}
+
+#[test]
+fn a_mirrored_cluster_is_lost_and_its_clients_go_on_in_the_other_and_back() -> Result<()> {
+    rehearse("mirror")
+}
+
+#[test]
 fn a_topic_and_its_readers_move_from_kafka() -> Result<()> {
     rehearse("migrate-from-kafka")
 }
